@@ -1,0 +1,74 @@
+"""Compositional zero-shot learning: methods, protocol and benchmark runner."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: Public name -> module that holds it; imported when first asked for, so that ``import czslkit`` needs no torch.
+_HOME = {
+    "AGGREGATORS": "components",
+    "BACKBONES": "components",
+    "HEADS": "components",
+    "INTERACTIONS": "components",
+    "METHODS": "method",
+    "Aggregator": "components",
+    "Backbone": "components",
+    "Head": "components",
+    "Interaction": "components",
+    "Method": "method",
+    "build": "method",
+    "Batch": "types",
+    "ImageFeatures": "types",
+    "PairSpace": "types",
+    "Scores": "types",
+    "TextFeatures": "types",
+    "SoftPrompt": "prompts",
+    "load_backbone": "backbones",
+    "load_dataset": "data.datasets",
+    "evaluate": "evaluation.sweep",
+    "Sweep": "evaluation.sweep",
+    "feasibility": "evaluation.feasibility",
+    "bench": "benchmark",
+    "CzslkitError": "errors",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from .backbones import load_backbone as load_backbone
+    from .benchmark import bench as bench
+    from .components import AGGREGATORS as AGGREGATORS
+    from .components import BACKBONES as BACKBONES
+    from .components import HEADS as HEADS
+    from .components import INTERACTIONS as INTERACTIONS
+    from .components import Aggregator as Aggregator
+    from .components import Backbone as Backbone
+    from .components import Head as Head
+    from .components import Interaction as Interaction
+    from .data.datasets import load_dataset as load_dataset
+    from .errors import CzslkitError as CzslkitError
+    from .evaluation.feasibility import feasibility as feasibility
+    from .evaluation.sweep import Sweep as Sweep
+    from .evaluation.sweep import evaluate as evaluate
+    from .method import METHODS as METHODS
+    from .method import Method as Method
+    from .method import build as build
+    from .prompts import SoftPrompt as SoftPrompt
+    from .types import Batch as Batch
+    from .types import ImageFeatures as ImageFeatures
+    from .types import PairSpace as PairSpace
+    from .types import Scores as Scores
+    from .types import TextFeatures as TextFeatures
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'czslkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

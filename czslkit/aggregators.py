@@ -1,0 +1,29 @@
+"""Aggregators that several methods share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .components import AGGREGATORS, Aggregator
+from .types import ImageFeatures
+
+
+@AGGREGATORS.register("pooled")
+class Pooled(Aggregator):
+    """The image as one vector; no visual layers."""
+
+    def forward(self, image: ImageFeatures) -> ImageFeatures:
+        return image
+
+
+@AGGREGATORS.register("last_layer")
+class LastLayer(Aggregator):
+    """All tokens of the last visual layer, as one level."""
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        if depth < 1:
+            raise ValueError("last_layer needs a visual tower with layers, the backbone returns none")
+        return (depth - 1,)
+
+    def forward(self, image: ImageFeatures) -> ImageFeatures:
+        return replace(image, levels=image.layers)

@@ -1,0 +1,36 @@
+"""Image and text encoders, found by a setting such as ``demo``, ``timm/resnet18`` or ``ViT-B-32/openai``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..components import BACKBONES, Backbone
+from ..errors import UnknownNameError, did_you_mean
+from .open_clip import model_names
+
+
+def load_backbone(setting: str, *, adapter_dim: int = 0, adapter_dropout: float = 0.1) -> Backbone:
+    """The backbone that a setting names.
+
+    Args:
+        setting: a registered backbone (``demo``), one with an argument (``timm/resnet18``), an open_clip
+            model with its weights (``ViT-B-32/openai``, ``ViT-B-32/random``, ``ViT-B-32//path/to/file``),
+            or the path of an OpenAI-format CLIP file alone.
+        adapter_dim: bottleneck width of AdaptFormer adapters in every visual block; 0 for none.
+        adapter_dropout: inside the adapters.
+
+    Raises:
+        UnknownNameError: nothing answers to the name.
+        ConfigError: the weights are missing or do not fit.
+    """
+    name, _, argument = setting.partition("/")
+    if name not in BACKBONES:
+        if name not in model_names() and not Path(setting).is_file() and not name.startswith("hf-hub:"):
+            known = [*BACKBONES, *model_names()]
+            raise UnknownNameError(
+                f"no backbone named {name!r}, and no file {setting!r}.{did_you_mean(name, known)} "
+                f"Registered: {', '.join(BACKBONES)}; open_clip models such as ViT-L-14-quickgelu/openai; or the "
+                "path of an OpenAI-format CLIP file."
+            )
+        name, argument = "open_clip", setting
+    return BACKBONES[name](argument, adapter_dim=adapter_dim, adapter_dropout=adapter_dropout)

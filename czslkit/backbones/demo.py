@@ -1,0 +1,51 @@
+"""The demo CLIP: small enough to ship, trained on the demo world (``benchmarks/train_demo_clip.py``)."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import as_file, files
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..components import BACKBONES
+from .open_clip import ClipBackbone, fill, read_weights
+
+FOLDER = files("czslkit.backbones") / "demo_clip"
+
+
+@BACKBONES.register("demo")
+class DemoClip(ClipBackbone):
+    """The CLIP of the demo world: 64 pixels, 8 visual blocks, joint width 96; ships with the package."""
+
+    def __init__(self, argument: str = "", **options: Any) -> None:
+        if argument:
+            raise ValueError(f"the demo backbone takes no argument, got {argument!r}")
+        super().__init__(_load(), **options)
+
+
+def _load() -> nn.Module:
+    import open_clip
+
+    config = json.loads((FOLDER / "czslkit-demo.json").read_text())
+    model = open_clip.CLIP(
+        config["embed_dim"],
+        open_clip.CLIPVisionCfg(**config["vision_cfg"]),
+        open_clip.CLIPTextCfg(**config["text_cfg"]),
+        quick_gelu=config["quick_gelu"],
+    )
+    with as_file(FOLDER / "czslkit-demo.safetensors") as path:
+        state = {key: value.float() if value.is_floating_point() else value for key, value in read_weights(path).items()}
+    state["token_embedding.weight"] = _embeddings(
+        state.pop("token_embedding.ids"), state.pop("token_embedding.rows"), config["text_cfg"]["vocab_size"]
+    )
+    fill(model, state)
+    return model
+
+
+def _embeddings(ids: Tensor, rows: Tensor, vocabulary: int) -> Tensor:
+    """All token embeddings: those that training touched, the others as it found them."""
+    start = torch.randn(vocabulary, rows.shape[1], generator=torch.Generator().manual_seed(0)) * 0.02
+    start[ids.long()] = rows
+    return start

@@ -1,0 +1,320 @@
+"""CLIP models through open_clip: any model name, a local weight file, or OpenAI's format."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..components import BACKBONES, Backbone
+from ..errors import ConfigError, did_you_mean
+from ..types import ImageFeatures
+
+#: Width of an attention head in every CLIP that OpenAI released.
+HEAD_WIDTH = 64
+
+
+class Adapter(nn.Module):
+    """Bottleneck beside a residual branch: ``0.1 * up(dropout(relu(down(x))))``.
+
+    Starts as zero, so that an adapted model starts as the one it adapts. Chen et al.,
+    "AdaptFormer", NeurIPS 2022. https://arxiv.org/abs/2205.13535
+    """
+
+    def __init__(self, width: int, bottleneck: int, dropout: float) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.1 * self.up(self.dropout(F.relu(self.down(x))))
+
+
+class ClipBackbone(Backbone):
+    """A frozen CLIP with the blocks of its towers in reach.
+
+    Args:
+        model: an open_clip model.
+        adapter_dim: bottleneck of two trainable adapters in every visual block; 0 for none.
+        adapter_dropout: inside the adapters.
+        mean, std: of the pixels it was trained on.
+
+    Raises:
+        ValueError: adapters for a visual tower that is not a vision transformer with a class token.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        adapter_dim: int = 0,
+        adapter_dropout: float = 0.1,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        import open_clip
+
+        super().__init__()
+        self.clip = model.requires_grad_(False)
+        visual, text = model.visual, getattr(model, "text", model)
+        self._text = [text]  # in a list: a second name must not become a second submodule
+        blocks = _plain_blocks(visual)
+        self.depth = len(blocks)
+        if adapter_dim and not self.depth:
+            raise ValueError(f"adapters need a vision transformer with a class token, not a {type(visual).__name__}")
+        self.visual_width = visual.conv1.out_channels if self.depth else 0
+        embedding = getattr(text, "token_embedding", None)
+        self.token_width = embedding.embedding_dim if embedding is not None else 0
+        size = visual.image_size
+        self.image_size = size[0] if isinstance(size, (tuple, list)) else size
+        self.dim = _joint_width(visual)
+        self.mean, self.std = (
+            (float(a), float(b), float(c))
+            for a, b, c in (mean or open_clip.OPENAI_DATASET_MEAN, std or open_clip.OPENAI_DATASET_STD)
+        )
+        self.scale = model.logit_scale
+        self.adapters = nn.ModuleList(
+            nn.ModuleList(Adapter(self.visual_width, adapter_dim, adapter_dropout) for _ in range(2))
+            for _ in (blocks if adapter_dim else ())
+        )
+
+    def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
+        if not self.depth:
+            pooled: Tensor = self.clip.encode_image(images)
+            return ImageFeatures(pooled)
+        visual = self.clip.visual
+        x = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, T - 1, V]
+        x = torch.cat((visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x), 1)  # [B, T, V]
+        x = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
+        kept = {}
+        for i, block in enumerate(visual.transformer.resblocks):
+            x = _block(block, x, adapters=self.adapters[i] if len(self.adapters) else None)
+            if i in layers:
+                kept[i] = self.project_image(x)
+        pooled = kept[self.depth - 1][:, 0] if self.depth - 1 in kept else self.project_image(x[:, 0])
+        return ImageFeatures(pooled, tuple(kept[i] for i in layers), x)
+
+    def project_image(self, tokens: Tensor) -> Tensor:
+        visual = self.clip.visual
+        tokens = visual.ln_post(tokens)
+        return tokens if visual.proj is None else tokens @ visual.proj
+
+    def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
+        self._check_text()
+        return _tokenizer()(list(texts), context_length=length)
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        embedded: Tensor = self._text[0].token_embedding(ids)
+        return embedded
+
+    def encode_text(self, prompts: Tensor) -> Tensor:
+        self._check_text()
+        text, length = self._text[0], prompts.shape[1]
+        positions = text.positional_embedding[:length]
+        positions = F.pad(positions, (0, 0, 0, length - len(positions)))  # zero rows past the last position
+        x = prompts + positions.to(prompts.dtype)
+        for block in text.transformer.resblocks:
+            x = _block(block, x, causal=True)
+        return x
+
+    def project_text(self, tokens: Tensor) -> Tensor:
+        text = self._text[0]
+        tokens = text.ln_final(tokens)
+        projection = text.text_projection
+        if projection is None:
+            return tokens
+        return projection(tokens) if isinstance(projection, nn.Module) else tokens @ projection
+
+    def _check_text(self) -> None:
+        """Prompts are read at the end mark of OpenAI's tokens, behind a causal mask."""
+        text = self._text[0]
+        causal = getattr(text, "attn_mask", None) is not None
+        pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+        words = text.token_embedding.num_embeddings if self.token_width else 0
+        if not (causal and pool in ("argmax", "eos") and words == _tokenizer().vocab_size):
+            raise ValueError(
+                f"prompts need a causal text tower read at the end of text, over OpenAI's {_tokenizer().vocab_size} "
+                f"tokens; this one is a {type(text).__name__} with {words} tokens, "
+                f"{'causal' if causal else 'not causal'}, pooled by {pool}"
+            )
+
+
+@BACKBONES.register("open_clip")
+class OpenClip(ClipBackbone):
+    """``NAME/WEIGHTS``, or an OpenAI-format CLIP file alone.
+
+    ``NAME`` is an open_clip model; ``WEIGHTS`` one of its pretrained tags, ``random``, or a
+    file (safetensors, or a torch file of tensors).
+    """
+
+    def __init__(self, argument: str = "ViT-L-14-quickgelu/openai", **options: Any) -> None:
+        super().__init__(_load(argument), **options)
+
+
+def model_names() -> list[str]:
+    """Every architecture that open_clip knows."""
+    import open_clip
+
+    names: list[str] = open_clip.list_models()
+    return names
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a weight file, without running code from it.
+
+    Raises:
+        ConfigError: not a file of tensors.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = content.get("state_dict", content)
+        tensors = {key.removeprefix("module."): value for key, value in content.items()}
+        if not all(isinstance(value, Tensor) for value in tensors.values()):
+            raise ValueError("it holds more than tensors")
+        return tensors
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise ConfigError([f"{path} is not a readable weight file (safetensors, or torch tensors): {reason}"]) from error
+
+
+def from_openai(state: Mapping[str, Tensor]) -> nn.Module:
+    """The CLIP that a state dict in OpenAI's format describes, its sizes taken from the shapes.
+
+    Raises:
+        ConfigError: the keys or shapes are not those of a CLIP with a vision transformer.
+    """
+    import open_clip
+
+    try:
+        width, _, patch, _ = state["visual.conv1.weight"].shape
+        grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
+        vision = open_clip.CLIPVisionCfg(
+            layers=_count(state, "visual.transformer.resblocks."),
+            width=width,
+            patch_size=patch,
+            image_size=grid * patch,
+            head_width=min(HEAD_WIDTH, width),
+        )
+        text_width = state["ln_final.weight"].shape[0]
+        text = open_clip.CLIPTextCfg(
+            context_length=len(state["positional_embedding"]),
+            vocab_size=len(state["token_embedding.weight"]),
+            width=text_width,
+            heads=max(1, text_width // HEAD_WIDTH),
+            layers=_count(state, "transformer.resblocks."),
+        )
+        model = open_clip.CLIP(state["text_projection"].shape[1], vision, text, quick_gelu=True)
+    except KeyError as missing:
+        raise ConfigError([f"not a CLIP with a vision transformer in OpenAI's format: {missing} is not there"]) from None
+    fill(model, {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")})
+    return model
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy ``state`` into ``model``, every tensor.
+
+    Raises:
+        ConfigError: names that are missing or unknown, shapes that differ; all of them.
+    """
+    own = model.state_dict()
+    problems = [f"{key} is missing" for key in own.keys() - state.keys()]
+    problems += [f"{key} is unknown{did_you_mean(key, own)}" for key in state.keys() - own.keys()]
+    problems += [
+        f"{key} is {list(state[key].shape)}, expected {list(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if own[key].shape != state[key].shape
+    ]
+    if problems:
+        raise ConfigError([f"{len(problems)} tensors do not fit {type(model).__name__}:", *sorted(problems)])
+    model.load_state_dict(state)
+
+
+def _load(argument: str) -> nn.Module:
+    import open_clip
+
+    if Path(argument).is_file():
+        return from_openai(read_weights(argument))
+    if argument.startswith("hf-hub:"):
+        return open_clip.create_model(argument)
+    name, _, weights = argument.partition("/")
+    if name not in model_names():
+        raise ConfigError([f"open_clip has no model {name!r}.{did_you_mean(name, model_names())}"])
+    if weights == "random":
+        return open_clip.create_model(name, pretrained_text=False)
+    if Path(weights).is_file():
+        model = open_clip.create_model(name, pretrained_text=False)
+        fill(model, read_weights(weights))
+        return model
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if weights not in tags:
+        raise ConfigError(
+            [
+                f"{name} has no weights {weights!r}, and there is no such file.{did_you_mean(weights, tags)} "
+                f"Known: {', '.join([*tags, 'random'])}, or a file."
+            ]
+        )
+    # OpenAI trained with QuickGELU, whatever the name says
+    return open_clip.create_model(name, pretrained=weights, force_quick_gelu=weights == "openai")
+
+
+def _block(block: nn.Module, x: Tensor, *, adapters: nn.ModuleList | None = None, causal: bool = False) -> Tensor:
+    """One transformer block on ``[N, L, W]``; each adapter reads what its residual reads."""
+    attended = x + block.ls_1(_attend(block.attn, block.ln_1(x), causal))
+    x = attended if adapters is None else attended + adapters[0](x)
+    mixed = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return mixed if adapters is None else mixed + adapters[1](x)
+
+
+def _attend(attn: nn.MultiheadAttention, x: Tensor, causal: bool) -> Tensor:
+    """Self-attention on ``[N, L, W]``, independent of the order of axes that ``attn`` was made for."""
+    q, k, v = (
+        part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+        for part in F.linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
+    )
+    return attn.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2))
+
+
+def _plain_blocks(visual: nn.Module) -> Sequence[nn.Module]:
+    """The blocks of a vision transformer read at its class token; nothing for any other tower."""
+    plain = (
+        all(hasattr(visual, name) for name in ("conv1", "class_embedding", "ln_pre", "ln_post", "proj"))
+        and getattr(visual, "attn_pool", None) is None
+        and getattr(visual, "pool_type", "tok") == "tok"
+        and not getattr(visual, "final_ln_after_pool", False)
+        and all(isinstance(getattr(b, "attn", None), nn.MultiheadAttention) for b in visual.transformer.resblocks)
+    )
+    return list(visual.transformer.resblocks) if plain else []
+
+
+def _joint_width(visual: nn.Module) -> int:
+    width = getattr(visual, "output_dim", None)
+    if width is None:  # timm towers do not say
+        size = visual.image_size if isinstance(visual.image_size, (tuple, list)) else (visual.image_size,) * 2
+        with torch.no_grad():
+            width = visual(torch.zeros(1, 3, *size)).shape[-1]
+    return int(width)
+
+
+def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    return 1 + max((int(key[len(prefix) :].split(".")[0]) for key in state if key.startswith(prefix)), default=-1)
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    import open_clip
+
+    return open_clip.SimpleTokenizer()

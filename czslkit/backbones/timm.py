@@ -1,0 +1,48 @@
+"""Image towers from timm, for methods without a text side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..components import BACKBONES, Backbone
+from ..errors import ConfigError, did_you_mean
+from ..types import ImageFeatures
+from .open_clip import fill, read_weights
+
+
+@BACKBONES.register("timm")
+class Timm(Backbone):
+    """``timm/MODEL/WEIGHTS``: pooled features of a timm model without its classifier.
+
+    ``WEIGHTS`` is ``pretrained`` (timm's own, the default), ``random``, or a file.
+
+    Raises:
+        ConfigError: no such model, weights that do not fit, or adapters were asked for.
+    """
+
+    def __init__(self, argument: str = "resnet18", *, adapter_dim: int = 0, adapter_dropout: float = 0.1) -> None:
+        import timm
+
+        super().__init__()
+        name, _, weights = argument.partition("/")
+        if adapter_dim:
+            raise ConfigError([f"timm/{name}: adapters need a CLIP backbone"])
+        if not timm.is_model(name):
+            raise ConfigError([f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}"])
+        self.tower = timm.create_model(name, pretrained=weights in ("", "pretrained"), num_classes=0)
+        if Path(weights).is_file():
+            fill(self.tower, read_weights(weights))
+        elif weights not in ("", "pretrained", "random"):
+            raise ConfigError([f"timm/{name}: {weights!r} is not pretrained, random or a file"])
+        config = self.tower.pretrained_cfg
+        self.depth, self.visual_width, self.token_width = 0, 0, 0
+        self.dim, self.image_size = self.tower.num_features, config["input_size"][-1]
+        self.mean, self.std = config["mean"], config["std"]
+        self.register_buffer("scale", torch.zeros(()), persistent=False)
+
+    def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
+        return ImageFeatures(self.tower(images))

@@ -1,0 +1,67 @@
+"""Interactions, and the cross-attention layer that several methods build theirs from."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .components import INTERACTIONS, Backbone, Interaction
+from .types import ImageFeatures, TextFeatures
+
+
+@INTERACTIONS.register("none")
+class NoInteraction(Interaction):
+    """Image and text stay as they are."""
+
+    def forward(
+        self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
+    ) -> tuple[ImageFeatures, TextFeatures]:
+        return image, text
+
+
+class QuickGELU(nn.Module):
+    """``x * sigmoid(1.702 x)``, the activation of OpenAI's CLIP."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class CrossAttention(nn.Module):
+    """Texts read an image's tokens, then pass an MLP; both residual (Troika, MSCI).
+
+    Texts do not see each other, so any set of them may be joined into one call.
+
+    Args:
+        dim: width ``D`` of both sides.
+        heads: must divide ``dim``.
+        dropout: after the attention's output, inside the MLP and after it.
+
+    Raises:
+        ValueError: ``heads`` does not divide ``dim``.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{heads} attention heads do not divide the joint width {dim}")
+        self.heads = heads
+        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.out = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(dropout))
+        self.norm = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, 4 * dim), QuickGELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, query: Tensor, context: Tensor) -> Tensor:
+        """``query`` ``[N, D]`` or ``[B, N, D]`` reads ``context`` ``[B, T, D]``; ``[B, N, D]``."""
+        q = self._split(self.query(query))  # projected before it is repeated over the images
+        k, v = self._split(self.key(context)), self._split(self.value(context))  # [B, heads, T, D / heads]
+        read = F.scaled_dot_product_attention(q.expand(len(context), -1, -1, -1), k, v)
+        query = query + self.out(read.transpose(1, 2).flatten(2))
+        hidden: Tensor = query + self.mlp(self.norm(query))
+        return hidden
+
+    def _split(self, x: Tensor) -> Tensor:
+        """``[..., N, D]`` to ``[1 or B, heads, N, D / heads]``."""
+        return x.view(-1, x.shape[-2], self.heads, x.shape[-1] // self.heads).transpose(1, 2)

@@ -1,0 +1,133 @@
+"""A method is a backbone, a prompt and three more components, wired once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from .aggregators import Pooled
+from .components import Aggregator, Backbone, Head, Interaction
+from .errors import ConfigError
+from .interactions import NoInteraction
+from .options import parse
+from .registry import Registry
+from .types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures
+
+Prompt = Callable[[Backbone, Tensor], TextFeatures]
+
+
+class Method(nn.Module):
+    """Images to pair scores. Subclasses choose parts in ``__init__``; few override more.
+
+    Args:
+        space: the label space.
+        backbone: images and prompts into one space.
+        prompt: candidate pairs ``[P, 2]`` to text features.
+        head: features to scores.
+        aggregator: which visual layers to use, and how; none by default.
+        interaction: how text and image see each other; not at all by default.
+
+    A registered subclass names its settings in ``Options``, a frozen dataclass, and is
+    built as ``Subclass(options, space)``.
+    """
+
+    #: What a config file may set; unknown keys are an error.
+    Options: ClassVar[type]
+    #: A pair's score does not depend on which other pairs are candidates, so the
+    #: evaluator may encode the candidates in chunks.
+    chunkable: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        space: PairSpace,
+        backbone: Backbone,
+        prompt: nn.Module,
+        head: Head,
+        aggregator: Aggregator | None = None,
+        interaction: Interaction | None = None,
+    ) -> None:
+        super().__init__()
+        self.space, self.backbone, self.prompt, self.head = space, backbone, prompt, head
+        self.aggregator = aggregator or Pooled()
+        self.interaction = interaction or NoInteraction()
+        self.layers = self.aggregator.layers(backbone.depth)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to learn."""
+        return any(p.requires_grad for p in self.parameters())
+
+    @property
+    def frozen_image(self) -> bool:
+        """Whether an image's features never change, so that they may be computed once."""
+        return not self.layers and not any(p.requires_grad for p in self.backbone.parameters())
+
+    def text(self, pairs: Tensor) -> TextFeatures:
+        """Everything that does not depend on an image, for candidates ``[P, 2]``; computed once per evaluation."""
+        features: TextFeatures = self.prompt(self.backbone, pairs)
+        return features
+
+    def encode(self, images: Tensor) -> ImageFeatures:
+        """Everything that does not depend on the candidates, for images ``[B, 3, H, W]``."""
+        return self.backbone.encode_image(images, self.layers)
+
+    def forward(self, images: Tensor | ImageFeatures, text: TextFeatures) -> Scores:
+        """Raw logits of every branch; ``images`` ``[B, 3, H, W]``, or what ``encode`` made of them."""
+        image = images if isinstance(images, ImageFeatures) else self.encode(images)
+        scores: Scores = self.head(*self.interaction(self.aggregator(image), text, self.backbone))
+        return scores
+
+    def rank(self, images: Tensor | ImageFeatures, text: TextFeatures) -> Tensor:
+        """What the evaluator sorts by, ``[B, P]``."""
+        return self.head.rank(self(images, text), text.pairs)
+
+    def loss(self, batch: Batch, pairs: Tensor) -> Tensor:
+        """Scalar training loss of ``batch`` against the candidates ``pairs`` ``[P, 2]``.
+
+        Raises:
+            ValueError: an image shows a pair that is not a candidate.
+        """
+        return self.head.loss(self(batch.images, self.text(pairs)), batch, pairs)
+
+
+METHODS = Registry("method", Method)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """For a method that has nothing to set."""
+
+
+Method.Options = NoOptions
+
+
+def build(name: str, space: PairSpace, **options: Any) -> Method:
+    """A registered method for a label space, on the CPU.
+
+    Args:
+        name: as ``czslkit list`` shows it.
+        space: the words and pairs to recognise.
+        options: the method's own settings, by keyword.
+
+    Raises:
+        UnknownNameError: no such method or backbone.
+        ConfigError: settings that the method does not have or cannot use, all of them.
+
+    >>> import torch, czslkit
+    >>> pairs = torch.tensor([[0, 0], [0, 1], [1, 1]])
+    >>> space = czslkit.PairSpace(("dotted", "wet"), ("heart", "star"), pairs, torch.tensor([True, True, False]))
+    >>> method = czslkit.build("clip", space, backbone="demo").eval()
+    >>> method.rank(torch.zeros(2, 3, 64, 64), method.text(pairs)).shape
+    torch.Size([2, 3])
+    """
+    cls = METHODS[name]
+    try:
+        return cls(parse(cls.Options, options, where=name), space)
+    except ConfigError:
+        raise
+    except ValueError as error:  # settings that do not fit the backbone they name
+        raise ConfigError([f"{name}: {error}"]) from error

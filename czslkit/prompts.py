@@ -1,0 +1,109 @@
+"""Prompts: candidate pairs into text features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .components import Backbone
+from .types import PairSpace, TextFeatures
+
+
+def clean(name: str) -> str:
+    """A label as the words of a prompt.
+
+    >>> clean("Faux.Fur"), clean("dry-erase_board")
+    ('faux fur', 'dry-erase_board')
+    """
+    return name.replace(".", " ").lower()
+
+
+class FixedPrompt(nn.Module):
+    """Whole sentences such as ``"a photo of wet dog"``; nothing is learned.
+
+    Args:
+        space: the words.
+        context: what comes before them.
+    """
+
+    def __init__(self, space: PairSpace, context: str = "a photo of") -> None:
+        super().__init__()
+        self.attrs, self.objs = ([clean(name) for name in names] for names in (space.attrs, space.objs))
+        self.context = context
+
+    def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
+        """Encode the sentences of ``pairs`` ``[P, 2]``."""
+        texts = [f"{self.context} {self.attrs[a]} {self.objs[o]}" for a, o in pairs.tolist()]
+        ids = backbone.tokenize(texts, 77).to(pairs.device)
+        end = ids.argmax(1)  # the end mark has the largest id
+        ids = ids[:, : int(end.max()) + 1]  # what follows the end mark is never read
+        hidden = backbone.encode_text(backbone.embed_tokens(ids))  # [P, L, W]
+        return TextFeatures(pairs, backbone.project_text(hidden[torch.arange(len(ids)), end]))
+
+
+class SoftPrompt(nn.Module):
+    """``<context> <attribute> <object>`` built from embeddings, with the learned parts chosen.
+
+    A word starts as the mean embedding of its tokens, of which at most
+    ``context_length - 2`` count.
+
+    Args:
+        backbone: supplies the starting embeddings.
+        space: the words to hold an embedding for.
+        context: words before the pair.
+        learn_words: train one embedding per attribute and object (CSP).
+        learn_context: train the context embeddings (CoOp).
+        primitives: also give attribute and object prompts, each with a context of its own (Troika).
+        dropout: on the word embeddings.
+        context_length: tokens a prompt may have, marks included.
+
+    Raises:
+        ValueError: the prompt does not fit ``context_length``.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        space: PairSpace,
+        *,
+        context: str = "a photo of",
+        learn_words: bool = True,
+        learn_context: bool = False,
+        primitives: bool = False,
+        dropout: float = 0.0,
+        context_length: int = 8,
+    ) -> None:
+        super().__init__()
+        self.num_attrs, self.primitives, self.dropout = len(space.attrs), primitives, nn.Dropout(dropout)
+        with torch.no_grad():
+            names = [clean(name) for name in (*space.attrs, *space.objs)]
+            ids = backbone.tokenize([context, *names], max(context_length, 3))
+            embedded = backbone.embed_tokens(ids)  # [1 + A + O, L, W]
+            ends = ids.argmax(1).tolist()
+            start = embedded[0, 1 : ends[0]]  # [n, W]
+            words = torch.stack([row[1:end].mean(0) for row, end in zip(embedded[1:], ends[1:], strict=True)])
+            marks = torch.stack([embedded[0, 0], embedded[0, ends[0]]])
+        if len(start) + 4 > context_length:
+            raise ValueError(
+                f"the context {context!r} has {len(start)} tokens; with a pair and the two marks that is "
+                f"{len(start) + 4}, more than context_length {context_length}"
+            )
+        self.words = nn.Parameter(words, requires_grad=learn_words)  # [A + O, W], attributes first
+        self.context = nn.Parameter(start.repeat(3 if primitives else 1, 1, 1), requires_grad=learn_context)
+        self.register_buffer("marks", marks, persistent=False)  # start and end, [2, W]
+        self.marks: Tensor
+
+    def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
+        """Encode the prompts of ``pairs`` ``[P, 2]``, and those of every attribute and object if asked to."""
+        words = self.dropout(self.words)
+        attr, obj = words[: self.num_attrs], words[self.num_attrs :]
+        pair = torch.stack((attr[pairs[:, 0]], obj[pairs[:, 1]]), 1)  # [P, 2, W]
+        groups = [pair, attr.unsqueeze(1), obj.unsqueeze(1)] if self.primitives else [pair]
+        features = [self._encode(backbone, c, g) for c, g in zip(self.context, groups, strict=True)]
+        return TextFeatures(pairs, *features)
+
+    def _encode(self, backbone: Backbone, context: Tensor, words: Tensor) -> Tensor:
+        """Context ``[n, W]`` and words ``[N, k, W]`` to features ``[N, D]``, read at the end mark."""
+        start, end = (mark.expand(len(words), 1, -1) for mark in self.marks)
+        prompts = torch.cat((start, context.expand(len(words), -1, -1), words, end), 1)  # [N, 2 + n + k, W]
+        return backbone.project_text(backbone.encode_text(prompts)[:, -1])

@@ -1,0 +1,134 @@
+"""The values that travel between components.
+
+Axis letters, the same in every docstring::
+
+    B images      T visual tokens     P pairs       A attributes   O objects   N texts
+    D joint width V visual width      W token width L prompt length
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with their labels."""
+
+    images: Tensor  # [B, 3, H, W] float, normalised; or [B, D] float, features of a frozen image encoder
+    attr: Tensor  # [B] long
+    obj: Tensor  # [B] long
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What a backbone, and then an aggregator, knows about a batch of images."""
+
+    pooled: Tensor  # [B, D], not normalised
+    layers: tuple[Tensor, ...] = ()  # each [B, T, D]: the layers asked for, in the order asked for
+    tokens: Tensor | None = None  # [B, T, V], the last layer before its projection
+    levels: tuple[Tensor, ...] = ()  # each [B, T, D]; what the aggregator made of the layers
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What a prompt, and then an interaction, knows about the candidates."""
+
+    pairs: Tensor  # [P, 2] long: attribute and object index of each pair
+    pair: Tensor | None = None  # [P, D], or [B, P, D] once an interaction has seen the images
+    attr: Tensor | None = None  # [A, D] or [B, A, D]
+    obj: Tensor | None = None  # [O, D] or [B, O, D]
+    tokens: Tensor | None = None  # [P, L, W], before the final norm; only where a prompt keeps them
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> TextFeatures:
+        """Apply ``fn`` to the pair, attribute and object features that are there."""
+        return replace(self, **{k: fn(v) for k in ("pair", "attr", "obj") if (v := getattr(self, k)) is not None})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Raw logits of each branch; nothing is normalised or fused."""
+
+    pair: Tensor  # [B, P]
+    attr: Tensor | None = None  # [B, A]
+    obj: Tensor | None = None  # [B, O]
+
+
+@dataclass(frozen=True, eq=False)
+class PairSpace:
+    """What a dataset can predict, and which combinations were trained on.
+
+    Args:
+        attrs: attribute names, length ``A``.
+        objs: object names, length ``O``.
+        pairs: ``[P, 2]`` long, attribute and object index of each known pair.
+        seen: ``[P]`` bool, whether the pair occurs in training.
+
+    Raises:
+        ValueError: the four do not describe one label space.
+
+    >>> space = PairSpace(("dry", "wet"), ("cat", "dog"), torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, False]))
+    >>> space.open().pairs.tolist(), space.open().seen.tolist()
+    ([[0, 0], [0, 1], [1, 0], [1, 1]], [True, False, False, False])
+    """
+
+    attrs: tuple[str, ...]
+    objs: tuple[str, ...]
+    pairs: Tensor
+    seen: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attrs", tuple(self.attrs))
+        object.__setattr__(self, "objs", tuple(self.objs))
+        object.__setattr__(self, "pairs", torch.as_tensor(self.pairs, dtype=torch.long).reshape(-1, 2))
+        object.__setattr__(self, "seen", torch.as_tensor(self.seen, dtype=torch.bool))
+        for kind, names in (("attribute", self.attrs), ("object", self.objs)):
+            if not names:
+                raise ValueError(f"a label space needs at least one {kind}, got none")
+            if doubled := sorted({n for n in names if names.count(n) > 1}):
+                raise ValueError(f"{kind} names must differ, {', '.join(doubled)} is there more than once")
+        if self.seen.shape != (len(self.pairs),):
+            raise ValueError(f"{len(self.pairs)} pairs but seen is {list(self.seen.shape)}, expected [{len(self.pairs)}]")
+        size = torch.tensor([len(self.attrs), len(self.objs)])
+        outside = ((self.pairs < 0) | (self.pairs >= size)).any(1)
+        if outside.any():
+            pair = tuple(self.pairs[outside][0].tolist())
+            raise ValueError(f"pair {pair} is outside {len(self.attrs)} attributes x {len(self.objs)} objects")
+        if len(self.flat().unique()) != len(self.pairs):
+            raise ValueError(f"{len(self.pairs)} pairs, of which only {len(self.flat().unique())} differ")
+
+    def flat(self) -> Tensor:
+        """``[P]`` row of each pair in ``product(attrs, objs)``."""
+        return self.pairs[:, 0] * len(self.objs) + self.pairs[:, 1]
+
+    def open(self) -> PairSpace:
+        """The same words with every combination a pair, in ``product(attrs, objs)`` order."""
+        pairs = torch.cartesian_prod(torch.arange(len(self.attrs)), torch.arange(len(self.objs)))
+        seen = torch.zeros(len(pairs), dtype=torch.bool)
+        seen[self.flat()[self.seen]] = True
+        return PairSpace(self.attrs, self.objs, pairs, seen)
+
+
+def pair_targets(batch: Batch, pairs: Tensor) -> Tensor:
+    """Row of ``pairs`` ``[P, 2]`` that each image shows, ``[B]``.
+
+    Raises:
+        ValueError: an image shows a pair that is not a candidate.
+
+    >>> batch = Batch(torch.zeros(2, 3, 8, 8), torch.tensor([1, 0]), torch.tensor([2, 0]))
+    >>> pair_targets(batch, torch.tensor([[0, 0], [1, 2]])).tolist()
+    [1, 0]
+    """
+    match = (pairs[:, 0] == batch.attr[:, None]) & (pairs[:, 1] == batch.obj[:, None])  # [B, P]
+    missing = ~match.any(1)
+    if missing.any():
+        i = int(missing.nonzero()[0])
+        raise ValueError(
+            f"image {i} of the batch shows pair ({int(batch.attr[i])}, {int(batch.obj[i])}), "
+            f"which is not among the {len(pairs)} candidates"
+        )
+    return match.int().argmax(1)

@@ -1,0 +1,38 @@
+"""CLIP zero-shot: the cosine of image and ``"a photo of ATTRIBUTE OBJECT"``.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+ICML 2021. https://arxiv.org/abs/2103.00020
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from czslkit.backbones import load_backbone
+from czslkit.heads import CosineHead
+from czslkit.method import METHODS, Method
+from czslkit.options import option
+from czslkit.prompts import FixedPrompt
+from czslkit.types import PairSpace
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    backbone: str = option("ViT-L-14-quickgelu/openai", "CLIP model and weights")
+    context: str = option("a photo of", "words before the pair")
+
+
+@METHODS.register("clip")
+class Clip(Method):
+    """CLIP zero-shot; nothing is trained."""
+
+    Options = ClipOptions
+
+    def __init__(self, options: ClipOptions, space: PairSpace) -> None:
+        backbone = load_backbone(options.backbone)
+        super().__init__(
+            space=space,
+            backbone=backbone,
+            prompt=FixedPrompt(space, options.context),
+            head=CosineHead(backbone.scale),
+        )

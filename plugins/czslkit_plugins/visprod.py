@@ -1,0 +1,85 @@
+"""VisProd: one classifier for attributes, one for objects, and the product of their probabilities.
+
+The classical baseline, named as in Nagarajan and Grauman, "Attributes as Operators",
+ECCV 2018. https://arxiv.org/abs/1803.09851; after Misra, Gupta and Hebert, CVPR 2017.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from czslkit.backbones import load_backbone
+from czslkit.components import HEADS, Head
+from czslkit.method import METHODS, Method
+from czslkit.options import option
+from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures
+
+
+class CandidatesOnly(nn.Module):
+    """Text features of a method without text: the candidates and nothing else."""
+
+    def forward(self, backbone: nn.Module, pairs: Tensor) -> TextFeatures:
+        return TextFeatures(pairs)
+
+
+@HEADS.register("two_classifiers")
+class TwoClassifiers(Head):
+    """``log p(attribute) + log p(object)``, each from a classifier on the pooled image.
+
+    Args:
+        dim: width of the image features.
+        attrs, objs: number of each.
+        hidden: width of a hidden layer; 0 for a linear classifier.
+        dropout: before the classifiers.
+    """
+
+    def __init__(self, dim: int, attrs: int, objs: int, hidden: int = 0, dropout: float = 0.0) -> None:
+        super().__init__()
+
+        def classifier(classes: int) -> nn.Sequential:
+            deep = [nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
+            return nn.Sequential(nn.Dropout(dropout), *deep, nn.Linear(hidden or dim, classes))
+
+        self.attr, self.obj = classifier(attrs), classifier(objs)
+
+    def forward(self, image: ImageFeatures, text: TextFeatures) -> Scores:
+        attr, obj = self.attr(image.pooled), self.obj(image.pooled)
+        pair = attr.log_softmax(-1)[:, text.pairs[:, 0]] + obj.log_softmax(-1)[:, text.pairs[:, 1]]
+        return Scores(pair, attr, obj)
+
+    def loss(self, scores: Scores, batch: Batch, pairs: Tensor) -> Tensor:
+        assert scores.attr is not None and scores.obj is not None
+        return F.cross_entropy(scores.attr, batch.attr) + F.cross_entropy(scores.obj, batch.obj)
+
+
+@dataclass(frozen=True)
+class VisprodOptions:
+    backbone: str = option("timm/resnet18", "image tower")
+    tune: Literal["head", "all"] = option("head", "what is trained: the classifiers, or the tower too")
+    hidden: int = option(0, "width of a hidden layer in each classifier; 0 for none", minimum=0)
+    dropout: float = option(0.0, "dropout before the classifiers", minimum=0, maximum=1)
+
+
+@METHODS.register("visprod")
+class Visprod(Method):
+    """VisProd: separate attribute and object classifiers on an image tower."""
+
+    Options = VisprodOptions
+
+    def __init__(self, options: VisprodOptions, space: PairSpace) -> None:
+        backbone = load_backbone(options.backbone)
+        backbone.requires_grad_(False)
+        if options.tune == "all":
+            backbone.requires_grad_(True)
+        super().__init__(
+            space=space,
+            backbone=backbone,
+            prompt=CandidatesOnly(),
+            head=TwoClassifiers(
+                backbone.dim, len(space.attrs), len(space.objs), options.hidden, options.dropout
+            ),
+        )
