@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,6 +36,8 @@ class Method(nn.Module):
 
     #: What a config file may set; unknown keys are an error.
     Options: ClassVar[type]
+    #: Training settings of the published recipe, where they differ from the defaults.
+    recipe: ClassVar[Mapping[str, Any]] = {}
     #: A pair's score does not depend on which other pairs are candidates, so the
     #: evaluator may encode the candidates in chunks.
     chunkable: ClassVar[bool] = True
@@ -55,6 +57,13 @@ class Method(nn.Module):
         self.aggregator = aggregator or Pooled()
         self.interaction = interaction or NoInteraction()
         self.layers = self.aggregator.layers(backbone.depth)
+
+    def train(self, mode: bool = True) -> Method:
+        """As ``nn.Module.train``, but a backbone with nothing to learn stays in evaluation mode."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.backbone.parameters()):
+            self.backbone.eval()
+        return self
 
     @property
     def trains(self) -> bool:
@@ -126,7 +135,8 @@ def build(name: str, space: PairSpace, **options: Any) -> Method:
     """
     cls = METHODS[name]
     try:
-        return cls(parse(cls.Options, options, where=name), space)
+        method: Method = cls(parse(cls.Options, options, where=name), space)  # type: ignore[call-arg, arg-type]
+        return method
     except ConfigError:
         raise
     except ValueError as error:  # settings that do not fit the backbone they name

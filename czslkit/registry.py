@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Generic, TypeVar
 
-from .errors import NameTakenError, UnknownNameError, did_you_mean
+from .errors import ConfigError, NameTakenError, UnknownNameError, did_you_mean
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -91,7 +94,7 @@ class Registry(Generic[T]):
                     self._contested[name] = error
                 raise error
             self._items[name] = cls
-            return cls
+            return cls  # type: ignore[return-value]
 
         return add
 
@@ -144,6 +147,27 @@ def load_plugins() -> None:
         _state = "unloaded"
         raise
     _state = "loaded"
+
+
+def load_extra(name: str) -> None:
+    """Import unpackaged code that registers things: a module, or a Python file.
+
+    Raises:
+        ConfigError: it cannot be found or fails when imported.
+    """
+    load_plugins()
+    try:
+        if name.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            spec.loader.exec_module(module)
+        else:
+            importlib.import_module(name)
+    except Exception as error:
+        raise ConfigError([f"plugin {name} did not load: {type(error).__name__}: {error}"]) from error
 
 
 def failures() -> list[str]:

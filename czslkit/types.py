@@ -16,15 +16,6 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Images with their labels."""
-
-    images: Tensor  # [B, 3, H, W] float, normalised; or [B, D] float, features of a frozen image encoder
-    attr: Tensor  # [B] long
-    obj: Tensor  # [B] long
-
-
-@dataclass(frozen=True)
 class ImageFeatures:
     """What a backbone, and then an aggregator, knows about a batch of images."""
 
@@ -32,6 +23,15 @@ class ImageFeatures:
     layers: tuple[Tensor, ...] = ()  # each [B, T, D]: the layers asked for, in the order asked for
     tokens: Tensor | None = None  # [B, T, V], the last layer before its projection
     levels: tuple[Tensor, ...] = ()  # each [B, T, D]; what the aggregator made of the layers
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with their labels."""
+
+    images: Tensor | ImageFeatures  # [B, 3, H, W] float, normalised; or what a backbone made of them
+    attr: Tensor  # [B] long
+    obj: Tensor  # [B] long
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ class PairSpace:
             if doubled := sorted({n for n in names if names.count(n) > 1}):
                 raise ValueError(f"{kind} names must differ, {', '.join(doubled)} is there more than once")
         if self.seen.shape != (len(self.pairs),):
-            raise ValueError(f"{len(self.pairs)} pairs but seen is {list(self.seen.shape)}, expected [{len(self.pairs)}]")
+            raise ValueError(
+                f"{len(self.pairs)} pairs but seen is {list(self.seen.shape)}, expected [{len(self.pairs)}]"
+            )
         size = torch.tensor([len(self.attrs), len(self.objs)])
         outside = ((self.pairs < 0) | (self.pairs >= size)).any(1)
         if outside.any():

@@ -36,7 +36,9 @@ def _load() -> nn.Module:
         quick_gelu=config["quick_gelu"],
     )
     with as_file(FOLDER / "czslkit-demo.safetensors") as path:
-        state = {key: value.float() if value.is_floating_point() else value for key, value in read_weights(path).items()}
+        state = {
+            key: value.float() if value.is_floating_point() else value for key, value in read_weights(path).items()
+        }
     state["token_embedding.weight"] = _embeddings(
         state.pop("token_embedding.ids"), state.pop("token_embedding.rows"), config["text_cfg"]["vocab_size"]
     )

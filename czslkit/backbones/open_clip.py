@@ -54,7 +54,7 @@ class ClipBackbone(Backbone):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         *,
         adapter_dim: int = 0,
         adapter_dropout: float = 0.1,
@@ -64,9 +64,9 @@ class ClipBackbone(Backbone):
         import open_clip
 
         super().__init__()
-        self.clip = model.requires_grad_(False)
+        self.clip: Any = model.requires_grad_(False)
         visual, text = model.visual, getattr(model, "text", model)
-        self._text = [text]  # in a list: a second name must not become a second submodule
+        self._text: list[Any] = [text]  # in a list: a second name must not become a second submodule
         blocks = _plain_blocks(visual)
         self.depth = len(blocks)
         if adapter_dim and not self.depth:
@@ -82,7 +82,7 @@ class ClipBackbone(Backbone):
             for a, b, c in (mean or open_clip.OPENAI_DATASET_MEAN, std or open_clip.OPENAI_DATASET_STD)
         )
         self.scale = model.logit_scale
-        self.adapters = nn.ModuleList(
+        self.adapters = nn.ModuleList(  # two in each block: beside attention, beside the MLP
             nn.ModuleList(Adapter(self.visual_width, adapter_dim, adapter_dropout) for _ in range(2))
             for _ in (blocks if adapter_dim else ())
         )
@@ -188,7 +188,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         return tensors
     except Exception as error:
         reason = str(error).split("\n")[0]
-        raise ConfigError([f"{path} is not a readable weight file (safetensors, or torch tensors): {reason}"]) from error
+        raise ConfigError(
+            [f"{path} is not a readable weight file (safetensors, or torch tensors): {reason}"]
+        ) from error
 
 
 def from_openai(state: Mapping[str, Tensor]) -> nn.Module:
@@ -219,7 +221,9 @@ def from_openai(state: Mapping[str, Tensor]) -> nn.Module:
         )
         model = open_clip.CLIP(state["text_projection"].shape[1], vision, text, quick_gelu=True)
     except KeyError as missing:
-        raise ConfigError([f"not a CLIP with a vision transformer in OpenAI's format: {missing} is not there"]) from None
+        raise ConfigError(
+            [f"not a CLIP with a vision transformer in OpenAI's format: {missing} is not there"]
+        ) from None
     fill(model, {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")})
     return model
 
@@ -271,7 +275,7 @@ def _load(argument: str) -> nn.Module:
     return open_clip.create_model(name, pretrained=weights, force_quick_gelu=weights == "openai")
 
 
-def _block(block: nn.Module, x: Tensor, *, adapters: nn.ModuleList | None = None, causal: bool = False) -> Tensor:
+def _block(block: Any, x: Tensor, *, adapters: Any = None, causal: bool = False) -> Tensor:
     """One transformer block on ``[N, L, W]``; each adapter reads what its residual reads."""
     attended = x + block.ls_1(_attend(block.attn, block.ln_1(x), causal))
     x = attended if adapters is None else attended + adapters[0](x)
@@ -279,16 +283,18 @@ def _block(block: nn.Module, x: Tensor, *, adapters: nn.ModuleList | None = None
     return mixed if adapters is None else mixed + adapters[1](x)
 
 
-def _attend(attn: nn.MultiheadAttention, x: Tensor, causal: bool) -> Tensor:
+def _attend(attn: Any, x: Tensor, causal: bool) -> Tensor:
     """Self-attention on ``[N, L, W]``, independent of the order of axes that ``attn`` was made for."""
     q, k, v = (
         part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
         for part in F.linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
     )
-    return attn.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2))
+    read = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+    projected: Tensor = attn.out_proj(read)
+    return projected
 
 
-def _plain_blocks(visual: nn.Module) -> Sequence[nn.Module]:
+def _plain_blocks(visual: Any) -> Sequence[nn.Module]:
     """The blocks of a vision transformer read at its class token; nothing for any other tower."""
     plain = (
         all(hasattr(visual, name) for name in ("conv1", "class_embedding", "ln_pre", "ln_post", "proj"))
@@ -300,7 +306,7 @@ def _plain_blocks(visual: nn.Module) -> Sequence[nn.Module]:
     return list(visual.transformer.resblocks) if plain else []
 
 
-def _joint_width(visual: nn.Module) -> int:
+def _joint_width(visual: Any) -> int:
     width = getattr(visual, "output_dim", None)
     if width is None:  # timm towers do not say
         size = visual.image_size if isinstance(visual.image_size, (tuple, list)) else (visual.image_size,) * 2

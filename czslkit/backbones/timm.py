@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,14 +34,14 @@ class Timm(Backbone):
             raise ConfigError([f"timm/{name}: adapters need a CLIP backbone"])
         if not timm.is_model(name):
             raise ConfigError([f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}"])
-        self.tower = timm.create_model(name, pretrained=weights in ("", "pretrained"), num_classes=0)
+        tower: Any = timm.create_model(name, pretrained=weights in ("", "pretrained"), num_classes=0)
         if Path(weights).is_file():
-            fill(self.tower, read_weights(weights))
+            fill(tower, read_weights(weights))
         elif weights not in ("", "pretrained", "random"):
             raise ConfigError([f"timm/{name}: {weights!r} is not pretrained, random or a file"])
-        config = self.tower.pretrained_cfg
+        self.tower, config = tower, tower.pretrained_cfg
         self.depth, self.visual_width, self.token_width = 0, 0, 0
-        self.dim, self.image_size = self.tower.num_features, config["input_size"][-1]
+        self.dim, self.image_size = tower.num_features, config["input_size"][-1]
         self.mean, self.std = config["mean"], config["std"]
         self.register_buffer("scale", torch.zeros(()), persistent=False)
 

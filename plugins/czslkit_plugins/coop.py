@@ -6,7 +6,9 @@ https://arxiv.org/abs/2109.01134; for pairs as in Nayak, Yu and Bach, ICLR 2023.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from czslkit.backbones import load_backbone
 from czslkit.heads import CosineHead
@@ -28,6 +30,7 @@ class Coop(Method):
     """CoOp: the context vectors are learned, one set for all pairs."""
 
     Options = CoopOptions
+    recipe: ClassVar[Mapping[str, Any]] = {"lr": 5e-5, "accumulation": 2, "schedule": "constant"}
 
     def __init__(self, options: CoopOptions, space: PairSpace) -> None:
         backbone = load_backbone(options.backbone)

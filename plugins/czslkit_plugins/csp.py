@@ -6,7 +6,9 @@ Learning", ICLR 2023. https://arxiv.org/abs/2204.03574
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from czslkit.backbones import load_backbone
 from czslkit.heads import CosineHead
@@ -29,6 +31,7 @@ class Csp(Method):
     """CSP: the words are learned, the context stays."""
 
     Options = CspOptions
+    recipe: ClassVar[Mapping[str, Any]] = {"lr": 5e-5, "accumulation": 2, "schedule": "constant"}
 
     def __init__(self, options: CspOptions, space: PairSpace) -> None:
         backbone = load_backbone(options.backbone)

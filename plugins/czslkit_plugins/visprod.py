@@ -59,6 +59,7 @@ class TwoClassifiers(Head):
 @dataclass(frozen=True)
 class VisprodOptions:
     backbone: str = option("timm/resnet18", "image tower")
+    image_size: int | None = option(None, "pixels; the tower's own size if none", minimum=8)
     tune: Literal["head", "all"] = option("head", "what is trained: the classifiers, or the tower too")
     hidden: int = option(0, "width of a hidden layer in each classifier; 0 for none", minimum=0)
     dropout: float = option(0.0, "dropout before the classifiers", minimum=0, maximum=1)
@@ -72,6 +73,7 @@ class Visprod(Method):
 
     def __init__(self, options: VisprodOptions, space: PairSpace) -> None:
         backbone = load_backbone(options.backbone)
+        backbone.image_size = options.image_size or backbone.image_size
         backbone.requires_grad_(False)
         if options.tune == "all":
             backbone.requires_grad_(True)
@@ -79,7 +81,5 @@ class Visprod(Method):
             space=space,
             backbone=backbone,
             prompt=CandidatesOnly(),
-            head=TwoClassifiers(
-                backbone.dim, len(space.attrs), len(space.objs), options.hidden, options.dropout
-            ),
+            head=TwoClassifiers(backbone.dim, len(space.attrs), len(space.objs), options.hidden, options.dropout),
         )

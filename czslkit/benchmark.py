@@ -1,0 +1,145 @@
+"""The benchmark runner: methods x datasets x worlds x seeds into one table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from .config import WORLDS, plan
+from .data.catalogue import canonical, find, locate
+from .data.datasets import Splits, load_dataset
+from .data.fingerprint import fingerprint_parts
+from .errors import ConfigError, CzslkitError
+from .registry import failures, load_plugins
+from .report import Table
+from .run import Job, Machine
+from .store import Store
+
+#: What ``all`` stands for.
+BENCHMARKS = ("mit-states", "ut-zappos", "cgqa")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The results of a grid of cells, one JSON-like dict each, and their table."""
+
+    results: tuple[Mapping[str, Any], ...]
+
+    @property
+    def failed(self) -> int:
+        """Number of cells without numbers."""
+        return sum(result["status"] != "done" for result in self.results)
+
+    def table(self) -> Table:
+        return Table(self.results)
+
+    def to_markdown(self) -> str:
+        return self.table().to_markdown()
+
+    def to_csv(self) -> str:
+        return self.table().to_csv()
+
+    def to_latex(self) -> str:
+        return self.table().to_latex()
+
+    def to_json(self) -> str:
+        return self.table().to_json()
+
+
+def bench(
+    methods: Sequence[str] | str,
+    datasets: Sequence[str] | str = "demo",
+    worlds: Sequence[str] | str = WORLDS,
+    seeds: Sequence[int] = (0,),
+    *,
+    data: str | Path | None = None,
+    runs: str | Path = "runs",
+    settings: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Benchmark:
+    """Train and evaluate every method on every dataset, skipping what is done.
+
+    A cell that fails is recorded with its reason and the others run. Killed and called
+    again, it goes on where it was.
+
+    Args:
+        methods: registered names, or one text with commas.
+        datasets: names; ``all`` for MIT-States, UT-Zappos and C-GQA.
+        worlds: ``closed``, ``open`` or both.
+        seeds: one training each.
+        data: folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
+        runs: folder of the results.
+        settings: as in :func:`czslkit.config.plan`, such as ``{"train.epochs": 3}``.
+        preset: ``demo`` or ``paper``; see :func:`czslkit.config.plan`.
+        device: ``auto``, or as torch names it.
+        workers: processes that read images.
+        progress: show bars on a terminal.
+        say: called with a line for every step; standard error if None.
+
+    Raises:
+        ConfigError: unknown names, keys or values; nothing has been run.
+
+    >>> import tempfile, czslkit
+    >>> quick = {"train.epochs": 1, "train.batch_size": 512}
+    >>> with tempfile.TemporaryDirectory() as runs:
+    ...     result = czslkit.bench(["clip"], "demo", ["closed"], runs=runs, settings=quick, say=lambda line: None)
+    >>> result.failed, list(result.results[0]["metrics"])[:2]
+    (0, ['auc', 'best_seen'])
+    """
+    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    names = [canonical(name) for name in _names(datasets, {"all": BENCHMARKS})]
+    load_plugins()
+    for line in failures():
+        say(f"set aside: {line}")
+    problems: list[str] = []
+    specs = []
+    try:
+        specs = plan(_names(methods), names, _names(worlds), list(seeds), settings, preset)
+    except ConfigError as error:
+        problems += error.problems
+    for name in names:
+        try:
+            find(name, data)
+        except CzslkitError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(problems)
+
+    @cache
+    def load(name: str) -> Splits:
+        return load_dataset(name, data)
+
+    @cache
+    def digests_of(name: str) -> dict[str, str]:
+        return fingerprint_parts(locate(name, data))
+
+    store, machine = Store(runs), Machine(device, workers, progress)
+    results: list[Mapping[str, Any]] = []
+    for number, spec in enumerate(specs, 1):
+        tell = partial(_tell, say, f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}")
+        job = Job(spec, store, machine)
+        try:
+            digests = digests_of(spec.dataset)
+        except CzslkitError as error:
+            results += job.keep(error, tell)
+            continue
+        results += job.run(digests, partial(load, spec.dataset), tell)
+    return Benchmark(tuple(results))
+
+
+def _tell(say: Callable[[str], None], about: str, line: str) -> None:
+    say(f"{about}: {line}")
+
+
+def _names(asked: Sequence[str] | str, groups: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """A list from a list or from one text with commas, groups spelled out."""
+    items = asked.split(",") if isinstance(asked, str) else asked
+    return [name for item in items for name in (groups or {}).get(item.strip(), [item.strip()])]

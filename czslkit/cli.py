@@ -1,0 +1,177 @@
+"""The command line. Exit status: 0 all well, 1 something failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .errors import ConfigError, CzslkitError, UnknownNameError
+from .store import write_text
+
+if TYPE_CHECKING:
+    from .report import Table
+
+#: Suffix of each format's file.
+FORMATS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    args = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except (ConfigError, UnknownNameError) as error:
+        print(f"czslkit: {error}", file=sys.stderr)
+        return 2
+    except CzslkitError as error:
+        print(f"czslkit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("czslkit: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="czslkit", description="Compositional zero-shot learning.")
+    parser.add_argument("--version", action="version", version=f"czslkit {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    bench = commands.add_parser("bench", help="train and evaluate methods on datasets, and compare them")
+    bench.add_argument("--methods", required=True, metavar="NAME,...", help="see czslkit list")
+    bench.add_argument(
+        "--datasets", default="demo", metavar="NAME,...", help="demo, mit-states, ut-zappos, cgqa, or all three"
+    )
+    bench.add_argument("--worlds", default="closed,open", metavar="closed,open")
+    bench.add_argument("--seeds", default="0", metavar="0,1,...", type=_numbers)
+    bench.add_argument("--data", metavar="DIR", help="folder of the datasets (default: $CZSLKIT_DATA, else ./data)")
+    bench.add_argument("--runs", default="runs", metavar="DIR", help="folder of the results (default: runs)")
+    bench.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="backbone=demo, train.epochs=3, msci.low_layers=2",
+    )
+    bench.add_argument("--preset", choices=("demo", "paper"), help="recipes to start from")
+    bench.add_argument("--plugins", nargs="+", default=[], metavar="MODULE|FILE.py", help="unpackaged code to load")
+    bench.add_argument("--device", default="auto", metavar="auto|cpu|cuda|...")
+    bench.add_argument("--workers", default=0, type=int, metavar="N", help="processes that read images (default: 0)")
+    _add_format(bench)
+    bench.set_defaults(command=_bench)
+
+    names = commands.add_parser("list", help="methods and components, with who ships them")
+    names.set_defaults(command=_list)
+
+    table = commands.add_parser("table", help="the comparison table of finished runs")
+    table.add_argument("runs", metavar="RUNS", type=Path)
+    _add_format(table)
+    table.set_defaults(command=_table)
+
+    report = commands.add_parser("report", help="one HTML page of finished runs")
+    report.add_argument("runs", metavar="RUNS", type=Path)
+    report.add_argument("--out", metavar="FILE", type=Path, help="default: RUNS/report.html")
+    report.set_defaults(command=_report)
+
+    data = commands.add_parser("data", help="datasets").add_subparsers(required=True, metavar="COMMAND")
+    mini = data.add_parser("mini", help="write a small replica of a dataset, in its layout")
+    mini.add_argument("name", metavar="NAME|all")
+    mini.add_argument("--out", metavar="DIR", required=True, type=Path)
+    mini.set_defaults(command=_mini)
+    return parser
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=FORMATS, default="text", help="of the table printed (default: text)")
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from .benchmark import bench
+    from .config import parse_settings
+    from .registry import load_extra
+
+    for plugin in args.plugins:
+        load_extra(plugin)
+    result = bench(
+        args.methods,
+        args.datasets,
+        args.worlds,
+        args.seeds,
+        data=args.data,
+        runs=args.runs,
+        settings=parse_settings(args.set),
+        preset=args.preset,
+        device=args.device,
+        workers=args.workers,
+    )
+    table = result.table()
+    for kind in ("markdown", "csv", "latex", "json"):
+        write_text(Path(args.runs) / f"table.{FORMATS[kind]}", table.render(kind))
+    _print(table, args.format)
+    print(f"also written to {args.runs}/table.{{md,csv,tex,json}}", file=sys.stderr)
+    return 1 if result.failed else 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from .catalog import catalog
+
+    entries, failures = catalog()
+    rows = [(e.kind, e.name, e.dist, e.summary) for e in entries]
+    print(tabulate(rows, headers=("kind", "name", "from", "what it is"), tablefmt="plain"))
+    for line in failures:
+        print(line, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _table(args: argparse.Namespace) -> int:
+    _print(_stored(args.runs), args.format)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    out = args.out or args.runs / "report.html"
+    write_text(out, _stored(args.runs).render("html"))
+    print(out)
+    return 0
+
+
+def _mini(args: argparse.Namespace) -> int:
+    from .data.mini import NAMES, write_mini
+
+    for name in NAMES if args.name == "all" else (args.name,):
+        print(write_mini(name, args.out))
+    return 0
+
+
+def _stored(runs: Path) -> Table:
+    """The table of all results in a folder; names files that are none."""
+    from .report import Table
+    from .store import Store
+
+    if not runs.is_dir():
+        raise CzslkitError(f"no folder {runs}; expected the folder of results that czslkit bench wrote")
+    store = Store(runs)
+    results = store.results()
+    for problem in store.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if not results:
+        raise CzslkitError(f"no results in {runs}; expected DATASET/METHOD/seedN-ID/WORLD.json from czslkit bench")
+    return Table(results)
+
+
+def _print(table: Table, kind: str) -> None:
+    print(table.to_text(color=sys.stdout.isatty()) if kind == "text" else table.render(kind), end="")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas, such as 0,1,2") from None

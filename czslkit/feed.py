@@ -1,0 +1,79 @@
+"""Batches of a split for one method: pixels, or features where the image encoder never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .data.datasets import Split
+from .data.images import ImageSet, loader
+from .method import Method
+from .types import Batch, ImageFeatures
+
+
+class Feed:
+    """A split, as one method wants to see it.
+
+    Where the method's image encoder is frozen and images are not augmented, every image
+    is encoded once and its features are kept.
+
+    Args:
+        method: on the device it is to run on.
+        split: the images.
+        batch_size: images a batch.
+        augment: change images at random, by ``seed``, epoch and image.
+        seed: of the augmentation.
+        workers: processes that read images; 0 reads in this one.
+    """
+
+    def __init__(
+        self, method: Method, split: Split, batch_size: int, *, augment: bool = False, seed: int = 0, workers: int = 0
+    ) -> None:
+        self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
+        backbone = method.backbone
+        self._images = ImageSet(split, backbone.image_size, backbone.mean, backbone.std, augment=augment, seed=seed)
+        self._keeps = method.frozen_image and not augment
+        self._features: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Batches in one pass."""
+        return -(-len(self.split) // self.batch_size)
+
+    def batches(self, order: Tensor | None = None, epoch: int = 0) -> Iterator[Batch]:
+        """One pass over the split, in ``order`` ``[N]`` or as it comes, on the method's device."""
+        if not self._keeps:
+            yield from self._pixels(order, epoch)
+            return
+        features = self._encode()
+        order = torch.arange(len(self.split)) if order is None else order
+        for index in order.split(self.batch_size):
+            rows = index.to(features.device)
+            labels = (self.split.attr[index].to(features.device), self.split.obj[index].to(features.device))
+            yield Batch(ImageFeatures(features[rows]), *labels)
+
+    def _pixels(self, order: Tensor | None, epoch: int) -> Iterator[Batch]:
+        device = self.method.backbone.scale.device
+        self._images.set_epoch(epoch)
+        for batch in loader(self._images, self.batch_size, order=order, workers=self.workers):
+            assert isinstance(batch.images, Tensor)
+            yield replace(
+                batch,
+                images=batch.images.to(device, non_blocking=True),
+                attr=batch.attr.to(device, non_blocking=True),
+                obj=batch.obj.to(device, non_blocking=True),
+            )
+
+    def _encode(self) -> Tensor:
+        """Pooled features of every image, ``[N, D]``."""
+        if self._features is None:
+            backbone = self.method.backbone
+            training = backbone.training
+            backbone.eval()
+            with torch.no_grad():
+                pixels = (batch.images for batch in self._pixels(None, 0))
+                self._features = torch.cat([self.method.encode(p).pooled for p in pixels if isinstance(p, Tensor)])
+            backbone.train(training)
+        return self._features

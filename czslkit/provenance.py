@@ -1,0 +1,112 @@
+"""What a result rests on: code, weights and versions, as digests and names."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .registry import owner
+
+#: Parts of this package that no number depends on.
+SILENT = {
+    *("benchmark", "catalog", "cli", "config", "errors", "options"),
+    *("provenance", "registry", "report", "run", "store", "testing"),
+}
+PACKAGES = ("czslkit", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
+
+
+def code(cls: type) -> dict[str, str]:
+    """Digest of every module that the numbers of a method of class ``cls`` come from.
+
+    Comments and docstrings do not count. Of a method from another distribution, every
+    module of its top-level package counts.
+    """
+    package = Path(__file__).parent
+    modules = {f"czslkit.{_dotted(p, package)}": p for p in _sources(package) if _dotted(p, package) not in SILENT}
+    for base in cls.__mro__:
+        if base.__module__.split(".")[0] in ("czslkit_plugins", "czslkit"):
+            modules |= {base.__module__: file} if (file := _file(base)) else {}
+        elif base.__module__.split(".")[0] not in ("torch", "builtins", "typing", "abc"):
+            modules |= _package(base)
+    return {name: _digest(path) for name, path in sorted(modules.items())}
+
+
+def plugin(cls: type) -> str:
+    """Distribution and version that a method comes from."""
+    return owner(cls.__module__)
+
+
+def weights(setting: str) -> str:
+    """What a backbone setting stands for: the digest of a weight file, else the setting itself."""
+    if setting == "demo":
+        return file_digest(Path(__file__).parent / "backbones" / "demo_clip" / "czslkit-demo.safetensors")
+    for path in (Path(setting), Path(setting.partition("/")[2]), Path(setting.removeprefix("timm/").partition("/")[2])):
+        if path.is_file():
+            return file_digest(path)
+    return setting
+
+
+def versions(device: str) -> dict[str, Any]:
+    """Versions of Python and of the packages that numbers come from, and the device they were made on."""
+    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, 16 hex digits of it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _digest(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Module(body=[ast.Expr(ast.Constant(str())) as doc, *_])
+                | ast.ClassDef(body=[ast.Expr(ast.Constant(str())) as doc, *_])
+                | ast.FunctionDef(body=[ast.Expr(ast.Constant(str())) as doc, *_])
+            ):
+                doc.value = ast.Constant("")
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+
+
+def _package(cls: type) -> dict[str, Path]:
+    """Every module of the top-level package that ``cls`` is from."""
+    file = _file(cls)
+    if file is None:
+        return {}
+    parents = cls.__module__.count(".") + (file.name == "__init__.py")
+    root = file.parents[parents - 1] if parents else file
+    top = cls.__module__.split(".")[0]
+    return {f"{top}.{_dotted(p, root)}": p for p in _sources(root)} if root.is_dir() else {cls.__module__: file}
+
+
+def _file(cls: type) -> Path | None:
+    import sys
+
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return Path(file) if file else None
+
+
+def _sources(root: Path) -> Iterable[Path]:
+    return sorted(p for p in root.rglob("*.py") if "__pycache__" not in p.parts)
+
+
+def _dotted(path: Path, root: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts)

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from czslkit.errors import CzslkitError
+from czslkit.store import Store, config_id, differences
+
+DEPENDS = {"data": {"test_pairs.txt": "d1"}, "code": {"czslkit.method": "c1"}, "plugins": {}, "weights": "w1"}
+
+
+def done(auc: float = 0.4, **cell: Any) -> dict[str, Any]:
+    named = {"method": "csp", "dataset": "demo", "world": "closed", "seed": 0, "config_id": "3f2a91c0"}
+    return {
+        "format": 1,
+        "cell": named | cell,
+        "status": "done",
+        "error": None,
+        "config": {"options": {}},
+        "protocol": {"bins": "original"},
+        "depends": DEPENDS,
+        "metrics": {"auc": auc},
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def test_a_cell_lives_under_its_dataset_method_seed_and_configuration(store: Store) -> None:
+    cell = done(seed=2)["cell"]
+    assert store.folder(cell) == store.root / "demo" / "csp" / "seed2-3f2a91c0"
+    assert store.path(cell) == store.folder(cell) / "closed.json"
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "a\\b", "", ".hidden", "a\nb", "a b"])
+@pytest.mark.parametrize("key", ["dataset", "method", "world"])
+def test_a_name_cannot_lead_out_of_the_folder(store: Store, key: str, name: str) -> None:
+    message = re.escape(f"{name!r} cannot name a file of results: letters, digits and . _ + - only")
+    with pytest.raises(CzslkitError, match=message):
+        store.path(done()["cell"] | {key: name})
+
+
+def test_a_configuration_cannot_lead_out_of_the_folder(store: Store) -> None:
+    with pytest.raises(CzslkitError, match=r"'seed0-/\.\./x' cannot name a file of results"):
+        store.path(done(config_id="/../x")["cell"])
+
+
+def test_what_was_put_is_got(store: Store) -> None:
+    result = done()
+    path = store.put(result)
+    assert path == store.path(result["cell"])
+    assert store.get(result["cell"]) == result
+
+
+def test_a_cell_never_run_has_no_result(store: Store) -> None:
+    assert store.get(done()["cell"]) is None
+    assert store.results() == []
+
+
+def test_putting_leaves_the_result_as_it_was(store: Store) -> None:
+    result = done(auc=math.nan)
+    store.put(result)
+    assert math.isnan(result["metrics"]["auc"])
+
+
+def test_numbers_that_are_not_finite_are_written_as_null(store: Store) -> None:
+    result = done(auc=math.nan) | {"training": {"history": [{"loss": math.inf}, {"loss": 0.5}]}}
+    text = store.put(result).read_text()
+    assert json.loads(text)["metrics"] == {"auc": None}
+    assert json.loads(text)["training"] == {"history": [{"loss": None}, {"loss": 0.5}]}
+    assert "NaN" not in text
+    assert "Infinity" not in text
+
+
+def test_an_interrupted_put_leaves_the_old_result_and_nothing_else(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.put(done(auc=0.1))
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(done(auc=0.2))
+    assert store.get(done()["cell"]) == done(auc=0.1)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_process_that_dies_while_writing_leaves_the_old_result(store: Store) -> None:
+    store.put(done(auc=0.1))
+    program = (
+        "import json, os, sys\nfrom czslkit.store import Store\n"
+        "os.fsync = lambda _: os._exit(9)\nStore(sys.argv[1]).put(json.loads(sys.argv[2]))"
+    )
+    died = subprocess.run([sys.executable, "-c", program, str(store.root), json.dumps(done(auc=0.2))], check=False)
+    assert died.returncode == 9
+    assert store.results() == [done(auc=0.1)]
+    assert store.problems == []
+
+
+def test_a_stale_result_is_kept_beside_the_one_that_replaces_it(store: Store) -> None:
+    for auc, sha in ((0.1, "d1"), (0.2, "d2"), (0.3, "d3")):
+        path = store.put(done(auc=auc) | {"depends": DEPENDS | {"data": {"test_pairs.txt": sha}}})
+    kept = {file.name: json.loads(file.read_text())["metrics"]["auc"] for file in path.parent.iterdir()}
+    assert kept == {"closed.stale.json": 0.1, "closed.stale-2.json": 0.2, "closed.json": 0.3}
+    assert [result["metrics"]["auc"] for result in store.results()] == [0.3]
+    assert store.problems == []
+
+
+def test_a_result_of_the_same_data_and_code_is_replaced(store: Store) -> None:
+    store.put(done(auc=0.1))
+    path = store.put(done(auc=0.2))
+    assert list(path.parent.iterdir()) == [path]
+    assert store.results() == [done(auc=0.2)]
+
+
+def test_a_failure_is_replaced_whatever_it_rested_on(store: Store) -> None:
+    error = {"type": "DataError", "message": "demo is not there", "traceback": ""}
+    store.put(done() | {"status": "failed", "error": error, "metrics": {}, "depends": {}})
+    path = store.put(done())
+    assert list(path.parent.iterdir()) == [path]
+    assert store.results() == [done()]
+
+
+def test_a_file_that_cannot_be_read_is_kept_too(store: Store) -> None:
+    path = store.put(done())
+    path.write_text('{"format": 1, "ce')
+    store.put(done())
+    assert path.with_name("closed.stale.json").read_text() == '{"format": 1, "ce'
+    assert store.get(done()["cell"]) == done()
+
+
+def test_a_result_is_not_stale_while_nothing_changed() -> None:
+    assert Store.stale(done(), json.loads(json.dumps(DEPENDS))) is None
+
+
+def test_a_stale_result_says_what_changed() -> None:
+    now = {"data": {"test_pairs.txt": "d2"}, "code": {"czslkit.method": "c2"}, "plugins": {}, "weights": "w1"}
+    words = "stale because data: test_pairs.txt changed; code: czslkit.method changed"
+    assert Store.stale(done(), now) == words
+
+
+def test_a_stale_result_names_what_came_and_went() -> None:
+    now = {"data": {"val_pairs.txt": "d1"}, "code": {"czslkit.method": "c1"}, "weights": None}
+    words = "stale because data: test_pairs.txt removed; weights changed; data: val_pairs.txt added"
+    assert Store.stale(done(), now) == words
+
+
+def test_four_differences_are_named_and_the_rest_counted() -> None:
+    old, new = {"data": {f"{n}.txt": 0 for n in range(6)}}, {"data": {f"{n}.txt": 1 for n in range(6)}}
+    words = "data: 0.txt changed; data: 1.txt changed; data: 2.txt changed; data: 3.txt changed; and 2 more"
+    assert differences(old, new) == words
+
+
+def test_results_come_in_one_order_with_seeds_counted_as_numbers(store: Store) -> None:
+    cells: list[dict[str, Any]] = [
+        {"dataset": "cgqa"},
+        {"seed": 2},
+        {"seed": 10, "world": "closed"},
+        {"seed": 10, "world": "open"},
+        {"method": "msci"},
+    ]
+    for cell in reversed(cells):
+        store.put(done(**cell))
+    assert store.results() == [done(**cell) for cell in cells]
+
+
+def without(key: str) -> str:
+    return json.dumps({k: v for k, v in done().items() if k != key})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "cannot be read: Expecting value.* Remove it to run its cell again"),
+        ('{"format": 1, "ce', "cannot be read: Unterminated string.* Remove it to run its cell again"),
+        ("[]", "is not a result of czslkit"),
+        ('{"loss": 1}', "is not a result of czslkit"),
+        (json.dumps(done() | {"format": 2}), "is a result of format 2, this czslkit reads format 1"),
+        (without("depends"), "lacks depends"),
+        (json.dumps(done() | {"cell": {"method": "csp"}}), "lacks dataset, world, seed, config_id in cell"),
+        (json.dumps(done(seed="0")), "lacks seed in cell"),
+        (json.dumps(done() | {"metrics": {"auc": "0.4"}}), "is done, but its metrics are not numbers"),
+        (without("metrics"), "is done, but its metrics are not numbers"),
+        (json.dumps(done() | {"status": "failed"}), "is failed, but its error has no type and message"),
+        (json.dumps(done() | {"status": "lost"}), "has status 'lost', neither 'done' nor 'failed'"),
+        (json.dumps(done(seed=1)), r"is the result that belongs at .*seed1-3f2a91c0.*Was it copied or renamed\?"),
+    ],
+)
+def test_a_file_that_is_no_result_is_named_and_the_others_are_returned(store: Store, content: str, reason: str) -> None:
+    path = store.path(done()["cell"])
+    store.put(done(world="open"))
+    path.write_text(content)
+    assert store.results() == [done(world="open")]
+    assert len(store.problems) == 1
+    assert re.match(re.escape(f"{path}: ") + reason, store.problems[0])
+    with pytest.raises(CzslkitError, match=reason):
+        store.get(done()["cell"])
+
+
+def test_problems_are_those_of_the_last_look(store: Store) -> None:
+    path = store.put(done())
+    path.write_text("")
+    store.results()
+    path.unlink()
+    assert store.results() == []
+    assert store.problems == []
+
+
+def test_a_configuration_has_one_name_whatever_the_order_of_its_keys() -> None:
+    assert config_id({"a": 1, "b": {"c": (1, 2), "d": None}}) == config_id({"b": {"d": None, "c": [1, 2]}, "a": 1})
+    assert config_id({"a": 1}) != config_id({"a": 2})
+    # printf '{"a":1}' | sha256sum
+    assert config_id({"a": 1}) == "015abd7f"
+
+
+def test_the_store_does_not_import_torch() -> None:
+    program = "import sys, czslkit.store; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
