@@ -1,0 +1,49 @@
+"""What a dataset's files contain, in a few hashes: whatever was made from other files is stale. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from .layout import images_folder, list_files
+
+
+def fingerprint(folder: Path) -> str:
+    """One sha256 over ``fingerprint_parts``, in hex."""
+    return _sha256("".join(f"{name}={part}\n" for name, part in sorted(fingerprint_parts(folder).items())).encode())
+
+
+def fingerprint_parts(folder: Path) -> dict[str, str]:
+    """Hash of each pair list and the metadata, by file name, and count and hash of ``images``.
+
+    Of a picture its path below ``images/`` and its size count, not its content: that makes it a matter of a second.
+    All pictures count, used or not, since the metadata says which are used and reading it takes torch; hidden files
+    do not.
+
+    Raises:
+        DataError: a pair list or the metadata is not there.
+    """
+    parts = {file.name: _sha256(file.read_bytes()) for file in list_files(folder)}
+    sizes = _image_sizes(images_folder(folder))
+    digest = _sha256(
+        "".join(f"{path}\0{size}\n" for path, size in sorted(sizes.items())).encode("utf-8", "surrogateescape")
+    )
+    return parts | {"images": f"{len(sizes)} files, {digest}"}
+
+
+def _image_sizes(images: Path) -> dict[str, int]:
+    """Bytes of every file, by its path relative to ``images`` with forward slashes."""
+    sizes: dict[str, int] = {}
+    for folder, inner, files in os.walk(images, followlinks=True):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        below = Path(folder).relative_to(images)
+        for name in files:
+            path = os.path.join(folder, name)
+            if not name.startswith(".") and os.path.exists(path):  # a link may lead nowhere
+                sizes[(below / name).as_posix()] = os.path.getsize(path)
+    return sizes
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
