@@ -1,0 +1,1 @@
+"""How methods are scored: ``sweep`` and ``curves`` (the protocol), ``feasibility`` (the open world)."""

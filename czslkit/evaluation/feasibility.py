@@ -1,0 +1,102 @@
+"""How plausible an unseen pair is, and where to draw the line in the open world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..types import PairSpace
+from .candidates import Array, as_tensor
+from .metrics import Metrics
+
+EVERYTHING = -10.0  # the original's threshold when none of the grid is any good
+
+
+def feasibility(space: PairSpace, attr_vectors: Array, obj_vectors: Array) -> Tensor:
+    """Plausibility of every combination, from the seen pairs that share its attribute or its object.
+
+    An unseen pair (a, o) gets the mean of two cosines: of ``o`` and the most similar object seen with ``a``, and of
+    ``a`` and the most similar attribute seen with ``o``. Where nothing was seen the cosine counts as -1. From Mancini
+    et al., Open World Compositional Zero-Shot Learning, CVPR 2021, https://arxiv.org/abs/2101.12609.
+
+    Args:
+        space: names ``A`` attributes and ``O`` objects, and which pairs are seen.
+        attr_vectors: ``[A, D]`` word vectors.
+        obj_vectors: ``[O, D]`` word vectors.
+
+    Returns:
+        ``[A * O]`` float32 in [-1, 1], in ``product(attrs, objs)`` order; 0 for seen pairs.
+
+    Raises:
+        ValueError: not one finite vector per attribute and object.
+
+    >>> space = PairSpace(("dry", "wet"), ("cat", "dog"), torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, True]))
+    >>> vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    >>> feasibility(space, vectors, vectors).tolist()
+    [0.0, 0.6000000238418579, 0.6000000238418579, 0.0]
+    """
+    attr_like = _cosines("attr_vectors", attr_vectors, len(space.attrs))  # [A, A]
+    obj_like = _cosines("obj_vectors", obj_vectors, len(space.objs))  # [O, O]
+    seen = torch.zeros(len(space.attrs), len(space.objs), dtype=torch.bool)
+    seen[tuple(space.pairs[space.seen].T)] = True
+    # An unseen pair is not among the seen ones it is compared with, so no word needs excluding.
+    by_obj = torch.stack([_closest(obj_like, with_attr) for with_attr in seen])  # [A, O]
+    by_attr = torch.stack([_closest(attr_like, with_obj) for with_obj in seen.T], 1)  # [A, O]
+    return ((by_obj + by_attr) / 2).masked_fill(seen, 0).float().flatten()
+
+
+def threshold_grid(feasibility: Array, seen: Array, n: int = 50) -> tuple[float, ...]:
+    """``n`` evenly spaced thresholds from the least to the most feasible unseen pair, as the original searches them.
+
+    Args:
+        feasibility: ``[K]`` float.
+        seen: ``[K]`` bool.
+        n: how many.
+
+    Raises:
+        ValueError: the two differ in length, or every pair is seen.
+
+    >>> threshold_grid(torch.tensor([0.0, 0.25, 0.75]), torch.tensor([True, False, False]), n=3)
+    (0.25, 0.5, 0.75)
+    """
+    values, mask = as_tensor("feasibility", feasibility, "float"), as_tensor("seen", seen, "bool")
+    if values.ndim != 1 or values.shape != mask.shape:
+        raise ValueError(f"feasibility is {list(values.shape)} and seen {list(mask.shape)}, expected [K] both")
+    if mask.all():
+        raise ValueError(f"all of the {len(mask)} pairs are seen: there is nothing to draw a line through")
+    unseen = values[~mask].double()
+    return tuple(np.linspace(float(unseen.min()), float(unseen.max()), n).tolist())
+
+
+def best_threshold(thresholds: Sequence[float], metrics: Sequence[Metrics]) -> float:
+    """The threshold with the highest AUC, the first of equal ones; -10, which excludes nothing, if every AUC is 0.
+
+    Args:
+        thresholds: as given to the sweep over validation images.
+        metrics: what the sweep computed, one per threshold.
+
+    Raises:
+        ValueError: not one evaluation per threshold.
+    """
+    if len(thresholds) != len(metrics):
+        raise ValueError(f"{len(thresholds)} thresholds but {len(metrics)} metrics, expected one each")
+    best = max(range(len(metrics)), key=lambda i: metrics[i].auc, default=None)
+    return EVERYTHING if best is None or metrics[best].auc == 0 else float(thresholds[best])
+
+
+def _cosines(name: str, vectors: Array, n: int) -> Tensor:
+    values = as_tensor(name, vectors, "float").double()
+    if values.ndim != 2 or len(values) != n:
+        raise ValueError(f"{name} is {list(values.shape)}, expected [{n}, D] as there are names")
+    if not values.isfinite().all():
+        raise ValueError(f"{name}: vector {int((~values.isfinite().all(1)).nonzero()[0])} is not finite")
+    values = torch.nn.functional.normalize(values, dim=1)
+    return values @ values.T
+
+
+def _closest(cosines: Tensor, others: Tensor) -> Tensor:
+    """Highest cosine ``[n]`` of each word with any of the ``others`` ``[n]`` bool; -1 where there are none."""
+    return cosines[:, others].amax(1) if others.any() else cosines.new_full((len(cosines),), -1.0)
