@@ -39,7 +39,7 @@ class Standings:
 class Duels:
     """The true pair of each image against the rival that would push it out of the best ``k``."""
 
-    open: Tensor  # [N] bool, whether the true pair leads its own kind; if not, it never wins
+    open: Tensor  # [N] bool, whether the true pair is among the best k of its own kind; if not, it never wins
     true: Tensor  # [N] float64
     rival: Tensor  # [N] float64, -inf where there is no rival
     wins_tie: Tensor  # [N] bool
@@ -51,8 +51,8 @@ def duels(target: Tensor, is_seen: Tensor, seen: Ranked, unseen: Ranked) -> Duel
     match = own.column == target[:, None]  # [N, k]
     rank = match.int().argmax(1, keepdim=True)  # [N, 1]
     last = match.shape[1] - 1 - rank  # with `rank` ahead of it at home, this rival is the one too many
-    rival = other.column.gather(1, last)[:, 0]
-    return Duels(match.any(1), own.score.gather(1, rank)[:, 0], other.score.gather(1, last)[:, 0], target < rival)
+    column = other.column.gather(1, last)[:, 0]
+    return Duels(match.any(1), own.score.gather(1, rank)[:, 0], other.score.gather(1, last)[:, 0], target < column)
 
 
 def exact_curve(standings: Standings) -> Curve:
