@@ -22,15 +22,21 @@ _KINDS = {
 }
 #: Loads every plugin for real, in a process of its own, and prints what came of it.
 _PROBE = """
+import sys
+mark, *sys.path = sys.argv[1:]
 import json
 from czslkit import registry
 registry.load_plugins()
-items = [
-    (kind, name, cls.__module__, (cls.__doc__ or "").strip().split("\\n")[0])
-    for kind, known in registry.REGISTRIES.items() for name, cls in known._items.items()
-]
-print("\\n" + json.dumps({"items": items, "failures": registry.failures()}))
+items = []
+for kind, known in registry.REGISTRIES.items():
+    for name, cls in known._items.items():
+        plugin = registry.plugin_of(cls.__module__)
+        if not registry._is_builtin(cls.__module__):
+            dist = plugin.dist if plugin else cls.__module__
+            items.append((kind, name, dist, (cls.__doc__ or "").strip().split("\\n")[0]))
+print("\\n" + mark + json.dumps({"items": items, "failures": registry.failures()}))
 """
+_MARK = "czslkit catalog: "  # a plugin may print, too
 
 
 @dataclass(frozen=True)
@@ -61,16 +67,13 @@ def catalog() -> tuple[list[Entry], list[str]]:
     if others:
         found, failures = _loaded(others)
         entries |= found
-    order = list(_KINDS.values())
-    return sorted(entries, key=lambda e: (order.index(e.kind), e.name)), failures
+    order = dict.fromkeys([*_KINDS.values(), *sorted(e.kind for e in entries)])  # a plugin may add a kind
+    return sorted(entries, key=lambda e: (list(order).index(e.kind), e.name)), failures
 
 
 def _declared(module: str, dist: str) -> Iterator[Entry]:
     """Classes of ``module`` that stand under ``@REGISTRY.register("name")``."""
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
         for mark in node.decorator_list if isinstance(node, ast.ClassDef) else ():
             match mark:
                 case ast.Call(func=ast.Attribute(ast.Name(registry), "register"), args=[ast.Constant(str(name))]):
@@ -79,15 +82,21 @@ def _declared(module: str, dist: str) -> Iterator[Entry]:
                     yield Entry(_KINDS[registry], name, dist, summary)
 
 
+def _source(module: str) -> Path:
+    """The file of ``module``; ``find_spec`` of a submodule would import its package, and torch with it."""
+    top, *rest = module.split(".")
+    spec = find_spec(top)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    path = Path(spec.submodule_search_locations[0], *rest)
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def _loaded(plugins: list[Plugin]) -> tuple[set[Entry], list[str]]:
-    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
-    if done.returncode:
+    done = subprocess.run([sys.executable, "-c", _PROBE, _MARK, *sys.path], capture_output=True, text=True)
+    reports = [line for line in done.stdout.split("\n") if line.startswith(_MARK)]
+    if not reports:
         last = (done.stderr.strip() or "no message").split("\n")[-1]
         return set(), [f"plugin {p.name!r} ({p.dist}) ended the process that loaded it: {last}" for p in plugins]
-    report = json.loads(done.stdout.strip().split("\n")[-1])
-    entries = set()
-    for kind, name, module, summary in report["items"]:
-        for plugin in plugins:
-            if module == plugin.module or module.startswith(f"{plugin.module.split('.')[0]}."):
-                entries.add(Entry(kind, name, plugin.dist, summary))
-    return entries, report["failures"]
+    report = json.loads(reports[-1].removeprefix(_MARK))
+    return {Entry(*item) for item in report["items"]}, report["failures"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,11 +165,16 @@ def _parsed(
         except ConfigError as error:
             problems += error.problems
     if problems:
-        others = [m for m in methods if m != name and any(k in dir(METHODS[m].Options) for k in settings)]
-        hint = f"An option of {', '.join(others)} alone is set as {others[0]}.KEY=VALUE." if others else ""
-        raise ConfigError([*problems, *filter(None, [hint])])
+        hints = (_hint(key, [m for m in methods if m != name]) for key in settings if key in layers["options"])
+        raise ConfigError([*problems, *(hint for hint in hints if hint)])
     options, train, evaluation = parsed
     return options, train, evaluation
+
+
+def _hint(key: str, methods: Sequence[str]) -> str | None:
+    """How to set an option that only some methods have."""
+    having = [m for m in methods if key in (f.name for f in dataclasses.fields(METHODS[m].Options))]
+    return f"{key} is an option of {having[0]}: set it as {having[0]}.{key}" if having else None
 
 
 def _recipe(name: str, dataset: str, preset: str | None) -> dict[str, dict[str, Any]]:

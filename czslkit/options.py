@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from .errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
 def option(default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
@@ -44,7 +45,7 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
     for name, value in values.items():
         if name not in fields:
             known = ", ".join(fields) or "none"
-            problems.append(f"{where}: {name} is not an option.{did_you_mean(name, fields)} Known: {known}.")
+            problems.append(f"{where}: {name} is not an option.{did_you_mean(str(name), fields)} Known: {known}.")
             continue
         try:
             found[name] = _convert(value, hints[name])
@@ -86,17 +87,20 @@ def _convert(value: Any, hint: Any) -> Any:
         items = value if isinstance(value, (list, tuple)) else [value]
         if args[-1] is not Ellipsis and len(items) != len(args):
             raise ValueError(f"{len(args)} values")
-        return tuple(_convert(item, args[0]) for item in items)
+        kinds = args if args[-1] is not Ellipsis else args[:1] * len(items)
+        return tuple(_convert(item, kind) for item, kind in zip(items, kinds, strict=True))
     if hint is float and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-4 as a string
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError("a number") from None
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint in (bool, str) and isinstance(value, hint):
         return value
-    raise ValueError({int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[hint])
+    if hint in _EXPECTED:
+        raise ValueError(_EXPECTED[hint])
+    raise TypeError(f"an option cannot be {hint}: expected int, float, bool, str, Literal, a tuple or an optional one")
 
 
 def _check_range(value: Any, limits: Mapping[str, Any]) -> None:

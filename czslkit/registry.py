@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from itertools import takewhile
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -63,13 +64,14 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, base: type[T]) -> None:
         self.kind, self.base = kind, base
         self._items: dict[str, type[T]] = {}
-        self._contested: dict[str, NameTakenError] = {}
+        self._contested: dict[str, str] = {}
         REGISTRIES[kind] = self
 
     def register(self, name: str) -> Callable[[C], C]:
         """Class decorator that claims ``name``.
 
-        Defining the same class again, as a notebook does, replaces it.
+        Defining the same class again, as a notebook does, replaces it. Where two installed
+        plugins claim one name, both load, and looking the name up is the error.
 
         Raises:
             TypeError: the class is not of this kind.
@@ -81,18 +83,18 @@ class Registry(Generic[T]):
 
         def add(cls: C) -> C:
             if not (isinstance(cls, type) and issubclass(cls, self.base)):
-                raise TypeError(f"{self.kind} {name!r}: {cls.__qualname__} is not a {self.base.__name__}")
+                raise TypeError(f"{self.kind} {name!r}: expected a subclass of {self.base.__name__}, got {cls!r}")
             if not _is_builtin(cls.__module__):
                 load_plugins()  # a built-in that is not loaded yet holds its name all the same
             held = self._items.get(name)
             if held is not None and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
-                error = NameTakenError(
-                    f"{self.kind} {name!r} is already registered by {owner(held.__module__)}; "
-                    f"{owner(cls.__module__)} cannot take the same name"
+                holder, other = owner(held.__module__), owner(cls.__module__)
+                if _state == "loading" and not _is_builtin(held.__module__):
+                    self._contested[name] = f"{self.kind} {name!r} is claimed by {holder} and by {other}"
+                    return cls  # type: ignore[return-value]
+                raise NameTakenError(
+                    f"{self.kind} {name!r} is already registered by {holder}; {other} cannot take the same name"
                 )
-                if not _is_builtin(held.__module__):
-                    self._contested[name] = error
-                raise error
             self._items[name] = cls
             return cls  # type: ignore[return-value]
 
@@ -101,7 +103,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> type[T]:
         load_plugins()
         if name in self._contested:
-            raise self._contested[name]
+            raise NameTakenError(f"{self._contested[name]}; it works once one of the two is uninstalled")
         if name in self._items:
             return self._items[name]
         raise UnknownNameError(
@@ -138,6 +140,7 @@ def load_plugins() -> None:
     if _state != "unloaded":
         return
     _state = "loading"
+    _failed.clear()
     try:
         for module in BUILTIN:
             importlib.import_module(module)
@@ -153,44 +156,77 @@ def load_extra(name: str) -> None:
     """Import unpackaged code that registers things: a module, or a Python file.
 
     Raises:
-        ConfigError: it cannot be found or fails when imported.
+        ConfigError: it cannot be found or fails when imported; what it had registered is withdrawn.
     """
     load_plugins()
+    before = _registered()
     try:
         if name.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(name).stem, name)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
+            _run_file(Path(name))
         else:
             importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        _withdraw(before, None)
         raise ConfigError([f"plugin {name} did not load: {type(error).__name__}: {error}"]) from error
 
 
 def failures() -> list[str]:
-    """A line for every plugin that did not load."""
-    return [f"plugin {p.name!r} ({p.dist}) did not load: {type(e).__name__}: {e}" for p, e in _failed]
+    """A line for every plugin that did not load, and for every name that two plugins claim."""
+    lines = [f"plugin {p.name!r} ({p.dist}) did not load: {type(e).__name__}: {e}" for p, e in _failed]
+    return lines + [line for registry in REGISTRIES.values() for line in registry._contested.values()]
+
+
+def plugin_of(module: str) -> Plugin | None:
+    """The installed plugin that ``module`` is part of: that with the most of its dotted path in common."""
+
+    def common(plugin: Plugin) -> int:
+        pairs = zip(plugin.module.split("."), module.split("."), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    best = max(installed_plugins(), key=common, default=None)
+    return best if best and common(best) else None
 
 
 def owner(module: str) -> str:
     """Who ships ``module``: distribution and version for an installed plugin, else the module itself."""
-    for plugin in installed_plugins():
-        if module == plugin.module or module.startswith(f"{plugin.module}."):
-            return f"{plugin.dist} ({module})"
-    return module
+    plugin = plugin_of(module)
+    return f"{plugin.dist} ({module})" if plugin else module
 
 
 def _load(plugin: Plugin) -> None:
-    before = {kind: dict(registry._items) for kind, registry in REGISTRIES.items()}
+    before = _registered()
     try:
         importlib.import_module(plugin.module)
     except (Exception, SystemExit) as error:
         _failed.append((plugin, error if isinstance(error, Exception) else RuntimeError(f"it exited: {error}")))
-        for kind, registry in REGISTRIES.items():
-            registry._items = before.get(kind, {})
+        _withdraw(before, plugin)
+
+
+def _registered() -> dict[str, tuple[dict[str, type], dict[str, str]]]:
+    """Names held and names contested in every registry."""
+    return {kind: (dict(r._items), dict(r._contested)) for kind, r in REGISTRIES.items()}
+
+
+def _withdraw(before: dict[str, tuple[dict[str, type], dict[str, str]]], failed: Plugin | None) -> None:
+    """Bring every registry back to ``before``, save for what another plugin registered.
+
+    A plugin may import another; that one's module is loaded for good and will not register again.
+    """
+    for kind, registry in REGISTRIES.items():
+        items, contested = before.get(kind, ({}, {}))
+        new = {name: cls for name, cls in registry._items.items() if name not in items}
+        others = {name: cls for name, cls in new.items() if plugin_of(cls.__module__) not in (None, failed)}
+        registry._items, registry._contested = items | others, contested
+
+
+def _run_file(path: Path) -> None:
+    """Import a file, under a name that no installed module has: it may be called ``timm.py``."""
+    name = f"czslkit_file_{re.sub(r'[^0-9a-zA-Z_]', '_', path.stem)}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
 
 
 def _is_builtin(module: str) -> bool:

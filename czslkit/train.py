@@ -6,11 +6,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -25,6 +25,8 @@ from .feed import Feed
 from .method import Method
 from .options import option
 from .types import Batch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def train(
         key: names what is being trained; a state with another key is not resumed from.
 
     Raises:
-        TrainingError: the loss is no longer finite; names epoch and step.
+        TrainingError: the loss is no longer finite; names epoch and batch.
     """
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     validation = Feed(method, data.val, options.batch_size, workers=workers)
@@ -148,7 +150,7 @@ class State:
 
 def learned(method: Method) -> dict[str, Tensor]:
     """Everything that training changes: trained parameters, and buffers such as running means."""
-    frozen = {name for name, p in method.named_parameters() if not p.requires_grad}
+    frozen = {name for name, p in method.named_parameters(remove_duplicate=False) if not p.requires_grad}
     return {name: value for name, value in method.state_dict().items() if name not in frozen}
 
 
@@ -169,15 +171,15 @@ def _epoch(
         total=len(feed), desc=f"epoch {epoch + 1}/{options.epochs}", leave=False, disable=None if progress else True
     )
     with bar:
-        for group in _groups(_whole(feed.batches(order, epoch)), options.accumulation):
-            size = sum(len(batch.attr) for batch in group)
-            for batch in group:
+        for group in _groups(_whole(enumerate(feed.batches(order, epoch), 1)), options.accumulation):
+            size = sum(len(batch.attr) for _, batch in group)
+            for number, batch in group:
                 with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
                     loss = method.loss(batch, pairs)
                 value = loss.item()
                 if not math.isfinite(value):
                     raise TrainingError(
-                        f"the loss is {value} at epoch {epoch + 1}, step {bar.n + 1} of {len(feed)}; "
+                        f"the loss is {value} at epoch {epoch + 1}, batch {number} of {len(feed)}; "
                         f"the learning rate was {optimizer.param_groups[0]['lr']:g}"
                     )
                 (loss * (len(batch.attr) / size)).backward()
@@ -186,15 +188,17 @@ def _epoch(
                 bar.set_postfix(loss=f"{total / images:.3f}")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+    if not images:
+        raise TrainingError(f"{len(feed.split)} training images make no batch of two")
     return total / images
 
 
-def _whole(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _whole(batches: Iterable[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
     """Leave out a last batch of a single image, which batch normalisation cannot use."""
-    return (batch for batch in batches if len(batch.attr) > 1)
+    return ((number, batch) for number, batch in batches if len(batch.attr) > 1)
 
 
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+def _groups(batches: Iterator[T], size: int) -> Iterator[list[T]]:
     for first in batches:
         rest = (batch for _, batch in zip(range(size - 1), batches, strict=False))
         yield list(chain([first], rest))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import czslkit
+from czslkit.data.layout import write_dataset
 from czslkit.testing import demo_space
 
 
@@ -72,3 +75,31 @@ def space() -> czslkit.PairSpace:
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
+SIDES = {"left": slice(0, 16), "right": slice(16, 32), "whole": slice(0, 32)}
+TOY = {
+    "train": [("red", "left"), ("green", "right"), ("blue", "whole"), ("red", "whole"), ("green", "left")],
+    "val": [("red", "left"), ("blue", "right")],
+    "test": [("green", "right"), ("blue", "left")],
+}
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the dataset ``toys``: colours on a side of 32 pixels; 21 + 8 + 8 images."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+
+    def pictures():
+        for phase, pairs in TOY.items():
+            for attr, obj in pairs:
+                for n in range(5 if (phase, attr) == ("train", "blue") else 4):
+                    pixels = rng.integers(0, 60, (32, 32, 3), dtype=np.uint8)
+                    pixels[:, SIDES[obj]] += np.array(COLOURS[attr], dtype=np.uint8) // 2
+                    entry = {"image": f"{attr}_{obj}/{phase}{n}.png", "attr": attr, "obj": obj, "set": phase}
+                    yield entry, Image.fromarray(pixels)
+
+    assert write_dataset(root / "toys", TOY, pictures())
+    return root

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import czslkit
+from czslkit import run as running
+from czslkit import train as training
+from czslkit.backbones.open_clip import read_weights
+from czslkit.data.layout import pairs_file
+from czslkit.errors import ConfigError
+from czslkit.store import Store
+
+
+@pytest.fixture
+def bench(toys, clip_file, tmp_path):
+    """Benchmark on the toys; what it said is in ``.said``."""
+
+    def go(methods="clip,csp", datasets="toys", settings=None, data=toys, **arguments):
+        go.said = []
+        msci = {"msci.low_layers": 2, "msci.high_layers": 2, "msci.heads": [2, 2]} if "msci" in methods else {}
+        quick = {"backbone": str(clip_file), "train.epochs": 2, "train.batch_size": 8, "train.lr": 1e-2}
+        return czslkit.bench(
+            methods,
+            datasets,
+            data=data,
+            runs=tmp_path / "runs",
+            settings=quick | msci | (settings or {}),
+            progress=False,
+            say=go.said.append,
+            **arguments,
+        )
+
+    return go
+
+
+def numbers(result) -> list:
+    return [(r["cell"], r["metrics"]) for r in result.results]
+
+
+def test_results_say_what_they_rest_on(bench, clip_file):
+    result = bench("csp", seeds=[0, 1])
+    assert result.failed == 0
+    assert [(r["cell"]["seed"], r["cell"]["world"]) for r in result.results] == [
+        *[(0, "closed"), (0, "open"), (1, "closed"), (1, "open")]
+    ]
+    closed, opened = result.results[:2]
+    assert closed["protocol"]["columns"] == 7
+    assert closed["protocol"]["candidates"] == 6  # five of training, and blue left
+    assert opened["protocol"]["columns"] == opened["protocol"]["candidates"] == 9
+    assert closed["metrics"]["auc"] == closed["metrics"]["auc_original"]
+    assert closed["metrics"]["n_seen"] + closed["metrics"]["n_unseen"] == 8
+    assert closed["training"]["trainable_parameters"] == 6 * 64
+    assert set(closed["depends"]["data"]) > {"train_pairs.txt", "images"}
+    assert {"czslkit.method", "czslkit_plugins.csp"} <= set(closed["depends"]["code"])
+    assert closed["depends"]["plugin"].startswith("czslkit ")
+    assert closed["versions"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert closed["config"]["options"]["backbone"] == str(clip_file)
+    json.dumps(result.results, allow_nan=False)
+
+
+def test_scores_of_a_benchmark_are_those_of_its_method(bench, toys, clip_file):
+    """Against a full matrix of scores and the pure function."""
+    closed, opened = bench("clip").results
+    data = czslkit.load_dataset("toys", toys)
+    method = czslkit.build("clip", data.space, backbone=str(clip_file)).eval()
+    images = torch.cat([batch.images.pooled for batch in czslkit.feed.Feed(method, data.test, 3).batches()])
+    for result, space, candidates in (
+        (closed, data.space, data.candidates("test")),
+        (opened, data.space.open(), None),
+    ):
+        with torch.no_grad():
+            scores = method.rank(czslkit.ImageFeatures(images), method.text(space.pairs))
+        labels = data.test.attr, data.test.obj, space.pairs, space.seen, candidates
+        expected = czslkit.evaluate(scores, *labels, bins="original")
+        for name in ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc"):
+            assert result["metrics"][name] == pytest.approx(getattr(expected, name), abs=1e-9), name
+        exact = czslkit.evaluate(scores, *labels, bins="exact").auc
+        assert result["metrics"]["auc_exact"] == pytest.approx(exact, abs=1e-9)
+
+
+def test_the_printed_area_can_be_the_exact_one(bench):
+    (closed, _) = bench("clip", settings={"eval.bins": "exact"}).results
+    assert closed["metrics"]["auc"] == closed["metrics"]["auc_exact"]
+
+
+def test_finished_cells_are_not_run_again(bench, monkeypatch):
+    first = bench()
+    monkeypatch.setattr(running.Job, "_compute", lambda *a: pytest.fail("run again"))
+    again = bench()
+    assert numbers(again) == numbers(first)
+    assert all("done before" in line for line in bench.said)
+
+
+def test_a_world_added_later_uses_the_same_training(bench, monkeypatch):
+    bench("csp", worlds="closed")
+    monkeypatch.setattr(training, "_epoch", lambda *a: pytest.fail("trained again"))
+    assert bench("csp", worlds="closed,open").failed == 0
+
+
+def test_settings_are_cells_of_their_own(bench):
+    bench("csp", worlds="closed")
+    bench("csp", worlds="closed", settings={"word_dropout": 0.0})
+    assert not any("done before" in line for line in bench.said)
+    bench("csp", worlds="closed")
+    assert "done before" in bench.said[-1]
+
+
+def test_changed_data_makes_results_stale_and_says_so(bench, toys, tmp_path):
+    data = shutil.copytree(toys, tmp_path / "data")
+    bench("csp", worlds="closed", data=data)
+    file = pairs_file(data / "toys", "test")
+    file.write_text(file.read_text() + "red right\n")
+    result = bench("csp", worlds="closed", data=data)
+    assert any("stale because data: test_pairs.txt changed" in line for line in bench.said)
+    assert result.results[0]["protocol"]["columns"] == 8
+    assert list((tmp_path / "runs").rglob("closed.stale.json"))
+
+
+def test_changed_weights_make_results_stale(bench, tmp_path, clip_file):
+    weights = shutil.copy(clip_file, tmp_path / "mine.pt")
+    (before,) = bench("csp", worlds="closed", settings={"backbone": str(weights)}).results
+    state = read_weights(weights)
+    torch.save(state | {"visual.proj": state["visual.proj"].flip(0)}, weights)
+    (after,) = bench("csp", worlds="closed", settings={"backbone": str(weights)}).results
+    assert any("stale because weights changed" in line for line in bench.said)
+    assert before["training"]["history"] != after["training"]["history"]
+
+
+def test_one_failed_cell_does_not_take_the_others_down(bench, monkeypatch):
+    real = czslkit.Method.loss
+
+    def loss(self, batch, pairs):
+        return real(self, batch, pairs) * float("nan" if type(self).__name__ == "Coop" else 1)
+
+    monkeypatch.setattr(czslkit.Method, "loss", loss)
+    result = bench("coop,csp", worlds="closed")
+    assert [r["status"] for r in result.results] == ["failed", "done"]
+    assert result.failed == 1
+    assert result.results[0]["error"]["type"] == "TrainingError"
+    assert "epoch 1, batch 1 of 3" in result.table().to_text()
+    monkeypatch.setattr(czslkit.Method, "loss", real)
+    assert bench("coop,csp", worlds="closed").failed == 0
+
+
+def test_settings_that_do_not_fit_the_backbone_fail_their_cell_alone(bench):
+    result = bench("csp,msci", worlds="closed", settings={"msci.low_layers": 9})
+    assert [r["status"] for r in result.results] == ["done", "failed"]
+    assert "low_high needs 9 low and 2 high layers, the backbone has 5" in result.results[1]["error"]["message"]
+
+
+def test_an_absent_dataset_leaves_the_others_to_run(bench):
+    result = bench("clip", datasets="cgqa,toys", worlds="closed")
+    assert [r["status"] for r in result.results] == ["failed", "done"]
+    message = result.results[0]["error"]["message"]
+    assert "cgqa is not there: looked for" in message
+    assert "cgqa.zip" in message
+
+
+def test_finished_results_outlive_their_dataset(bench, toys, tmp_path):
+    data = shutil.copytree(toys, tmp_path / "data")
+    os.rename(data / "toys", data / "cgqa")
+    first = bench("clip", datasets="cgqa", worlds="closed", data=data)
+    shutil.rmtree(data / "cgqa")
+    assert numbers(bench("clip", datasets="cgqa", worlds="closed", data=data)) == numbers(first)
+    assert any("kept as they were: closed" in line for line in bench.said)
+
+
+def test_an_unreadable_image_fails_before_anything_is_trained(bench, toys, tmp_path, monkeypatch):
+    data = shutil.copytree(toys, tmp_path / "data")
+    image = next((data / "toys" / "images").rglob("*.png"))
+    image.write_bytes(image.read_bytes()[:100])
+    monkeypatch.setattr(training, "_epoch", lambda *a: pytest.fail("trained"))
+    result = bench("csp", worlds="closed", data=data)
+    assert f"1 of 37 images of toys cannot be read:\n  {image}" in result.results[0]["error"]["message"]
+
+
+def test_wrong_names_are_all_reported_and_nothing_runs(bench, tmp_path):
+    with pytest.raises(ConfigError, match=r"no method named 'cps'[\s\S]*no dataset named 'toy'\. Did you mean 'toys'"):
+        bench("cps", datasets="toy")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_result_file_that_is_damaged_is_made_again(bench, tmp_path):
+    first = bench("clip", worlds="closed")
+    (path,) = (tmp_path / "runs").rglob("closed.json")
+    path.write_text(path.read_text()[:50])
+    assert numbers(bench("clip", worlds="closed")) == numbers(first)
+    assert any("cannot be read" in line for line in bench.said)
+    assert path.with_name("closed.stale.json").exists()
+
+
+def test_a_killed_benchmark_completes_with_the_same_numbers(toys, clip_file, tmp_path):
+    """The real thing: a process, killed as soon as something new is on disk, again and again."""
+
+    log = tmp_path / "log.txt"
+
+    def start(runs):
+        settings = f"backbone={clip_file} train.epochs=3 train.batch_size=4 train.lr=0.01".split()
+        settings += ["msci.low_layers=2", "msci.high_layers=2", "msci.heads=[2, 2]"]
+        command = [sys.executable, "-m", "czslkit", "bench", "--methods", "csp,msci", "--datasets", "toys"]
+        command += ["--data", str(toys), "--runs", str(runs), "--set", *settings]
+        with log.open("a") as out:
+            return subprocess.Popen(command, stdout=out, stderr=out)
+
+    def files():
+        return {(p, p.stat().st_mtime_ns) for p in (tmp_path / "cut").rglob("*") if p.is_file()}
+
+    whole = start(tmp_path / "whole")
+    kills = 0
+    while True:
+        before, process = files(), start(tmp_path / "cut")
+        while process.poll() is None and len(files() - before) < 3 + 2 * kills:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert whole.wait() == process.returncode == 0, log.read_text()
+    assert kills >= 2
+
+    def found(runs):
+        keys = ("cell", "metrics")
+        return [[r[key] for key in keys] + [r["training"]["history"]] for r in Store(runs).results()]
+
+    assert found(tmp_path / "cut") == found(tmp_path / "whole")
+    assert len(found(tmp_path / "cut")) == 4
