@@ -88,9 +88,11 @@ def bench(
         ConfigError: unknown names, keys or values; nothing has been run.
 
     >>> import tempfile, czslkit
-    >>> quick = {"train.epochs": 1, "train.batch_size": 512}
-    >>> with tempfile.TemporaryDirectory() as runs:
-    ...     result = czslkit.bench(["clip"], "demo", ["closed"], runs=runs, settings=quick, say=lambda line: None)
+    >>> from czslkit.data.mini import write_mini
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_mini("ut-zappos", folder)
+    ...     where = {"data": folder, "runs": f"{folder}/runs", "say": lambda line: None}
+    ...     result = czslkit.bench("clip", "ut-zappos", "closed", settings={"backbone": "demo"}, **where)
     >>> result.failed, list(result.results[0]["metrics"])[:2]
     (0, ['auc', 'best_seen'])
     """
@@ -127,11 +129,9 @@ def bench(
         tell = partial(_tell, say, f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}")
         job = Job(spec, store, machine)
         try:
-            digests = digests_of(spec.dataset)
-        except CzslkitError as error:
+            results += job.run(digests_of(spec.dataset), partial(load, spec.dataset), tell)
+        except (CzslkitError, OSError) as error:  # data or weights that cannot be had
             results += job.keep(error, tell)
-            continue
-        results += job.run(digests, partial(load, spec.dataset), tell)
     return Benchmark(tuple(results))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ class QuickGELU(nn.Module):
     """``x * sigmoid(1.702 x)``, the activation of OpenAI's CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+        return F.silu(1.702 * x) / 1.702  # the same, with one fused operation
 
 
 class CrossAttention(nn.Module):

@@ -27,6 +27,8 @@ BUILTIN = (
     "czslkit.interactions",
     "czslkit.heads",
 )
+#: Words that mean something else in a setting such as ``train.epochs``.
+RESERVED = ("train", "eval")
 REGISTRIES: dict[str, Registry] = {}
 _state = "unloaded"  # then "loading", then "loaded"
 _failed: list[tuple[Plugin, Exception]] = []
@@ -75,11 +77,14 @@ class Registry(Generic[T]):
 
         Raises:
             TypeError: the class is not of this kind.
-            ValueError: the name could not be typed on a command line.
+            ValueError: the name would not do on a command line or in a setting.
             NameTakenError: another class holds the name.
         """
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
-            raise ValueError(f"{self.kind} name {name!r}: expected lower-case letters, digits, '_', '.' and '-'")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED:
+            raise ValueError(
+                f"{self.kind} name {name!r}: expected lower-case letters, digits, '_' and '-', "
+                f"and neither of {', '.join(RESERVED)}"
+            )
 
         def add(cls: C) -> C:
             if not (isinstance(cls, type) and issubclass(cls, self.base)):
@@ -164,6 +169,8 @@ def load_extra(name: str) -> None:
         if name.endswith(".py"):
             _run_file(Path(name))
         else:
+            if (here := str(Path.cwd())) not in sys.path:
+                sys.path.insert(0, here)
             importlib.import_module(name)
     except (Exception, SystemExit) as error:
         _withdraw(before, None)

@@ -102,7 +102,7 @@ class Job:
         return [standing[world] for world in self.spec.worlds]
 
     def keep(self, error: Exception, say: Callable[[str], None]) -> list[dict[str, Any]]:
-        """Finished results as they are, and ``error`` for the others: the dataset cannot be had."""
+        """Finished results as they are, and ``error`` for the others: data or weights cannot be had."""
         done = {world: result for world in self.spec.worlds if (result := self._finished(world, say))}
         say(f"{error}" + (f"\nkept as they were: {', '.join(done)}" if done else ""))
         failed = self.record({world: failure(error) for world in self.spec.worlds if world not in done}, {})

@@ -70,7 +70,7 @@ def test_mistakes_are_reported_together(arguments, messages):
 
 
 def test_an_option_of_some_methods_says_how_to_set_it():
-    with pytest.raises(ConfigError, match="low_layers is an option of msci: set it as msci.low_layers"):
+    with pytest.raises(ConfigError, match=r"low_layers is an option of msci: set it as msci\.low_layers"):
         plan(["csp", "msci"], ["demo"], settings={"low_layers": 2})
 
 

@@ -76,6 +76,14 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
     Raises:
         UnknownNameError: no such dataset.
         DataError: absent, malformed, or at odds with itself.
+
+    >>> import tempfile, czslkit
+    >>> from czslkit.data.mini import write_mini
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_mini("cgqa", folder)
+    ...     data = czslkit.load_dataset("cgqa", folder)
+    >>> len(data.train), len(data.space.pairs), int(data.space.seen.sum())
+    (144, 36, 24)
     """
     folder = locate(name, root)
     listing = read_listing(folder)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -96,15 +95,6 @@ def rebuild(name: str) -> Case:
         closed = np.isin(columns, np.concatenate([train, shown[phase]]))
         phases[phase] = Phase(scores, attr, obj, closed | recipe["open_world"])
     return Case(record, pairs, seen, feasibility.astype(np.float32), phases)
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are not worth waking a second thread for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

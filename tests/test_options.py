@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from czslkit.errors import ConfigError
+from czslkit.method import METHODS
+from czslkit.options import as_dict, option, parse
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    rate: float = option(0.5, "a share", minimum=0, maximum=1)
+    free: float = option(0.0, "any number")
+    count: int = option(3, "a number of things", minimum=1)
+    size: int | None = option(None, "pixels, or none", minimum=8)
+    name: str = option("a photo of", "words")
+    flag: bool = option(False, "a switch")
+    kind: Literal["step", "cosine"] = option("step", "a choice")
+    power: Literal[1, 2] = option(1, "a choice of numbers")
+    heads: tuple[int, int] = option((4, 4), "two numbers", minimum=1)
+    weights: tuple[float, ...] = option((1.0,), "numbers", minimum=0)
+    mixed: tuple[str, int] = option(("relu", 2), "a word and a number")
+
+
+def parsed(**values: Any) -> Options:
+    return parse(Options, values, where="csp")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kept"),
+    [
+        ("rate", "1e-1", 0.1),  # as YAML reads 1e-1
+        ("rate", 1, 1.0),
+        ("count", 7, 7),
+        ("size", None, None),
+        ("size", 8, 8),
+        ("name", "", ""),
+        ("flag", True, True),
+        ("kind", "cosine", "cosine"),
+        ("power", 2, 2),
+        ("heads", [2, 8], (2, 8)),
+        ("weights", [], ()),
+        ("weights", [1, "0.5"], (1.0, 0.5)),
+        ("weights", 2, (2.0,)),
+        ("mixed", ["gelu", 3], ("gelu", 3)),
+    ],
+)
+def test_a_value_of_the_right_kind_is_kept(name: str, given: Any, kept: Any) -> None:
+    found = getattr(parsed(**{name: given}), name)
+    assert found == kept
+    assert type(found) is type(kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("rate", "fast", "'fast', expected a number"),
+        ("rate", None, "None, expected a number"),
+        ("rate", True, "True, expected a number"),
+        ("rate", [0.1], r"\[0.1\], expected a number"),
+        ("free", 10**400, "10+, expected a number"),
+        ("rate", -0.1, "-0.1, expected at least 0"),
+        ("rate", 1.1, "1.1, expected at most 1"),
+        ("rate", "nan", "'nan', expected at least 0"),
+        ("count", 0, "0, expected at least 1"),
+        ("count", 2.0, "2.0, expected a whole number"),
+        ("count", "2", "'2', expected a whole number"),
+        ("count", True, "True, expected a whole number"),
+        ("count", None, "None, expected a whole number"),
+        ("size", 7, "7, expected at least 8"),
+        ("size", "big", "'big', expected a whole number"),
+        ("name", 5, "5, expected a word"),
+        ("name", None, "None, expected a word"),
+        ("flag", "yes", "'yes', expected true or false"),
+        ("flag", 1, "1, expected true or false"),
+        ("kind", "cosin", r"'cosin', expected one of step, cosine\. Did you mean 'cosine'\?"),
+        ("kind", ["step"], r"\['step'\], expected one of step, cosine"),
+        ("power", 3, r"3, expected one of 1, 2\."),
+        ("heads", [4], r"\[4\], expected 2 values"),
+        ("heads", 4, "4, expected 2 values"),
+        ("heads", [4, 0], r"\[4, 0\], expected at least 1"),
+        ("heads", [4, "x"], r"\[4, 'x'\], expected a whole number"),
+        ("weights", [1, -1], r"\[1, -1\], expected at least 0"),
+        ("weights", {"a": 1}, r"\{'a': 1\}, expected a number"),
+        ("mixed", [2, 2], r"\[2, 2\], expected a word"),
+        ("mixed", ["relu", "x"], r"\['relu', 'x'\], expected a whole number"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_would_be_right(name: str, given: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^csp: {name} is {expected}"):
+        parsed(**{name: given})
+
+
+def test_an_unknown_option_is_named_with_the_closest_one() -> None:
+    with pytest.raises(ConfigError, match=r"^csp: wieghts is not an option\. Did you mean 'weights'\? Known: rate, "):
+        parsed(wieghts=1)
+
+
+@pytest.mark.parametrize("key", [1, True, None])
+def test_a_key_that_is_no_word_is_an_unknown_option(key: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^csp: {key} is not an option"):
+        parse(Options, {key: 1}, where="csp")
+
+
+def test_where_there_are_no_options_none_are_known() -> None:
+    with pytest.raises(ConfigError, match=r"^clip: lr is not an option\. Known: none\.$"):
+        parse(dataclasses.make_dataclass("Nothing", []), {"lr": 1}, where="clip")
+
+
+def test_all_problems_are_reported_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parsed(rate=2, cuont=1, flag=0, size=None)
+    assert [problem.split(" is ")[0] for problem in caught.value.problems] == ["csp: rate", "csp: cuont", "csp: flag"]
+
+
+def test_a_rule_between_options_is_reported_as_a_setting_that_cannot_be_used() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Ruled:
+        low: int = 1
+
+        def __post_init__(self) -> None:
+            raise ValueError(f"low is {self.low}, more than high 0")
+
+    with pytest.raises(ConfigError, match=r"^msci: low is 1, more than high 0$"):
+        parse(Ruled, {}, where="msci")
+
+
+def test_an_option_of_a_type_that_no_setting_has_is_its_authors_mistake() -> None:
+    schema = dataclasses.make_dataclass("Schema", [("file", Path, option(Path(), "a file"))])
+    with pytest.raises(TypeError, match=r"an option cannot be <class 'pathlib\.Path'>: expected int, float, bool"):
+        parse(schema, {"file": "x"}, where="mine")
+
+
+ANYTHING = (
+    """[~, true, 0, -1, 3, 0.5, .nan, .inf, '', step, 2024-01-01, [], [1], [4, 4], [relu, 2], [[1], x], {}, {a: 1}]"""
+)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Options)])
+def test_whatever_yaml_holds_is_either_parsed_or_a_config_error(name: str) -> None:
+    for value in yaml.safe_load(ANYTHING):
+        try:
+            found = parsed(**{name: value})
+        except ConfigError:
+            continue
+        assert parsed(**json.loads(json.dumps(as_dict(found)))) == found or math.isnan(found.free)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_methods_options_survive_json_and_say_what_they_mean(name: str) -> None:
+    schema = METHODS[name].Options
+    assert parse(schema, json.loads(json.dumps(as_dict(schema()))), where=name) == schema()
+    for field in dataclasses.fields(schema):
+        assert field.metadata["help"], f"{name}.{field.name}"

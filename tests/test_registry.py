@@ -1,0 +1,336 @@
+"""Plugins here are installed by their metadata alone: a folder on the path with a module and its entry point."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import czslkit
+from czslkit import registry
+from czslkit.components import AGGREGATORS, Aggregator
+from czslkit.errors import ConfigError, NameTakenError, UnknownNameError
+from czslkit.method import METHODS
+from czslkit.registry import GROUP, REGISTRIES, Registry, failures, installed_plugins, load_extra, load_plugins, owner
+
+Install = Callable[..., Path]
+
+
+def claim(name: str, cls: str = "Mine") -> str:
+    """Code that registers an aggregator."""
+    return textwrap.dedent(f"""
+        from czslkit.components import AGGREGATORS, Aggregator
+
+        @AGGREGATORS.register("{name}")
+        class {cls}(Aggregator):
+            def forward(self, image):
+                return image
+    """)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Adds a distribution with one plugin; the first look-up after it loads every plugin anew."""
+    load_plugins()
+    modules = set(sys.modules)
+    monkeypatch.setattr(registry, "REGISTRIES", dict(REGISTRIES))
+    monkeypatch.setattr(registry, "_failed", [])
+    monkeypatch.setattr(registry, "_state", "unloaded")
+    for each in REGISTRIES.values():
+        monkeypatch.setattr(each, "_items", dict(each._items))
+        monkeypatch.setattr(each, "_contested", {})
+
+    def add(dist: str, code: str, module: str | None = None, **others: str) -> Path:
+        """``code`` in ``module``, by default called as the distribution, and ``others`` beside it."""
+        module = module or dist.replace("-", "_")
+        folder = tmp_path / dist
+        for name, text in {module: code, **others}.items():
+            file = folder.joinpath(*name.split(".")).with_suffix(".py")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        info = folder / f"{dist.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{dist} = {module}\n")
+        monkeypatch.syspath_prepend(folder)
+        return folder
+
+    yield add
+    for name in set(sys.modules) - modules:
+        if not name.startswith(("czslkit.", "czslkit_plugins")):
+            del sys.modules[name]
+
+
+def test_a_plugin_is_loaded_at_the_first_look_up(install: Install) -> None:
+    install("acme", claim("acme_mean"))
+    assert "acme" not in sys.modules
+    assert AGGREGATORS["acme_mean"].__module__ == "acme"
+    assert "acme_mean" in AGGREGATORS
+    assert "acme_mean" in list(AGGREGATORS)
+    assert failures() == []
+
+
+@pytest.mark.parametrize("look", [len, list, lambda names: "acme_mean" in names], ids=["len", "iter", "in"])
+def test_every_way_to_look_loads_plugins(install: Install, look: Callable[[Registry[Aggregator]], object]) -> None:
+    install("acme", claim("acme_mean"))
+    look(AGGREGATORS)
+    assert "acme" in sys.modules
+    assert len(AGGREGATORS) == len(list(AGGREGATORS))
+
+
+def test_names_come_sorted() -> None:
+    for names in REGISTRIES.values():
+        assert list(names) == sorted(names)
+
+
+def test_an_entry_may_name_an_object_of_its_module(install: Install) -> None:
+    folder = install("acme", claim("acme_mean"), module="acme.entry")
+    (folder / "acme-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\nacme = acme.entry : Mine\n")
+    assert AGGREGATORS["acme_mean"].__module__ == "acme.entry"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import foo_that_is_not_there", "ModuleNotFoundError: No module named 'foo_that_is_not_there'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "RuntimeError: it exited: 3"),
+        ("def", "SyntaxError: invalid syntax"),
+    ],
+)
+def test_a_plugin_that_fails_is_set_aside_and_the_others_work(install: Install, code: str, reason: str) -> None:
+    install("acme", claim("acme_mean"))
+    install("broken", code)
+    install("zeta", claim("zeta_mean"))
+    assert {"acme_mean", "zeta_mean", "last_layer"} <= set(AGGREGATORS)
+    (line,) = failures()
+    assert line.startswith(f"plugin 'broken' (broken 1.0) did not load: {reason}")
+
+
+def test_what_a_plugin_registered_before_it_failed_is_withdrawn(install: Install) -> None:
+    install("broken", claim("half_done") + "1 / 0")
+    assert "half_done" not in AGGREGATORS
+    assert set(METHODS) >= {"clip", "msci"}
+
+
+def test_what_a_plugin_registered_from_its_other_modules_is_withdrawn_too(install: Install) -> None:
+    install("broken", "import broken.parts; 1 / 0", module="broken.entry", **{"broken.parts": claim("half_done")})
+    assert "half_done" not in AGGREGATORS
+
+
+def test_a_plugin_that_fails_keeps_what_another_that_it_imports_registered(install: Install) -> None:
+    install("broken", "import whole; 1 / 0")
+    install("whole", claim("whole_mean"))
+    assert AGGREGATORS["whole_mean"].__module__ == "whole"
+    assert [line.split(" did")[0] for line in failures()] == ["plugin 'broken' (broken 1.0)"]
+
+
+def test_a_plugin_is_imported_once(install: Install) -> None:
+    folder = install("acme", "with open(__file__ + '.loads', 'a') as file: file.write('x')\n1 / 0")
+    for look in (AGGREGATORS, METHODS, AGGREGATORS):
+        assert len(look) == len(list(look))
+    load_plugins()
+    assert (folder / "acme.py.loads").read_text() == "x"
+
+
+def test_an_interrupted_load_starts_over(install: Install) -> None:
+    folder = install("acme", "raise KeyboardInterrupt")
+    install("aaa_broken", "1 / 0")
+    with pytest.raises(KeyboardInterrupt):
+        list(AGGREGATORS)
+    (folder / "acme.py").write_text(claim("acme_mean") + "# longer, so that Python sees that the file is another")
+    assert "acme_mean" in AGGREGATORS
+    assert len(failures()) == 1
+
+
+def test_a_name_that_nothing_answers_to_is_explained(install: Install) -> None:
+    install("broken", "1 / 0")
+    with pytest.raises(UnknownNameError) as caught:
+        AGGREGATORS["low_hihg"]
+    assert str(caught.value) == (
+        "no aggregator named 'low_hihg'. Did you mean 'low_high'? Known: last_layer, low_high, pooled."
+        "\n  plugin 'broken' (broken 1.0) did not load: ZeroDivisionError: division by zero"
+    )
+
+
+@pytest.mark.parametrize("name", ["Mine", "a b", "", "-x", "a/b", "a,b", "a=b", "é", "mine\n", "a.b", "train", "eval"])
+def test_a_name_that_could_not_be_typed_is_refused(name: str) -> None:
+    message = re.escape(
+        f"aggregator name {name!r}: expected lower-case letters, digits, '_' and '-', and neither of train, eval"
+    )
+    with pytest.raises(ValueError, match=message):
+        AGGREGATORS.register(name)
+
+
+@pytest.mark.parametrize("thing", [int, len], ids=["class", "function"])
+def test_only_classes_of_the_kind_are_taken(thing: type) -> None:
+    with pytest.raises(
+        TypeError, match=re.escape(f"aggregator 'mine': expected a subclass of Aggregator, got {thing!r}")
+    ):
+        AGGREGATORS.register("mine")(thing)
+
+
+@pytest.mark.usefixtures("install")
+def test_a_class_defined_again_replaces_the_first() -> None:
+    def define() -> type[Aggregator]:
+        @AGGREGATORS.register("again")
+        class Again(Aggregator): ...
+
+        return Again
+
+    first, second = define(), define()
+    assert AGGREGATORS["again"] is second is not first
+
+
+@pytest.mark.usefixtures("install")
+def test_a_second_class_cannot_take_a_name_and_the_first_keeps_it() -> None:
+    @AGGREGATORS.register("held")
+    class First(Aggregator): ...
+
+    message = rf"aggregator 'held' is already registered by {__name__}; {__name__} cannot take the same name"
+    with pytest.raises(NameTakenError, match=message):
+
+        @AGGREGATORS.register("held")
+        class Second(Aggregator): ...
+
+    assert AGGREGATORS["held"] is First
+
+
+def test_two_plugins_with_one_name_are_an_error_for_that_name_alone(install: Install) -> None:
+    install("acme", claim("mean") + claim("acme_only", "Other"))
+    install("rival", claim("mean") + claim("rival_only", "Other"))
+    claims = "aggregator 'mean' is claimed by acme 1.0 (acme) and by rival 1.0 (rival)"
+    for _ in range(2):
+        with pytest.raises(NameTakenError, match=re.escape(f"{claims}; it works once one of the two is uninstalled")):
+            AGGREGATORS["mean"]
+    assert failures() == [claims]
+    assert AGGREGATORS["acme_only"].__module__ == "acme"
+    assert AGGREGATORS["rival_only"].__module__ == "rival"
+    assert AGGREGATORS["last_layer"].__module__ == "czslkit.aggregators"
+
+
+def test_a_claim_of_a_plugin_that_failed_does_not_count(install: Install) -> None:
+    install("acme", claim("mean"))
+    install("broken", claim("mean") + "1 / 0")
+    assert AGGREGATORS["mean"].__module__ == "acme"
+    assert len(failures()) == 1
+
+
+@pytest.mark.parametrize("name", ["last_layer", "low_high"])
+def test_a_plugin_cannot_take_a_built_ins_name(install: Install, name: str) -> None:
+    before = AGGREGATORS._items[name]
+    install("acme", claim("acme_mean") + claim(name, "Shadow"))
+    assert AGGREGATORS[name] is before
+    assert "acme_mean" not in AGGREGATORS
+    (line,) = failures()
+    assert line == (
+        f"plugin 'acme' (acme 1.0) did not load: NameTakenError: aggregator {name!r} is already registered by "
+        f"{owner(before.__module__)}; acme 1.0 (acme) cannot take the same name"
+    )
+
+
+def test_code_imported_before_any_look_up_cannot_take_a_built_ins_name() -> None:
+    code = claim("low_high")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "NameTakenError: aggregator 'low_high' is already registered by czslkit " in done.stderr
+    assert "(czslkit_plugins.msci); __main__ cannot take the same name" in done.stderr
+
+
+def test_code_that_takes_a_plugins_name_is_refused_and_the_plugin_keeps_it(install: Install) -> None:
+    install("acme", claim("mean"))
+    message = re.escape(f"aggregator 'mean' is already registered by acme 1.0 (acme); {__name__} cannot take")
+    with pytest.raises(NameTakenError, match=message):
+
+        @AGGREGATORS.register("mean")
+        class Mine(Aggregator): ...
+
+    assert AGGREGATORS["mean"].__module__ == "acme"
+
+
+def test_a_plugin_that_is_imported_by_hand_is_registered_once(install: Install) -> None:
+    install("acme", claim("mean"))
+    importlib.import_module("acme")
+    assert AGGREGATORS["mean"] is sys.modules["acme"].Mine
+    assert failures() == []
+
+
+def test_the_packages_own_plugins_come_first(install: Install) -> None:
+    install("acme", "")
+    dists = [plugin.dist for plugin in installed_plugins()]
+    assert dists[0] == f"czslkit {czslkit.__version__}"
+    assert dists[-1] == "acme 1.0"
+    assert dists == sorted(dists, key=lambda dist: dist.startswith("acme"))
+
+
+def test_the_owner_of_a_module_is_its_distribution_else_itself(install: Install) -> None:
+    install("acme", "", module="acme.entry")
+    install("acme-more", "", module="acme.more.entry")
+    assert owner("acme.entry") == "acme 1.0 (acme.entry)"
+    assert owner("acme.methods.mean") == "acme 1.0 (acme.methods.mean)"
+    assert owner("acme.more.mean") == "acme-more 1.0 (acme.more.mean)"
+    assert owner("acme_else") == "acme_else"
+    assert owner("czslkit_plugins.csp") == f"czslkit {czslkit.__version__} (czslkit_plugins.csp)"
+
+
+@pytest.mark.usefixtures("install")
+def test_a_file_of_code_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(claim("mine"))
+    load_extra(str(tmp_path / "mine.py"))
+    load_extra(str(tmp_path / "mine.py"))
+    assert AGGREGATORS["mine"].__name__ == "Mine"
+
+
+@pytest.mark.usefixtures("install")
+def test_a_file_called_as_a_library_does_not_stand_in_for_it(tmp_path: Path) -> None:
+    before = json
+    (tmp_path / "json.py").write_text(claim("mine"))
+    load_extra(str(tmp_path / "json.py"))
+    assert importlib.import_module("json") is before
+    assert "mine" in AGGREGATORS
+
+
+@pytest.mark.usefixtures("install")
+def test_a_module_on_the_path_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unpackaged.py").write_text(claim("mine"))
+    monkeypatch.syspath_prepend(tmp_path)
+    load_extra("unpackaged")
+    assert AGGREGATORS["mine"].__module__ == "unpackaged"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        (claim("low_high"), "NameTakenError: aggregator 'low_high' is already registered by czslkit "),
+        (None, "FileNotFoundError: "),
+    ],
+)
+@pytest.mark.usefixtures("install")
+def test_code_that_fails_is_an_error_and_what_it_had_registered_is_withdrawn(
+    tmp_path: Path, code: str | None, reason: str
+) -> None:
+    file = tmp_path / "mine.py"
+    if code:
+        file.write_text(claim("half_done") + code)
+    with pytest.raises(ConfigError, match=re.escape(f"plugin {file} did not load: {reason}")):
+        load_extra(str(file))
+    assert "half_done" not in AGGREGATORS
+    assert "low_high" in AGGREGATORS
+
+
+def test_a_module_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"plugin foo\.bar did not load: ModuleNotFoundError: No module named 'foo'"):
+        load_extra("foo.bar")
+
+
+def test_nothing_of_the_package_fails_to_load() -> None:
+    assert failures() == []
+    assert all(len(names) for names in REGISTRIES.values())

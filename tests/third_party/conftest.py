@@ -1,0 +1,3 @@
+"""What is here is installed by ``test_third_party.py``, never imported by pytest."""
+
+collect_ignore_glob = ["*"]
