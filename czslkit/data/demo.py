@@ -1,9 +1,10 @@
 """The demo world: small rendered pictures of shapes (objects) with surface finishes (states).
 
 A state is visible only in detail a few pixels wide, an object only in its outline. Where the object lies, its size,
-turn, colour, lighting, background and clutter are drawn before, and independently of, state and object, so nothing
-but the finish tells the state. Every picture has a random generator of its own, derived from what it is a picture of:
-the world needs no files, and a picture does not depend on which others were rendered before it.
+turn, colour, lighting, background and clutter are drawn independently of state and object, so nothing but the finish
+tells the state. Objects have strong colours, backgrounds pale ones. Every picture has a random generator of its own,
+derived from what it is a picture of: the world needs no files, and a picture does not depend on which others were
+rendered before it.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def _surface(state: str, scene: Scene, mask: Floats, rng: np.random.Generator) -
     relief = FINISHES[state](*_along_grain(scene), rng)
     relief = relief - (relief * mask).sum() / mask.sum()
     angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.004)
-    light = 1 + slope * (np.cos(angle) * _COLS + np.sin(angle) * _ROWS) + 0.45 * scene.contrast * relief
+    light = 1 + slope * (np.cos(angle) * _COLS + np.sin(angle) * _ROWS) + 0.55 * scene.contrast * relief
     return _rgb(scene.colour, rng.uniform(0.5, 0.85), rng.uniform(0.6, 0.8), rng) * light[..., None]
 
 

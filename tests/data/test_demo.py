@@ -171,14 +171,29 @@ def test_the_demo_clip_was_shown_training_pairs_only(training):
     assert {(each.state, each.obj) for each in shown} == set(train)
 
 
-def test_captions_name_their_own_state_in_half_and_no_other(training):
+def test_captions_name_what_is_shown_and_its_state_where_they_are_to(training):
     shown = training.picture(0, training.TRAINING, seed=0)
     rng = np.random.default_rng(0)
-    captions = [set(training.caption(shown, rng).split()) for _ in range(1000)]
-    named = [words & {*demo.ATTRS, *demo.OBJS} for words in captions]
-    assert all(words <= {shown.state, shown.obj} for words in named)
-    assert 0.45 < np.mean([shown.state in words for words in named]) < 0.55
-    assert np.mean([shown.obj in words for words in named]) > 0.9
+    for templates, stated in ((training.WITH_STATE, True), (training.WITHOUT_STATE, False)):
+        captions = [set(training.caption(shown, templates, rng).split()) for _ in range(200)]
+        named = [words & {*demo.ATTRS, *demo.OBJS} for words in captions]
+        assert all(words <= {shown.state, shown.obj} for words in named)
+        assert all((shown.state in words) == stated for words in named)
+        assert np.mean([shown.obj in words for words in named]) > 0.5
+
+
+def test_pictures_with_one_caption_share_it(training):
+    shown = [training.picture(number, training.TRAINING, seed=0) for number in (0, 0, 0, 0, 0, 0, 0, 0, 1)]
+    tokens, which = training.written(shown, 1.0, np.random.default_rng(0))
+    assert which.shape == (9, 2)
+    assert len(tokens) == len({tuple(row) for row in tokens.tolist()}) == which.max() + 1 < which.numel()
+
+
+def test_identical_captions_are_positives_of_each_other(training):
+    torch = training.torch
+    image, text = torch.eye(2)[[0, 0, 1]], torch.eye(2)
+    which = torch.tensor([[0], [0], [1]])
+    assert training.contrastive_loss(image, text, which, torch.tensor(100.0)) == pytest.approx(np.log(2) / 3, abs=1e-5)
 
 
 def test_captions_fit_the_context_of_the_demo_clip(training):
@@ -194,14 +209,19 @@ def test_every_word_of_the_demo_world_is_one_token(training):
 
 
 def test_saved_weights_are_small_and_load_to_what_was_saved(training, tmp_path):
-    torch = training.torch
-    model = training.untrained()
+    torch, model = training.torch, training.untrained()
     with torch.no_grad():
-        model.token_embedding.weight[training.stored_tokens()] += 1
+        model.token_embedding.rows *= 3
     training.save(model, tmp_path / "weights.safetensors")
-    loaded = training.load(tmp_path / "weights.safetensors").state_dict()
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(loaded[name], value, rtol=1e-3, atol=1e-3)
+    assert (tmp_path / "weights.safetensors").stat().st_size < 4_000_000
+    loaded = training.load(tmp_path / "weights.safetensors")
+    tokens = training.tokenizer()(["a photo of rusty crown", "wet"])
+    torch.testing.assert_close(
+        loaded.encode_text(tokens, normalize=True), model.encode_text(tokens, normalize=True), rtol=0, atol=5e-3
+    )
+    unused = training.first_embedding(49408, 96)[1000]
+    assert 1000 not in training.stored_tokens()
+    torch.testing.assert_close(loaded.token_embedding.weight[1000], unused, rtol=0, atol=0)
 
 
 def test_the_packaged_weights_are_under_four_megabytes(training):
