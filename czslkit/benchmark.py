@@ -11,13 +11,13 @@ from typing import Any
 
 from .config import WORLDS, plan
 from .data.catalogue import canonical, find, locate
-from .data.datasets import Splits, load_dataset
+from .data.datasets import Splits, check_images, load_dataset
 from .data.fingerprint import fingerprint_parts
 from .errors import ConfigError, CzslkitError
 from .registry import failures, load_plugins
 from .report import Table
 from .run import Job, Machine
-from .store import Store
+from .store import Store, safe
 
 #: What ``all`` stands for.
 BENCHMARKS = ("mit-states", "ut-zappos", "cgqa")
@@ -35,7 +35,8 @@ class Benchmark:
         return sum(result["status"] != "done" for result in self.results)
 
     def table(self) -> Table:
-        return Table(self.results)
+        """All of it side by side; what was not measured alike is named in the caption."""
+        return Table(self.results, mixed=True)
 
     def to_markdown(self) -> str:
         return self.table().to_markdown()
@@ -110,27 +111,45 @@ def bench(
     for name in names:
         try:
             find(name, data)
+            safe(name)
         except CzslkitError as error:
             problems.append(str(error))
+    try:
+        machine = Machine(str(Machine(device).torch_device()), workers, progress)
+    except ConfigError as error:
+        problems += error.problems
+    if workers < 0:
+        problems.append(f"workers is {workers}, expected 0 or more")
     if problems:
         raise ConfigError(problems)
-
-    @cache
-    def load(name: str) -> Splits:
-        return load_dataset(name, data)
 
     @cache
     def digests_of(name: str) -> dict[str, str]:
         return fingerprint_parts(locate(name, data))
 
-    store, machine = Store(runs), Machine(device, workers, progress)
+    @cache
+    def checked(name: str) -> Splits | CzslkitError:
+        try:
+            splits = load_dataset(name, data)
+            check_images(splits, cache=Path(runs) / "checked")
+        except CzslkitError as error:
+            return error
+        return splits
+
+    def load(name: str) -> Splits:
+        found = checked(name)
+        if isinstance(found, CzslkitError):
+            raise found
+        return found
+
+    store = Store(runs)
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
         tell = partial(_tell, say, f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}")
         job = Job(spec, store, machine)
         try:
             results += job.run(digests_of(spec.dataset), partial(load, spec.dataset), tell)
-        except (CzslkitError, OSError) as error:  # data or weights that cannot be had
+        except Exception as error:  # data or weights that cannot be had, a plugin that cannot be read
             results += job.keep(error, tell)
     return Benchmark(tuple(results))
 

@@ -69,12 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     names.set_defaults(command=_list)
 
     table = commands.add_parser("table", help="the comparison table of finished runs")
-    table.add_argument("runs", metavar="RUNS", type=Path)
+    _add_selection(table)
     _add_format(table)
     table.set_defaults(command=_table)
 
     report = commands.add_parser("report", help="one HTML page of finished runs")
-    report.add_argument("runs", metavar="RUNS", type=Path)
+    _add_selection(report)
     report.add_argument("--out", metavar="FILE", type=Path, help="default: RUNS/report.html")
     report.set_defaults(command=_report)
 
@@ -84,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     mini.add_argument("--out", metavar="DIR", required=True, type=Path)
     mini.set_defaults(command=_mini)
     return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUNS", type=Path)
+    parser.add_argument("--methods", metavar="NAME,...", help="of these alone")
+    parser.add_argument("--datasets", metavar="NAME,...", help="on these alone")
+    parser.add_argument("--mixed", action="store_true", help="side by side even if not measured alike")
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
@@ -131,13 +138,13 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
-    _print(_stored(args.runs), args.format)
+    _print(_stored(args), args.format)
     return 0
 
 
 def _report(args: argparse.Namespace) -> int:
     out = args.out or args.runs / "report.html"
-    write_text(out, _stored(args.runs).render("html"))
+    write_text(out, _stored(args).render("html"))
     print(out)
     return 0
 
@@ -146,24 +153,34 @@ def _mini(args: argparse.Namespace) -> int:
     from .data.mini import NAMES, write_mini
 
     for name in NAMES if args.name == "all" else (args.name,):
-        print(write_mini(name, args.out))
+        if args.name == "all" and (args.out / name).exists():
+            print(f"{args.out / name}: there already", file=sys.stderr)
+        else:
+            print(write_mini(name, args.out))
     return 0
 
 
-def _stored(runs: Path) -> Table:
-    """The table of all results in a folder; names files that are none."""
+def _stored(args: argparse.Namespace) -> Table:
+    """The table of the results in a folder that were asked for; names files that are none."""
     from .report import Table
     from .store import Store
 
+    runs: Path = args.runs
     if not runs.is_dir():
         raise CzslkitError(f"no folder {runs}; expected the folder of results that czslkit bench wrote")
     store = Store(runs)
-    results = store.results()
+    results = [
+        result
+        for result in store.results()
+        for cell in [result["cell"]]
+        if (args.methods is None or cell["method"] in args.methods.split(","))
+        and (args.datasets is None or cell["dataset"] in args.datasets.split(","))
+    ]
     for problem in store.problems:
         print(f"left out: {problem}", file=sys.stderr)
     if not results:
         raise CzslkitError(f"no results in {runs}; expected DATASET/METHOD/seedN-ID/WORLD.json from czslkit bench")
-    return Table(results)
+    return Table(results, mixed=args.mixed)
 
 
 def _print(table: Table, kind: str) -> None:

@@ -11,7 +11,8 @@ turns candidate pairs into the text side. A component registered here is found b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,13 +36,17 @@ class Backbone(nn.Module, ABC):
     visual_width: int  # V
     token_width: int  # W
     image_size: int  # pixels, square
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # of each channel, on a scale from 0 to 1
+    std: tuple[float, ...]
     scale: Tensor  # log of the logit scale, a scalar
 
     @abstractmethod
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
         """Features of ``images`` ``[B, 3, H, W]``, with the named ``layers`` projected, ``[B, T, D]`` each."""
+
+    def image_parameters(self) -> Iterator[nn.Parameter]:
+        """What ``encode_image`` depends on; everything unless there is a text tower, too."""
+        return self.parameters()
 
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
         """Token ids ``[N, length]``: start, words, end, padding; over-long texts keep their end mark."""
@@ -84,6 +89,9 @@ class Aggregator(nn.Module, ABC):
 
 class Interaction(nn.Module, ABC):
     """Lets image and text see each other; features in, features out."""
+
+    #: It reads ``image.tokens``, which are then kept or computed for every image.
+    reads_tokens: ClassVar[bool] = False
 
     @abstractmethod
     def forward(

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from .backbones import resolve
 from .errors import ConfigError, CzslkitError
 from .evaluation.evaluator import EvalOptions
 from .method import METHODS
@@ -31,6 +32,12 @@ class Spec:
     options: Any
     train: TrainOptions
     evaluation: EvalOptions
+
+    @property
+    def backbone(self) -> str | None:
+        """The setting of that name, if the method has one."""
+        backbone: str | None = getattr(self.options, "backbone", None)
+        return backbone
 
     @property
     def config(self) -> dict[str, dict[str, Any]]:
@@ -79,6 +86,11 @@ def plan(
                 problems += [p for p in error.problems if p not in problems]
                 continue
             specs += [Spec(name, dataset, seed, tuple(worlds), *sections) for seed in seeds]
+    for backbone in dict.fromkeys(spec.backbone for spec in specs if spec.backbone):
+        try:
+            resolve(backbone)
+        except CzslkitError as error:
+            problems.append(str(error))
     if problems:
         raise ConfigError(problems)
     return specs
@@ -109,7 +121,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
 
 def recipes(folder: str, method: str) -> list[Path]:
     """The recipe files of a method for a dataset, ``configs/<dataset>/<paper><year>_<method>.yaml``."""
-    return sorted((configs() / folder).glob(f"*_{method}.yaml"))
+    return sorted(p for p in (configs() / folder).glob("*.yaml") if p.stem.partition("_")[2] == method)
 
 
 def configs() -> Path:
@@ -185,6 +197,11 @@ def _recipe(name: str, dataset: str, preset: str | None) -> dict[str, dict[str, 
     found = recipes(folder, name)
     if len(found) == 1:
         return load_recipe(found[0])
-    if preset is None:
+    if preset != "paper" and not found:  # a method from elsewhere: its own recipe stands
         return {}
-    raise ConfigError([f"preset {preset!r} has no recipe of {name} for {dataset}: no configs/{folder}/*_{name}.yaml"])
+    raise ConfigError(
+        [
+            f"preset {preset!r} needs one recipe of {name} for {dataset}, "
+            f"configs/{folder}/*_{name}.yaml; found {len(found)}"
+        ]
+    )

@@ -55,7 +55,7 @@ class Feed:
             yield Batch(ImageFeatures(features[rows]), *labels)
 
     def _pixels(self, order: Tensor | None, epoch: int) -> Iterator[Batch]:
-        device = self.method.backbone.scale.device
+        device = self.method.device
         self._images.set_epoch(epoch)
         for batch in loader(self._images, self.batch_size, order=order, workers=self.workers):
             assert isinstance(batch.images, Tensor)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from .aggregators import Pooled
@@ -71,9 +73,15 @@ class Method(nn.Module):
         return any(p.requires_grad for p in self.parameters())
 
     @property
+    def device(self) -> torch.device:
+        """Where its parameters and buffers are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    @property
     def frozen_image(self) -> bool:
-        """Whether an image's features never change, so that they may be computed once."""
-        return not self.layers and not any(p.requires_grad for p in self.backbone.parameters())
+        """Whether all that is used of an image is pooled features that never change: they are computed once."""
+        more_than_pooled = self.layers or self.interaction.reads_tokens
+        return not more_than_pooled and not any(p.requires_grad for p in self.backbone.image_parameters())
 
     def text(self, pairs: Tensor) -> TextFeatures:
         """Everything that does not depend on an image, for candidates ``[P, 2]``; computed once per evaluation."""

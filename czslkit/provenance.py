@@ -11,44 +11,56 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .registry import owner
+from .errors import DataError
+from .registry import owner, plugin_of
 
 #: Parts of this package that no number depends on.
 SILENT = {
-    *("benchmark", "catalog", "cli", "config", "errors", "options"),
-    *("provenance", "registry", "report", "run", "store", "testing"),
+    *("__init__", "__main__", "benchmark", "catalog", "cli", "config", "errors", "options"),
+    *("provenance", "registry", "report", "store", "testing"),
+    *("data.catalogue", "data.demo", "data.fingerprint", "data.integrity", "data.mini"),  # the data itself counts
 }
+#: Top-level packages that no plugin is in.
+FOREIGN = ("czslkit", "torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")
 PACKAGES = ("czslkit", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
 
 
-def code(cls: type) -> dict[str, str]:
-    """Digest of every module that the numbers of a method of class ``cls`` come from.
+def code(*classes: type) -> dict[str, str]:
+    """Digest of every module that the numbers of a method, or of a method and its backbone, come from.
 
-    Comments and docstrings do not count. Of a method from another distribution, every
+    Comments and docstrings do not count. Of a class from another distribution, every
     module of its top-level package counts.
     """
     package = Path(__file__).parent
     modules = {f"czslkit.{_dotted(p, package)}": p for p in _sources(package) if _dotted(p, package) not in SILENT}
-    for base in cls.__mro__:
+    for base in (base for cls in classes for base in cls.__mro__):
         if base.__module__.split(".")[0] in ("czslkit_plugins", "czslkit"):
             modules |= {base.__module__: file} if (file := _file(base)) else {}
-        elif base.__module__.split(".")[0] not in ("torch", "builtins", "typing", "abc"):
+        elif base.__module__.split(".")[0] not in FOREIGN:
             modules |= _package(base)
     return {name: _digest(path) for name, path in sorted(modules.items())}
 
 
-def plugin(cls: type) -> str:
-    """Distribution and version that a method comes from."""
-    return owner(cls.__module__)
+def plugins(classes: Iterable[type]) -> dict[str, str]:
+    """Distribution and version of every plugin among the homes of ``classes``, by module."""
+    modules = {cls.__module__ for cls in classes if cls.__module__.split(".")[0] not in FOREIGN}
+    return {module: owner(module) for module in sorted(modules) if plugin_of(module)}
 
 
 def weights(setting: str) -> str:
-    """What a backbone setting stands for: the digest of a weight file, else the setting itself."""
+    """What a backbone setting stands for: the digest of its weight file, else the setting itself.
+
+    Raises:
+        DataError: it names a file that is not there.
+    """
     if setting == "demo":
         return file_digest(Path(__file__).parent / "backbones" / "demo_clip" / "czslkit-demo.safetensors")
-    for path in (Path(setting), Path(setting.partition("/")[2]), Path(setting.removeprefix("timm/").partition("/")[2])):
+    after = setting.partition("/")[2]
+    for path in map(Path, (setting, after, after.partition("/")[2])):
         if path.is_file():
             return file_digest(path)
+        if path.is_absolute():
+            raise DataError(f"backbone {setting}: there is no file {path}")
     return setting
 
 
@@ -64,7 +76,13 @@ def versions(device: str) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, 16 hex digits of it."""
+    """SHA-256 of a file's bytes, 16 hex digits of it; read once while its size and time stay the same."""
+    stat = path.stat()
+    return _bytes_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _bytes_digest(path: Path, size: int, time: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -74,7 +92,10 @@ def file_digest(path: Path) -> str:
 
 @functools.cache
 def _digest(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError):  # a template, say, beside a plugin's modules
+        return file_digest(path)
     for node in ast.walk(tree):
         match node:
             case (

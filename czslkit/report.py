@@ -83,8 +83,8 @@ class Table:
         entries: by row, dataset and world; absent where nothing was run.
     """
 
-    def __init__(self, results: Iterable[Result]) -> None:
-        """Arrange results as the store returns them.
+    def __init__(self, results: Iterable[Result], mixed: bool = False) -> None:
+        """Arrange results as the store returns them; ``mixed`` puts them together even if not measured alike.
 
         Raises:
             CzslkitError: there are none, one is there twice, or two were not measured alike.
@@ -92,7 +92,9 @@ class Table:
         self.results = tuple({**result, "cell": _clean_cell(result["cell"])} for result in results)
         if not self.results:
             raise CzslkitError("there are no results to put in a table")
-        _check_alike([result for result in self.results if result["status"] == "done"])
+        self._unlike = _unlike([result for result in self.results if result["status"] == "done"])
+        if self._unlike and not mixed:
+            raise CzslkitError(f"{self._unlike}. Run one of them again, or choose: --methods, --datasets or --mixed.")
         self.labels = _labels(self.results)
         self.rows = list(dict.fromkeys(self.labels))
         self.columns = list(dict.fromkeys((r["cell"]["dataset"], r["cell"]["world"]) for r in self.results))
@@ -105,6 +107,8 @@ class Table:
         if done := [result for result in self.results if result["status"] == "done"]:
             bins = str(done[0]["protocol"].get("bins"))
             said.append(f"AUC: {_CURVES.get(bins, f'bins {clean(bins)!r}')}.")
+        if self._unlike:
+            said.append(f"Not measured alike: {self._unlike}.")
         counts = sorted({len(entry.seeds) for entry in self.entries.values() if entry.seeds})
         if counts and counts[-1] > 1:
             many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
@@ -284,22 +288,19 @@ def _name(label: str, cell: Mapping[str, Any]) -> str:
     return f"{label} on {cell['dataset']} ({cell['world']}, seed {cell['seed']})"
 
 
-def _check_alike(done: Sequence[Result]) -> None:
+def _unlike(done: Sequence[Result]) -> str:
+    """The first two results that were not measured alike, and how they differ; empty if all were."""
     firsts: dict[str, Result] = {}
     for result in done:
         name = _name(result["cell"]["method"], result["cell"])
         bins, expected = (r["protocol"].get("bins") for r in (result, done[0]))
         if bins != expected:
-            raise CzslkitError(
-                f"{name} has the AUC of bins={bins!r}, {_name(done[0]['cell']['method'], done[0]['cell'])} that of "
-                f"bins={expected!r}: two different areas. Evaluate one of them again, or make a table of each."
-            )
+            other = _name(done[0]["cell"]["method"], done[0]["cell"])
+            return f"{name} has the AUC of bins={bins!r}, {other} that of bins={expected!r}"
         first = firsts.setdefault(result["cell"]["dataset"], result)
         if words := differences(*({"data": r["depends"].get("data", {})} for r in (first, result))):
-            raise CzslkitError(
-                f"{name} was measured on other data than {_name(first['cell']['method'], first['cell'])} "
-                f"({clean(words)}). Run one of them again, or make a table of each."
-            )
+            return f"{name} rests on other data than {_name(first['cell']['method'], first['cell'])} ({clean(words)})"
+    return ""
 
 
 def _labels(results: Sequence[Result]) -> list[str]:

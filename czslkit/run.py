@@ -14,9 +14,11 @@ import torch
 from filelock import FileLock
 
 from . import provenance
+from .backbones import resolve
+from .components import BACKBONES
 from .config import Spec
-from .data.datasets import Splits, check_images
-from .errors import CzslkitError
+from .data.datasets import Splits
+from .errors import ConfigError, CzslkitError
 from .evaluation.evaluator import sweeps
 from .evaluation.sweep import Metrics, Sweep
 from .feed import Feed
@@ -35,10 +37,17 @@ class Machine:
     progress: bool = True
 
     def torch_device(self) -> torch.device:
-        """The device, found if it is ``auto``."""
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """The device, found if it is ``auto``.
+
+        Raises:
+            ConfigError: torch knows no such device, or has none here.
+        """
+        name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return torch.zeros((), device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).split("\n")[0]
+            raise ConfigError([f"device {name!r} cannot be used: {reason}"]) from None
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,14 @@ class Job:
 
     def depends(self, data: Mapping[str, str]) -> dict[str, Any]:
         """What results of this job stand and fall with; ``data`` are digests of the dataset's parts."""
-        cls = METHODS[self.spec.method]
-        backbone = getattr(self.spec.options, "backbone", None)
+        classes: list[type] = [METHODS[self.spec.method]]
+        backbone = self.spec.backbone
+        if backbone:
+            classes.append(BACKBONES[resolve(backbone)[0]])
         return {
             "data": dict(data),
-            "code": provenance.code(cls),
-            "plugin": provenance.plugin(cls),
+            "code": provenance.code(*classes),
+            "plugins": provenance.plugins(classes),
             "weights": provenance.weights(backbone) if backbone else None,
         }
 
@@ -98,26 +109,28 @@ class Job:
                 except Exception as error:
                     new = {world: failure(error) for world in missing}
                     say(f"failed: {type(error).__name__}: {error}")
-                standing |= {result["cell"]["world"]: result for result in self.record(new, depends)}
+                standing |= {result["cell"]["world"]: result for result in self._record(new, depends)}
         return [standing[world] for world in self.spec.worlds]
 
     def keep(self, error: Exception, say: Callable[[str], None]) -> list[dict[str, Any]]:
         """Finished results as they are, and ``error`` for the others: data or weights cannot be had."""
         done = {world: result for world in self.spec.worlds if (result := self._finished(world, say))}
         say(f"{error}" + (f"\nkept as they were: {', '.join(done)}" if done else ""))
-        failed = self.record({world: failure(error) for world in self.spec.worlds if world not in done}, {})
+        failed = self._record({world: failure(error) for world in self.spec.worlds if world not in done}, {})
         done |= {result["cell"]["world"]: result for result in failed}
         return [done[world] for world in self.spec.worlds]
 
-    def record(self, contents: Mapping[str, Mapping[str, Any]], depends: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Store what came of some worlds; the results as stored."""
+    def _record(self, contents: Mapping[str, Mapping[str, Any]], depends: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Store what came of some worlds; the results as stored, and failures even where nothing can be stored."""
         results = []
         for world, content in contents.items():
-            cell = self.cell(world)
-            self.store.put({"cell": cell, "config": self.spec.config, "depends": dict(depends), **content})
-            stored = self.store.get(cell)
-            assert stored is not None
-            results.append(stored)
+            result = {"cell": self.cell(world), "config": self.spec.config, "depends": dict(depends), **content}
+            try:
+                self.store.put(result)
+            except OSError as error:
+                results.append({**result, **failure(error)})
+            else:
+                results.append(self.store.get(result["cell"]) or result)
         return results
 
     def _standing(self, depends: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
@@ -146,11 +159,9 @@ class Job:
         """Train, then evaluate every world of the spec on the test split."""
         spec, machine = self.spec, self.machine
         device = machine.torch_device()
-        check_images(data, cache=self.store.root / "checked")
         torch.manual_seed(spec.seed)
         method = build(spec.method, data.space, **as_dict(spec.options)).to(device)
         key = config_id({"config": spec.config, "seed": spec.seed, "depends": dict(depends)})
-        start = time.monotonic()
         training = train(
             method,
             data,
@@ -162,16 +173,17 @@ class Job:
             workers=machine.workers,
             progress=machine.progress,
         )
-        trained = time.monotonic()
+        start = time.monotonic()
         feed = Feed(method, data.test, spec.train.batch_size, workers=machine.workers)
         filled = sweeps(method, data, "test", spec.worlds, feed)
-        timing = {"train_s": trained - start, "eval_s": time.monotonic() - trained}
+        timing = {"train_s": training.seconds, "eval_s": time.monotonic() - start}
         common = {
             "status": "done",
             "error": None,
             "training": asdict(training),
             "timing": timing,
             "versions": provenance.versions(str(device)),
+            "components": provenance.plugins(type(module) for module in method.modules()),
             "finished": _now(),
         }
         return {

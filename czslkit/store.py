@@ -39,10 +39,10 @@ class Store:
             CzslkitError: a name that would lead out of, or astray in, the folder of results.
         """
         parts = (cell["dataset"], cell["method"], f"seed{cell['seed']}-{cell['config_id']}")
-        return self.root.joinpath(*map(_safe, parts))
+        return self.root.joinpath(*map(safe, parts))
 
     def path(self, cell: Mapping[str, Any]) -> Path:
-        return self.folder(cell) / f"{_safe(cell['world'])}.json"
+        return self.folder(cell) / f"{safe(cell['world'])}.json"
 
     def get(self, cell: Mapping[str, Any]) -> dict[str, Any] | None:
         """The result of a cell, None where it has not been run.
@@ -96,13 +96,6 @@ class Store:
         if (home := self.path(content["cell"])) != path:
             raise CzslkitError(f"{path}: is the result that belongs at {home}. Was it copied or renamed?")
         return content
-
-    def _to_be_kept(self, path: Path, result: Result) -> bool:
-        try:
-            old = self._read(path)
-        except CzslkitError:
-            return True  # whatever it is
-        return old["status"] == "done" and self.stale(old, result["depends"]) is not None
 
     def _worth_keeping(self, path: Path, result: Result) -> bool:
         """Whether what stands at ``path`` is finished and rests on something else, or is no result at all."""
@@ -177,7 +170,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _safe(name: str) -> str:
+def safe(name: str) -> str:
+    """A name that can be that of a file; the name itself.
+
+    Raises:
+        CzslkitError: it would lead out of, or astray in, the folder of results.
+    """
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise CzslkitError(f"{name!r} cannot name a file of results: letters, digits and . _ + - only")
     return name

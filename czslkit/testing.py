@@ -37,6 +37,10 @@ def check_method(name: str, **options: object) -> None:
     size = method.backbone.image_size
     images = torch.randn(6, 3, size, size)
     check_gradients(method, images, space)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.requires_grad:  # away from a start where gates and adapters are still closed
+                parameter.add_(0.02 * torch.randn_like(parameter))
     method.eval()
     with torch.no_grad():
         check_scores(method, images, space.pairs)
@@ -64,7 +68,7 @@ def check_scores(method: Method, images: Tensor, pairs: Tensor) -> None:
 
 
 def check_gradients(method: Method, images: Tensor, space: PairSpace) -> None:
-    """Every trainable parameter gets a gradient from the loss, and nothing else does."""
+    """Every trainable parameter gets a gradient from the loss, out of training's start."""
     if not method.trains:
         return
     seen = space.pairs[space.seen]

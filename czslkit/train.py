@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -54,6 +55,7 @@ class Training:
     best_epoch: int | None  # counted from 1; None if nothing was trained
     trainable_parameters: int
     history: tuple[dict[str, float], ...] = field(repr=False)  # of each epoch: loss, lr, val_auc
+    seconds: float = field(default=0.0, compare=False)  # over all sessions that it took
 
 
 def train(
@@ -75,22 +77,22 @@ def train(
 
     Args:
         method: on the device to train on; changed in place.
-        folder: holds ``best.safetensors`` and the state to resume from.
+        folder: gets ``last.safetensors``, the state to resume from, and ``best.safetensors`` at the end.
         key: names what is being trained; a state with another key is not resumed from.
 
     Raises:
-        TrainingError: the loss is no longer finite; names epoch and batch.
+        TrainingError: the loss is no longer finite; names epoch and step.
     """
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     validation = Feed(method, data.val, options.batch_size, workers=workers)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())
     feed = Feed(method, data.train, options.batch_size, augment=options.augment, seed=seed, workers=workers)
-    pairs = data.train.pairs.to(method.backbone.scale.device)
+    pairs = data.train.pairs.to(method.device)
     optimizer, schedule = _optimizer(method, options)
     state = State(folder, key)
-    history = state.restore(method, optimizer)
-    best = max((row["val_auc"] for row in history), default=-math.inf)
+    history, best, seconds = state.restore(method, optimizer)
+    start = time.monotonic() - seconds
     for epoch in range(len(history), options.epochs):
         for group in optimizer.param_groups:
             group["lr"] = options.lr * schedule(epoch)
@@ -98,54 +100,65 @@ def train(
         method.train()
         loss = _epoch(method, feed, pairs, optimizer, options, epoch, progress)
         metrics = sweeps(method, data, "val", ["closed"], validation)["closed"].compute_all(evaluation.bins)[0]
+        if metrics.auc > max((row["val_auc"] for row in history), default=-math.inf):
+            best = {name: value.clone() for name, value in learned(method).items()}
         history.append({"loss": loss, "lr": options.lr * schedule(epoch), "val_auc": metrics.auc})
-        if metrics.auc > best:
-            best = metrics.auc
-            state.save_best(method)
-        state.save(method, optimizer, history)
-    state.load_best(method)
-    scores = [row["val_auc"] for row in history]
-    return Training(len(history), 1 + scores.index(best), count, tuple(history))
+        state.save(method, optimizer, history, best, time.monotonic() - start)
+    _load(method, best)
+    _write(best, folder / "best.safetensors", {"key": key})
+    aucs = [row["val_auc"] for row in history]
+    return Training(len(history), 1 + aucs.index(max(aucs)), count, tuple(history), time.monotonic() - start)
 
 
 class State:
-    """The files of one training: weights of the best epoch, and all it takes to go on after the last one."""
+    """All it takes to go on after the last epoch, in one file, written whole or not at all."""
 
     def __init__(self, folder: Path, key: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.key, self._last, self._best = key, folder / "last.safetensors", folder / "best.safetensors"
+        for unfinished in folder.glob(".*.tmp"):  # of a process that was killed
+            unfinished.unlink()
+        self.key, self._file = key, folder / "last.safetensors"
 
-    def save(self, method: Method, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]) -> None:
-        """Weights, optimiser and history after an epoch."""
+    def save(
+        self,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        history: list[dict[str, float]],
+        best: Mapping[str, Tensor],
+        seconds: float,
+    ) -> None:
+        """What an epoch ended with: weights, optimiser, history, the best epoch's weights and the time so far."""
         tensors = {f"method.{name}": value for name, value in learned(method).items()}
+        tensors |= {f"best.{name}": value for name, value in best.items()}
         for i, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in values.items()}
-        _write(tensors, self._last, {"key": self.key, "history": json.dumps(history)})
+        _write(tensors, self._file, {"key": self.key, "history": json.dumps(history), "seconds": str(seconds)})
 
-    def restore(self, method: Method, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
-        """Bring method and optimiser back to the last epoch on disk; its history, empty if there is none."""
-        if not self._last.exists():
-            return []
-        with safe_open(self._last, "pt") as file:
+    def restore(
+        self, method: Method, optimizer: torch.optim.Optimizer
+    ) -> tuple[list[dict[str, float]], dict[str, Tensor], float]:
+        """Bring method and optimiser back to the last epoch on disk.
+
+        Returns:
+            History, best epoch's weights and seconds so far; empty and zero if there is nothing to resume.
+        """
+        if not self._file.exists():
+            return [], {}, 0.0
+        with safe_open(self._file, "pt") as file:
             metadata = file.metadata()
         if metadata["key"] != self.key:
-            return []
-        tensors = load_file(self._last)
-        _load(method, {k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")})
+            return [], {}, 0.0
+        parts: dict[str, dict[str, Tensor]] = {"method": {}, "best": {}, "optimizer": {}}
+        for name, value in load_file(self._file).items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
+        _load(method, parts["method"])
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, i, moment = name.split(".")
-                moments.setdefault(int(i), {})[moment] = value
+        for name, value in parts["optimizer"].items():
+            i, _, moment = name.partition(".")
+            moments.setdefault(int(i), {})[moment] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        history: list[dict[str, float]] = json.loads(metadata["history"])
-        return history
-
-    def save_best(self, method: Method) -> None:
-        _write(learned(method), self._best, {"key": self.key})
-
-    def load_best(self, method: Method) -> None:
-        _load(method, load_file(self._best))
+        return json.loads(metadata["history"]), parts["best"], float(metadata["seconds"])
 
 
 def learned(method: Method) -> dict[str, Tensor]:
@@ -171,15 +184,17 @@ def _epoch(
         total=len(feed), desc=f"epoch {epoch + 1}/{options.epochs}", leave=False, disable=None if progress else True
     )
     with bar:
-        for group in _groups(_whole(enumerate(feed.batches(order, epoch), 1)), options.accumulation):
-            size = sum(len(batch.attr) for _, batch in group)
-            for number, batch in group:
+        groups = _groups(_whole(feed.batches(order, epoch)), options.accumulation)
+        for step, group in enumerate(groups, 1):
+            size = sum(len(batch.attr) for batch in group)
+            for batch in group:
                 with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
                     loss = method.loss(batch, pairs)
                 value = loss.item()
                 if not math.isfinite(value):
                     raise TrainingError(
-                        f"the loss is {value} at epoch {epoch + 1}, batch {number} of {len(feed)}; "
+                        f"the loss is {value} at epoch {epoch + 1}, "
+                        f"step {step} of {-(-len(feed) // options.accumulation)}; "
                         f"the learning rate was {optimizer.param_groups[0]['lr']:g}"
                     )
                 (loss * (len(batch.attr) / size)).backward()
@@ -193,9 +208,9 @@ def _epoch(
     return total / images
 
 
-def _whole(batches: Iterable[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
+def _whole(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Leave out a last batch of a single image, which batch normalisation cannot use."""
-    return ((number, batch) for number, batch in batches if len(batch.attr) > 1)
+    return (batch for batch in batches if len(batch.attr) > 1)
 
 
 def _groups(batches: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -226,15 +241,18 @@ def _derive(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "big") >> 1
 
 
-def _load(method: Method, values: dict[str, Tensor]) -> None:
+def _load(method: Method, values: Mapping[str, Tensor]) -> None:
     method.load_state_dict({**method.state_dict(), **values})
 
 
-def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+def _write(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     """One file, whole or not at all."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, unfinished, metadata)
+        kept = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+        }
+        save_file(kept, unfinished, metadata)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)

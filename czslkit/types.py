@@ -8,8 +8,7 @@ Axis letters, the same in every docstring::
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,10 +42,6 @@ class TextFeatures:
     attr: Tensor | None = None  # [A, D] or [B, A, D]
     obj: Tensor | None = None  # [O, D] or [B, O, D]
     tokens: Tensor | None = None  # [P, L, W], before the final norm; only where a prompt keeps them
-
-    def map(self, fn: Callable[[Tensor], Tensor]) -> TextFeatures:
-        """Apply ``fn`` to the pair, attribute and object features that are there."""
-        return replace(self, **{k: fn(v) for k in ("pair", "attr", "obj") if (v := getattr(self, k)) is not None})
 
 
 @dataclass(frozen=True)
@@ -84,8 +79,8 @@ class PairSpace:
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", tuple(self.attrs))
         object.__setattr__(self, "objs", tuple(self.objs))
-        object.__setattr__(self, "pairs", torch.as_tensor(self.pairs, dtype=torch.long).reshape(-1, 2))
-        object.__setattr__(self, "seen", torch.as_tensor(self.seen, dtype=torch.bool))
+        object.__setattr__(self, "pairs", torch.as_tensor(self.pairs, dtype=torch.long).cpu().reshape(-1, 2))
+        object.__setattr__(self, "seen", torch.as_tensor(self.seen, dtype=torch.bool).cpu())
         for kind, names in (("attribute", self.attrs), ("object", self.objs)):
             if not names:
                 raise ValueError(f"a label space needs at least one {kind}, got none")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import czslkit
+from czslkit import provenance
 from czslkit import run as running
 from czslkit import train as training
 from czslkit.backbones.open_clip import read_weights
@@ -61,8 +63,8 @@ def test_results_say_what_they_rest_on(bench, clip_file):
     assert closed["training"]["trainable_parameters"] == 6 * 64
     assert set(closed["depends"]["data"]) > {"train_pairs.txt", "images"}
     assert {"czslkit.method", "czslkit_plugins.csp"} <= set(closed["depends"]["code"])
-    assert closed["depends"]["plugin"].startswith("czslkit ")
-    assert closed["versions"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert closed["depends"]["plugins"]["czslkit_plugins.csp"].startswith(f"czslkit {czslkit.__version__} ")
+    assert closed["versions"]["python"] == platform.python_version()
     assert closed["config"]["options"]["backbone"] == str(clip_file)
     json.dumps(result.results, allow_nan=False)
 
@@ -146,7 +148,7 @@ def test_one_failed_cell_does_not_take_the_others_down(bench, monkeypatch):
     assert [r["status"] for r in result.results] == ["failed", "done"]
     assert result.failed == 1
     assert result.results[0]["error"]["type"] == "TrainingError"
-    assert "epoch 1, batch 1 of 3" in result.table().to_text()
+    assert "epoch 1, step 1 of 2" in result.table().to_text()
     monkeypatch.setattr(czslkit.Method, "loss", real)
     assert bench("coop,csp", worlds="closed").failed == 0
 
@@ -172,6 +174,50 @@ def test_finished_results_outlive_their_dataset(bench, toys, tmp_path):
     shutil.rmtree(data / "cgqa")
     assert numbers(bench("clip", datasets="cgqa", worlds="closed", data=data)) == numbers(first)
     assert any("kept as they were: closed" in line for line in bench.said)
+
+
+def test_weights_that_are_gone_keep_what_was_measured(bench, tmp_path, clip_file):
+    weights = shutil.copy(clip_file, tmp_path / "mine.pt")
+    first = bench("csp", worlds="closed", settings={"backbone": str(weights)})
+    weights.unlink()
+    with pytest.raises(ConfigError, match="no backbone named"):
+        bench("csp", worlds="closed", settings={"backbone": str(weights)})
+    named = {"backbone": f"open_clip/ViT-B-32/{weights}"}
+    result = bench("csp", worlds="closed", settings=named)
+    assert f"there is no file {weights}" in result.results[0]["error"]["message"]
+    assert first.failed == 0
+
+
+def test_a_source_that_cannot_be_parsed_still_counts(tmp_path):
+    (tmp_path / "template.py").write_text("{{ not python }}")
+    before = provenance._digest(tmp_path / "template.py")
+    provenance._digest.cache_clear()
+    (tmp_path / "template.py").write_text("{{ other }}")
+    assert provenance._digest(tmp_path / "template.py") != before
+
+
+def test_comments_and_docstrings_do_not_count_as_code(tmp_path):
+    source = tmp_path / "m.py"
+    digests = []
+    for text in ('"""Doc."""\nx = 1\n', '"""Other."""\nx = 1  # one\n', '"""Doc."""\nx = 2\n'):
+        source.write_text(text)
+        provenance._digest.cache_clear()
+        digests.append(provenance._digest(source))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_failure_that_cannot_be_stored_leaves_the_others_to_run(bench, monkeypatch):
+    real = Store.put
+
+    def put(self, result):
+        if result["cell"]["method"] == "clip":
+            raise OSError(28, "No space left on device")
+        return real(self, result)
+
+    monkeypatch.setattr(Store, "put", put)
+    result = bench("clip,csp", worlds="closed")
+    assert [r["status"] for r in result.results] == ["failed", "done"]
+    assert "No space left on device" in result.results[0]["error"]["message"]
 
 
 def test_an_unreadable_image_fails_before_anything_is_trained(bench, toys, tmp_path, monkeypatch):

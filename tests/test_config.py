@@ -59,7 +59,10 @@ def test_a_setting_can_be_of_one_method_alone():
             ],
         ),
         ({"settings": {"mcsi.heads": 3}}, ["mcsi.heads: mcsi is neither one of the methods (csp) nor train nor eval"]),
-        ({"preset": "paper", "datasets": ["nowhere"]}, ["preset 'paper' has no recipe of csp for nowhere"]),
+        (
+            {"preset": "paper", "datasets": ["nowhere"]},
+            ["preset 'paper' needs one recipe of csp for nowhere, configs/nowhere/*_csp.yaml; found 0"],
+        ),
     ],
 )
 def test_mistakes_are_reported_together(arguments, messages):

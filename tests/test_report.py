@@ -292,7 +292,7 @@ def test_a_result_given_twice_is_refused() -> None:
 def test_two_kinds_of_area_do_not_stand_side_by_side() -> None:
     message = (
         r"msci on cgqa \(open, seed 0\) has the AUC of bins='exact', csp on demo \(closed, seed 0\) that of "
-        r"bins='original': two different areas\. Evaluate one of them again, or make a table of each\."
+        r"bins='original'\. Run one of them again, or choose: --methods, --datasets or --mixed\."
     )
     with pytest.raises(CzslkitError, match=message):
         Table([result("csp"), result("msci", dataset="cgqa", world="open", bins="exact")])
@@ -300,11 +300,18 @@ def test_two_kinds_of_area_do_not_stand_side_by_side() -> None:
 
 def test_results_on_different_data_do_not_stand_side_by_side() -> None:
     message = (
-        r"msci on demo \(open, seed 0\) was measured on other data than csp on demo \(closed, seed 0\) "
-        r"\(data: test_pairs\.txt changed; data: x\.txt added\)\. Run one of them again, or make a table of each\."
+        r"msci on demo \(open, seed 0\) rests on other data than csp on demo \(closed, seed 0\) "
+        r"\(data: test_pairs\.txt changed; data: x\.txt added\)\. Run one of them again, or choose: "
+        r"--methods, --datasets or --mixed\."
     )
     with pytest.raises(CzslkitError, match=message):
         Table([result("csp"), result("msci", world="open", data={"test_pairs.txt": "d2", "x.txt": "d1"})])
+
+
+def test_unlike_results_stand_side_by_side_when_asked_to_and_the_caption_says_so() -> None:
+    table = Table([result("csp"), result("msci", bins="exact")], mixed=True)
+    assert "Not measured alike: msci on demo (closed, seed 0) has the AUC of bins='exact'" in " ".join(table.caption())
+    assert "Not measured alike" not in " ".join(Table([result("csp")], mixed=True).caption())
 
 
 def test_each_dataset_has_its_own_data_and_a_failure_has_none() -> None:

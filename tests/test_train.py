@@ -64,13 +64,17 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("name", ["csp", "msci", "visprod"])
-@pytest.mark.parametrize("moment", ["before the first epoch ends", "after an epoch", "between best and state"])
+@pytest.mark.parametrize(
+    "moment",
+    ["before the first epoch ends", "after an epoch", "before a state is written", "before the best is written"],
+)
 def test_a_killed_training_goes_on_to_the_same_end(run, monkeypatch, name, moment):
     whole, expected = run(name, "whole", augment=True)
     where = {
         "before the first epoch ends": (training, "sweeps", 1),
         "after an epoch": (training, "_epoch", 2),
-        "between best and state": (training.State, "save", 2),
+        "before a state is written": (training.State, "save", 2),
+        "before the best is written": (training, "_write", 4),
     }
     owner, attribute, call = where[moment]
     real, calls = getattr(owner, attribute), []
@@ -150,7 +154,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step(run, monkeypatch):
         return real(self, batch, pairs) * (math.nan if len(steps) == 5 else 1)
 
     monkeypatch.setattr(czslkit.Method, "loss", loss)
-    with pytest.raises(TrainingError, match=r"loss is nan at epoch 2, batch 2 of 3; the learning rate was 0\.005"):
+    with pytest.raises(TrainingError, match=r"loss is nan at epoch 2, step 2 of 3; the learning rate was 0\.005"):
         run()
 
 

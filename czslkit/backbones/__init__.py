@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..components import BACKBONES, Backbone
 from ..errors import UnknownNameError, did_you_mean
+from ..registry import failures
 from .open_clip import model_names
 
 
@@ -23,14 +24,26 @@ def load_backbone(setting: str, *, adapter_dim: int = 0, adapter_dropout: float 
         UnknownNameError: nothing answers to the name.
         ConfigError: the weights are missing or do not fit.
     """
-    name, _, argument = setting.partition("/")
-    if name not in BACKBONES:
-        if name not in model_names() and not Path(setting).is_file() and not name.startswith("hf-hub:"):
-            known = [*BACKBONES, *model_names()]
-            raise UnknownNameError(
-                f"no backbone named {name!r}, and no file {setting!r}.{did_you_mean(name, known)} "
-                f"Registered: {', '.join(BACKBONES)}; open_clip models such as ViT-L-14-quickgelu/openai; or the "
-                "path of an OpenAI-format CLIP file."
-            )
-        name, argument = "open_clip", setting
+    name, argument = resolve(setting)
     return BACKBONES[name](argument, adapter_dim=adapter_dim, adapter_dropout=adapter_dropout)
+
+
+def resolve(setting: str) -> tuple[str, str]:
+    """Registered name and argument of a setting; nothing is built.
+
+    Raises:
+        UnknownNameError: nothing answers to the name.
+
+    >>> resolve("timm/resnet18"), resolve("demo")
+    (('timm', 'resnet18'), ('demo', ''))
+    """
+    name, _, argument = setting.partition("/")
+    if name in BACKBONES:
+        return name, argument
+    if name in model_names() or Path(setting).is_file() or name.startswith("hf-hub:"):
+        return "open_clip", setting
+    raise UnknownNameError(
+        f"no backbone named {name!r}, and no file {setting!r}.{did_you_mean(name, [*BACKBONES, *model_names()])} "
+        f"Registered: {', '.join(BACKBONES)}; open_clip models such as ViT-L-14-quickgelu/openai; or the path of an "
+        "OpenAI-format CLIP file." + "".join(f"\n  {line}" for line in failures())
+    )

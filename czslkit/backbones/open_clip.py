@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,6 @@ class ClipBackbone(Backbone):
         model: an open_clip model.
         adapter_dim: bottleneck of two trainable adapters in every visual block; 0 for none.
         adapter_dropout: inside the adapters.
-        mean, std: of the pixels it was trained on.
 
     Raises:
         ValueError: adapters for a visual tower that is not a vision transformer with a class token.
@@ -58,8 +58,6 @@ class ClipBackbone(Backbone):
         *,
         adapter_dim: int = 0,
         adapter_dropout: float = 0.1,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
     ) -> None:
         import open_clip
 
@@ -77,15 +75,21 @@ class ClipBackbone(Backbone):
         size = visual.image_size
         self.image_size = size[0] if isinstance(size, (tuple, list)) else size
         self.dim = _joint_width(visual)
-        self.mean, self.std = (
-            (float(a), float(b), float(c))
-            for a, b, c in (mean or open_clip.OPENAI_DATASET_MEAN, std or open_clip.OPENAI_DATASET_STD)
-        )
-        self.scale = model.logit_scale
+        # what create_model found; a model built from shapes alone is OpenAI's
+        self.mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
+        self.std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
         self.adapters = nn.ModuleList(  # two in each block: beside attention, beside the MLP
             nn.ModuleList(Adapter(self.visual_width, adapter_dim, adapter_dropout) for _ in range(2))
             for _ in (blocks if adapter_dim else ())
         )
+
+    @property
+    def scale(self) -> Tensor:  # type: ignore[override]
+        scale: Tensor = self.clip.logit_scale
+        return scale
+
+    def image_parameters(self) -> Iterator[nn.Parameter]:
+        return itertools.chain(self.clip.visual.parameters(), self.adapters.parameters())
 
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
         if not self.depth:
@@ -113,7 +117,8 @@ class ClipBackbone(Backbone):
         return _tokenizer()(list(texts), context_length=length)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        embedded: Tensor = self._text[0].token_embedding(ids)
+        table = self._text[0].token_embedding
+        embedded: Tensor = table(ids.to(table.weight.device))
         return embedded
 
     def encode_text(self, prompts: Tensor) -> Tensor:
@@ -253,14 +258,14 @@ def _load(argument: str) -> nn.Module:
     if Path(argument).is_file():
         return from_openai(read_weights(argument))
     if argument.startswith("hf-hub:"):
-        return open_clip.create_model(argument)
+        return open_clip.create_model(argument, require_pretrained=True)
     name, _, weights = argument.partition("/")
     if name not in model_names():
         raise ConfigError([f"open_clip has no model {name!r}.{did_you_mean(name, model_names())}"])
     if weights == "random":
-        return open_clip.create_model(name, pretrained_text=False)
+        return open_clip.create_model(name)
     if Path(weights).is_file():
-        model = open_clip.create_model(name, pretrained_text=False)
+        model = open_clip.create_model(name)
         fill(model, read_weights(weights))
         return model
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -271,8 +276,9 @@ def _load(argument: str) -> nn.Module:
                 f"Known: {', '.join([*tags, 'random'])}, or a file."
             ]
         )
-    # OpenAI trained with QuickGELU, whatever the name says
-    return open_clip.create_model(name, pretrained=weights, force_quick_gelu=weights == "openai")
+    # some weights were trained with QuickGELU, whatever the name says
+    quick = bool(open_clip.get_pretrained_cfg(name, weights).get("quick_gelu", False))
+    return open_clip.create_model(name, pretrained=weights, force_quick_gelu=quick, require_pretrained=True)
 
 
 def _block(block: Any, x: Tensor, *, adapters: Any = None, causal: bool = False) -> Tensor:

@@ -41,7 +41,9 @@ class Timm(Backbone):
             raise ConfigError([f"timm/{name}: {weights!r} is not pretrained, random or a file"])
         self.tower, config = tower, tower.pretrained_cfg
         self.depth, self.visual_width, self.token_width = 0, 0, 0
-        self.dim, self.image_size = tower.num_features, config["input_size"][-1]
+        self.image_size = config["input_size"][-1]
+        with torch.no_grad():  # what a tower says of its width and what it returns can differ
+            self.dim = tower.eval()(torch.zeros(1, *config["input_size"])).shape[-1]
         self.mean, self.std = config["mean"], config["std"]
         self.register_buffer("scale", torch.zeros(()), persistent=False)
 

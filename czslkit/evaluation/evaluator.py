@@ -43,14 +43,13 @@ def sweeps(method: Method, data: Splits, phase: Phase, worlds: Sequence[str], fe
         A filled sweep for each world.
     """
     method.eval()
-    device = method.backbone.scale.device
     texts, filled = {}, {}
     for world in worlds:
         space = data.space.open() if world == "open" else data.space
         candidates = None if world == "open" else data.candidates(phase)
         filled[world] = Sweep(space.pairs, space.seen, candidates)
         chunks = space.pairs.split(PAIRS) if method.chunkable else (space.pairs,)
-        texts[world] = [method.text(chunk.to(device)) for chunk in chunks]
+        texts[world] = [method.text(chunk.to(method.device)) for chunk in chunks]
     for batch in feed.batches():
         image = batch.images if not isinstance(batch.images, torch.Tensor) else method.encode(batch.images)
         for world, sweep in filled.items():

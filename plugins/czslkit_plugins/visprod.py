@@ -76,7 +76,8 @@ class Visprod(Method):
         backbone.image_size = options.image_size or backbone.image_size
         backbone.requires_grad_(False)
         if options.tune == "all":
-            backbone.requires_grad_(True)
+            for parameter in backbone.image_parameters():
+                parameter.requires_grad_(True)
         super().__init__(
             space=space,
             backbone=backbone,
