@@ -115,7 +115,8 @@ def test_bench_runs_a_third_partys_method_and_records_its_version(
     (file,) = tmp_path.glob("runs/demo/skim/*/closed.json")
     result = json.loads(file.read_text())
     assert result["status"] == "done"
-    assert result["depends"]["plugin"] == "czsl-thirdparty 1.2.0 (czsl_thirdparty)"
+    assert result["depends"]["plugins"] == {"czsl_thirdparty": "czsl-thirdparty 1.2.0 (czsl_thirdparty)"}
+    assert result["components"].keys() == {"czsl_thirdparty"}
     assert "czsl_thirdparty.__init__" in result["depends"]["code"]
     assert result["training"]["trainable_parameters"] > 0
 
