@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from ..components import BACKBONES, Backbone
 from ..errors import ConfigError, did_you_mean
 from ..types import ImageFeatures
+
+T = TypeVar("T")
 
 #: Width of an attention head in every CLIP that OpenAI released.
 HEAD_WIDTH = 64
@@ -252,13 +254,28 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(state)
 
 
+def fetched(setting: str, create: Callable[[], T]) -> T:
+    """What ``create`` makes from weights that may have to be downloaded.
+
+    Raises:
+        ConfigError: they cannot be had.
+    """
+    try:
+        return create()
+    except Exception as error:  # whatever a hub and a network bring about
+        why = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            [f"the weights of {setting} cannot be had: {why}; a file works as well: NAME//path/to/weights"]
+        ) from error
+
+
 def _load(argument: str) -> nn.Module:
     import open_clip
 
     if Path(argument).is_file():
         return from_openai(read_weights(argument))
     if argument.startswith("hf-hub:"):
-        return open_clip.create_model(argument, require_pretrained=True)
+        return fetched(argument, lambda: open_clip.create_model(argument, require_pretrained=True))
     name, _, weights = argument.partition("/")
     if name not in model_names():
         raise ConfigError([f"open_clip has no model {name!r}.{did_you_mean(name, model_names())}"])
@@ -278,7 +295,10 @@ def _load(argument: str) -> nn.Module:
         )
     # some weights were trained with QuickGELU, whatever the name says
     quick = bool(open_clip.get_pretrained_cfg(name, weights).get("quick_gelu", False))
-    return open_clip.create_model(name, pretrained=weights, force_quick_gelu=quick, require_pretrained=True)
+    return fetched(
+        argument,
+        lambda: open_clip.create_model(name, pretrained=weights, force_quick_gelu=quick, require_pretrained=True),
+    )
 
 
 def _block(block: Any, x: Tensor, *, adapters: Any = None, causal: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..components import BACKBONES, Backbone
 from ..errors import ConfigError, did_you_mean
 from ..types import ImageFeatures
-from .open_clip import fill, read_weights
+from .open_clip import fetched, fill, read_weights
 
 
 @BACKBONES.register("timm")
@@ -34,10 +34,11 @@ class Timm(Backbone):
             raise ConfigError([f"timm/{name}: adapters need a CLIP backbone"])
         if not timm.is_model(name):
             raise ConfigError([f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}"])
-        tower: Any = timm.create_model(name, pretrained=weights in ("", "pretrained"), num_classes=0)
+        pretrained = weights in ("", "pretrained")
+        tower: Any = fetched(f"timm/{name}", lambda: timm.create_model(name, pretrained=pretrained, num_classes=0))
         if Path(weights).is_file():
             fill(tower, read_weights(weights))
-        elif weights not in ("", "pretrained", "random"):
+        elif not pretrained and weights != "random":
             raise ConfigError([f"timm/{name}: {weights!r} is not pretrained, random or a file"])
         self.tower, config = tower, tower.pretrained_cfg
         self.depth, self.visual_width, self.token_width = 0, 0, 0

@@ -181,3 +181,33 @@ def test_an_image_tower_has_no_prompts():
             ask()
     with pytest.raises(NotImplementedError, match="Timm has no projection for visual tokens"):
         backbone.project_image(torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize("setting", ["ViT-B-32/openai", "hf-hub:someone/something", "timm/resnet10t"])
+def test_weights_that_cannot_be_fetched_are_a_clear_error(setting, monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("the hub is not there\nand much more")
+
+    monkeypatch.setattr("open_clip.create_model", offline)
+    monkeypatch.setattr("timm.create_model", offline)
+    message = f"the weights of {setting} cannot be had: the hub is not there; a file works as well"
+    with pytest.raises(ConfigError, match=message):
+        load_backbone(setting)
+
+
+@pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b79k", False), ("metaclip_400m", True)])
+def test_weights_bring_their_own_activation(tag, quick, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("open_clip.create_model", lambda name, **kwargs: asked.update(kwargs) or 1 / 0)
+    with pytest.raises(ConfigError):
+        load_backbone(f"ViT-B-32/{tag}")
+    assert asked["force_quick_gelu"] == quick
+    assert asked["require_pretrained"]
+
+
+def test_pixels_are_normalised_as_the_weights_want(clip_file):
+    model = from_openai(read_weights(clip_file))
+    assert ClipBackbone(model).mean == open_clip.OPENAI_DATASET_MEAN
+    model.visual.image_mean, model.visual.image_std = [0.5, 0.4, 0.3], [0.1, 0.2, 0.3]  # as create_model leaves them
+    backbone = ClipBackbone(model)
+    assert (backbone.mean, backbone.std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
