@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from .config import WORLDS, plan
+from .config import WORLDS, Spec, plan
 from .data.catalogue import canonical, find, locate
 from .data.datasets import Splits, check_images, load_dataset
 from .data.fingerprint import fingerprint_parts
@@ -102,26 +102,8 @@ def bench(
     load_plugins()
     for line in failures():
         say(f"set aside: {line}")
-    problems: list[str] = []
-    specs = []
-    try:
-        specs = plan(_names(methods), names, _names(worlds), list(seeds), settings, preset)
-    except ConfigError as error:
-        problems += error.problems
-    for name in names:
-        try:
-            find(name, data)
-            safe(name)
-        except CzslkitError as error:
-            problems.append(str(error))
-    try:
-        machine = Machine(str(Machine(device).torch_device()), workers, progress)
-    except ConfigError as error:
-        problems += error.problems
-    if workers < 0:
-        problems.append(f"workers is {workers}, expected 0 or more")
-    if problems:
-        raise ConfigError(problems)
+    specs, machine = _planned(_names(methods), names, _names(worlds), seeds, data, settings, preset, device, workers)
+    store, machine = Store(Path(runs)), replace(machine, progress=progress)
 
     @cache
     def digests_of(name: str) -> dict[str, str]:
@@ -142,7 +124,6 @@ def bench(
             raise found
         return found
 
-    store = Store(runs)
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
         tell = partial(_tell, say, f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}")
@@ -152,6 +133,46 @@ def bench(
         except Exception as error:  # data or weights that cannot be had, a plugin that cannot be read
             results += job.keep(error, tell)
     return Benchmark(tuple(results))
+
+
+def _planned(
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    worlds: Sequence[str],
+    seeds: Sequence[int],
+    data: str | Path | None,
+    settings: Mapping[str, Any] | None,
+    preset: str | None,
+    device: str,
+    workers: int,
+) -> tuple[list[Spec], Machine]:
+    """What is to be run and where; every mistake in what was asked, at once.
+
+    Raises:
+        ConfigError: names, settings, device or workers that cannot be used.
+    """
+    problems: list[str] = []
+    specs: list[Spec] = []
+    machine = Machine()
+    try:
+        specs = plan(methods, datasets, worlds, list(seeds), settings, preset)
+    except ConfigError as error:
+        problems += error.problems
+    for name in datasets:
+        try:
+            find(name, data)
+            safe(name)
+        except CzslkitError as error:
+            problems.append(str(error))
+    try:
+        machine = Machine(str(Machine(device).torch_device()), workers)
+    except ConfigError as error:
+        problems += error.problems
+    if workers < 0:
+        problems.append(f"workers is {workers}, expected 0 or more")
+    if problems:
+        raise ConfigError(problems)
+    return specs, machine
 
 
 def _tell(say: Callable[[str], None], about: str, line: str) -> None:
