@@ -28,6 +28,7 @@ _HOME = {
     "SoftPrompt": "prompts",
     "load_backbone": "backbones",
     "load_dataset": "data.datasets",
+    "Feed": "feed",
     "evaluate": "evaluation.sweep",
     "Sweep": "evaluation.sweep",
     "feasibility": "evaluation.feasibility",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .evaluation.feasibility import feasibility as feasibility
     from .evaluation.sweep import Sweep as Sweep
     from .evaluation.sweep import evaluate as evaluate
+    from .feed import Feed as Feed
     from .method import METHODS as METHODS
     from .method import Method as Method
     from .method import build as build

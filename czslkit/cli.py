@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CzslkitError as error:
         print(f"czslkit: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # as with | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"czslkit: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("czslkit: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -44,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="train and evaluate methods on datasets, and compare them")
     bench.add_argument("--methods", required=True, metavar="NAME,...", help="see czslkit list")
     bench.add_argument(
-        "--datasets", default="demo", metavar="NAME,...", help="demo, mit-states, ut-zappos, cgqa, or all three"
+        "--datasets", default="demo", metavar="NAME,...", help="demo, mit-states, ut-zappos, cgqa; or all three"
     )
     bench.add_argument("--worlds", default="closed,open", metavar="closed,open")
     bench.add_argument("--seeds", default="0", metavar="0,1,...", type=_numbers)
@@ -117,9 +124,9 @@ def _bench(args: argparse.Namespace) -> int:
         workers=args.workers,
     )
     table = result.table()
+    _print(table, args.format)
     for kind in ("markdown", "csv", "latex", "json"):
         write_text(Path(args.runs) / f"table.{FORMATS[kind]}", table.render(kind))
-    _print(table, args.format)
     print(f"also written to {args.runs}/table.{{md,csv,tex,json}}", file=sys.stderr)
     return 1 if result.failed else 0
 
@@ -169,13 +176,14 @@ def _stored(args: argparse.Namespace) -> Table:
     if not runs.is_dir():
         raise CzslkitError(f"no folder {runs}; expected the folder of results that czslkit bench wrote")
     store = Store(runs)
-    results = [
-        result
-        for result in store.results()
-        for cell in [result["cell"]]
-        if (args.methods is None or cell["method"] in args.methods.split(","))
-        and (args.datasets is None or cell["dataset"] in args.datasets.split(","))
-    ]
+    results = store.results()
+    for key, asked in (("method", args.methods), ("dataset", args.datasets)):
+        if asked is not None:
+            there = sorted({result["cell"][key] for result in results})
+            chosen = [name.strip() for name in asked.split(",")]
+            if unknown := [name for name in chosen if name not in there]:
+                raise ConfigError([f"{runs} has no results of {', '.join(unknown)}. Known: {', '.join(there)}."])
+            results = [result for result in results if result["cell"][key] in chosen]
     for problem in store.problems:
         print(f"left out: {problem}", file=sys.stderr)
     if not results:

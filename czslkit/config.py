@@ -177,7 +177,9 @@ def _parsed(
         except ConfigError as error:
             problems += error.problems
     if problems:
-        hints = (_hint(key, [m for m in methods if m != name]) for key in settings if key in layers["options"])
+        known = {field.name for field in dataclasses.fields(cls.Options)}
+        foreign = [key for key in settings if key in layers["options"] and key not in known]
+        hints = (_hint(key, [m for m in methods if m != name]) for key in foreign)
         raise ConfigError([*problems, *(hint for hint in hints if hint)])
     options, train, evaluation = parsed
     return options, train, evaluation

@@ -104,11 +104,14 @@ class Table:
     def caption(self) -> list[str]:
         """What the numbers are, a sentence each."""
         said = ["Percentages. S, U, H: best seen, best unseen and best harmonic-mean accuracy."]
-        if done := [result for result in self.results if result["status"] == "done"]:
+        done = [result for result in self.results if result["status"] == "done"]
+        if done:
             bins = str(done[0]["protocol"].get("bins"))
             said.append(f"AUC: {_CURVES.get(bins, f'bins {clean(bins)!r}')}.")
         if self._unlike:
             said.append(f"Not measured alike: {self._unlike}.")
+        if any(r["cell"]["world"] == "open" and r["protocol"].get("threshold", 0) is None for r in done):
+            said.append("Open world: all pairs are candidates, no feasibility threshold.")
         counts = sorted({len(entry.seeds) for entry in self.entries.values() if entry.seeds})
         if counts and counts[-1] > 1:
             many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]

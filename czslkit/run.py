@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from . import provenance
 from .backbones import resolve
@@ -86,7 +87,7 @@ class Job:
     ) -> list[dict[str, Any]]:
         """The result of every world: finished ones as they are, the others run now and stored.
 
-        An error ends up in the results of the worlds it kept from finishing.
+        An error ends up in the results of the worlds it kept from finishing; one of ``load`` is raised.
 
         Args:
             data: digests of the dataset's parts.
@@ -96,16 +97,17 @@ class Job:
         depends = self.depends(data)
         folder = self.store.folder(self.cell("closed"))
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with _alone(folder / ".lock", say):
             standing = self._standing(depends, say)
             missing = tuple(world for world in self.spec.worlds if world not in standing)
             if not missing:
                 say("done before")
             else:
+                data_now = load()  # raises before any finished result is superseded
                 say("running")
                 try:
                     job = replace(self, spec=replace(self.spec, worlds=missing))
-                    new = job._compute(load(), folder / "training", depends)
+                    new = job._compute(data_now, folder / "training", depends, say)
                 except Exception as error:
                     new = {world: failure(error) for world in missing}
                     say(f"failed: {type(error).__name__}: {error}")
@@ -155,7 +157,9 @@ class Job:
             return None
         return result if result and result["status"] == "done" else None
 
-    def _compute(self, data: Splits, folder: Path, depends: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def _compute(
+        self, data: Splits, folder: Path, depends: Mapping[str, Any], say: Callable[[str], None]
+    ) -> dict[str, dict[str, Any]]:
         """Train, then evaluate every world of the spec on the test split."""
         spec, machine = self.spec, self.machine
         device = machine.torch_device()
@@ -172,6 +176,7 @@ class Job:
             key=key,
             workers=machine.workers,
             progress=machine.progress,
+            say=say,
         )
         start = time.monotonic()
         feed = Feed(method, data.test, spec.train.batch_size, workers=machine.workers)
@@ -190,6 +195,21 @@ class Job:
             world: {**common, "metrics": metrics(sweep, spec.evaluation.bins), "protocol": protocol(data, world, spec)}
             for world, sweep in filled.items()
         }
+
+
+@contextmanager
+def _alone(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait, and say so, while another process has the lock."""
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another process that holds {lock}")
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def metrics(sweep: Sweep, bins: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -69,6 +69,7 @@ def train(
     key: str,
     workers: int = 0,
     progress: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Training:
     """Train a method and leave it with the weights of its best epoch, by validation AUC in the closed world.
 
@@ -79,6 +80,7 @@ def train(
         method: on the device to train on; changed in place.
         folder: gets ``last.safetensors``, the state to resume from, and ``best.safetensors`` at the end.
         key: names what is being trained; a state with another key is not resumed from.
+        say: called with a line for every epoch.
 
     Raises:
         TrainingError: the loss is no longer finite; names epoch and step.
@@ -93,6 +95,8 @@ def train(
     state = State(folder, key)
     history, best, seconds = state.restore(method, optimizer)
     start = time.monotonic() - seconds
+    if history:
+        say(f"resumed after epoch {len(history)}")
     for epoch in range(len(history), options.epochs):
         for group in optimizer.param_groups:
             group["lr"] = options.lr * schedule(epoch)
@@ -104,6 +108,10 @@ def train(
             best = {name: value.clone() for name, value in learned(method).items()}
         history.append({"loss": loss, "lr": options.lr * schedule(epoch), "val_auc": metrics.auc})
         state.save(method, optimizer, history, best, time.monotonic() - start)
+        say(
+            f"epoch {epoch + 1}/{options.epochs}: loss {loss:.3f}, validation AUC {100 * metrics.auc:.1f}, "
+            f"{time.monotonic() - start:.0f} s"
+        )
     _load(method, best)
     _write(best, folder / "best.safetensors", {"key": key})
     aucs = [row["val_auc"] for row in history]

@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import torch
+from filelock import FileLock
 
 import czslkit
 from czslkit import provenance
@@ -218,6 +220,26 @@ def test_a_failure_that_cannot_be_stored_leaves_the_others_to_run(bench, monkeyp
     result = bench("clip,csp", worlds="closed")
     assert [r["status"] for r in result.results] == ["failed", "done"]
     assert "No space left on device" in result.results[0]["error"]["message"]
+
+
+def test_data_that_has_become_unreadable_keeps_what_was_measured(bench, toys, tmp_path):
+    data = shutil.copytree(toys, tmp_path / "data")
+    first = bench("clip", worlds="closed", data=data)
+    next((data / "toys" / "images").rglob("*.png")).unlink()
+    again = bench("clip,coop", worlds="closed", data=data)
+    assert numbers(again)[:1] == numbers(first)
+    assert [r["status"] for r in again.results] == ["done", "failed"]
+    assert any("kept as they were: closed" in line for line in bench.said)
+
+
+def test_waiting_for_another_process_is_said(bench, tmp_path):
+    bench("clip", worlds="closed")
+    (lock,) = (tmp_path / "runs").rglob(".lock")
+    held = FileLock(lock, thread_local=False)
+    held.acquire()
+    threading.Timer(0.5, held.release).start()
+    bench("clip", worlds="closed")
+    assert any("waiting for another process" in line for line in bench.said)
 
 
 def test_an_unreadable_image_fails_before_anything_is_trained(bench, toys, tmp_path, monkeypatch):

@@ -120,3 +120,23 @@ def test_an_interrupt_says_that_nothing_is_lost(bench, monkeypatch):
     status, _, err = bench()
     assert status == 130
     assert "the same command goes on from here" in err
+
+
+def test_a_table_of_what_is_not_there_names_what_is(bench, tmp_path, capsys):
+    bench()
+    assert main(["table", str(tmp_path / "runs"), "--methods", "mcsi, csp"]) == 2
+    assert "has no results of mcsi. Known: clip, csp." in capsys.readouterr().err
+    assert main(["table", str(tmp_path / "runs"), "--methods", "csp", "--datasets", "toys"]) == 0
+    assert "clip" not in capsys.readouterr().out
+
+
+def test_a_file_in_the_way_is_an_error_without_traceback(bench, tmp_path):
+    (tmp_path / "runs").write_text("")
+    status, _, err = bench()
+    assert status == 1
+    assert "czslkit: [Errno" in err
+
+
+def test_every_epoch_leaves_a_line(bench):
+    _, _, err = bench()
+    assert "[2/2] csp on toys, seed 0: epoch 1/1: loss " in err

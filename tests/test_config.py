@@ -77,6 +77,12 @@ def test_an_option_of_some_methods_says_how_to_set_it():
         plan(["csp", "msci"], ["demo"], settings={"low_layers": 2})
 
 
+def test_an_option_that_was_accepted_is_not_hinted_at():
+    with pytest.raises(ConfigError) as caught:
+        plan(["csp", "msci"], ["demo"], settings={"backbone": "demo", "msci.fusion": "gatd"})
+    assert "backbone is an option" not in str(caught.value)
+
+
 def test_settings_are_yaml():
     assert parse_settings(["a=1e-3", "b.c=[1, 2]", "d=x=y", "e="]) == {
         "a": "1e-3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ class Split:
     """The images of one split, in the order of the metadata."""
 
     name: str  # train, val or test
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...] = field(repr=False)
     attr: Tensor  # [N] long, index into the attributes of the space
     obj: Tensor  # [N] long
     pairs: Tensor  # [p, 2] long, the pairs listed for this split, in file order
