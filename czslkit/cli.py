@@ -16,8 +16,8 @@ from .store import write_text
 if TYPE_CHECKING:
     from .report import Table
 
-#: Suffix of each format's file.
-FORMATS = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
+#: Formats that a table is written in, with the suffix of each file.
+FILES = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +101,9 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=FORMATS, default="text", help="of the table printed (default: text)")
+    parser.add_argument(
+        "--format", choices=("text", *FILES), default="text", help="of the table printed (default: text)"
+    )
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -125,8 +127,8 @@ def _bench(args: argparse.Namespace) -> int:
     )
     table = result.table()
     _print(table, args.format)
-    for kind in ("markdown", "csv", "latex", "json"):
-        write_text(Path(args.runs) / f"table.{FORMATS[kind]}", table.render(kind))
+    for kind, suffix in FILES.items():
+        write_text(Path(args.runs) / f"table.{suffix}", table.render(kind))
     print(f"also written to {args.runs}/table.{{md,csv,tex,json}}", file=sys.stderr)
     return 1 if result.failed else 0
 

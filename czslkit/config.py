@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from .backbones import resolve
-from .errors import ConfigError, CzslkitError
+from .errors import ConfigError, CzslkitError, did_you_mean
 from .evaluation.evaluator import EvalOptions
 from .method import METHODS
 from .options import as_dict, parse
@@ -19,6 +19,7 @@ from .train import TrainOptions
 
 SECTIONS: Mapping[str, type] = {"train": TrainOptions, "eval": EvalOptions}
 WORLDS = ("closed", "open")
+PRESETS = ("demo", "paper")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def plan(
         ConfigError: unknown methods, worlds, keys or values, all of them.
     """
     problems = [f"no world named {w!r}. Known: {', '.join(WORLDS)}." for w in worlds if w not in WORLDS]
+    if preset not in (None, *PRESETS):
+        problems.append(f"no preset named {preset!r}.{did_you_mean(str(preset), PRESETS)} Known: {', '.join(PRESETS)}.")
     for kind, asked in (("method", methods), ("dataset", datasets), ("world", worlds), ("seed", seeds)):
         if not asked:
             problems.append(f"no {kind} to run")
@@ -193,9 +196,9 @@ def _hint(key: str, methods: Sequence[str]) -> str | None:
 
 def _recipe(name: str, dataset: str, preset: str | None) -> dict[str, dict[str, Any]]:
     """What the preset says of a method on a dataset; nothing where there is no preset."""
-    folder = {None: "demo" if dataset == "demo" else None, "demo": "demo", "paper": dataset}.get(preset, preset)
-    if folder is None:
+    if preset is None and dataset != "demo":
         return {}
+    folder = dataset if preset == "paper" else "demo"
     found = recipes(folder, name)
     if len(found) == 1:
         return load_recipe(found[0])

@@ -48,6 +48,7 @@ def test_a_setting_can_be_of_one_method_alone():
         ({"methods": []}, ["no method to run"]),
         ({"seeds": []}, ["no seed to run"]),
         ({"seeds": [-1]}, ["seed -1 is not a whole number"]),
+        ({"preset": "papre"}, ["no preset named 'papre'. Did you mean 'paper'? Known: demo, paper."]),
         ({"worlds": ["close"]}, ["no world named 'close'"]),
         ({"methods": ["csp", "csp"]}, ["method 'csp' is asked for twice"]),
         (
