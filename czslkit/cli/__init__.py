@@ -10,17 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import __version__
-from .errors import ConfigError, CzslkitError, UnknownNameError, did_you_mean
-from .store import write_text
+from .. import __version__
+from ..errors import ConfigError, CzslkitError, UnknownNameError, did_you_mean
+from ..store import write_text
+from .data import add_data
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .explanation import Explanation
-    from .method import Method
-    from .report import Table
-    from .types import ImageFeatures, PairSpace, Setting
+    from ..explanation import Explanation
+    from ..method import Method
+    from ..report import Table
+    from ..types import ImageFeatures, PairSpace, Setting
 
 #: Formats that a table is written in, with the suffix of each file.
 FILES = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
@@ -117,11 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", metavar="FILE", type=Path, help="default: RUNS/report.html")
     report.set_defaults(command=_report)
 
-    data = commands.add_parser("data", help="datasets").add_subparsers(required=True, metavar="COMMAND")
-    mini = data.add_parser("mini", help="write a small replica of a dataset, in its layout")
-    mini.add_argument("name", metavar="NAME|all")
-    mini.add_argument("--out", metavar="DIR", required=True, type=Path)
-    mini.set_defaults(command=_mini)
+    add_data(commands.add_parser("data", help="datasets"))
     return parser
 
 
@@ -185,9 +182,9 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from .benchmark import bench
-    from .config import parse_settings
-    from .registry import load_extra
+    from ..benchmark import bench
+    from ..config import parse_settings
+    from ..registry import load_extra
 
     if not (args.methods or args.checkpoint):
         raise ConfigError(["nothing to run: name --methods or a --checkpoint"])
@@ -215,8 +212,8 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from .data.datasets import load_dataset
-    from .original import convert
+    from ..data.datasets import load_dataset
+    from ..original import convert
 
     space = load_dataset(args.dataset, args.data).space
     convert(args.method, args.file, space, args.folder, args.config, args.backbone)
@@ -225,9 +222,9 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from .data.layout import read_pairs
-    from .evaluation.score_file import checked_labels, label_space, members, open_scores, read_labels
-    from .evaluation.summary import summarise
+    from ..data.layout import read_pairs
+    from ..evaluation.score_file import checked_labels, label_space, members, open_scores, read_labels
+    from ..evaluation.summary import summarise
 
     if problems := _misfits(args):
         raise ConfigError(problems)
@@ -247,7 +244,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     candidates = members(pairs, read_pairs(args.candidates), "candidate") if args.candidates else None
     feasibility = None
     if args.feasibility:
-        from .evaluation.plausibility import read_feasibility  # takes seconds: it knows backbones
+        from ..evaluation.plausibility import read_feasibility  # takes seconds: it knows backbones
 
         feasibility = read_feasibility(args.feasibility, space)[space.flat()]
     summary = summarise(
@@ -287,11 +284,11 @@ def _explain(args: argparse.Namespace) -> int:
     import torch
     from tabulate import tabulate
 
-    from .checkpoint import load_checkpoint
-    from .data.images import normalised, open_rgb, square
-    from .overlay import best, draw
-    from .run import Machine
-    from .types import Setting
+    from ..checkpoint import load_checkpoint
+    from ..data.images import normalised, open_rgb, square
+    from ..overlay import best, draw
+    from ..run import Machine
+    from ..types import Setting
 
     if args.top is not None and args.top < 1:
         raise ConfigError([f"--top is {args.top}, expected 1 or more"])
@@ -316,7 +313,7 @@ def _explain(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from .catalog import catalog
+    from ..catalog import catalog
 
     entries, failures = catalog()
     rows = [(e.kind, e.name, e.dist, e.summary) for e in entries]
@@ -335,17 +332,6 @@ def _report(args: argparse.Namespace) -> int:
     out = args.out or args.runs / "report.html"
     write_text(out, _stored(args).render("html"))
     print(out)
-    return 0
-
-
-def _mini(args: argparse.Namespace) -> int:
-    from .data.mini import NAMES, write_mini
-
-    for name in NAMES if args.name == "all" else (args.name,):
-        if args.name == "all" and (args.out / name).exists():
-            print(f"{args.out / name}: there already", file=sys.stderr)
-        else:
-            print(write_mini(name, args.out))
     return 0
 
 
@@ -381,7 +367,7 @@ def _highest(method: Method, image: ImageFeatures, pairs: Tensor, top: int, sett
     """The ``top`` pairs of ``pairs`` that an image ranks highest, ``[top, 2]``."""
     import torch
 
-    from .evaluation.evaluator import PAIRS
+    from ..evaluation.evaluator import PAIRS
 
     method.explain(image, method.text(pairs[:1]))  # one that cannot be explained says so before the long part
     chunks = pairs.split(PAIRS) if method.chunkable else (pairs,)
@@ -407,8 +393,8 @@ def _shares(explanation: Explanation, space: PairSpace, row: int) -> dict[str, s
 
 def _stored(args: argparse.Namespace) -> Table:
     """The table of the results in a folder that were asked for; names files that are none."""
-    from .report import Table
-    from .store import Store
+    from ..report import Table
+    from ..store import Store
 
     runs: Path = args.runs
     if not runs.is_dir():
