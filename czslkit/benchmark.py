@@ -18,6 +18,7 @@ from .errors import ConfigError, CzslkitError
 from .registry import failures, load_plugins
 from .report import Table
 from .run import Job, Machine
+from .sizes import MEMORY, parse_bytes
 from .store import Store, safe
 
 #: What ``all`` stands for.
@@ -70,6 +71,8 @@ def bench(
     preset: str | None = None,
     device: str = "auto",
     workers: int = 0,
+    memory: str | int = MEMORY,
+    estimate: bool = False,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Benchmark:
@@ -91,6 +94,9 @@ def bench(
         preset: ``demo`` or ``paper``; see :func:`czslkit.config.plan`.
         device: ``auto``, or as torch names it.
         workers: processes that read images.
+        memory: that an evaluation may take, such as ``"4GB"``, the method's own weights aside.
+        estimate: say what every cell would take, in time and memory, and run none; the results are those cells that
+            cannot be run.
         progress: show bars on a terminal.
         say: called with a line for every step; standard error if None.
 
@@ -114,7 +120,7 @@ def bench(
     saved = [Saved.read(folder) for folder in checkpoints]
     asked = [found.method for found in saved] if methods is None else _names(methods)
     grid = partial(plan, asked, names, _names(worlds), list(seeds), settings, preset, saved)
-    specs, machine = _planned(grid, names, data, device, workers)
+    specs, machine = _planned(grid, names, data, device, workers, memory)
     store, machine = Store(Path(runs)), replace(machine, progress=progress)
 
     @cache
@@ -141,14 +147,22 @@ def bench(
         tell = partial(_tell, say, f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}")
         job = Job(spec, store, machine)
         try:
-            results += job.run(digests_of(spec.dataset), partial(load, spec.dataset), tell)
+            if estimate:
+                job.estimate(digests_of(spec.dataset), partial(load, spec.dataset), tell)
+            else:
+                results += job.run(digests_of(spec.dataset), partial(load, spec.dataset), tell)
         except Exception as error:  # data or weights that cannot be had, a plugin that cannot be read
-            results += job.keep(error, tell)
+            results += job.refuse(error, tell) if estimate else job.keep(error, tell)
     return Benchmark(tuple(results), store)
 
 
 def _planned(
-    grid: Callable[[], list[Spec]], datasets: Sequence[str], data: str | Path | None, device: str, workers: int
+    grid: Callable[[], list[Spec]],
+    datasets: Sequence[str],
+    data: str | Path | None,
+    device: str,
+    workers: int,
+    memory: str | int,
 ) -> tuple[list[Spec], Machine]:
     """What is to be run and where; every mistake in what was asked, at once.
 
@@ -169,9 +183,11 @@ def _planned(
         except CzslkitError as error:
             problems.append(str(error))
     try:
-        machine = Machine(str(Machine(device).torch_device()), workers)
+        machine = Machine(str(Machine(device).torch_device()), workers, memory=parse_bytes(memory))
     except ConfigError as error:
         problems += error.problems
+    except ValueError as error:
+        problems.append(f"memory: {error}")
     if workers < 0:
         problems.append(f"workers is {workers}, expected 0 or more")
     if problems:

@@ -42,22 +42,41 @@ class Feed:
         """Batches in one pass."""
         return -(-len(self.split) // self.batch_size)
 
-    def batches(self, order: Tensor | None = None, epoch: int = 0) -> Iterator[Batch]:
-        """One pass over the split, in ``order`` ``[N]`` or as it comes, on the method's device."""
+    @property
+    def encoded(self) -> bool:
+        """Whether batches will hold features that are there already."""
+        return self._features is not None
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the features take that are or will be kept."""
+        return len(self.split) * self.method.backbone.dim * 4 if self._keeps else 0
+
+    def sample(self, images: int) -> Batch:
+        """The first few images, ``[n, 3, H, W]``, read anew."""
+        return next(self._pixels(torch.arange(min(images, len(self.split))), 0, images))
+
+    def batches(self, order: Tensor | None = None, epoch: int = 0, size: int | None = None) -> Iterator[Batch]:
+        """One pass over the split, in ``order`` ``[N]`` or as it comes, on the method's device.
+
+        Args:
+            size: images a batch, where they are to be others than usual.
+        """
+        size = size or self.batch_size
         if not self._keeps:
-            yield from self._pixels(order, epoch)
+            yield from self._pixels(order, epoch, size)
             return
-        features = self._encode()
+        features = self._encode(size)
         order = torch.arange(len(self.split)) if order is None else order
-        for index in order.split(self.batch_size):
+        for index in order.split(size):
             rows = index.to(features.device)
             labels = (self.split.attr[index].to(features.device), self.split.obj[index].to(features.device))
             yield Batch(ImageFeatures(features[rows]), *labels)
 
-    def _pixels(self, order: Tensor | None, epoch: int) -> Iterator[Batch]:
+    def _pixels(self, order: Tensor | None, epoch: int, size: int) -> Iterator[Batch]:
         device = self.method.device
         self._images.set_epoch(epoch)
-        for batch in loader(self._images, self.batch_size, order=order, workers=self.workers):
+        for batch in loader(self._images, size, order=order, workers=self.workers):
             assert isinstance(batch.images, Tensor)
             yield replace(
                 batch,
@@ -66,14 +85,14 @@ class Feed:
                 obj=batch.obj.to(device, non_blocking=True),
             )
 
-    def _encode(self) -> Tensor:
-        """Pooled features of every image, ``[N, D]``."""
+    def _encode(self, size: int) -> Tensor:
+        """Pooled features of every image, ``[N, D]``, made of ``size`` images at a time."""
         if self._features is None:
             backbone = self.method.backbone
             training = backbone.training
             backbone.eval()
             with torch.no_grad():
-                pixels = (batch.images for batch in self._pixels(None, 0))
+                pixels = (batch.images for batch in self._pixels(None, 0, size))
                 self._features = torch.cat([self.method.encode(p).pooled for p in pixels if isinstance(p, Tensor)])
             backbone.train(training)
         return self._features

@@ -14,32 +14,36 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from . import provenance
+from . import forecast, provenance
 from .backbones import resolve
 from .checkpoint import save
 from .components import BACKBONES
 from .config import Spec, load_recipe, recipes
-from .data.datasets import Splits
+from .data.datasets import Split, Splits
 from .errors import ConfigError, CzslkitError
 from .evaluation import details
 from .evaluation.candidates import UNUSED
-from .evaluation.evaluator import searched_threshold, sweeps
+from .evaluation.evaluator import Task, searched_threshold, sweeps
+from .evaluation.feasibility import threshold_grid
 from .evaluation.plausibility import Plausibility, places, plausibility, source_file
 from .evaluation.sweep import Metrics, Sweep
 from .feed import Feed
+from .forecast import Forecast
 from .method import METHODS, Method, build
 from .options import as_dict
+from .sizes import MEMORY
 from .store import Store, config_id
 from .train import train
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how visibly things run; no number depends on it."""
+    """Where and how visibly things run; no number depends on it, rounding aside."""
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     workers: int = 0  # processes that read images
     progress: bool = True
+    memory: int = MEMORY  # bytes that an evaluation may take, the method's own weights aside
 
     def torch_device(self) -> torch.device:
         """The device, found if it is ``auto``.
@@ -134,6 +138,29 @@ class Job:
                 standing |= {result["cell"]["world"]: result for result in self._record(new, rests)}
         return [standing[world] for world in self.spec.worlds]
 
+    def estimate(self, data: Mapping[str, str], load: Callable[[], Splits], say: Callable[[str], None]) -> None:
+        """Say what ``run`` would take; nothing is trained or stored. Arguments and errors are those of ``run``."""
+        standing = self._standing(self._rests(self.depends(data), load), say)
+        worlds = tuple(world for world in self.spec.worlds if world not in standing)
+        if not worlds:
+            say("done before")
+            return
+        splits, options = load(), self.spec.train
+        method = self._method(splits)
+        feasible = self._plausibility(method, splits, say)
+        for what, found in self._forecasts(method, splits, worlds, feasible):
+            say(f"{what}, about: {found}")
+        if method.trains and options.epochs:
+            task = Task.of(method, splits, "val", ["closed"])
+            validation = forecast.evaluation(method, self._feed(method, splits.val), task, self.machine.memory)
+            seconds = forecast.training(method, splits, options, validation, self.machine.workers)
+            say(f"training of {options.epochs} epochs, about: {forecast.duration(seconds)}")
+
+    def refuse(self, error: Exception, say: Callable[[str], None]) -> list[dict[str, Any]]:
+        """``error`` for every world, without storing it."""
+        say(str(error))
+        return [{"cell": self.cell(world), **failure(error)} for world in self.spec.worlds]
+
     def keep(self, error: Exception, say: Callable[[str], None]) -> list[dict[str, Any]]:
         """Finished results as they are, and ``error`` for the others: data or weights cannot be had."""
         done = {world: result for world in self.spec.worlds if (result := self._finished(world, say))}
@@ -204,12 +231,7 @@ class Job:
     ) -> dict[str, dict[str, Any]]:
         """Train, then evaluate every world of the spec on the test split."""
         spec, machine = self.spec, self.machine
-        device = machine.torch_device()
-        torch.manual_seed(spec.seed)
-        method = build(spec.method, data.space, **as_dict(spec.options))
-        if spec.checkpoint is not None:
-            spec.checkpoint.fill(method)
-        method = method.to(device)
+        method = self._method(data)
         worlds, feasible, failed = spec.worlds, None, {}
         try:
             feasible = self._plausibility(method, data, say)
@@ -218,6 +240,9 @@ class Job:
             worlds, failed = tuple(world for world in worlds if world != "open"), {"open": failure(error)}
             if not worlds:
                 return failed
+        if "open" in worlds:
+            for what, found in self._forecasts(method, data, worlds, feasible):
+                say(f"{what}, about: {found}")
         key = config_id({"config": spec.config, "seed": spec.seed, "depends": dict(depends)})
         training = train(
             method,
@@ -228,6 +253,7 @@ class Job:
             folder=folder,
             key=key,
             workers=machine.workers,
+            memory=machine.memory,
             progress=machine.progress,
             say=say,
         )
@@ -241,11 +267,40 @@ class Job:
             "error": None,
             "training": asdict(training),
             "timing": timing,
-            "versions": provenance.versions(str(device)),
+            "versions": provenance.versions(str(method.device)),
             "components": provenance.plugins(type(module) for module in method.modules()),
             "finished": _now(),
         }
         return {world: {**common, **found} for world, found in measured.items()} | failed
+
+    def _method(self, data: Splits) -> Method:
+        """As it is before training, on the machine's device."""
+        torch.manual_seed(self.spec.seed)
+        method = build(self.spec.method, data.space, **as_dict(self.spec.options))
+        if self.spec.checkpoint is not None:
+            self.spec.checkpoint.fill(method)
+        return method.to(self.machine.torch_device())
+
+    def _feed(self, method: Method, split: Split) -> Feed:
+        """A split as it is evaluated."""
+        batch_size = self.spec.evaluation.batch_size or self.spec.train.batch_size
+        return Feed(method, split, batch_size, workers=self.machine.workers)
+
+    def _forecasts(
+        self, method: Method, data: Splits, worlds: Sequence[str], feasible: Plausibility | None
+    ) -> Iterator[tuple[str, Forecast]]:
+        """What the search of a threshold, if there is to be one, and the evaluation on the test split take."""
+        threshold, memory = self.spec.evaluation.threshold, self.machine.memory
+        values = feasible.values if feasible else None
+        cut: dict[str, Any] = {}
+        if values is not None and threshold == "search":
+            grid = threshold_grid(values, data.space.open().seen)
+            task = Task.of(method, data, "val", ["open"], feasibility=values, thresholds=grid)
+            yield "search of a threshold", forecast.evaluation(method, self._feed(method, data.val), task, memory)
+        elif values is not None:
+            cut = {"feasibility": values, "thresholds": [threshold]}
+        task = Task.of(method, data, "test", worlds, **cut, keep=max(details.TOP))
+        yield "test", forecast.evaluation(method, self._feed(method, data.test), task, memory)
 
     def _measured(
         self,
@@ -257,9 +312,7 @@ class Job:
     ) -> dict[str, dict[str, Any]]:
         """Metrics on the test split and how they came about, by world."""
         spec = self.spec
-        feed = Feed(
-            method, data.test, spec.evaluation.batch_size or spec.train.batch_size, workers=self.machine.workers
-        )
+        feed = self._feed(method, data.test)
         cut = self._cut(method, data, feasible) if feasible else None
         filled = sweeps(
             method,
@@ -271,6 +324,7 @@ class Job:
             thresholds=[cut.threshold] if cut else None,
             infeasible=spec.evaluation.infeasible,
             keep=max(details.TOP),
+            memory=self.machine.memory,
         )
         found: dict[str, dict[str, Any]] = {}
         for world, sweep in filled.items():
@@ -302,9 +356,14 @@ class Job:
         spec, evaluation = self.spec, self.spec.evaluation
         if isinstance(evaluation.threshold, (int, float)):
             return Cut(evaluation.threshold, "published" if _published(spec) else "given", feasible)
-        feed = Feed(method, data.val, spec.evaluation.batch_size or spec.train.batch_size, workers=self.machine.workers)
         threshold = searched_threshold(
-            method, data, feasible.values, feed, bins=evaluation.bins, infeasible=evaluation.infeasible
+            method,
+            data,
+            feasible.values,
+            self._feed(method, data.val),
+            bins=evaluation.bins,
+            infeasible=evaluation.infeasible,
+            memory=self.machine.memory,
         )
         return Cut(threshold, "searched on validation", feasible)
 
