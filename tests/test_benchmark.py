@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -306,28 +305,23 @@ def test_a_killed_benchmark_completes_with_the_same_numbers(toys, clip_file, tmp
     assert len(found(tmp_path / "cut")) == 4
 
 
-def test_an_estimate_says_what_would_be_and_does_nothing(toys: Path, tmp_path: Path, clip_file: Path) -> None:
-    said: list[str] = []
-    what = {"settings": {"backbone": str(clip_file), "train.epochs": 2}, "data": toys, "say": said.append}
-    result = bench("csp", "toys", runs=tmp_path, estimate=True, **what)
+def test_an_estimate_says_what_would_be_and_does_nothing(bench, tmp_path):
+    result = bench("csp", estimate=True)
     assert (result.failed, result.results) == (0, ())
-    assert re.match(r"\[1/1\] csp on toys, seed 0: test, about: 8 images x 7 \+ 9 pairs, 8 x 16 at a time: ", said[0])
-    assert re.match(r"\[1/1\] csp on toys, seed 0: training of 2 epochs, about: \d+ s$", said[1])
-    assert not list(tmp_path.glob("*/*/*/*.json"))
-    bench("csp", "toys", runs=tmp_path, **what)
-    assert any(line.startswith("[1/1] csp on toys, seed 0: test, about: 8 images x 7 + 9 pairs") for line in said[2:])
-    bench("csp", "toys", runs=tmp_path, estimate=True, **what)
-    assert said[-1] == "[1/1] csp on toys, seed 0: done before"
+    evaluation = r"\[1/1\] csp on toys, seed 0: test, about: 8 images x 6 \+ 9 pairs, 8 x 15 at a time: \d+ s, \d+ MB"
+    assert re.fullmatch(evaluation, bench.said[0])
+    assert re.fullmatch(r"\[1/1\] csp on toys, seed 0: training of 2 epochs, about: \d+ s", bench.said[1])
+    assert not list((tmp_path / "runs").glob("*/*/*/*.json"))
+    bench("csp")
+    assert any(re.fullmatch(evaluation, line) for line in bench.said)
+    bench("csp", estimate=True)
+    assert bench.said == ["[1/1] csp on toys, seed 0: done before"]
 
 
-def test_memory_that_is_too_little_is_said_before_and_is_a_failed_cell(
-    toys: Path, tmp_path: Path, clip_file: Path
-) -> None:
-    what = {"settings": {"backbone": str(clip_file)}, "data": toys, "runs": tmp_path, "memory": "9MB"}
-    before = bench("clip", "toys", estimate=True, say=lambda line: None, **what)
-    after = bench("clip", "toys", say=lambda line: None, **what)
+def test_memory_that_is_too_little_is_said_before_and_is_a_failed_cell(bench):
+    before, after = bench("clip", memory="9MB", estimate=True), bench("clip", memory="9MB")
+    assert (before.failed, after.failed) == (2, 2)
     for result in (*before.results, *after.results):
         assert re.match(r"memory is 9.0 MB, but \d+ MB are needed to score 1 image", result["error"]["message"])
-    assert (before.failed, after.failed) == (2, 2)
     with pytest.raises(ConfigError, match="memory: '4 apples' is not a size such as 4GB or 512MiB"):
-        bench("clip", "toys", **what | {"memory": "4 apples"})
+        bench("clip", memory="4 apples")
