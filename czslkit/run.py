@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from .options import as_dict
 from .sizes import MEMORY
 from .store import Store, config_id
 from .train import train
+from .types import PairSpace
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,8 @@ class Job:
         if spec.checkpoint is None:
             save(folder, spec.method, method, as_dict(spec.options), dataset=spec.dataset, seed=spec.seed)
         start = time.monotonic()
-        measured = self._measured(method, data, worlds, feasible, say)
+        files = {name: digest for name, digest in depends["data"].items() if name != "images"}
+        measured = self._measured(method, data, worlds, feasible, files, say)
         timing = {"train_s": training.seconds, "eval_s": time.monotonic() - start}
         common = {
             "status": "done",
@@ -308,9 +311,10 @@ class Job:
         data: Splits,
         worlds: Sequence[str],
         feasible: Plausibility | None,
+        files: Mapping[str, str],
         say: Callable[[str], None],
     ) -> dict[str, dict[str, Any]]:
-        """Metrics on the test split and how they came about, by world."""
+        """Metrics on the test split and how they came about, by world; ``files`` are digests of the split's."""
         spec = self.spec
         feed = self._feed(method, data.test)
         cut = self._cut(method, data, feasible) if feasible else None
@@ -328,7 +332,7 @@ class Job:
         )
         found: dict[str, dict[str, Any]] = {}
         for world, sweep in filled.items():
-            how = protocol(sweep, world, spec, cut)
+            how = {"split_files": dict(files), **protocol(sweep, world, spec, data.space, cut)}
             beside = self.store.attach(self.cell(world), details.files(sweep, data.space, spec.evaluation.bins))
             found[world] = {"metrics": metrics(sweep, spec.evaluation.bins), "protocol": how, "files": beside}
         if cut:
@@ -396,18 +400,22 @@ def metrics(sweep: Sweep, bins: str) -> dict[str, float]:
 SELECTED = {"auc": "validation AUC, closed world", "loss": "validation loss", "last": "the last epoch"}
 
 
-def protocol(sweep: Sweep, world: str, spec: Spec, cut: Cut | None = None) -> dict[str, Any]:
+def protocol(sweep: Sweep, world: str, spec: Spec, space: PairSpace, cut: Cut | None = None) -> dict[str, Any]:
     """How the numbers came about; results of different protocols are not compared.
 
     Args:
         cut: of the open world; None where every pair is a candidate.
     """
-    group = sweep.candidates.group
+    kept = sweep.candidates.group != UNUSED
+    words = (f"{space.attrs[a]} {space.objs[o]}\n" for a, o in sweep.candidates.pairs[kept].tolist())
+    biases = sweep.compute_all("original")[0].curve.biases.tolist()
     found = {
         "bins": spec.evaluation.bins,
+        "biases": biases if spec.evaluation.bins == "original" else "every breakpoint",
         "split": "test",
-        "columns": len(group),
-        "candidates": int((group != UNUSED).sum()),
+        "columns": len(kept),
+        "candidates": int(kept.sum()),
+        "candidates_sha256": hashlib.sha256("".join(words).encode()).hexdigest(),
         "threshold": None,
         "selected_by": "a checkpoint" if spec.checkpoint else SELECTED[spec.train.select],
     }
