@@ -31,14 +31,14 @@ def fingerprint_parts(folder: Path, lists: Iterable[Path] | None = None) -> dict
         DataError: a pair list or the metadata is not there.
     """
     parts = {file.name: _sha256(file.read_bytes()) for file in lists or list_files(folder)}
-    sizes = _image_sizes(images_folder(folder))
+    sizes = image_sizes(images_folder(folder))
     digest = _sha256(
         "".join(f"{path}\0{size}\n" for path, size in sorted(sizes.items())).encode("utf-8", "surrogateescape")
     )
     return parts | {"images": f"{len(sizes)} files, {digest}"}
 
 
-def _image_sizes(images: Path) -> dict[str, int]:
+def image_sizes(images: Path) -> dict[str, int]:
     """Bytes of every file, by its path relative to ``images`` with forward slashes."""
     sizes: dict[str, int] = {}
     for folder, inner, files in os.walk(images, followlinks=True):
