@@ -32,13 +32,12 @@ class Depot:
     web: Web = field(default_factory=Web)
     say: Say = print
 
-    def use(self, file: RemoteFile, take: Callable[[Path], None] | None, *, keep: bool) -> None:
+    def use(self, file: RemoteFile, take: Callable[[Path], None] | None = None) -> None:
         """Give an archive to ``take``, from the first source of which it can be had and used.
 
         Args:
             file: which.
-            take: raises ``Refused`` if it cannot be used; None to leave the archive for later.
-            keep: leave it in the folder afterwards.
+            take: raises ``Refused`` if it cannot be used; None just to have it in the folder.
 
         Raises:
             DataError: no source has it, with the reason of each; or there is not enough room.
@@ -60,8 +59,6 @@ class Depot:
                     if archive.exists():
                         archive.replace(self._refused(file))
                     continue
-                if take and not keep:
-                    archive.unlink()
                 return
             raise DataError("\n".join([f"{file.name} could not be had:", *reasons, self._by_hand(file)]))
 
