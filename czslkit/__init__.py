@@ -35,6 +35,7 @@ _HOME = {
     "load_backbone": "backbones",
     "load_dataset": "data.datasets",
     "Feed": "feed",
+    "download": "data.download",
     "evaluate": "evaluation.sweep",
     "Sweep": "evaluation.sweep",
     "feasibility": "evaluation.feasibility",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from .data.catalogue import DATASETS as DATASETS
     from .data.catalogue import Dataset as Dataset
     from .data.datasets import load_dataset as load_dataset
+    from .data.download import download as download
     from .errors import CzslkitError as CzslkitError
     from .evaluation.feasibility import feasibility as feasibility
     from .evaluation.plausibility import word_feasibility as word_feasibility

@@ -191,7 +191,7 @@ def _done(work: Path) -> list[str]:
     """What the sources that are unpacked in a folder are called in their archives."""
     try:
         done: list[str] = json.loads((work / _DONE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return []
     return done
 

@@ -179,7 +179,7 @@ class Shop:
 def shop() -> Iterator[Shop]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.block_on_close = True, False
-    server.handle_error = lambda *args: None  # the client went away  # type: ignore[method-assign]
+    server.handle_error = lambda *args: None  # the client went away
     shop = Shop(f"http://127.0.0.1:{server.server_address[1]}")
     server.RequestHandlerClass = type("Of", (Handler,), {"shop": shop})
     thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.02))

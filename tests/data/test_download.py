@@ -196,6 +196,20 @@ def test_a_mirror_comes_first_and_the_others_after_it(
     assert [name for name, _ in shop.requests] == [f"mine/{SPLITS}", f"official/{SPLITS}", f"mine/{MIT}"]
 
 
+def test_a_file_that_one_source_began_is_gone_on_with_there(
+    tmp_path: Path, shop: Any, published: dict[str, bytes], get: Get
+) -> None:
+    shop.answers = {
+        f"official/{CGQA}": [shop.fail(404), shop.fail(404)],
+        f"hub/{CGQA}": [shop.serve(stop=1000), shop.fail(403)],
+    }
+    with pytest.raises(DataError, match="HTTP 403"):
+        get("cgqa")
+    shop.requests.clear()
+    get("cgqa")
+    assert [(name, headers["Range"]) for name, headers in shop.requests] == [(f"hub/{CGQA}", "bytes=1000-")]
+
+
 @pytest.mark.parametrize("mirror", ["data", "file:///data", "ftp://host/data", "https://"])
 def test_a_mirror_has_to_be_a_url_of_the_web(get: Get, mirror: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"the mirror is {mirror!r}, expected a URL")):
