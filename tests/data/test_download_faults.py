@@ -21,7 +21,10 @@ import pytest
 from czslkit.cli import main
 from czslkit.data import archives, depot, transfer
 from czslkit.data import download as module
+from czslkit.data.datasets import load_dataset
 from czslkit.data.download import download
+from czslkit.data.inventory import holdings
+from czslkit.data.mini import write_mini
 from czslkit.data.transfer import Web
 from czslkit.errors import DataError
 
@@ -204,8 +207,9 @@ def test_a_full_disk_is_said_and_once_there_is_room_the_same_command_goes_on(
 
 @pytest.fixture
 def barred() -> Iterator[Path]:
-    """A folder that may be read and not written, by root neither: root becomes nobody."""
+    """A folder with a replica of UT-Zappos that may be read and not written, by root neither: root becomes nobody."""
     with tempfile.TemporaryDirectory() as folder:
+        write_mini("ut-zappos", folder)
         os.chmod(folder, 0o555)
         user = os.geteuid()
         if user == 0:
@@ -219,6 +223,12 @@ def test_a_folder_that_may_not_be_written_is_an_error(barred: Path, shop: Any) -
     with pytest.raises(DataError, match=f"cgqa: cannot write below {barred}: .*Permission denied"):
         download("cgqa", barred, mirror=shop.url, web=WEB)
     assert shop.requests == []
+
+
+def test_what_is_in_a_folder_that_may_not_be_written_can_be_used(barred: Path) -> None:
+    assert download("ut-zappos", barred, web=WEB) == (barred / "ut-zappos",)
+    assert len(load_dataset("ut-zappos", barred).train) == 24 * 6
+    assert [held.name for held in holdings(barred) if held.state == "complete"] == ["ut-zappos"]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, shop: Any) -> None:
