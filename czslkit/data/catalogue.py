@@ -169,8 +169,8 @@ class UtZappos(Dataset):
         if source.below != "images":
             return super().placement(source, folder)
         places: dict[str, list[str]] = {}
-        for instance in dict.fromkeys((i.original, i.image) for i in read_metadata(metadata_file(folder))):
-            places.setdefault(instance[0], []).append(f"images/{instance[1]}")
+        for original, image in dict.fromkeys((i.original, i.image) for i in read_metadata(metadata_file(folder))):
+            places.setdefault(original, []).append(f"images/{image}")
         return lambda member: places.get(source.path(member), ())
 
 
