@@ -21,6 +21,7 @@ SILENT = {
     *("cells", "forecast", "memory", "rendering", "significance", "sizes"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
     *("data.catalogue", "data.demo", "data.fingerprint", "data.integrity", "data.mini"),  # the data itself counts
+    *("data.archives", "data.depot", "data.download", "data.inventory", "data.sources", "data.transfer"),
 }
 #: Top-level packages that no plugin is in.
 FOREIGN = ("czslkit", "torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")
