@@ -52,6 +52,10 @@ class Feed:
         """What the features take that are or will be kept."""
         return len(self.split) * self.method.backbone.dim * 4 if self._keeps else 0
 
+    def waiting_bytes(self, size: int) -> int:
+        """What the batches take that workers have read ahead, so many images each; there are two for each worker."""
+        return 0 if self.encoded else 2 * self.workers * size * 3 * 4 * self._images.size**2
+
     def sample(self, images: int) -> Batch:
         """The first few images, ``[n, 3, H, W]``, read anew."""
         return next(self._pixels(torch.arange(min(images, len(self.split))), 0, images))

@@ -49,7 +49,6 @@ def evaluation(method: Method, feed: Feed, task: Task, memory: int = MEMORY) -> 
     Raises:
         ConfigError: ``memory`` is too little.
     """
-    method.eval()
     costs = task.costs(method, feed)
     chunks = fit(costs, memory)
     images, pairs = len(feed.split), tuple(map(len, task.columns.values()))
@@ -57,10 +56,9 @@ def evaluation(method: Method, feed: Feed, task: Task, memory: int = MEMORY) -> 
     alone, together = (_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample)))
     text = max(together - alone, 0) / max(len(sample) - 1, 1)
     image = 0.0 if feed.encoded else _encoding(method, feed, chunks.images)
-    score = _scoring(method, costs, chunks)
+    score = _scoring(method, costs, chunks, max(task.sweeps.values(), key=lambda sweep: len(sweep.candidates)))
     seconds = images * (image * (1 if feed.kept_bytes else passes) + sum(pairs) * score) + sum(pairs) * text
-    taken = costs.always + costs.texts(chunks.kept) + costs.scoring(chunks.images, chunks.pairs)
-    return Forecast(images, pairs, chunks, taken, seconds)
+    return Forecast(images, pairs, chunks, costs.needed(chunks.kept, chunks.images, chunks.pairs), seconds)
 
 
 def training(method: Method, data: Splits, options: TrainOptions, validation: Forecast, workers: int = 0) -> float:
@@ -105,11 +103,13 @@ def _reading(feed: Feed, images: int) -> float:
     return _each(feed.sample, images, feed.method.device) / max(feed.workers, 1)
 
 
-def _scoring(method: Method, costs: Costs, chunks: Chunks) -> float:
-    """Seconds that an image and a pair take, until the score is in a sweep."""
+def _scoring(method: Method, costs: Costs, chunks: Chunks, like: Sweep) -> float:
+    """Seconds that an image and a pair take, until the score is in a sweep as ``like``."""
     text, images = costs.some_texts(chunks.pairs), costs.some_images(min(chunks.images, IMAGES))
     columns = torch.arange(chunks.pairs)
-    sweep = Sweep(torch.stack((columns, columns), 1), columns == 0)
+    thresholds = None if like.candidates.thresholds is None else like.candidates.thresholds.tolist()
+    spread = torch.linspace(min(thresholds), max(thresholds), chunks.pairs) if thresholds else None
+    sweep = Sweep(torch.stack((columns, columns), 1), columns == 0, None, spread, thresholds, keep=like.keep)
 
     def score(n: int) -> None:
         zeros = torch.zeros(n, dtype=torch.long)

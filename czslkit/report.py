@@ -106,10 +106,10 @@ class Table:
         self.results = tuple(_clean_names(result) for result in results)
         if not self.results:
             raise CzslkitError("there are no results to put in a table")
-        self._unlike = _unlike([result for result in self.results if result["status"] == "done"])
+        self.labels = _labels(self.results)
+        self._unlike = _unlike(self.labels, self.results)
         if self._unlike and not mixed:
             raise CzslkitError(f"{self._unlike}. Run one of them again, or choose: --methods, --datasets or --mixed.")
-        self.labels = _labels(self.results)
         self.rows = list(dict.fromkeys(self.labels))
         self.columns = list(dict.fromkeys((r["cell"]["dataset"], r["cell"]["world"]) for r in self.results))
         self.entries = _entries(self.labels, self.results)
@@ -305,21 +305,20 @@ def _name(label: str, cell: Mapping[str, Any]) -> str:
     return f"{label} on {cell['dataset']} ({cell['world']}, seed {cell['seed']})"
 
 
-def _unlike(done: Sequence[Result]) -> str:
+def _unlike(labels: Sequence[str], results: Sequence[Result]) -> str:
     """The first two results that were not measured alike, and how they differ; empty if all were."""
-    firsts: dict[str, Result] = {}
-    of_column: dict[tuple[str, str], Result] = {}
-    for result in done:
-        name = _name(result["cell"]["method"], result["cell"])
-        bins, expected = (r["protocol"].get("bins") for r in (result, done[0]))
+    done = [(_name(label, r["cell"]), r) for label, r in zip(labels, results, strict=True) if r["status"] == "done"]
+    of_dataset: dict[str, tuple[str, Result]] = {}
+    of_column: dict[tuple[str, str], tuple[str, Result]] = {}
+    for name, result in done:
+        (other, first), cell = done[0], result["cell"]
+        bins, expected = (r["protocol"].get("bins") for r in (result, first))
         if bins != expected:
-            other = _name(done[0]["cell"]["method"], done[0]["cell"])
             return f"{name} has the AUC of bins={bins!r}, {other} that of bins={expected!r}"
-        first = firsts.setdefault(result["cell"]["dataset"], result)
+        other, first = of_dataset.setdefault(cell["dataset"], (name, result))
         if words := differences(*({"data": r["depends"].get("data", {})} for r in (first, result))):
-            return f"{name} rests on other data than {_name(first['cell']['method'], first['cell'])} ({clean(words)})"
-        first = of_column.setdefault((result["cell"]["dataset"], result["cell"]["world"]), result)
-        other = _name(first["cell"]["method"], first["cell"])
+            return f"{name} rests on other data than {other} ({clean(words)})"
+        other, first = of_column.setdefault((cell["dataset"], cell["world"]), (name, result))
         if (mine := _rule(result["protocol"])) != (theirs := _rule(first["protocol"])):
             return f"in {name} {mine}, in {other} {theirs}"
     return ""
@@ -328,12 +327,16 @@ def _unlike(done: Sequence[Result]) -> str:
 def _rule(protocol: Mapping[str, Any]) -> str:
     """Which pairs may be predicted, in words. A threshold that was found for each method may be another for each."""
     if protocol.get("threshold") is None:
-        digest = str(protocol.get("candidates_sha256", ""))[:8]
-        return _policy(protocol) + (f", candidates have digest {clean(digest)}" if digest else "")
+        return ", ".join([_policy(protocol), *_digest("candidates have digest", protocol.get("candidates_sha256"))])
     found = clean(str(protocol.get("threshold_from")))
-    value = f" {protocol['threshold']:.6g}" if found == "given" else ""
-    source, digest = PurePath(clean(str(protocol.get("feasibility")))).name, str(protocol.get("feasibility_sha256"))[:8]
-    return f"{_policy(protocol)}, by a threshold{value} {found} on feasibility from {source} (digest {clean(digest)})"
+    value = f" {protocol['threshold']!r}" if found == "given" else ""
+    source = PurePath(clean(str(protocol.get("feasibility")))).name
+    rule = f"{_policy(protocol)}, by a threshold{value} {found} on feasibility from {source}"
+    return ", ".join([rule, *_digest("of digest", protocol.get("feasibility_sha256"))])
+
+
+def _digest(what: str, sha256: Any) -> list[str]:
+    return [f"{what} {clean(str(sha256))[:8]}"] if sha256 else []
 
 
 def _policy(protocol: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from .evaluation.feasibility import threshold_grid
 from .evaluation.plausibility import Plausibility, places, plausibility, source_file
 from .evaluation.sweep import Metrics, Sweep
 from .feed import Feed
-from .forecast import Forecast
 from .method import METHODS, Method, build
 from .options import as_dict
 from .sizes import MEMORY
@@ -150,8 +150,8 @@ class Job:
         splits, options = load(), self.spec.train
         method = self._method(splits)
         feasible = self._plausibility(method, splits, say)
-        for what, found in self._forecasts(method, splits, worlds, feasible):
-            say(f"{what}, about: {found}")
+        for what, feed, task in (task for world in worlds for task in self._tasks(method, splits, world, feasible)):
+            say(f"{what}, about: {forecast.evaluation(method, feed, task, self.machine.memory)}")
         if method.trains and options.epochs:
             task = Task.of(method, splits, "val", ["closed"])
             validation = forecast.evaluation(method, self._feed(method, splits.val), task, self.machine.memory)
@@ -242,9 +242,17 @@ class Job:
             worlds, failed = tuple(world for world in worlds if world != "open"), {"open": failure(error)}
             if not worlds:
                 return failed
-        if "open" in worlds:
-            for what, found in self._forecasts(method, data, worlds, feasible):
-                say(f"{what}, about: {found}")
+        for world in worlds:
+            try:
+                for what, feed, task in self._tasks(method, data, world, feasible):
+                    found = forecast.evaluation(method, feed, task, machine.memory)
+                    if "open" in worlds:
+                        say(f"{what}, about: {found}")
+            except ConfigError as error:
+                say(f"{world} world failed: {error}")
+                failed[world] = failure(error)
+        if not (worlds := tuple(world for world in worlds if world not in failed)):
+            return failed
         key = config_id({"config": spec.config, "seed": spec.seed, "depends": dict(depends)})
         training = train(
             method,
@@ -289,21 +297,20 @@ class Job:
         batch_size = self.spec.evaluation.batch_size or self.spec.train.batch_size
         return Feed(method, split, batch_size, workers=self.machine.workers)
 
-    def _forecasts(
-        self, method: Method, data: Splits, worlds: Sequence[str], feasible: Plausibility | None
-    ) -> Iterator[tuple[str, Forecast]]:
-        """What the search of a threshold, if there is to be one, and the evaluation on the test split take."""
-        threshold, memory = self.spec.evaluation.threshold, self.machine.memory
-        values = feasible.values if feasible else None
+    def _tasks(
+        self, method: Method, data: Splits, world: str, feasible: Plausibility | None
+    ) -> Iterator[tuple[str, Feed, Task]]:
+        """What there is to score for a world, in words and in full; with all pairs where a threshold is yet to find."""
+        threshold = self.spec.evaluation.threshold
         cut: dict[str, Any] = {}
-        if values is not None and threshold == "search":
-            grid = threshold_grid(values, data.space.open().seen)
-            task = Task.of(method, data, "val", ["open"], feasibility=values, thresholds=grid)
-            yield "search of a threshold", forecast.evaluation(method, self._feed(method, data.val), task, memory)
-        elif values is not None:
-            cut = {"feasibility": values, "thresholds": [threshold]}
-        task = Task.of(method, data, "test", worlds, **cut, keep=max(details.TOP))
-        yield "test", forecast.evaluation(method, self._feed(method, data.test), task, memory)
+        if feasible and world == "open" and threshold == "search":
+            grid = threshold_grid(feasible.values, data.space.open().seen)
+            task = Task.of(method, data, "val", [world], feasibility=feasible.values, thresholds=grid)
+            yield "search of a threshold", self._feed(method, data.val), task
+        elif feasible and world == "open":
+            cut = {"feasibility": feasible.values, "thresholds": [threshold]}
+        task = Task.of(method, data, "test", [world], **cut, keep=max(details.TOP))
+        yield f"test, {world} world", self._feed(method, data.test), task
 
     def _measured(
         self,
@@ -316,20 +323,21 @@ class Job:
     ) -> dict[str, dict[str, Any]]:
         """Metrics on the test split and how they came about, by world; ``files`` are digests of the split's."""
         spec = self.spec
-        feed = self._feed(method, data.test)
         cut = self._cut(method, data, feasible) if feasible else None
-        filled = sweeps(
-            method,
-            data,
-            "test",
-            worlds,
-            feed,
+        fill = partial(
+            sweeps,
+            *(method, data, "test"),
+            feed=self._feed(method, data.test),
             feasibility=cut.plausibility.values if cut else None,
             thresholds=[cut.threshold] if cut else None,
             infeasible=spec.evaluation.infeasible,
             keep=max(details.TOP),
             memory=self.machine.memory,
         )
+        try:
+            filled = fill(worlds)
+        except ConfigError:  # too much for the memory together, not one by one
+            filled = {world: fill([world])[world] for world in worlds}
         found: dict[str, dict[str, Any]] = {}
         for world, sweep in filled.items():
             how = {"split_files": dict(files), **protocol(sweep, world, spec, data.space, cut)}

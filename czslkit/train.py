@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from .data.datasets import Splits
 from .errors import TrainingError
-from .evaluation.evaluator import EvalOptions, sweeps
+from .evaluation.chunks import fit
+from .evaluation.evaluator import EvalOptions, Task, sweeps
 from .feed import Feed
 from .method import Method
 from .optimizers import AdamWBert
@@ -102,16 +103,18 @@ def train(
         method: on the device to train on; changed in place.
         folder: gets ``last.safetensors``, the state to resume from.
         key: names what is being trained; a state with another key is not resumed from.
-        memory: bytes that a validation may take.
+        memory: bytes that scoring the validation split may take; training and a validation loss take what they take.
         say: called with a line for every epoch.
 
     Raises:
+        ConfigError: ``memory`` is too little.
         TrainingError: a loss is no longer finite; names the epoch, and in training the step.
     """
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     validation = Feed(method, data.val, evaluation.batch_size or options.batch_size, workers=workers)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())
+    fit(Task.of(method, data, "val", ["closed"]).costs(method, validation), memory)  # raises before the first epoch
     feed = Feed(method, data.train, options.batch_size, augment=options.augment, seed=seed, workers=workers)
     pairs = data.train.pairs.to(method.device)
     optimizer, schedule = _optimizer(method, options)

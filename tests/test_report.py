@@ -371,13 +371,13 @@ def test_other_values_of_a_threshold_found_alike_are_measured_alike_and_other_ru
     Table([opened(threshold=0.1), opened("msci", "cgqa")])  # other datasets are other columns
     excluded, original = "infeasible pairs are excluded", "infeasible pairs score 0 as in the original evaluator"
     searched = "by a threshold searched on feasibility from"
-    given = "given on feasibility from file.pt (digest abababab)"
+    given = "given on feasibility from file.pt, of digest abababab"
     ways = {
         "no pair is infeasible": {},
         "no pair is infeasible, candidates have digest 0123abcd": {"candidates_sha256": "0123abcd" * 8},
-        f"{excluded}, {searched} file.pt (digest abababab)": {"threshold": 0.1},
-        f"{original}, {searched} file.pt (digest abababab)": {"threshold": 0.1, "infeasible": "original"},
-        f"{excluded}, {searched} clip (digest cdcdcdcd)": {
+        f"{excluded}, {searched} file.pt, of digest abababab": {"threshold": 0.1},
+        f"{original}, {searched} file.pt, of digest abababab": {"threshold": 0.1, "infeasible": "original"},
+        f"{excluded}, {searched} clip, of digest cdcdcdcd": {
             "threshold": 0.1,
             "feasibility": "clip",
             "feasibility_sha256": "cd" * 32,

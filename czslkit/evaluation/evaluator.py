@@ -107,9 +107,9 @@ class Task:
         return self.sweeps[world].candidates.pairs[columns]
 
     def costs(self, method: Method, feed: Feed) -> Costs:
-        """What scoring them takes."""
-        pairs = torch.cat([self.pairs(world, columns) for world, columns in self.columns.items()])
-        return Costs(method, feed, pairs, next(iter(self.settings.values())), list(self.sweeps.values()))
+        """What scoring them takes; ``method`` is left in evaluation mode."""
+        pairs = {world: self.pairs(world, columns) for world, columns in self.columns.items()}
+        return Costs(method.eval(), feed, pairs, next(iter(self.settings.values())), self.sweeps)
 
 
 @torch.no_grad()
@@ -146,7 +146,6 @@ def sweeps(
         ConfigError: ``memory`` is too little.
         ValueError: one of ``feasibility`` and ``thresholds`` without the other, or not one number for each pair.
     """
-    method.eval()
     task = Task.of(
         *(method, data, phase, worlds),
         feasibility=feasibility,
@@ -155,7 +154,7 @@ def sweeps(
         keep=keep,
     )
     chunks = fit(task.costs(method, feed), memory)
-    for part in _parts(task.columns, chunks.kept):
+    for part in _parts(task.columns, chunks.kept, whole=not method.chunkable):
         texts = {world: method.text(task.pairs(world, columns).to(method.device)) for world, columns in part.items()}
         for batch in feed.batches(size=chunks.images):
             image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
@@ -165,20 +164,23 @@ def sweeps(
                     rows = slice(start, start + chunks.pairs)
                     scores = method.rank(image, texts[world].rows(rows), task.settings[world])
                     task.sweeps[world].update(scores.float().cpu(), *labels, columns=columns[rows])
+                    del scores
+            del batch, image  # before there are others
+        del texts
     return task.sweeps
 
 
-def _parts(wanted: Mapping[str, Tensor], most: int) -> list[dict[str, Tensor]]:
-    """The columns of all worlds, in parts of at most so many.
+def _parts(wanted: Mapping[str, Tensor], most: int, *, whole: bool) -> list[dict[str, Tensor]]:
+    """The columns of all worlds, in parts of at most so many; those of a ``whole`` world stay together.
 
-    >>> _parts({"closed": torch.arange(2), "open": torch.arange(3)}, 4)
+    >>> _parts({"closed": torch.arange(2), "open": torch.arange(3)}, 4, whole=False)
     [{'closed': tensor([0, 1]), 'open': tensor([0, 1])}, {'open': tensor([2])}]
     """
     parts: list[dict[str, Tensor]] = [{}]
     room = most
     for world, columns in wanted.items():
         while len(columns):
-            if not room:
+            if room < (len(columns) if whole and parts[-1] else 1):
                 parts.append({})
                 room = most
             parts[-1][world], columns = columns[:room], columns[room:]

@@ -156,11 +156,13 @@ class Sweep:
         self._arrivals.record(numbers, used, numbered=images is not None)
         self._fold(numbers, target, *found)
 
-    def footprint(self, images: int) -> int:
-        """Bytes that it takes for so many images, at the most: what it remembers of each, and one block of scores."""
+    def footprint(self, images: int, chunks: int = 1) -> int:
+        """Bytes that it takes for so many images whose pairs come in so many chunks, at the most."""
         of_group = 16 * (self.keep + self.topk)  # of a ranking: score and column
         state = images * (self._best.score.shape[1] * of_group + 16)
-        return 3 * state + 4 * 8 * BLOCK  # room for twice as many images while half as many are moved there
+        arrived = 4 * images * chunks  # a byte for every image and chunk, with room for twice as many of each
+        moved = 3 * state  # room for twice as many images, while half as many are moved there
+        return moved + arrived + 96 * len(self.candidates) + 4 * 8 * BLOCK
 
     def _reduce(self, scores: Any, columns: Tensor, target: Tensor, numbers: Tensor) -> tuple[Ranked, Ranked, Tensor]:
         """Rankings of these images within each group of columns, and the scores of their true pairs."""

@@ -22,11 +22,11 @@ from czslkit.components import HEADS, INTERACTIONS, Backbone, Head, Interaction,
 from czslkit.interactions import QuickGELU
 from czslkit.method import METHODS, Method
 from czslkit.options import option
-from czslkit.prompts import SoftPrompt
+from czslkit.prompts import SoftPrompt, in_parts
 from czslkit.translation import State, Translation, count
 from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures, pair_targets
 
-PAIRS = 1024  # encoded or scored at a time
+PAIRS = 1024  # scored at a time
 
 
 @dataclass(frozen=True)
@@ -393,26 +393,23 @@ class Dfsp(Method):
         """
         num_attrs, fusion = len(self.space.attrs), self.interaction
         assert isinstance(fusion, DecomposedFusion)
-        sums: Tensor | None = None
-        pair: list[Tensor] = []
-        refined: list[Tensor] = []
-        for chunk in pairs.split(PAIRS):  # the hidden states of a whole open world would not fit
-            text = super().text(chunk)
+        sums = torch.zeros((), device=pairs.device)  # of tokens by attribute and by object, [A + O, L, W]
+
+        def encode(rows: slice) -> Tensor:  # [n, D], or [n, 2 * D] with what self-attention makes of them
+            nonlocal sums
+            text, (attr, obj) = Method.text(self, pairs[rows]), pairs[rows].T
             assert text.tokens is not None and text.pair is not None
-            if sums is None:
+            if not sums.ndim:
                 sums = text.tokens.new_zeros(num_attrs + len(self.space.objs), *text.tokens.shape[1:])
-            sums = sums.index_add(0, chunk[:, 0], text.tokens).index_add(0, num_attrs + chunk[:, 1], text.tokens)
-            pair.append(text.pair)
-            if fusion.refine_text is not None:
-                refined.append(fusion.refined(text, self.backbone))
-        assert sums is not None
+            sums = sums.index_add(0, attr, text.tokens).index_add(0, num_attrs + obj, text.tokens)
+            if fusion.refine_text is None:
+                return text.pair
+            return torch.cat((text.pair, fusion.refined(text, self.backbone)), 1)
+
+        found = in_parts(len(pairs), encode)
         counts = torch.cat((pairs[:, 0], num_attrs + pairs[:, 1])).bincount(minlength=len(sums)).clamp(min=1)
-        return Text(
-            pairs,
-            torch.cat(pair),
-            parts=sums / counts[:, None, None],
-            refined=torch.cat(refined) if refined else None,
-        )
+        pair, *refined = found.split(self.backbone.dim, 1)
+        return Text(pairs, pair, parts=sums / counts[:, None, None], refined=refined[0] if refined else None)
 
 
 @METHODS.register("dfsp-i2t")
