@@ -75,10 +75,21 @@ def test_images_behind_a_link_count(pets: Path) -> None:
     assert fingerprint(pets) == before
 
 
-def test_an_absent_list_is_an_error(pets: Path) -> None:
-    pairs_file(pets, "train").unlink()
-    with pytest.raises(DataError, match=r"no compositional-split-natural/train_pairs.txt"):
+def test_absent_metadata_is_an_error(pets: Path) -> None:
+    metadata_file(pets).unlink()
+    with pytest.raises(DataError, match=r"no metadata_compositional-split-natural.t7"):
         fingerprint(pets)
+
+
+def test_a_list_rebuilt_in_memory_counts_as_if_written(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs_file(pets, "val").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("czslkit.data.layout.write_bytes", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
+        in_memory = fingerprint(pets)
+    assert not pairs_file(pets, "val").exists()
+    assert fingerprint(pets) == in_memory
+    assert pairs_file(pets, "val").exists()
+    assert fingerprint(pets) == in_memory
 
 
 def test_it_needs_no_torch_and_agrees_with_the_loaded_dataset(pets: Path) -> None:
