@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from .layout import images_folder, metadata_file, pair_lists, pairs_file
+from .layout import images_folder, list_files
 
 
 def fingerprint(folder: Path) -> str:
@@ -17,18 +17,14 @@ def fingerprint(folder: Path) -> str:
 def fingerprint_parts(folder: Path) -> dict[str, str]:
     """Hash of each pair list and the metadata, by file name, and count and hash of ``images``.
 
-    Of a list that is not there, it is that of the one rebuilt from the metadata.
-
     Of a picture its path below ``images/`` and its size count, not its content: that makes it a matter of a second.
     All pictures count, used or not, since the metadata says which are used and reading it takes torch; hidden files
     do not.
 
     Raises:
-        DataError: the metadata is not there.
+        DataError: a pair list or the metadata is not there.
     """
-    lists = pair_lists(folder)
-    parts = {pairs_file(folder, phase).name: _sha256(content) for phase, content in lists.items()}
-    parts[metadata_file(folder).name] = _sha256(metadata_file(folder).read_bytes())
+    parts = {file.name: _sha256(file.read_bytes()) for file in list_files(folder)}
     sizes = _image_sizes(images_folder(folder))
     digest = _sha256(
         "".join(f"{path}\0{size}\n" for path, size in sorted(sizes.items())).encode("utf-8", "surrogateescape")

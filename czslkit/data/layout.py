@@ -68,6 +68,17 @@ def metadata_file(folder: Path) -> Path:
     return folder / f"metadata_{_SPLIT}.t7"
 
 
+def list_files(folder: Path) -> tuple[Path, ...]:
+    """The pair lists and the metadata; of a folder that cannot be written, those that are there.
+
+    Raises:
+        DataError: as ``pair_lists``.
+    """
+    pair_lists(folder)  # writes those that are not there
+    files = (*(pairs_file(folder, phase) for phase in PHASES), metadata_file(folder))
+    return tuple(file for file in files if file.is_file())
+
+
 def pair_lists(folder: Path) -> dict[str, bytes]:
     """Content of the list of each phase.
 

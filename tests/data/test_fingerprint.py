@@ -81,17 +81,6 @@ def test_absent_metadata_is_an_error(pets: Path) -> None:
         fingerprint(pets)
 
 
-def test_a_list_rebuilt_in_memory_counts_as_if_written(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs_file(pets, "val").unlink()
-    with monkeypatch.context() as patch:
-        patch.setattr("czslkit.data.layout.write_bytes", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
-        in_memory = fingerprint(pets)
-    assert not pairs_file(pets, "val").exists()
-    assert fingerprint(pets) == in_memory
-    assert pairs_file(pets, "val").exists()
-    assert fingerprint(pets) == in_memory
-
-
 def test_it_needs_no_torch_and_agrees_with_the_loaded_dataset(pets: Path) -> None:
     program = (
         "import sys, czslkit.data.mini\n"

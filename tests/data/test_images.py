@@ -116,7 +116,7 @@ def test_a_truncated_jpeg_is_an_error_wherever_it_ends(tmp_path: Path) -> None:
     whole = file.read_bytes()
     for end in (2, 100, len(whole) // 2, len(whole) - 300):
         file.write_bytes(whole[:end])
-        with pytest.raises(DataError, match="a.jpg is not a readable image: "):
+        with pytest.raises(DataError, match=r"a.jpg is not a readable image: "):
             open_rgb(file)
 
 

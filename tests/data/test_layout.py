@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from czslkit.data.fingerprint import fingerprint
+from czslkit.data.fingerprint import fingerprint_parts
 from czslkit.data.layout import (
     Instance,
     Listing,
@@ -155,7 +155,7 @@ def test_where_nothing_can_be_written_lists_are_rebuilt_in_memory(
         pairs_file(pets, phase).unlink()
     files = sorted(pets.rglob("*"))
     assert read_listing(pets).instances == before.instances
-    assert fingerprint(pets) == fingerprint(pets)
+    assert fingerprint_parts(pets).keys() == {metadata_file(pets).name, "images"}
     assert sorted(pets.rglob("*")) == files
     said = capsys.readouterr().err
     assert said.count("\n") == 1, "said for every reading"
@@ -201,7 +201,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, save: Callable[
 def test_a_program_in_torchscript_is_refused(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.zeros(1)), tmp_path / "metadata.t7")
     with pytest.raises(
-        DataError, match=r"metadata.t7 is refused, and nothing in it was run: RuntimeError: .*TorchScri"
+        DataError, match=r"metadata.t7 is refused, and nothing in it was run: RuntimeError: .*Script"
     ):
         read_metadata(tmp_path / "metadata.t7")
 
