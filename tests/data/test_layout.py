@@ -200,9 +200,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, save: Callable[
 @pytest.mark.filterwarnings("ignore")  # that TorchScript is deprecated, and that this file is of it
 def test_a_program_in_torchscript_is_refused(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.zeros(1)), tmp_path / "metadata.t7")
-    with pytest.raises(
-        DataError, match=r"metadata.t7 is refused, and nothing in it was run: RuntimeError: .*Script"
-    ):
+    with pytest.raises(DataError, match=r"metadata.t7 is refused, and nothing in it was run: RuntimeError: .*Script"):
         read_metadata(tmp_path / "metadata.t7")
 
 
