@@ -11,11 +11,13 @@ __version__ = "0.1.0"
 _HOME = {
     "AGGREGATORS": "components",
     "BACKBONES": "components",
+    "DATASETS": "data.catalogue",
     "HEADS": "components",
     "INTERACTIONS": "components",
     "METHODS": "method",
     "Aggregator": "components",
     "Backbone": "components",
+    "Dataset": "data.catalogue",
     "Head": "components",
     "Interaction": "components",
     "Method": "method",
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from .components import Backbone as Backbone
     from .components import Head as Head
     from .components import Interaction as Interaction
+    from .data.catalogue import DATASETS as DATASETS
+    from .data.catalogue import Dataset as Dataset
     from .data.datasets import load_dataset as load_dataset
     from .errors import CzslkitError as CzslkitError
     from .evaluation.feasibility import feasibility as feasibility

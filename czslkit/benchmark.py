@@ -11,7 +11,7 @@ from typing import Any
 
 from .checkpoint import Saved
 from .config import WORLDS, Spec, plan
-from .data.catalogue import canonical, find, locate
+from .data.catalogue import BENCHMARKS, canonical, dataset, find, locate
 from .data.datasets import Splits, check_images, load_dataset
 from .data.fingerprint import fingerprint_parts
 from .errors import ConfigError, CzslkitError
@@ -19,9 +19,6 @@ from .registry import failures, load_plugins
 from .report import Table
 from .run import Job, Machine
 from .store import Store, safe
-
-#: What ``all`` stands for.
-BENCHMARKS = ("mit-states", "ut-zappos", "cgqa")
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,8 @@ def bench(
 
     @cache
     def digests_of(name: str) -> dict[str, str]:
-        return fingerprint_parts(locate(name, data))
+        folder = locate(name, data)
+        return fingerprint_parts(folder, dataset(name).files(folder))
 
     @cache
     def checked(name: str) -> Splits | CzslkitError:

@@ -52,7 +52,7 @@ class Listing:
     """Of each phase, in file order."""
     instances: dict[str, tuple[Instance, ...]]
     """Of each phase, in file order; the phase is the instance's ``set``, whatever its pair."""
-    skipped: tuple[Instance, ...]
+    skipped: tuple[Instance, ...] = ()
     """Those without attribute or set, or of a pair that no list holds."""
 
 
