@@ -20,7 +20,15 @@ SILENT = {
     *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
     *("cells", "rendering", "significance"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
-    *("data.catalogue", "data.demo", "data.fingerprint", "data.integrity", "data.mini"),  # the data itself counts
+    *(
+        "data.catalogue",
+        "data.demo",
+        "data.fingerprint",
+        "data.integrity",
+        "data.mini",
+        "data.oddities",
+        "data.verification",
+    ),  # the data itself counts
     *("data.archives", "data.download", "data.sources"),
 }
 #: Top-level packages that no plugin is in.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -15,6 +16,44 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     mini.add_argument("name", metavar="NAME|all")
     mini.add_argument("--out", metavar="DIR", required=True, type=Path)
     mini.set_defaults(command=_mini)
+    _add_verify(commands.add_parser("verify", help="check a dataset against published counts and every file of it"))
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Compare a dataset with the published counts and its lists with the metadata and the files, look for copies "
+        "across splits and for names that may be mistakes, and decode every image. Ends with 1 if there is an error, "
+        "and with 0 if there are warnings and notes alone."
+    )
+    parser.add_argument("name", metavar="NAME|all", help="all: the three published datasets")
+    parser.add_argument("--data", metavar="DIR", help="folder of the datasets (default: $CZSLKIT_DATA, else ./data)")
+    parser.add_argument(
+        "--mini", action="store_true", help="expect the counts of a replica that czslkit data mini wrote"
+    )
+    parser.add_argument("--workers", type=_positive, metavar="N", help="threads (default: a few more than processors)")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.set_defaults(command=_verify)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from ..data.catalogue import BENCHMARKS
+    from ..data.mini import COUNTS, NAMES
+    from ..data.verification import verify
+
+    done = []
+    for name in (NAMES if args.mini else BENCHMARKS) if args.name == "all" else (args.name,):
+        done.append(verify(name, args.data, expected=COUNTS if args.mini else None, workers=args.workers))
+        if args.format == "text":
+            print(done[-1].to_text(), flush=True)
+    if args.format == "json":
+        print(json.dumps([each.to_json() for each in done], indent=1))
+    return 0 if all(each.sound for each in done) else 1
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _mini(args: argparse.Namespace) -> int:

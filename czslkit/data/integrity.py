@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from ..errors import DataError
-from .layout import PHASES, Instance, Listing, images_folder, listed
+from .layout import PHASES, Listing, images_folder, listed
 
 _METADATA = "the metadata and the lists are not of one version: take both from the same download"
 
@@ -30,7 +30,7 @@ class Finding:
 
     def __str__(self) -> str:
         """The first ten places, and the remedy on a line of its own."""
-        found = f"{self.what}: {listed([_shown(place) for place in self.where])}" if self.where else self.what
+        found = f"{self.what}: {listed([printable(place) for place in self.where])}" if self.where else self.what
         return f"{found}\n    {self.remedy}" if self.remedy else found
 
 
@@ -92,17 +92,18 @@ def _shared(listing: Listing) -> Iterator[Finding]:
 def _misplaced(images: Path, listing: Listing) -> Iterator[Finding]:
     """Images that are not there, or not below ``images``."""
     instances = [i for phase in PHASES for i in listing.instances[phase]]
-    outside = [repr(i.image) for i in instances if _escapes(i)]
+    outside = [repr(i.image) for i in instances if escapes(i.image)]
     if outside:
         yield Finding("error", "outside", f"{len(outside)} images lie outside {images}", tuple(outside))
-    missing = [i.image for i in instances if not _escapes(i) and not os.path.isfile(images / i.image)]
+    missing = [i.image for i in instances if not escapes(i.image) and not os.path.isfile(images / i.image)]
     if missing:
         what = f"{len(missing)} of {len(instances)} images are missing from {images}"
         yield Finding("error", "missing", what, tuple(missing), _hint(images, missing[0]))
 
 
-def _escapes(instance: Instance) -> bool:
-    path = PureWindowsPath(instance.image)  # splits at / and at \
+def escapes(image: str) -> bool:
+    """Whether the path of an image leads out of ``images``, on any system."""
+    path = PureWindowsPath(image)  # splits at / and at \
     return bool(path.anchor) or ".." in path.parts
 
 
@@ -118,6 +119,6 @@ def _hint(images: Path, missing: str) -> str:
     return ""
 
 
-def _shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name as it can be printed anywhere."""
     return name if name.isprintable() else repr(name)
