@@ -20,16 +20,15 @@ SILENT = {
     *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
     *("cells", "rendering", "significance"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
+    *("data.archives", "data.catalogue", "data.custom", "data.demo", "data.division", "data.download"),  # the data
     *(
-        "data.catalogue",
-        "data.demo",
         "data.fingerprint",
         "data.integrity",
         "data.mini",
         "data.oddities",
+        "data.sources",
         "data.verification",
-    ),  # the data itself counts
-    *("data.archives", "data.download", "data.sources"),
+    ),  # counts
 }
 #: Top-level packages that no plugin is in.
 FOREIGN = ("czslkit", "torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")

@@ -17,6 +17,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     mini.add_argument("--out", metavar="DIR", required=True, type=Path)
     mini.set_defaults(command=_mini)
     _add_verify(commands.add_parser("verify", help="check a dataset against published counts and every file of it"))
+    _add_import(commands.add_parser("import", help="make a dataset of your own pictures"))
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +49,36 @@ def _verify(args: argparse.Namespace) -> int:
     if args.format == "json":
         print(json.dumps([each.to_json() for each in done], indent=1))
     return 0 if all(each.sound for each in done) else 1
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make a dataset of a folder with ATTR_OBJ/*.jpg, or of a table with the columns image, attr and obj; it is "
+        "then used by its name. Without a column split, a seeded rule makes splits with seen and unseen pairs: "
+        "docs/data.md."
+    )
+    parser.add_argument("source", metavar="FOLDER|CSV", type=Path)
+    parser.add_argument("--name", required=True, metavar="NAME")
+    parser.add_argument("--data", metavar="DIR", help="folder of the datasets (default: $CZSLKIT_DATA, else ./data)")
+    parser.add_argument("--seed", default=0, type=int, metavar="N", help="of the splits (default: 0)")
+    parser.add_argument(
+        "--unseen", default=0.2, type=float, metavar="SHARE", help="of the pairs, not trained on (default: 0.2)"
+    )
+    parser.add_argument("--link", action="store_true", help="hard-link the images, do not copy them")
+    parser.set_defaults(command=_import)
+
+
+def _import(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from ..data.custom import import_dataset
+    from ..data.layout import read_listing
+    from ..data.verification import count, quantities
+
+    folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
+    print(folder)
+    print(tabulate(quantities(count(read_listing(folder))).items(), tablefmt="plain", intfmt=","))
+    return 0
 
 
 def _positive(text: str) -> int:

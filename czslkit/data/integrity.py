@@ -46,11 +46,16 @@ def check_listing(folder: Path, listing: Listing) -> None:
 
 def contradictions(folder: Path, listing: Listing) -> Iterator[Finding]:
     """Every error that can be found without opening an image."""
+    yield from disagreements(listing)
+    yield from _misplaced(images_folder(folder), listing)
+
+
+def disagreements(listing: Listing) -> Iterator[Finding]:
+    """Every error that can be found without a look at the images."""
     yield from _empty(listing)
     yield from _strays(listing)
     yield from _untrained_words(listing)
     yield from _shared(listing)
-    yield from _misplaced(images_folder(folder), listing)
 
 
 def _empty(listing: Listing) -> Iterator[Finding]:

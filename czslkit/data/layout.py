@@ -26,6 +26,7 @@ from ..errors import DataError
 from ..store import write_bytes
 
 Pair = tuple[str, str]
+Picture = tuple[dict[str, str], Image.Image | Path]
 PHASES = ("train", "val", "test")
 ABSENT = "NA"
 """Stands for an attribute or a set that nobody gave."""
@@ -237,7 +238,7 @@ def _fault(entry: Any) -> str:
 
 
 def write_dataset(
-    folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[tuple[dict[str, str], Image.Image]]
+    folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[Picture], *, link: bool = False
 ) -> bool:
     """Write a whole dataset, or nothing: the folder appears under its name once it is complete.
 
@@ -246,7 +247,8 @@ def write_dataset(
     Args:
         folder: must not exist; what is above it is made.
         pairs: of each phase, in the order they are to be listed.
-        pictures: metadata entry and picture; the picture goes to ``images/<entry["image"]>``.
+        pictures: metadata entry and picture, or a file with it; the picture goes to ``images/<entry["image"]>``.
+        link: hard-link files rather than copy them.
 
     Returns:
         False if the folder was already there, which is then left as it was.
@@ -262,7 +264,7 @@ def write_dataset(
             partial = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             try:
-                _fill(partial, pairs, pictures)
+                _fill(partial, pairs, pictures, link)
                 os.replace(partial, folder)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -272,9 +274,7 @@ def write_dataset(
     return True
 
 
-def _fill(
-    folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[tuple[dict[str, str], Image.Image]]
-) -> None:
+def _fill(folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[Picture], link: bool) -> None:
     import torch
 
     for phase in PHASES:
@@ -285,6 +285,11 @@ def _fill(
     for entry, picture in pictures:
         file = images_folder(folder) / entry["image"]
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file, quality=95)
+        if isinstance(picture, Image.Image):
+            picture.save(file, quality=95)
+        elif link:
+            os.link(picture.resolve(), file)
+        else:
+            shutil.copyfile(picture, file)
         entries.append(entry)
     torch.save(entries, metadata_file(folder))
