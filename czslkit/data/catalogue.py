@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import DataError, UnknownNameError, did_you_mean
 from ..registry import Registry, failures
 from . import sources
-from .layout import Listing, list_files, metadata_file, read_listing, write_dataset
+from .layout import Listing, list_files, metadata_file, read_listing, read_metadata, write_dataset
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -90,6 +90,18 @@ class Dataset:
         """
         raise DataError(self._absence(folder.parent))
 
+    def placement(self, source: Source, folder: Path) -> Callable[[str], Sequence[str]]:
+        """Where below the dataset's folder a member of an archive goes: nowhere, or to one or several places.
+
+        Args:
+            source: one of ``sources``.
+            folder: what the sources before it were unpacked to.
+
+        Raises:
+            DataError: of those, something that says it is missing or malformed.
+        """
+        return lambda member: [str(PurePosixPath(source.below, path))] if (path := source.path(member)) else []
+
     def _absence(self, base: Path) -> str:
         folders = " and ".join(str(base / each) for each in (self.name, *self.aliases))
         head = f"{self.name} is not there: looked for {folders}."
@@ -124,6 +136,16 @@ class MitStates(Dataset):
         },
     )
 
+    def placement(self, source: Source, folder: Path) -> Callable[[str], Sequence[str]]:
+        """As the metadata spells it: with ``_`` for the spaces in the archive's folder names."""
+        place = super().placement(source, folder)
+
+        def renamed(path: str) -> str:
+            above, slash, name = path.rpartition("/")
+            return above.replace(" ", "_") + slash + name
+
+        return lambda member: [renamed(path) for path in place(member)]
+
 
 @DATASETS.register("ut-zappos")
 class UtZappos(Dataset):
@@ -141,6 +163,15 @@ class UtZappos(Dataset):
             "test": PhaseCounts(18, 18, 2914),
         },
     )
+
+    def placement(self, source: Source, folder: Path) -> Callable[[str], Sequence[str]]:
+        """Images go where the metadata has them: the archive sorts them by kind of shoe and by maker."""
+        if source.below != "images":
+            return super().placement(source, folder)
+        places: dict[str, list[str]] = {}
+        for instance in dict.fromkeys((i.original, i.image) for i in read_metadata(metadata_file(folder))):
+            places.setdefault(instance[0], []).append(f"images/{instance[1]}")
+        return lambda member: places.get(source.path(member), ())
 
 
 @DATASETS.register("cgqa")

@@ -82,7 +82,10 @@ def import_dataset(
         phases = {image: picture.split for image, picture in zip(names, pictures, strict=True)}
     instances = [Instance(n, p.attr, p.obj, phases[n]) for n, p in zip(names, pictures, strict=True)]
     pairs = _checked(source, instances).pairs
-    entries = ((vars(i), p.file) for i, p in zip(instances, pictures, strict=True))
+    entries = (
+        ({"image": i.image, "attr": i.attr, "obj": i.obj, "set": i.set}, p.file)
+        for i, p in zip(instances, pictures, strict=True)
+    )
     shown = tqdm(entries, "images imported", len(instances), leave=False, disable=None)  # on a terminal alone
     if not write_dataset(folder, pairs, shown, link=link):
         raise DataError(f"{folder} is there already, and is left as it is")

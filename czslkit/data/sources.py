@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import DataError
+
+
+class Refused(DataError):
+    """What a source answers or holds cannot be used; another source may do better."""
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -30,6 +36,17 @@ class Source:
     """Folder of the dataset that its content goes to, the dataset's own by default."""
     needed: tuple[str, ...] = ("",)
     """Beginnings of the paths below ``within`` that are needed; everything by default."""
+
+    def path(self, member: str) -> str:
+        """Where below ``within`` a member of the archive lies; empty where it is elsewhere, hidden or not needed.
+
+        >>> images = Source(RemoteFile("pets.zip", ()), "pets/images")
+        >>> [images.path(name) for name in ("v1/pets/images/wet dog/1.jpg", "pets/images/.DS_Store", "pets/README")]
+        ['wet dog/1.jpg', '', '']
+        """
+        _, _, path = f"/{member}".partition(f"/{self.within}/")
+        hidden = any(part.startswith(".") for part in path.split("/"))
+        return path if path.startswith(self.needed) and not hidden else ""
 
 
 _LISTS = ("compositional-split-natural/", "metadata_compositional-split-natural.t7")
