@@ -16,7 +16,7 @@ from .registry import owner, plugin_of
 
 #: Parts of this package that no number depends on.
 SILENT = {
-    *("__init__", "__main__", "benchmark", "catalog", "cli", "config", "errors", "options"),
+    *("__init__", "__main__", "benchmark", "catalog", "cli", "config", "doctor", "errors", "options"),
     *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
     *("cells", "rendering", "significance"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them

@@ -30,7 +30,7 @@ LAYERS = (
     {"original"},
     {"config"},
     {"run"},
-    {"benchmark"},
+    {"benchmark", "doctor"},
     {"cli"},
     {"__main__"},
 )

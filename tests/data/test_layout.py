@@ -227,7 +227,7 @@ def test_unreadable_metadata_is_a_data_error_naming_the_file(tmp_path: Path, con
 def test_metadata_in_the_older_file_format_is_read(tmp_path: Path) -> None:
     entries = [{"image": "a.jpg", "_image": "b.jpg", "attr": "wet", "obj": "dog", "set": "train"}]
     torch.save(entries, tmp_path / "metadata.t7", _use_new_zipfile_serialization=False)
-    assert read_metadata(tmp_path / "metadata.t7") == (Instance("a.jpg", "wet", "dog", "train"),)
+    assert read_metadata(tmp_path / "metadata.t7") == (Instance("a.jpg", "wet", "dog", "train", "b.jpg"),)
 
 
 GOOD = {"image": "a.jpg", "attr": "wet", "obj": "dog", "set": "train"}
@@ -252,7 +252,7 @@ def test_metadata_that_is_no_list_of_instances_is_an_error(tmp_path: Path, entri
 
 
 def test_keys_of_the_metadata_that_mean_nothing_here_are_passed_over(tmp_path: Path) -> None:
-    torch.save([GOOD | {"_image": "b.jpg", "score": 0.5, "boxes": [[1, 2]]}], tmp_path / "metadata.t7")
+    torch.save([GOOD | {"score": 0.5, "boxes": [[1, 2]]}], tmp_path / "metadata.t7")
     assert read_metadata(tmp_path / "metadata.t7") == (Instance("a.jpg", "wet", "dog", "train"),)
 
 
