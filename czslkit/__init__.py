@@ -36,6 +36,7 @@ _HOME = {
     "load_dataset": "data.datasets",
     "import_dataset": "data.custom",
     "Feed": "feed",
+    "download": "data.download",
     "evaluate": "evaluation.sweep",
     "Sweep": "evaluation.sweep",
     "feasibility": "evaluation.feasibility",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from .data.catalogue import Dataset as Dataset
     from .data.custom import import_dataset as import_dataset
     from .data.datasets import load_dataset as load_dataset
+    from .data.download import download as download
     from .errors import CzslkitError as CzslkitError
     from .evaluation.feasibility import feasibility as feasibility
     from .evaluation.plausibility import word_feasibility as word_feasibility

@@ -20,9 +20,9 @@ SILENT = {
     *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
     *("cells", "rendering", "significance"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
-    *("data.archives", "data.catalogue", "data.custom", "data.demo", "data.division"),  # the data itself counts
-    *("data.download", "data.fingerprint", "data.integrity", "data.mini", "data.oddities"),
-    *("data.sources", "data.verification"),
+    *("data.archives", "data.catalogue", "data.custom", "data.demo", "data.depot", "data.division", "data.download"),
+    *("data.fingerprint", "data.integrity", "data.inventory", "data.mini", "data.oddities", "data.sources"),
+    *("data.transfer", "data.verification"),  # the data itself counts
 }
 #: Top-level packages that no plugin is in.
 FOREIGN = ("czslkit", "torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")

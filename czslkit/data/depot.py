@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..store import write_text
 from .archives import check_archive
 from .sources import Refused, RemoteFile
-from .transfer import Begun, Web, partial_of
+from .transfer import Begun, Web, discard, partial_of
 
 Say = Callable[[str], None]
 _BLOCK = 1 << 20
@@ -32,13 +32,12 @@ class Depot:
     web: Web = field(default_factory=Web)
     say: Say = print
 
-    def use(self, file: RemoteFile, take: Callable[[Path], None] | None, *, keep: bool) -> None:
+    def use(self, file: RemoteFile, take: Callable[[Path], None] | None = None) -> None:
         """Give an archive to ``take``, from the first source of which it can be had and used.
 
         Args:
             file: which.
-            take: raises ``Refused`` if it cannot be used; None to leave the archive for later.
-            keep: leave it in the folder afterwards.
+            take: raises ``Refused`` if it cannot be used; None just to have it in the folder.
 
         Raises:
             DataError: no source has it, with the reason of each; or there is not enough room.
@@ -53,6 +52,7 @@ class Depot:
                         self.web.fetch(source, archive)
                     digest = self._checked(file, archive)
                     if take:
+                        self.say(f"unpacking {file.name}")
                         take(archive)
                         write_text(self._note(file), json.dumps({"sha256": digest, "source": source}, indent=1))
                 except Refused as error:
@@ -60,15 +60,15 @@ class Depot:
                     if archive.exists():
                         archive.replace(self._refused(file))
                     continue
-                if take and not keep:
-                    archive.unlink()
                 return
             raise DataError("\n".join([f"{file.name} could not be had:", *reasons, self._by_hand(file)]))
 
     def drop(self, file: RemoteFile) -> None:
-        """Delete an archive that is not needed any more."""
+        """Delete an archive that is not needed any more, and what was fetched of it."""
+        archive = self.folder / file.name
         with alone(self.folder / f".{file.name}.lock", self.say):
-            (self.folder / file.name).unlink(missing_ok=True)
+            discard(partial_of(archive))
+            archive.unlink(missing_ok=True)
 
     def recorded(self, file: RemoteFile) -> str:
         """SHA-256 of an archive when it was first used here; empty if it never was."""
@@ -79,10 +79,10 @@ class Depot:
             raise DataError(f"{note} holds no SHA-256; delete it if its archive can be trusted") from error
 
     def _urls(self, file: RemoteFile) -> list[str]:
-        """All sources, that of a partial file first."""
-        urls = [*(f"{mirror.rstrip('/')}/{file.name}" for mirror in self.mirrors), *file.urls]
+        """The mirrors, and then the file's own sources: first that of a partial file."""
         begun = Begun.read(partial_of(self.folder / file.name))
-        return sorted(urls, key=lambda url: begun is None or url != begun.url)
+        own = sorted(file.urls, key=lambda url: begun is None or url != begun.url)
+        return [*(f"{mirror.rstrip('/')}/{file.name}" for mirror in self.mirrors), *own]
 
     def _checked(self, file: RemoteFile, archive: Path) -> str:
         """The SHA-256 of an archive that is whole and what it has to be."""

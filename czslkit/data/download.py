@@ -105,19 +105,22 @@ def _prepare(known: Dataset, base: Path, depot: Depot, keep: Set[str]) -> None:
         done = _done(work)
         problems: list[str] = []
         for source in known.sources:
-            if _label(source) in done:
-                continue
-            take = None if problems else partial(_take, known, source, work)  # it may build on what is missing
             try:
-                depot.use(source.file, take, keep=source.file.name in keep)
+                if problems:  # it may build on what is missing: just have it here
+                    depot.use(source.file)
+                    continue
+                if source.within not in done:
+                    depot.use(source.file, partial(_take, known, source, work))
+                    done = [*done, source.within]
+                    write_text(work / _DONE, json.dumps(done))
             except DataError as error:
                 problems.append(str(error))
+                continue
+            if source.file.name not in keep:
+                depot.drop(source.file)
         if problems:
             raise DataError("\n".join(problems))
         work.replace(folder)
-    for source in known.sources:
-        if source.file.name not in keep:
-            depot.drop(source.file)
     depot.say(f"{folder} is there; 'czslkit data verify {known.name}' looks at every image of it")
 
 
@@ -131,11 +134,13 @@ def _prepare_glove(base: Path, depot: Depot, *, keep: bool) -> None:
 
     with alone(base / ".glove.lock", depot.say):
         if not file.exists():
-            depot.use(GLOVE, take, keep=keep)
+            depot.use(GLOVE, take)
+        if not keep:
+            depot.drop(GLOVE)
 
 
 def _take(known: Dataset, source: Source, work: Path, archive: Path) -> None:
-    """Move what a dataset needs of an archive to ``work``, and note that it is there."""
+    """Move what a dataset needs of an archive to ``work``."""
     with _unpacked(archive, known.placement(source, work), work / ".half") as half:
         if metadata_file(half).exists():
             _check_metadata(metadata_file(half))
@@ -144,7 +149,6 @@ def _take(known: Dataset, source: Source, work: Path, archive: Path) -> None:
                 target = work / file.relative_to(half)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
-    write_text(work / _DONE, json.dumps([*_done(work), _label(source)]))
 
 
 @contextmanager
@@ -184,16 +188,12 @@ def _check_metadata(file: Path) -> None:
 
 
 def _done(work: Path) -> list[str]:
-    """The sources that are unpacked in a folder."""
+    """What the sources that are unpacked in a folder are called in their archives."""
     try:
         done: list[str] = json.loads((work / _DONE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return []
     return done
-
-
-def _label(source: Source) -> str:
-    return f"{source.file.name}: {source.within}"
 
 
 def _mirrors(mirror: str | None) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def unfinished(root: str | Path | None = None) -> list[str]:
         elif file.suffix == ".refused":
             lines.append(f"{file.name}: refused, {readable(file.stat().st_size)} that can be deleted")
         elif file.name.endswith((".zip", ".tar.gz")):
-            lines.append(f"{file.name}: {readable(file.stat().st_size)}, to be unpacked")
+            lines.append(f"{file.name}: {readable(file.stat().st_size)}, whole")
     return lines + [f"{work.stem[1:]}: partly unpacked" for work in sorted(base.glob(".*.download"))]
 
 

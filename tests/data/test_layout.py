@@ -60,6 +60,14 @@ def test_the_set_decides_the_split_even_where_the_pair_is_in_all_lists(pets: Pat
         assert all(f"/{phase}" in image for image in images)
 
 
+def test_where_an_image_was_before_is_read_where_the_metadata_says_it(pets: Path, edit: Edit) -> None:
+    edit(lambda entries: entries[0].update(_image="Dogs/Wet/1.jpg"))
+    assert [instance.original for instance in read_metadata(metadata_file(pets))[:2]] == ["Dogs/Wet/1.jpg", ""]
+    edit(lambda entries: entries[0].update(_image=1))
+    with pytest.raises(DataError, match="instance 0 has _image=1, expected a string"):
+        read_metadata(metadata_file(pets))
+
+
 @pytest.mark.parametrize("change", [{"attr": "NA"}, {"set": "NA"}, {"attr": "old"}, {"obj": "NA"}])
 def test_an_instance_without_attribute_or_set_or_of_an_unlisted_pair_is_skipped(
     pets: Path, edit: Edit, change: dict[str, str]
