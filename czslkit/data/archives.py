@@ -74,7 +74,7 @@ def unpack(archive: Path, place: Callable[[str], Sequence[str]], target: Path) -
             continue
         for path in places:
             _stay_inside(path)
-        with _reading(f"{name!r} is damaged"):
+        with _reading(f"{name!r} in it is damaged"):
             stream = opened()
         with stream:
             left -= _write(stream, [target / path for path in places], name, left)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import DataError, UnknownNameError, did_you_mean
 from ..registry import Registry, failures
 from . import sources
-from .layout import Listing, list_files, metadata_file, read_listing, read_metadata, write_dataset
+from .layout import Listing, list_files, metadata_file, pairs_file, read_listing, read_metadata, write_dataset
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ class UtZappos(Dataset):
         if source.below != "images":
             return super().placement(source, folder)
         places: dict[str, list[str]] = {}
-        for instance in dict.fromkeys((i.original, i.image) for i in read_metadata(metadata_file(folder))):
-            places.setdefault(instance[0], []).append(f"images/{instance[1]}")
+        for original, image in dict.fromkeys((i.original, i.image) for i in read_metadata(metadata_file(folder))):
+            places.setdefault(original, []).append(f"images/{image}")
         return lambda member: places.get(source.path(member), ())
 
 
@@ -260,7 +260,8 @@ def locate(name: str, root: str | Path | None = None) -> Path:
 
 def unregistered(base: Path) -> list[str]:
     """Folders under ``base`` in the field's layout that no registered dataset claims; hidden ones do not count."""
-    names = [each.name for each in base.iterdir() if metadata_file(each).is_file()] if base.is_dir() else []
+    folders = base.iterdir() if base.is_dir() else ()
+    names = [each.name for each in folders if metadata_file(each).is_file() or pairs_file(each, "train").is_file()]
     taken = {*DATASETS, *_aliases()}
     return sorted(name for name in names if not name.startswith(".") and name not in taken)
 

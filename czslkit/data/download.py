@@ -104,19 +104,20 @@ def _prepare(known: Dataset, base: Path, depot: Depot, keep: Set[str]) -> None:
             return
         done = _done(work)
         problems: list[str] = []
-        for source in known.sources:
+        for number, source in enumerate(known.sources, 1):
+            label = f"{source.file.name}: {source.within}"
             try:
                 if problems:  # it may build on what is missing: just have it here
                     depot.use(source.file)
                     continue
-                if source.within not in done:
+                if label not in done:
                     depot.use(source.file, partial(_take, known, source, work))
-                    done = [*done, source.within]
+                    done = [*done, label]
                     write_text(work / _DONE, json.dumps(done))
             except DataError as error:
                 problems.append(str(error))
                 continue
-            if source.file.name not in keep:
+            if source.file.name not in keep and source.file not in (other.file for other in known.sources[number:]):
                 depot.drop(source.file)
         if problems:
             raise DataError("\n".join(problems))
@@ -188,7 +189,7 @@ def _check_metadata(file: Path) -> None:
 
 
 def _done(work: Path) -> list[str]:
-    """What the sources that are unpacked in a folder are called in their archives."""
+    """The sources that are unpacked in a folder."""
     try:
         done: list[str] = json.loads((work / _DONE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

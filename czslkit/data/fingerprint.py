@@ -30,7 +30,7 @@ def fingerprint_parts(folder: Path, lists: Iterable[Path] | None = None) -> dict
     Raises:
         DataError: a pair list or the metadata is not there.
     """
-    parts = {file.name: _sha256(file.read_bytes()) for file in lists or list_files(folder)}
+    parts = {file.name: _sha256(file.read_bytes()) for file in (list_files(folder) if lists is None else lists)}
     sizes = image_sizes(images_folder(folder))
     digest = _sha256(
         "".join(f"{path}\0{size}\n" for path, size in sorted(sizes.items())).encode("utf-8", "surrogateescape")

@@ -21,7 +21,7 @@ from czslkit.data.datasets import Splits, load_dataset
 from czslkit.data.download import download
 from czslkit.data.layout import metadata_file
 from czslkit.data.mini import write_mini
-from czslkit.data.sources import GLOVE, GLOVE_MEMBER
+from czslkit.data.sources import GLOVE, GLOVE_MEMBER, RemoteFile, Source
 from czslkit.data.transfer import Web
 from czslkit.errors import ConfigError, DataError, UnknownNameError
 
@@ -177,6 +177,22 @@ def test_archives_can_be_kept(tmp_path: Path, shop: Any, get: Get) -> None:
     assert archives_in(tmp_path) == [SPLITS, MIT]
 
 
+def test_a_dataset_may_take_twice_from_one_archive_and_the_same_folder_from_two(
+    tmp_path: Path, shop: Any, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.files |= {
+        "a.zip": zipped({"v1/train/1.jpg": b"1", "v1/test/2.jpg": b"2"}),
+        "b.zip": zipped({"train/3.jpg": b"3"}),
+    }
+    first, second = (RemoteFile(f"{name}.zip", (f"{shop.url}/{name}.zip",)) for name in "ab")
+    parts = (Source(first, "train", "images"), Source(first, "test", "images/test"), Source(second, "train", "images"))
+    monkeypatch.setattr(DATASETS["cgqa"], "sources", parts)
+    get("cgqa")
+    assert below(tmp_path / "cgqa") == {"images/1.jpg": b"1", "images/test/2.jpg": b"2", "images/3.jpg": b"3"}
+    assert [name for name, _ in shop.requests] == ["a.zip", "b.zip"]
+    assert archives_in(tmp_path) == []
+
+
 def test_a_dataset_without_archives_is_made(tmp_path: Path, get: Get, monkeypatch: Any) -> None:
     monkeypatch.setattr(DATASETS["demo"], "make", lambda self, folder: folder.mkdir())
     assert get("demo") == (tmp_path / "demo",)
@@ -250,7 +266,7 @@ def test_what_can_be_had_is_kept_where_something_before_it_cannot(
     assert shop.requests == []
 
 
-def hostile_splits(minis: Path, entry: Any) -> bytes:
+def hostile_splits(entry: Any) -> bytes:
     class Runs:
         def __reduce__(self) -> Any:
             return os.mkdir, ("/tmp/czslkit-was-here",)
@@ -276,7 +292,7 @@ def flawed(published: dict[str, bytes]) -> dict[str, tuple[str, bytes, str]]:
         "other": (CGQA, zipped({"dogs/1.jpg": b"1"}), "it holds nothing of what is needed"),
         "outside": (CGQA, zipped({"cgqa/../../../evil": b"1"}), "leads out of the folder"),
         "twice": (CGQA, zipped({"cgqa/images/1.jpg": b"1", "v2/cgqa/images/1.jpg": b"1"}), "another member did"),
-        "code": (SPLITS, hostile_splits(Path(), "code"), "is refused, and nothing in it was run"),
+        "code": (SPLITS, hostile_splits("code"), "is refused, and nothing in it was run"),
     }
 
 
@@ -301,7 +317,7 @@ def test_an_archive_that_cannot_be_used_is_put_aside_and_the_next_source_tried(
 
 def test_metadata_does_not_send_images_elsewhere(tmp_path: Path, shop: Any, get: Get) -> None:
     for shelf in ("official", "hub"):
-        shop.files[f"{shelf}/{SPLITS}"] = hostile_splits(Path(), "../../../evil.jpg")
+        shop.files[f"{shelf}/{SPLITS}"] = hostile_splits("../../../evil.jpg")
         shop.files[f"{shelf}/{UT}"] = zipped({"ut-zap50k-images/Shoes/1.jpg": b"1"})
     with pytest.raises(DataError, match=r"'images/\.\./\.\./\.\./evil.jpg' in it leads out of the folder"):
         get("ut-zappos")

@@ -238,10 +238,18 @@ def test_redirects_in_a_circle_are_refused(target: Path, url: str, shop: Any) ->
         WEB.fetch(url, target)
 
 
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/pets.zip"])
-def test_redirects_to_anything_but_the_web_are_refused(target: Path, url: str, shop: Any, location: str) -> None:
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("file:///etc/passwd", "HTTP 302 .*Redirection to url 'file:///etc/passwd' is not allowed"),
+        ("ftp://127.0.0.1/pets.zip", "it redirects from http to ftp://127.0.0.1/pets.zip"),
+    ],
+)
+def test_redirects_to_anything_but_the_web_are_refused(
+    target: Path, url: str, shop: Any, location: str, reason: str
+) -> None:
     shop.answers["pets.zip"] = [shop.fail(302, Location=location)]
-    with pytest.raises(Refused, match=f"HTTP 302|it redirects from http to {location}"):
+    with pytest.raises(Refused, match=reason):
         WEB.fetch(url, target)
 
 
