@@ -34,6 +34,7 @@ _HOME = {
     "SoftPrompt": "prompts",
     "load_backbone": "backbones",
     "load_dataset": "data.datasets",
+    "import_dataset": "data.custom",
     "Feed": "feed",
     "download": "data.download",
     "evaluate": "evaluation.sweep",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from .components import Interaction as Interaction
     from .data.catalogue import DATASETS as DATASETS
     from .data.catalogue import Dataset as Dataset
+    from .data.custom import import_dataset as import_dataset
     from .data.datasets import load_dataset as load_dataset
     from .data.download import download as download
     from .errors import CzslkitError as CzslkitError

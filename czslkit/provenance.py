@@ -16,12 +16,13 @@ from .registry import owner, plugin_of
 
 #: Parts of this package that no number depends on.
 SILENT = {
-    *("__init__", "__main__", "benchmark", "catalog", "cli", "config", "errors", "options"),
+    *("__init__", "__main__", "benchmark", "catalog", "cli", "config", "doctor", "errors", "options"),
     *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
     *("cells", "forecast", "memory", "rendering", "significance", "sizes"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
-    *("data.catalogue", "data.demo", "data.fingerprint", "data.integrity", "data.mini"),  # the data itself counts
-    *("data.archives", "data.depot", "data.download", "data.inventory", "data.sources", "data.transfer"),
+    *("data.archives", "data.catalogue", "data.custom", "data.demo", "data.depot", "data.division", "data.download"),
+    *("data.fingerprint", "data.integrity", "data.inventory", "data.mini", "data.oddities", "data.sources"),
+    *("data.transfer", "data.verification"),  # the data itself counts
 }
 #: Top-level packages that no plugin is in.
 FOREIGN = ("czslkit", "torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")

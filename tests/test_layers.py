@@ -31,7 +31,7 @@ LAYERS = (
     {"original"},
     {"config", "forecast"},
     {"run"},
-    {"benchmark"},
+    {"benchmark", "doctor"},
     {"cli"},
     {"__main__"},
 )

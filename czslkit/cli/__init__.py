@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import sys
@@ -127,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     add_data(commands.add_parser("data", help="datasets"))
+
+    doctor = commands.add_parser("doctor", help="versions, devices, data, weights, plugins, and what is wrong")
+    doctor.add_argument("--data", metavar="DIR", help="folder of the datasets (default: $CZSLKIT_DATA, else ./data)")
+    doctor.add_argument("--backbone", default="", metavar="NAME|FILE", help="weights that must be here")
+    doctor.add_argument("--format", choices=("text", "json"), default="text")
+    doctor.set_defaults(command=_doctor)
     return parser
 
 
@@ -320,6 +327,14 @@ def _explain(args: argparse.Namespace) -> int:
     print(tabulate(rows, headers="keys", tablefmt="plain", floatfmt=".3f"))
     print(args.out)
     return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from ..doctor import examine
+
+    found = examine(args.data, args.backbone)
+    print(json.dumps(found.to_json(), indent=1) if args.format == "json" else found.to_text())
+    return 1 if found.problems else 0
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -25,6 +26,76 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     mini.add_argument("name", metavar="NAME|all")
     mini.add_argument("--out", metavar="DIR", required=True, type=Path)
     mini.set_defaults(command=_mini)
+
+    _add_verify(commands.add_parser("verify", help="check a dataset against published counts and every file of it"))
+    _add_import(commands.add_parser("import", help="make a dataset of your own pictures"))
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Compare a dataset with the published counts and its lists with the metadata and the files, look for copies "
+        "across splits and for names that may be mistakes, and decode every image. Ends with 1 if there is an error, "
+        "and with 0 if there are warnings and notes alone."
+    )
+    parser.add_argument("name", metavar="NAME|all", help="all: the three published datasets")
+    parser.add_argument("--data", metavar="DIR", help=_DATA)
+    parser.add_argument(
+        "--mini", action="store_true", help="expect the counts of a replica that czslkit data mini wrote"
+    )
+    parser.add_argument("--workers", type=_positive, metavar="N", help="threads (default: a few more than processors)")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.set_defaults(command=_verify)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from ..data.catalogue import BENCHMARKS
+    from ..data.mini import COUNTS, NAMES
+    from ..data.verification import verify
+
+    done = []
+    for name in (NAMES if args.mini else BENCHMARKS) if args.name == "all" else (args.name,):
+        done.append(verify(name, args.data, expected=COUNTS if args.mini else None, workers=args.workers))
+        if args.format == "text":
+            print(done[-1].to_text(), flush=True)
+    if args.format == "json":
+        print(json.dumps([each.to_json() for each in done], indent=1))
+    return 0 if all(each.sound for each in done) else 1
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make a dataset of a folder with ATTR_OBJ/*.jpg, or of a table with the columns image, attr and obj; it is "
+        "then used by its name. Without a column split, a seeded rule makes splits with seen and unseen pairs: "
+        "docs/data.md."
+    )
+    parser.add_argument("source", metavar="FOLDER|CSV", type=Path)
+    parser.add_argument("--name", required=True, metavar="NAME")
+    parser.add_argument("--data", metavar="DIR", help=_DATA)
+    parser.add_argument("--seed", default=0, type=int, metavar="N", help="of the splits (default: 0)")
+    parser.add_argument(
+        "--unseen", default=0.2, type=float, metavar="SHARE", help="of the pairs, not trained on (default: 0.2)"
+    )
+    parser.add_argument("--link", action="store_true", help="hard-link the images, do not copy them")
+    parser.set_defaults(command=_import)
+
+
+def _import(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from ..data.custom import import_dataset
+    from ..data.layout import read_listing
+    from ..data.verification import count, quantities
+
+    folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
+    print(folder)
+    print(tabulate(quantities(count(read_listing(folder))).items(), tablefmt="plain", intfmt=","))
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _add_download(parser: argparse.ArgumentParser) -> None:

@@ -260,7 +260,8 @@ def locate(name: str, root: str | Path | None = None) -> Path:
 
 def unregistered(base: Path) -> list[str]:
     """Folders under ``base`` in the field's layout that no registered dataset claims; hidden ones do not count."""
-    names = [each.name for each in base.iterdir() if pairs_file(each, "train").is_file()] if base.is_dir() else []
+    folders = base.iterdir() if base.is_dir() else ()
+    names = [each.name for each in folders if metadata_file(each).is_file() or pairs_file(each, "train").is_file()]
     taken = {*DATASETS, *_aliases()}
     return sorted(name for name in names if not name.startswith(".") and name not in taken)
 

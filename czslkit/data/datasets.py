@@ -98,7 +98,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
         val=val,
         test=test,
         fingerprint=fingerprint(folder, known.files(folder)),
-        skipped=listing.skipped,
+        skipped=len(listing.skipped),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +28,19 @@ _DEGREES = 5.0
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """An image, decoded to its end.
+    """An image, decoded to its end, as ``Image.open(path).convert("RGB")`` has it.
+
+    That is: of an animation its first frame; not turned as EXIF says; without transparency; 16-bit grey not scaled
+    to 8 bits but cut off at 255.
 
     Raises:
-        DataError: the file is not an image, or not a whole one.
+        DataError: the file is not an image, not a whole one, or larger than ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
     try:
         with Image.open(path) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            image.info.pop("transparency", None)  # Pillow would warn that RGB has none
             return image.convert("RGB")
     except Exception as error:  # Pillow's readers fail with whatever their formats bring about
         raise DataError(f"{path} is not a readable image: {type(error).__name__}: {error}") from error

@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +23,10 @@ from filelock import FileLock
 from PIL import Image
 
 from ..errors import DataError
+from ..store import write_bytes
 
 Pair = tuple[str, str]
+Picture = tuple[dict[str, str], Image.Image | Path]
 PHASES = ("train", "val", "test")
 ABSENT = "NA"
 """Stands for an attribute or a set that nobody gave."""
@@ -50,8 +54,8 @@ class Listing:
     """Of each phase, in file order."""
     instances: dict[str, tuple[Instance, ...]]
     """Of each phase, in file order; the phase is the instance's ``set``, whatever its pair."""
-    skipped: int
-    """Instances without attribute or set, or of a pair that no list holds."""
+    skipped: tuple[Instance, ...] = ()
+    """Those without attribute or set, or of a pair that no list holds."""
 
 
 def images_folder(folder: Path) -> Path:
@@ -67,15 +71,67 @@ def metadata_file(folder: Path) -> Path:
 
 
 def list_files(folder: Path) -> tuple[Path, ...]:
-    """The three pair lists and the metadata.
+    """The pair lists and the metadata; of a folder that cannot be written, those that are there.
 
     Raises:
-        DataError: some are not there; all of those are named.
+        DataError: as ``pair_lists``.
     """
+    pair_lists(folder)  # writes those that are not there
     files = (*(pairs_file(folder, phase) for phase in PHASES), metadata_file(folder))
-    if absent := [file.relative_to(folder).as_posix() for file in files if not file.is_file()]:
-        raise DataError(f"{folder} is not a complete dataset: no {', '.join(absent)}")
-    return files
+    return tuple(file for file in files if file.is_file())
+
+
+def pair_lists(folder: Path) -> dict[str, bytes]:
+    """Content of the list of each phase.
+
+    A list that is not there is rebuilt: the pairs of the instances whose ``set`` is that phase, sorted; names with
+    spaces cannot be listed and are left out. It is written where lists lie, or kept in memory if nothing can be written
+    there. Takes torch, which reads the metadata, for that alone.
+
+    Raises:
+        DataError: the metadata is not there, or a list that is cannot be read; or, of a list that is not, the metadata
+            is malformed.
+    """
+    files = {phase: pairs_file(folder, phase) for phase in PHASES}
+    absent = [phase for phase in PHASES if not files[phase].is_file()]
+    if not metadata_file(folder).is_file():
+        names = [*(files[phase] for phase in absent), metadata_file(folder)]
+        raise DataError(
+            f"{folder} is not a complete dataset: no {', '.join(name.relative_to(folder).as_posix() for name in names)}"
+        )
+    lists = _rebuilt(folder, absent) if absent else {}
+    try:
+        return {phase: lists[phase] if phase in lists else files[phase].read_bytes() for phase in PHASES}
+    except OSError as error:
+        raise DataError(f"{folder}: a pair list cannot be read: {error}") from error
+
+
+def _rebuilt(folder: Path, phases: Sequence[str]) -> dict[str, bytes]:
+    pairs: dict[str, set[Pair]] = {phase: set() for phase in phases}
+    for instance in read_metadata(metadata_file(folder)):
+        words = (instance.attr, instance.obj)
+        if instance.set in pairs and instance.attr != ABSENT and all(word.split() == [word] for word in words):
+            pairs[instance.set].add(words)
+    lists = {phase: list_bytes(sorted(pairs[phase])) for phase in phases}
+    try:
+        for phase, content in lists.items():
+            write_bytes(pairs_file(folder, phase), content)
+        kept = "and written"
+    except OSError as error:
+        kept = f"but not written: {error.strerror or error}"
+    names = ", ".join(pairs_file(folder, phase).name for phase in phases)
+    _say_once(f"{folder}: {names} rebuilt from the metadata, {kept}")
+    return lists
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def list_bytes(pairs: Iterable[Pair]) -> bytes:
+    """A list as it stands in its file."""
+    return "".join(f"{attr} {obj}\n" for attr, obj in pairs).encode(errors="replace")
 
 
 def listed(items: Sequence[str]) -> str:
@@ -94,13 +150,13 @@ def read_listing(folder: Path) -> Listing:
     Raises:
         DataError: files that are absent or malformed; what is wrong with each is said at once.
     """
-    list_files(folder)
+    lists = pair_lists(folder)
     problems: list[str] = []
     pairs: dict[str, tuple[Pair, ...]] = {}
     instances: tuple[Instance, ...] = ()
     for phase in PHASES:
         try:
-            pairs[phase] = read_pairs(pairs_file(folder, phase))
+            pairs[phase] = _parsed(lists[phase], pairs_file(folder, phase))
         except DataError as error:
             problems.append(str(error))
     try:
@@ -109,10 +165,17 @@ def read_listing(folder: Path) -> Listing:
         problems.append(str(error))
     if problems:
         raise DataError("\n".join(problems))
+    return counted(pairs, instances)
+
+
+def counted(pairs: dict[str, tuple[Pair, ...]], instances: Iterable[Instance]) -> Listing:
+    """Which instances count beside these lists, and which are skipped."""
     known = {pair for phase in PHASES for pair in pairs[phase]}
-    used = [i for i in instances if i.attr != ABSENT and i.set != ABSENT and (i.attr, i.obj) in known]
-    by_set = {phase: tuple(i for i in used if i.set == phase) for phase in PHASES}
-    return Listing(pairs=pairs, instances=by_set, skipped=len(instances) - len(used))
+    found: dict[str, list[Instance]] = {phase: [] for phase in (*PHASES, ABSENT)}
+    for instance in instances:
+        used = instance.attr != ABSENT and (instance.attr, instance.obj) in known
+        found[instance.set if used else ABSENT].append(instance)
+    return Listing(pairs, {phase: tuple(found[phase]) for phase in PHASES}, tuple(found[ABSENT]))
 
 
 def read_pairs(file: Path) -> tuple[Pair, ...]:
@@ -122,8 +185,15 @@ def read_pairs(file: Path) -> tuple[Pair, ...]:
         DataError: lines that are not two words, or a pair that is there twice.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return _parsed(file.read_bytes(), file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+
+
+def _parsed(content: bytes, file: Path) -> tuple[Pair, ...]:
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     rows = [(number, tuple(line.split())) for number, line in enumerate(lines, 1) if line.strip()]
     problems = [f"{file}:{n}: {' '.join(row)!r} is not 'attr obj'" for n, row in rows if len(row) != 2]
@@ -171,7 +241,7 @@ def _fault(entry: Any) -> str:
 
 
 def write_dataset(
-    folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[tuple[dict[str, str], Image.Image]]
+    folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[Picture], *, link: bool = False
 ) -> bool:
     """Write a whole dataset, or nothing: the folder appears under its name once it is complete.
 
@@ -180,7 +250,8 @@ def write_dataset(
     Args:
         folder: must not exist; what is above it is made.
         pairs: of each phase, in the order they are to be listed.
-        pictures: metadata entry and picture; the picture goes to ``images/<entry["image"]>``.
+        pictures: metadata entry and picture, or a file with it; the picture goes to ``images/<entry["image"]>``.
+        link: hard-link files rather than copy them.
 
     Returns:
         False if the folder was already there, which is then left as it was.
@@ -196,7 +267,7 @@ def write_dataset(
             partial = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             try:
-                _fill(partial, pairs, pictures)
+                _fill(partial, pairs, pictures, link)
                 os.replace(partial, folder)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -206,19 +277,22 @@ def write_dataset(
     return True
 
 
-def _fill(
-    folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[tuple[dict[str, str], Image.Image]]
-) -> None:
+def _fill(folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[Picture], link: bool) -> None:
     import torch
 
     for phase in PHASES:
         file = pairs_file(folder, phase)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(f"{attr} {obj}\n" for attr, obj in pairs[phase]), encoding="utf-8", newline="\n")
+        file.write_bytes(list_bytes(pairs[phase]))
     entries = []
     for entry, picture in pictures:
         file = images_folder(folder) / entry["image"]
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file, quality=95)
+        if isinstance(picture, Image.Image):
+            picture.save(file, quality=95)
+        elif link:
+            os.link(picture.resolve(), file)
+        else:
+            shutil.copyfile(picture, file)
         entries.append(entry)
     torch.save(entries, metadata_file(folder))

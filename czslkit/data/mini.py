@@ -18,12 +18,23 @@ from PIL import Image
 
 from ..errors import DataError, UnknownNameError, did_you_mean
 from . import demo
-from .catalogue import canonical
+from .catalogue import Counts, PhaseCounts, canonical
 from .layout import ABSENT, Pair, write_dataset
 
 _TRAIN_PAIRS, _SEEN, _UNSEEN = 24, 6, 6
 _PER_PAIR = {"train": 6, "val": 4, "test": 4}
 _MIN_PARTNERS = 3
+COUNTS = Counts(
+    attrs=8,
+    objs=6,
+    pairs=_TRAIN_PAIRS + 2 * _UNSEEN,
+    phases={
+        "train": PhaseCounts(_TRAIN_PAIRS, 0, _TRAIN_PAIRS * _PER_PAIR["train"]),
+        "val": PhaseCounts(_SEEN, _UNSEEN, (_SEEN + _UNSEEN) * _PER_PAIR["val"]),
+        "test": PhaseCounts(_SEEN, _UNSEEN, (_SEEN + _UNSEEN) * _PER_PAIR["test"]),
+    },
+)
+"""Of every replica."""
 _IGNORED = 3  # instances of each kind that does not count
 _SIDES = (64, 96)
 

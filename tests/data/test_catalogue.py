@@ -128,7 +128,7 @@ class Csv(Dataset):
     def listing(self, folder: Path) -> Listing:
         rows = [line.split(",") for line in (folder / "table.csv").read_text().split()]
         instances = {phase: tuple(Instance(*row) for row in rows if row[3] == phase) for phase in PHASES}
-        return Listing({phase: tuple({(i.attr, i.obj) for i in instances[phase]}) for phase in PHASES}, instances, 0)
+        return Listing({phase: tuple({(i.attr, i.obj) for i in instances[phase]}) for phase in PHASES}, instances)
 
     def files(self, folder: Path) -> tuple[Path, ...]:
         return (folder / "table.csv",)

@@ -75,9 +75,9 @@ def test_images_behind_a_link_count(pets: Path) -> None:
     assert fingerprint(pets) == before
 
 
-def test_an_absent_list_is_an_error(pets: Path) -> None:
-    pairs_file(pets, "train").unlink()
-    with pytest.raises(DataError, match=r"no compositional-split-natural/train_pairs.txt"):
+def test_absent_metadata_is_an_error(pets: Path) -> None:
+    metadata_file(pets).unlink()
+    with pytest.raises(DataError, match=r"no metadata_compositional-split-natural.t7"):
         fingerprint(pets)
 
 

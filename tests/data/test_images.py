@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision import transforms as tv
 
 from czslkit.data.datasets import Split, load_dataset
@@ -45,6 +47,89 @@ def test_every_kind_of_image_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
     picture().convert(mode).save(file)
     image = open_rgb(file)
     assert (image.mode, image.size) == ("RGB", (50, 37))
+
+
+def converted(file: Path) -> np.ndarray:
+    """What the authors' programs read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.asarray(Image.open(file).convert("RGB"))
+
+
+def save_cmyk(file: Path) -> None:
+    picture().convert("CMYK").save(file, "JPEG")
+
+
+def save_palette(file: Path) -> None:
+    picture().convert("P").save(file, "PNG", transparency=bytes(range(256)))
+
+
+def save_palette_with_a_clear_colour(file: Path) -> None:
+    picture().convert("P").save(file, "PNG", transparency=3)
+
+
+def save_16_bit(file: Path) -> None:
+    Image.fromarray(np.arange(0, 600, dtype=np.uint16).reshape(20, 30)).save(file, "PNG")
+
+
+def save_turned_by_exif(file: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture().save(file, "JPEG", exif=exif)
+
+
+def save_animation(file: Path) -> None:
+    picture().save(file, "GIF", save_all=True, append_images=[picture().transpose(Image.Transpose.ROTATE_180)])
+
+
+@pytest.mark.parametrize(
+    "save",
+    [save_cmyk, save_palette, save_palette_with_a_clear_colour, save_16_bit, save_turned_by_exif, save_animation],
+)
+def test_unusual_images_are_read_bit_by_bit_as_the_originals_read_them(
+    tmp_path: Path, save: Callable[[Path], None]
+) -> None:
+    save(tmp_path / "a.jpg")  # whatever the suffix says
+    assert np.array_equal(np.asarray(open_rgb(tmp_path / "a.jpg")), converted(tmp_path / "a.jpg"))
+
+
+def test_an_image_turned_by_exif_is_read_as_it_is_stored(tmp_path: Path) -> None:
+    save_turned_by_exif(tmp_path / "a.jpg")
+    assert open_rgb(tmp_path / "a.jpg").size == picture().size
+
+
+def test_of_16_bits_what_is_above_255_is_white(tmp_path: Path) -> None:
+    save_16_bit(tmp_path / "a.png")
+    grey = np.asarray(open_rgb(tmp_path / "a.png"))[:, :, 0].ravel()
+    assert np.array_equal(grey, np.minimum(np.arange(600), 255))
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
+    save_animation(tmp_path / "a.gif")
+    picture().save(tmp_path / "first.gif")
+    assert np.array_equal(np.asarray(open_rgb(tmp_path / "a.gif")), np.asarray(open_rgb(tmp_path / "first.gif")))
+
+
+def test_a_truncated_jpeg_is_an_error_wherever_it_ends(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    picture(200, 150).save(file)
+    whole = file.read_bytes()
+    for end in (2, 100, len(whole) // 2, len(whole) - 300):
+        file.write_bytes(whole[:end])
+        with pytest.raises(DataError, match=r"a.jpg is not a readable image: "):
+            open_rgb(file)
+
+
+@pytest.mark.parametrize("action", ["error", "ignore"])
+def test_an_image_beyond_the_limit_of_pillow_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: Literal["error", "ignore"]
+) -> None:
+    picture(50, 37).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50 * 37 - 1)  # Pillow itself refuses from twice that on
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        with pytest.raises(DataError, match=r"a.png is not a readable image: DecompressionBomb"):
+            open_rgb(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0\0\x10JFIF"])

@@ -9,7 +9,7 @@ import pytest
 
 from czslkit.cli import main
 from czslkit.data.inventory import holdings, room, unfinished
-from czslkit.data.layout import images_folder, pairs_file
+from czslkit.data.layout import images_folder, metadata_file
 
 
 def test_every_dataset_is_counted(pets: Path) -> None:
@@ -27,13 +27,13 @@ def test_every_dataset_is_counted(pets: Path) -> None:
 
 def test_a_dataset_that_lacks_something_is_not_complete(pets: Path) -> None:
     shutil.copytree(pets, pets.parent / "ut-zap50k")
-    pairs_file(pets.parent / "ut-zap50k", "val").unlink()
+    metadata_file(pets.parent / "ut-zap50k").unlink()
     shutil.rmtree(images_folder(pets))
     held = {each.name: each for each in holdings(pets.parent)}
     assert (held["pets"].state, held["pets"].fault) == ("incomplete", f"no images in {images_folder(pets)}")
     assert held["ut-zappos"].state == "incomplete"
     assert held["ut-zappos"].fault.endswith(
-        "ut-zap50k is not a complete dataset: no compositional-split-natural/val_pairs.txt"
+        "ut-zap50k is not a complete dataset: no metadata_compositional-split-natural.t7"
     )
 
 
@@ -66,7 +66,7 @@ class Free:
 
 
 def test_status_says_what_is_where_without_torch(pets: Path) -> None:
-    pairs_file(pets, "val").unlink()
+    metadata_file(pets).unlink()
     program = (
         "import sys; from czslkit.cli import main\n"
         f"status = main(['data', 'status', '--data', {str(pets.parent)!r}])\n"
@@ -75,7 +75,7 @@ def test_status_says_what_is_where_without_torch(pets: Path) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert ["pets", "incomplete", "14"] in [line.split()[:3] for line in lines]
-    assert f"{pets} is not a complete dataset: no compositional-split-natural/val_pairs.txt" in lines
+    assert f"{pets} is not a complete dataset: no metadata_compositional-split-natural.t7" in lines
     assert lines[-1] == "[] 0", done.stderr
 
 

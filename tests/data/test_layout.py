@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
+import io
 import os
 import pickle
 import re
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from czslkit.data.fingerprint import fingerprint_parts
 from czslkit.data.layout import (
     Instance,
     Listing,
@@ -24,7 +28,7 @@ from czslkit.data.layout import (
 )
 from czslkit.errors import DataError
 
-PAIRS = {"train": [("wet", "dog")], "val": [("wet", "dog")], "test": [("wet", "dog")]}
+PAIRS = {phase: [("wet", "dog")] for phase in ("train", "val", "test")}
 Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
 
 
@@ -41,7 +45,7 @@ def test_what_was_written_is_read(pets: Path) -> None:
     assert listing.pairs["train"] == (("wet", "dog"), ("dry", "cat"))
     assert listing.instances["val"][0] == Instance("wet_dog/val0.jpg", "wet", "dog", "val")
     assert {phase: len(found) for phase, found in listing.instances.items()} == {"train": 6, "val": 4, "test": 4}
-    assert listing.skipped == 0
+    assert listing.skipped == ()
     assert all((images_folder(pets) / image).is_file() for image in images_of(listing, "test"))
 
 
@@ -71,7 +75,7 @@ def test_an_instance_without_attribute_or_set_or_of_an_unlisted_pair_is_skipped(
     edit(lambda entries: entries[0].update(change))
     listing = read_listing(pets)
     assert images_of(listing, "train")[0] == "wet_dog/train1.jpg"
-    assert listing.skipped == 1
+    assert [each.image for each in listing.skipped] == ["wet_dog/train0.jpg"]
 
 
 def test_a_list_may_have_windows_line_ends_a_byte_order_mark_and_empty_lines(tmp_path: Path) -> None:
@@ -118,6 +122,62 @@ def test_absent_files_are_all_named(pets: Path) -> None:
         read_listing(pets)
 
 
+def test_absent_lists_are_rebuilt_from_the_metadata_and_written_once(
+    pets: Path, edit: Edit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(lambda entries: entries.append(entries[0] | {"image": "a.jpg", "attr": "NA"}))
+    edit(lambda entries: entries.append(entries[0] | {"image": "b.jpg", "attr": "old", "set": "NA"}))
+    edit(lambda entries: entries.append(entries[0] | {"image": "c.jpg", "obj": "guinea pig"}))
+    written = read_listing(pets)
+    for phase in PAIRS:
+        pairs_file(pets, phase).unlink()
+    rebuilt = read_listing(pets)
+    assert rebuilt.pairs == {phase: tuple(sorted(pairs)) for phase, pairs in written.pairs.items()}
+    assert rebuilt.instances == written.instances
+    assert pairs_file(pets, "val").read_bytes() == b"dry dog\nwet dog\n"
+    names = "train_pairs.txt, val_pairs.txt, test_pairs.txt"
+    assert capsys.readouterr().err == f"{pets}: {names} rebuilt from the metadata, and written\n"
+    assert read_listing(pets) == rebuilt
+    assert capsys.readouterr().err == ""
+
+
+def test_a_list_that_is_there_is_not_rebuilt(pets: Path) -> None:
+    pairs_file(pets, "train").write_text("dry cat\nwet dog\nold dog\n")
+    pairs_file(pets, "test").unlink()
+    assert read_listing(pets).pairs == {
+        "train": (("dry", "cat"), ("wet", "dog"), ("old", "dog")),
+        "val": (("wet", "dog"), ("dry", "dog")),
+        "test": (("dry", "cat"), ("wet", "cat")),
+    }
+
+
+def test_where_nothing_can_be_written_lists_are_rebuilt_in_memory(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr("czslkit.data.layout.write_bytes", refuse)
+    before = read_listing(pets)
+    for phase in PAIRS:
+        pairs_file(pets, phase).unlink()
+    files = sorted(pets.rglob("*"))
+    assert read_listing(pets).instances == before.instances
+    assert fingerprint_parts(pets).keys() == {metadata_file(pets).name, "images"}
+    assert sorted(pets.rglob("*")) == files
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, "said for every reading"
+    assert said.endswith("rebuilt from the metadata, but not written: Read-only file system\n")
+
+
+def test_lists_are_not_rebuilt_from_metadata_that_cannot_be_read(pets: Path) -> None:
+    pairs_file(pets, "val").unlink()
+    metadata_file(pets).write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"metadata_compositional-split-natural.t7 is refused"):
+        read_listing(pets)
+    assert not pairs_file(pets, "val").exists()
+
+
 def test_what_is_wrong_with_several_files_is_said_at_once(pets: Path) -> None:
     pairs_file(pets, "val").write_text("wet\n")
     metadata_file(pets).write_bytes(b"nonsense")
@@ -145,6 +205,26 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, save: Callable[
     assert mark.exists(), "the file was not hostile in the first place"
 
 
+@pytest.mark.filterwarnings("ignore")  # that TorchScript is deprecated, and that this file is of it
+def test_a_program_in_torchscript_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.zeros(1)), tmp_path / "metadata.t7")
+    with pytest.raises(DataError, match=r"metadata.t7 is refused, and nothing in it was run: RuntimeError: .*Script"):
+        read_metadata(tmp_path / "metadata.t7")
+
+
+def test_a_hostile_archive_in_the_oldest_file_format_is_refused_and_not_run(tmp_path: Path) -> None:
+    file, mark = tmp_path / "metadata.t7", tmp_path / "executed"
+    with tarfile.open(file, "w") as archive:
+        for name in ("sys_info", "storages", "tensors", "pickle"):
+            content = pickle.dumps(Hostile(mark))
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(DataError, match=r"metadata.t7 is refused, and nothing in it was run"):
+        read_metadata(file)
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
 def test_unreadable_metadata_is_a_data_error_naming_the_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metadata.t7").write_bytes(content)
@@ -168,6 +248,7 @@ GOOD = {"image": "a.jpg", "attr": "wet", "obj": "dog", "set": "train"}
         ([GOOD, "a.jpg"], "instance 1 is a str, expected a dict"),
         ([{key: GOOD[key] for key in ("image", "attr", "set")}], "instance 0 has no 'obj'"),
         ([GOOD, GOOD | {"attr": 3}], "instance 1 has attr=3, expected a string"),
+        ([GOOD, GOOD | {"attr": float("nan")}], "instance 1 has attr=nan, expected a string"),
         ([GOOD | {"set": "training"}], "instance 0 is of set 'training', expected one of train, val, test, NA"),
         ([GOOD | {"set": "x"}] * 12, "and 2 more"),
     ],
@@ -176,6 +257,16 @@ def test_metadata_that_is_no_list_of_instances_is_an_error(tmp_path: Path, entri
     torch.save(entries, tmp_path / "metadata.t7")
     with pytest.raises(DataError, match=re.escape(said)):
         read_metadata(tmp_path / "metadata.t7")
+
+
+def test_keys_of_the_metadata_that_mean_nothing_here_are_passed_over(tmp_path: Path) -> None:
+    torch.save([GOOD | {"score": 0.5, "boxes": [[1, 2]]}], tmp_path / "metadata.t7")
+    assert read_metadata(tmp_path / "metadata.t7") == (Instance("a.jpg", "wet", "dog", "train"),)
+
+
+def test_nan_as_a_word_is_a_pair_that_no_list_holds(pets: Path, edit: Edit) -> None:
+    edit(lambda entries: entries[0].update(attr="nan"))
+    assert [each.attr for each in read_listing(pets).skipped] == ["nan"]
 
 
 def test_writing_leaves_a_folder_that_is_there_as_it_was(pets: Path) -> None:

@@ -26,7 +26,7 @@ class Swatches(Dataset):
             rows = [Instance(*row) for row in csv.reader(file)]
         instances = {phase: tuple(row for row in rows if row.set == phase) for phase in PHASES}
         pairs = {phase: tuple(dict.fromkeys((i.attr, i.obj) for i in instances[phase])) for phase in PHASES}
-        return Listing(pairs, instances, skipped=0)
+        return Listing(pairs, instances)
 
     def files(self, folder: Path) -> tuple[Path, ...]:
         return (folder / "table.csv",)
