@@ -33,6 +33,7 @@ _HOME = {
     "load_backbone": "backbones",
     "load_dataset": "data.datasets",
     "Feed": "feed",
+    "Cache": "data.cache",
     "evaluate": "evaluation.sweep",
     "Sweep": "evaluation.sweep",
     "feasibility": "evaluation.feasibility",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from .components import Backbone as Backbone
     from .components import Head as Head
     from .components import Interaction as Interaction
+    from .data.cache import Cache as Cache
     from .data.datasets import load_dataset as load_dataset
     from .errors import CzslkitError as CzslkitError
     from .evaluation.feasibility import feasibility as feasibility

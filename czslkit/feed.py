@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from .data.cache import Cache
 from .data.datasets import Split
 from .data.images import ImageSet, loader
+from .data.squares import squares
+from .features import BATCH, features
 from .method import Method
 from .types import Batch, ImageFeatures
 
@@ -18,7 +22,7 @@ class Feed:
     """A split, as one method wants to see it.
 
     Where the method's image encoder is frozen and images are not augmented, every image
-    is encoded once and its features are kept.
+    is encoded once and its features are kept: here, and on disk if there is a cache.
 
     Args:
         method: on the device it is to run on.
@@ -27,16 +31,23 @@ class Feed:
         augment: change images at random, by ``seed``, epoch and image.
         seed: of the augmentation.
         workers: processes that read images; 0 reads in this one.
+        cache: what was decoded and encoded before; nothing if None.
     """
 
     def __init__(
-        self, method: Method, split: Split, batch_size: int, *, augment: bool = False, seed: int = 0, workers: int = 0
+        self,
+        method: Method,
+        split: Split,
+        batch_size: int,
+        *,
+        augment: bool = False,
+        seed: int = 0,
+        workers: int = 0,
+        cache: Cache | None = None,
     ) -> None:
         self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
-        backbone = method.backbone
-        self._images = ImageSet(split, backbone.image_size, backbone.mean, backbone.std, augment=augment, seed=seed)
+        self.augment, self.seed, self.cache = augment, seed, cache
         self._keeps = method.frozen_image and not augment
-        self._features: Tensor | None = None
 
     def __len__(self) -> int:
         """Batches in one pass."""
@@ -45,19 +56,19 @@ class Feed:
     def batches(self, order: Tensor | None = None, epoch: int = 0) -> Iterator[Batch]:
         """One pass over the split, in ``order`` ``[N]`` or as it comes, on the method's device."""
         if not self._keeps:
-            yield from self._pixels(order, epoch)
+            yield from self._pixels(self.batch_size, order, epoch)
             return
-        features = self._encode()
+        features = self._features
         order = torch.arange(len(self.split)) if order is None else order
         for index in order.split(self.batch_size):
             rows = index.to(features.device)
             labels = (self.split.attr[index].to(features.device), self.split.obj[index].to(features.device))
             yield Batch(ImageFeatures(features[rows]), *labels)
 
-    def _pixels(self, order: Tensor | None, epoch: int) -> Iterator[Batch]:
+    def _pixels(self, batch_size: int, order: Tensor | None = None, epoch: int = 0) -> Iterator[Batch]:
         device = self.method.device
         self._images.set_epoch(epoch)
-        for batch in loader(self._images, self.batch_size, order=order, workers=self.workers):
+        for batch in loader(self._images, batch_size, order=order, workers=self.workers):
             assert isinstance(batch.images, Tensor)
             yield replace(
                 batch,
@@ -66,14 +77,31 @@ class Feed:
                 obj=batch.obj.to(device, non_blocking=True),
             )
 
-    def _encode(self) -> Tensor:
+    @cached_property
+    def _images(self) -> ImageSet:
+        backbone, cache = self.method.backbone, self.cache
+        decoded = squares(cache, self.split, backbone.image_size) if cache and cache.images else None
+        return ImageSet(
+            self.split,
+            backbone.image_size,
+            backbone.mean,
+            backbone.std,
+            augment=self.augment,
+            seed=self.seed,
+            squares=decoded,
+        )
+
+    @cached_property
+    def _features(self) -> Tensor:
         """Pooled features of every image, ``[N, D]``."""
-        if self._features is None:
-            backbone = self.method.backbone
-            training = backbone.training
-            backbone.eval()
-            with torch.no_grad():
-                pixels = (batch.images for batch in self._pixels(None, 0))
-                self._features = torch.cat([self.method.encode(p).pooled for p in pixels if isinstance(p, Tensor)])
-            backbone.train(training)
-        return self._features
+        backbone = self.method.backbone
+        training = backbone.training
+        backbone.eval()
+        with torch.no_grad():
+            found = features(self.cache, self.method, self.split, self._encode)
+        backbone.train(training)
+        return found
+
+    def _encode(self) -> Tensor:
+        pixels = (batch.images for batch in self._pixels(BATCH))
+        return torch.cat([self.method.encode(p).pooled for p in pixels if isinstance(p, Tensor)])

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from . import provenance
 from .backbones import resolve
 from .checkpoint import save
 from .components import BACKBONES
 from .config import Spec, load_recipe, recipes
-from .data.datasets import Splits
-from .errors import ConfigError, CzslkitError
+from .data.cache import Cache
+from .data.datasets import Split, Splits
+from .errors import ConfigError, CzslkitError, DataError
 from .evaluation import details
 from .evaluation.candidates import UNUSED
 from .evaluation.evaluator import searched_threshold, sweeps
@@ -29,7 +28,7 @@ from .evaluation.sweep import Metrics, Sweep
 from .feed import Feed
 from .method import METHODS, Method, build
 from .options import as_dict
-from .store import Store, config_id
+from .store import Store, alone, config_id
 from .train import train
 
 
@@ -40,6 +39,7 @@ class Machine:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     workers: int = 0  # processes that read images
     progress: bool = True
+    cache: Cache | None = None  # what was decoded and encoded before
 
     def torch_device(self) -> torch.device:
         """The device, found if it is ``auto``.
@@ -102,32 +102,39 @@ class Job:
         }
 
     def run(
-        self, data: Mapping[str, str], load: Callable[[], Splits], say: Callable[[str], None]
+        self,
+        data: Mapping[str, str],
+        load: Callable[[], Splits],
+        check: Callable[[int], None],
+        say: Callable[[str], None],
     ) -> list[dict[str, Any]]:
         """The result of every world: finished ones as they are, the others run now and stored.
 
-        An error ends up in the results of the worlds it kept from finishing; one of ``load`` is raised.
+        An error ends up in the results of the worlds it kept from finishing; one of the data is raised.
 
         Args:
             data: digests of the dataset's parts.
             load: gives the dataset; called only if something is to be run, or to find its file of feasibility.
+            check: finds images that cannot be read, given the side of the squares that are wanted.
             say: called with a line for every step.
         """
         depends = self.depends(data)
         folder = self.store.folder(self.cell("closed"))
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / ".lock", say):
+        with alone(folder / ".lock", say):
             rests = self._rests(depends, load)
             standing = self._standing(rests, say)
             missing = tuple(world for world in self.spec.worlds if world not in standing)
             if not missing:
                 say("done before")
             else:
-                data_now = load()  # raises before any finished result is superseded
+                data_now = load()
                 say("running")
                 try:
                     job = replace(self, spec=replace(self.spec, worlds=missing))
-                    new = job._compute(data_now, folder / "training", depends, say)
+                    new = job._compute(data_now, check, folder / "training", depends, say)
+                except DataError:  # raised before any finished result is superseded
+                    raise
                 except Exception as error:
                     new = {world: failure(error) for world in missing}
                     say(f"failed: {type(error).__name__}: {error}")
@@ -200,7 +207,12 @@ class Job:
         return result if result and result["status"] == "done" else None
 
     def _compute(
-        self, data: Splits, folder: Path, depends: Mapping[str, Any], say: Callable[[str], None]
+        self,
+        data: Splits,
+        check: Callable[[int], None],
+        folder: Path,
+        depends: Mapping[str, Any],
+        say: Callable[[str], None],
     ) -> dict[str, dict[str, Any]]:
         """Train, then evaluate every world of the spec on the test split."""
         spec, machine = self.spec, self.machine
@@ -210,6 +222,7 @@ class Job:
         if spec.checkpoint is not None:
             spec.checkpoint.fill(method)
         method = method.to(device)
+        check(method.backbone.image_size)
         worlds, feasible, failed = spec.worlds, None, {}
         try:
             feasible = self._plausibility(method, data, say)
@@ -228,6 +241,7 @@ class Job:
             folder=folder,
             key=key,
             workers=machine.workers,
+            cache=machine.cache,
             progress=machine.progress,
             say=say,
         )
@@ -257,9 +271,7 @@ class Job:
     ) -> dict[str, dict[str, Any]]:
         """Metrics on the test split and how they came about, by world."""
         spec = self.spec
-        feed = Feed(
-            method, data.test, spec.evaluation.batch_size or spec.train.batch_size, workers=self.machine.workers
-        )
+        feed = self._feed(method, data.test)
         cut = self._cut(method, data, feasible) if feasible else None
         filled = sweeps(
             method,
@@ -302,26 +314,16 @@ class Job:
         spec, evaluation = self.spec, self.spec.evaluation
         if isinstance(evaluation.threshold, (int, float)):
             return Cut(evaluation.threshold, "published" if _published(spec) else "given", feasible)
-        feed = Feed(method, data.val, spec.evaluation.batch_size or spec.train.batch_size, workers=self.machine.workers)
+        feed = self._feed(method, data.val)
         threshold = searched_threshold(
             method, data, feasible.values, feed, bins=evaluation.bins, infeasible=evaluation.infeasible
         )
         return Cut(threshold, "searched on validation", feasible)
 
-
-@contextmanager
-def _alone(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Wait, and say so, while another process has the lock."""
-    held = FileLock(lock)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        say(f"waiting for another process that holds {lock}")
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
+    def _feed(self, method: Method, split: Split) -> Feed:
+        """A split as it is evaluated."""
+        size = self.spec.evaluation.batch_size or self.spec.train.batch_size
+        return Feed(method, split, size, workers=self.machine.workers, cache=self.machine.cache)
 
 
 def metrics(sweep: Sweep, bins: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .data.cache import Cache
 from .data.datasets import Splits
 from .errors import TrainingError
 from .evaluation.evaluator import EvalOptions, sweeps
@@ -88,6 +89,7 @@ def train(
     folder: Path,
     key: str,
     workers: int = 0,
+    cache: Cache | None = None,
     progress: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> Training:
@@ -106,10 +108,12 @@ def train(
         TrainingError: a loss is no longer finite; names the epoch, and in training the step.
     """
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    validation = Feed(method, data.val, evaluation.batch_size or options.batch_size, workers=workers)
+    validation = Feed(method, data.val, evaluation.batch_size or options.batch_size, workers=workers, cache=cache)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())
-    feed = Feed(method, data.train, options.batch_size, augment=options.augment, seed=seed, workers=workers)
+    feed = Feed(
+        method, data.train, options.batch_size, augment=options.augment, seed=seed, workers=workers, cache=cache
+    )
     pairs = data.train.pairs.to(method.device)
     optimizer, schedule = _optimizer(method, options)
     state = State(folder, key)

@@ -19,6 +19,7 @@ from ..types import Batch
 
 if TYPE_CHECKING:
     from .datasets import Split
+    from .squares import Squares
 
 _FLIP_CHANCE = 0.5
 _PERSPECTIVE_CHANCE = 0.5
@@ -74,6 +75,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         augment: vary each image by chance. How depends on ``seed``, the epoch and the image alone: neither the order
             nor the number of workers matters, and no global random state is used.
         seed: of the variations.
+        squares: the same images, decoded before; the files are then not read.
     """
 
     def __init__(
@@ -85,12 +87,14 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         *,
         augment: bool = False,
         seed: int = 0,
+        squares: Squares | None = None,
     ) -> None:
         self.split = split
         self.size = size
         self.mean, self.std = tuple(mean), tuple(std)
         self.augment = augment
         self.seed = seed
+        self.squares = squares
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -101,10 +105,15 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        image = square(open_rgb(self.split.paths[index]), self.size)
+        image = self._square(index)
         if self.augment:
             image = varied(image, _generator(self.seed, self.epoch, index))
         return normalised(image, self.mean, self.std), self.split.attr[index], self.split.obj[index]
+
+    def _square(self, index: int) -> Image.Image:
+        if self.squares is not None:
+            return Image.fromarray(self.squares.pixels[index])
+        return square(open_rgb(self.split.paths[index]), self.size)
 
 
 def loader(image_set: ImageSet, batch_size: int, *, order: Tensor | None = None, workers: int = 0) -> Iterator[Batch]:
