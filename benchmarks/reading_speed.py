@@ -121,8 +121,10 @@ class Epoch:
 class Rereading(czslkit.Feed):
     """Every image is read and encoded in every epoch, as for an encoder that learns."""
 
-    def batches(self, order: torch.Tensor | None = None, epoch: int = 0) -> Iterator[czslkit.Batch]:
-        return self._pixels(self.batch_size, order, epoch)
+    def batches(
+        self, order: torch.Tensor | None = None, epoch: int = 0, size: int | None = None
+    ) -> Iterator[czslkit.Batch]:
+        return self._pixels(order, epoch, size or self.batch_size)
 
 
 def epoch(method: czslkit.Method, feed: czslkit.Feed) -> Epoch:

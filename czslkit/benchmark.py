@@ -20,6 +20,7 @@ from .errors import ConfigError, CzslkitError
 from .registry import failures, load_plugins
 from .report import Table
 from .run import Job, Machine
+from .sizes import MEMORY, parse_bytes
 from .store import Store, safe
 
 T = TypeVar("T")
@@ -76,6 +77,8 @@ def bench(
     workers: int = 0,
     cache: str | Path | None = None,
     cache_images: bool = False,
+    memory: str | int = MEMORY,
+    estimate: bool = False,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Benchmark:
@@ -100,6 +103,9 @@ def bench(
         cache: folder of the features of frozen image encoders, which no number depends on; ``runs/cache`` if None,
             and ``off`` for none.
         cache_images: keep decoded images there, too, about 150 KB each at 224 pixels.
+        memory: that an evaluation may take, such as ``"4GB"``, the method's own weights aside.
+        estimate: say what every cell would take, in time and memory, and run none; the results are those cells that
+            cannot be run.
         progress: show bars on a terminal.
         say: called with a line for every step; standard error if None.
 
@@ -123,8 +129,10 @@ def bench(
     saved = [Saved.read(folder) for folder in checkpoints]
     asked = [found.method for found in saved] if methods is None else _names(methods)
     grid = partial(plan, asked, names, _names(worlds), list(seeds), settings, preset, saved)
-    kept = None if cache == "off" else Cache(Path(cache or Path(runs) / "cache"), cache_images, say)
-    specs, machine = _planned(grid, names, data, Machine(device, workers, progress, kept), cache_images)
+    kept = None if cache == "off" or estimate else Cache(Path(cache or Path(runs) / "cache"), cache_images, say)
+    specs, machine = _planned(grid, names, data, Machine(device, workers, progress, kept), memory)
+    if cache == "off" and cache_images:
+        raise ConfigError(["cache is off, but images are to be kept in it: leave out one of the two"])
     store = Store(Path(runs))
 
     digests_of = _remembered(lambda name: fingerprint_parts(locate(name, data)))
@@ -136,9 +144,12 @@ def bench(
         job = Job(spec, store, machine)
         try:
             name = spec.dataset
-            results += job.run(digests_of(name), partial(load, name), partial(check, name), tell)
+            if estimate:
+                job.estimate(digests_of(name), partial(load, name), tell)
+            else:
+                results += job.run(digests_of(name), partial(load, name), partial(check, name), tell)
         except Exception as error:  # data or weights that cannot be had, a plugin that cannot be read
-            results += job.keep(error, tell)
+            results += job.refuse(error, tell) if estimate else job.keep(error, tell)
     return Benchmark(tuple(results), store)
 
 
@@ -147,7 +158,7 @@ def _planned(
     datasets: Sequence[str],
     data: str | Path | None,
     machine: Machine,
-    cache_images: bool,
+    memory: str | int,
 ) -> tuple[list[Spec], Machine]:
     """What is to be run and where, the device found; every mistake in what was asked, at once.
 
@@ -167,13 +178,13 @@ def _planned(
         except CzslkitError as error:
             problems.append(str(error))
     try:
-        machine = replace(machine, device=str(machine.torch_device()))
+        machine = replace(machine, device=str(machine.torch_device()), memory=parse_bytes(memory))
     except ConfigError as error:
         problems += error.problems
+    except ValueError as error:
+        problems.append(f"memory: {error}")
     if machine.workers < 0:
         problems.append(f"workers is {machine.workers}, expected 0 or more")
-    if cache_images and not machine.cache:
-        problems.append("cache is off, but images are to be kept in it: leave out one of the two")
     if problems:
         raise ConfigError(problems)
     return specs, machine

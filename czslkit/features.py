@@ -21,30 +21,32 @@ from .data.images import ImageSet
 from .method import Method
 from .store import config_id
 
-#: Images that are encoded at a time: kept features must not depend on how many a method trains with.
+#: Images that are encoded at a time where there is memory for so many: numbers may depend on it in their last digits.
 BATCH = 64
 _NAME = "pooled"
 
 
-def features(cache: Cache | None, method: Method, split: Split, encode: Callable[[], Tensor]) -> Tensor:
+def features(cache: Cache | None, method: Method, split: Split, encode: Callable[[int], Tensor], size: int) -> Tensor:
     """Pooled features of every image, ``[N, D]``, on the method's device: from the cache, or else from ``encode``.
 
     They are shared by all methods, and are to the bit those of ``encode``: kept apart by files, image encoder,
     device, code and packages. To be called as ``encode`` would be: in evaluation mode and without gradients.
+
+    Args:
+        size: what ``encode`` is called with, the images to encode at a time.
     """
-    encode = functools.cache(encode)
+    encoded = functools.cache(lambda: encode(size))
     if cache is None or type(method).encode is not Method.encode:  # another one may read anything
-        return encode()
-    encoder = _encoder(method)
+        return encoded()
+    encoder = _encoder(method) | {"batch": size}
     made_by = {
         "code": provenance.homes(ImageSet, Method, type(method.backbone)),
         "packages": provenance.packages(),
-        "batch": BATCH,
     }
     key = {"images": split.digest, "encoder": encoder, "made_by": made_by}
 
     def write(file: Path) -> None:
-        file.write_bytes(save({_NAME: encode().cpu().contiguous()}, {"key": json.dumps(key)}))
+        file.write_bytes(save({_NAME: encoded().cpu().contiguous()}, {"key": json.dumps(key)}))
 
     kept = cache.obtain(
         f"features-{split.name}-{split.digest}-{config_id(encoder)}",
@@ -55,7 +57,7 @@ def features(cache: Cache | None, method: Method, split: Split, encode: Callable
         read=functools.partial(_read, key=key, images=len(split)),
         write=write,
     )
-    return encode() if kept is None else kept.to(method.device)
+    return encoded() if kept is None else kept.to(method.device)
 
 
 def _read(file: Path, key: Mapping[str, Any], images: int) -> Tensor:

@@ -48,27 +48,47 @@ class Feed:
         self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
         self.augment, self.seed, self.cache = augment, seed, cache
         self._keeps = method.frozen_image and not augment
+        self._features: Tensor | None = None
 
     def __len__(self) -> int:
         """Batches in one pass."""
         return -(-len(self.split) // self.batch_size)
 
-    def batches(self, order: Tensor | None = None, epoch: int = 0) -> Iterator[Batch]:
-        """One pass over the split, in ``order`` ``[N]`` or as it comes, on the method's device."""
+    @property
+    def encoded(self) -> bool:
+        """Whether batches will hold features that are there already."""
+        return self._features is not None
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the features take that are or will be kept."""
+        return len(self.split) * self.method.backbone.dim * 4 if self._keeps else 0
+
+    def sample(self, images: int) -> Batch:
+        """The first few images, ``[n, 3, H, W]``, read anew."""
+        return next(self._pixels(torch.arange(min(images, len(self.split))), 0, images))
+
+    def batches(self, order: Tensor | None = None, epoch: int = 0, size: int | None = None) -> Iterator[Batch]:
+        """One pass over the split, in ``order`` ``[N]`` or as it comes, on the method's device.
+
+        Args:
+            size: images a batch, where they are to be others than usual.
+        """
+        size = size or self.batch_size
         if not self._keeps:
-            yield from self._pixels(self.batch_size, order, epoch)
+            yield from self._pixels(order, epoch, size)
             return
-        features = self._features
+        features = self._encoded(size)
         order = torch.arange(len(self.split)) if order is None else order
-        for index in order.split(self.batch_size):
+        for index in order.split(size):
             rows = index.to(features.device)
             labels = (self.split.attr[index].to(features.device), self.split.obj[index].to(features.device))
             yield Batch(ImageFeatures(features[rows]), *labels)
 
-    def _pixels(self, batch_size: int, order: Tensor | None = None, epoch: int = 0) -> Iterator[Batch]:
+    def _pixels(self, order: Tensor | None, epoch: int, size: int) -> Iterator[Batch]:
         device = self.method.device
         self._images.set_epoch(epoch)
-        for batch in loader(self._images, batch_size, order=order, workers=self.workers):
+        for batch in loader(self._images, size, order=order, workers=self.workers):
             assert isinstance(batch.images, Tensor)
             yield replace(
                 batch,
@@ -80,7 +100,6 @@ class Feed:
     @cached_property
     def _images(self) -> ImageSet:
         backbone, cache = self.method.backbone, self.cache
-        decoded = squares(cache, self.split, backbone.image_size) if cache and cache.images else None
         return ImageSet(
             self.split,
             backbone.image_size,
@@ -88,20 +107,20 @@ class Feed:
             backbone.std,
             augment=self.augment,
             seed=self.seed,
-            squares=decoded,
+            squares=squares(cache, self.split, backbone.image_size) if cache and cache.images else None,
         )
 
-    @cached_property
-    def _features(self) -> Tensor:
-        """Pooled features of every image, ``[N, D]``."""
-        backbone = self.method.backbone
-        training = backbone.training
-        backbone.eval()
-        with torch.no_grad():
-            found = features(self.cache, self.method, self.split, self._encode)
-        backbone.train(training)
-        return found
+    def _encoded(self, size: int) -> Tensor:
+        """Pooled features of every image, ``[N, D]``, made of at most ``size`` images at a time."""
+        if self._features is None:
+            backbone = self.method.backbone
+            training = backbone.training
+            backbone.eval()
+            with torch.no_grad():
+                self._features = features(self.cache, self.method, self.split, self._encode, min(size, BATCH))
+            backbone.train(training)
+        return self._features
 
-    def _encode(self) -> Tensor:
-        pixels = (batch.images for batch in self._pixels(BATCH))
+    def _encode(self, size: int) -> Tensor:
+        pixels = (batch.images for batch in self._pixels(None, 0, size))
         return torch.cat([self.method.encode(p).pooled for p in pixels if isinstance(p, Tensor)])

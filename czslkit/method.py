@@ -45,6 +45,8 @@ class Method(nn.Module):
     #: A pair's score does not depend on which other pairs are candidates, so the
     #: evaluator may encode the candidates in chunks.
     chunkable: ClassVar[bool] = True
+    #: An image's scores do not depend on its batch, so the evaluator may score fewer images at a time.
+    independent: bool = True
     #: How a checkpoint of the authors reads as ours; None if there is no such program.
     translation: ClassVar[Translation | None] = None
     #: Tensors of the authors' checkpoint that their program never uses, not kept.
@@ -90,7 +92,7 @@ class Method(nn.Module):
         return not more_than_pooled and not any(p.requires_grad for p in self.backbone.image_parameters())
 
     def text(self, pairs: Tensor) -> TextFeatures:
-        """Everything that does not depend on an image, for candidates ``[P, 2]``; computed once per evaluation."""
+        """Everything that does not depend on an image, for candidates ``[P, 2]``, of which there may be 300,000."""
         features: TextFeatures = self.prompt(self.backbone, pairs)
         return features
 

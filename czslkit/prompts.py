@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from .components import Backbone
 from .types import PairSpace, TextFeatures
 
+PROMPTS = 512  # encoded at a time where nothing is learned from them
+
 
 def clean(name: str) -> str:
     """A label as the words of a prompt.
@@ -18,6 +20,17 @@ def clean(name: str) -> str:
     ('faux fur', 'dry-erase_board')
     """
     return name.replace(".", " ").lower()
+
+
+def at_once(prompts: int) -> list[slice]:
+    """Which of so many prompts to encode at a time: all for a gradient, else few enough for a whole open world.
+
+    >>> with torch.no_grad():
+    ...     at_once(600)
+    [slice(0, 512, None), slice(512, 1024, None)]
+    """
+    step = max(prompts, 1) if torch.is_grad_enabled() else PROMPTS
+    return [slice(start, start + step) for start in range(0, max(prompts, 1), step)]
 
 
 class FixedPrompt(nn.Module):
@@ -36,7 +49,8 @@ class FixedPrompt(nn.Module):
     def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
         """Encode the sentences of ``pairs`` ``[P, 2]``."""
         texts = [f"{self.context} {self.attrs[a]} {self.objs[o]}" for a, o in pairs.tolist()]
-        return TextFeatures(pairs, backbone.encode_sentences(texts))
+        parts = [backbone.encode_sentences(texts[rows]) for rows in at_once(len(texts))]
+        return TextFeatures(pairs, torch.cat(parts))
 
 
 class SoftPrompt(nn.Module):
@@ -105,10 +119,13 @@ class SoftPrompt(nn.Module):
         """Encode the prompts of ``pairs`` ``[P, 2]``, and those of every attribute and object if asked to."""
         words = self.dropout(self.words)
         attr, obj = words[: self.num_attrs], words[self.num_attrs :]
-        hidden = self._encode(backbone, 0, torch.stack((attr[pairs[:, 0]], obj[pairs[:, 1]]), 1))  # [P, L, W]
-        text = TextFeatures(pairs, backbone.project_text(hidden[:, self.end]))
-        if self.keep_tokens:
-            text = replace(text, tokens=hidden)
+        composed, hidden = [], []
+        for rows in at_once(len(pairs)):
+            both = torch.stack((attr[pairs[rows, 0]], obj[pairs[rows, 1]]), 1)  # [n, 2, W]
+            states = self._encode(backbone, 0, both)  # [n, L, W]
+            composed.append(backbone.project_text(states[:, self.end]))
+            hidden += [states] if self.keep_tokens else []
+        text = TextFeatures(pairs, torch.cat(composed), tokens=torch.cat(hidden) if hidden else None)
         if self.primitives:
             single = (self._encode(backbone, i, group.unsqueeze(1))[:, -1] for i, group in ((1, attr), (2, obj)))
             text = replace(text, **dict(zip(("attr", "obj"), map(backbone.project_text, single), strict=True)))

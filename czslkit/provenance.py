@@ -18,7 +18,7 @@ from .registry import owner, plugin_of
 SILENT = {
     *("__init__", "__main__", "benchmark", "catalog", "cli", "config", "errors", "options"),
     *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
-    *("cells", "rendering", "significance"),
+    *("cells", "forecast", "memory", "rendering", "significance", "sizes"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
     *(
         "data.cache",

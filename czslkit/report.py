@@ -308,7 +308,7 @@ def _name(label: str, cell: Mapping[str, Any]) -> str:
 def _unlike(done: Sequence[Result]) -> str:
     """The first two results that were not measured alike, and how they differ; empty if all were."""
     firsts: dict[str, Result] = {}
-    opened: dict[str, Result] = {}
+    of_column: dict[tuple[str, str], Result] = {}
     for result in done:
         name = _name(result["cell"]["method"], result["cell"])
         bins, expected = (r["protocol"].get("bins") for r in (result, done[0]))
@@ -318,12 +318,22 @@ def _unlike(done: Sequence[Result]) -> str:
         first = firsts.setdefault(result["cell"]["dataset"], result)
         if words := differences(*({"data": r["depends"].get("data", {})} for r in (first, result))):
             return f"{name} rests on other data than {_name(first['cell']['method'], first['cell'])} ({clean(words)})"
-        if result["cell"]["world"] == "open":
-            first = opened.setdefault(result["cell"]["dataset"], result)
-            other = _name(first["cell"]["method"], first["cell"])
-            if (mine := _policy(result["protocol"])) != (theirs := _policy(first["protocol"])):
-                return f"in {name} {mine}, in {other} {theirs}"
+        first = of_column.setdefault((result["cell"]["dataset"], result["cell"]["world"]), result)
+        other = _name(first["cell"]["method"], first["cell"])
+        if (mine := _rule(result["protocol"])) != (theirs := _rule(first["protocol"])):
+            return f"in {name} {mine}, in {other} {theirs}"
     return ""
+
+
+def _rule(protocol: Mapping[str, Any]) -> str:
+    """Which pairs may be predicted, in words. A threshold that was found for each method may be another for each."""
+    if protocol.get("threshold") is None:
+        digest = str(protocol.get("candidates_sha256", ""))[:8]
+        return _policy(protocol) + (f", candidates have digest {clean(digest)}" if digest else "")
+    found = clean(str(protocol.get("threshold_from")))
+    value = f" {protocol['threshold']:.6g}" if found == "given" else ""
+    source, digest = PurePath(clean(str(protocol.get("feasibility")))).name, str(protocol.get("feasibility_sha256"))[:8]
+    return f"{_policy(protocol)}, by a threshold{value} {found} on feasibility from {source} (digest {clean(digest)})"
 
 
 def _policy(protocol: Mapping[str, Any]) -> str:

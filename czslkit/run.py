@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from . import provenance
+from . import forecast, provenance
 from .backbones import resolve
 from .checkpoint import save
 from .components import BACKBONES
@@ -22,24 +23,29 @@ from .data.datasets import Split, Splits
 from .errors import ConfigError, CzslkitError, DataError
 from .evaluation import details
 from .evaluation.candidates import UNUSED
-from .evaluation.evaluator import searched_threshold, sweeps
+from .evaluation.evaluator import Task, searched_threshold, sweeps
+from .evaluation.feasibility import threshold_grid
 from .evaluation.plausibility import Plausibility, places, plausibility, source_file
 from .evaluation.sweep import Metrics, Sweep
 from .feed import Feed
+from .forecast import Forecast
 from .method import METHODS, Method, build
 from .options import as_dict
+from .sizes import MEMORY
 from .store import Store, alone, config_id
 from .train import train
+from .types import PairSpace
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how visibly things run; no number depends on it."""
+    """Where and how visibly things run; no number depends on it, rounding aside."""
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     workers: int = 0  # processes that read images
     progress: bool = True
     cache: Cache | None = None  # what was decoded and encoded before
+    memory: int = MEMORY  # bytes that an evaluation may take, the method's own weights aside
 
     def torch_device(self) -> torch.device:
         """The device, found if it is ``auto``.
@@ -141,6 +147,29 @@ class Job:
                 standing |= {result["cell"]["world"]: result for result in self._record(new, rests)}
         return [standing[world] for world in self.spec.worlds]
 
+    def estimate(self, data: Mapping[str, str], load: Callable[[], Splits], say: Callable[[str], None]) -> None:
+        """Say what ``run`` would take; nothing is trained or stored. Arguments and errors are those of ``run``."""
+        standing = self._standing(self._rests(self.depends(data), load), say)
+        worlds = tuple(world for world in self.spec.worlds if world not in standing)
+        if not worlds:
+            say("done before")
+            return
+        splits, options = load(), self.spec.train
+        method = self._method(splits)
+        feasible = self._plausibility(method, splits, say)
+        for what, found in self._forecasts(method, splits, worlds, feasible):
+            say(f"{what}, about: {found}")
+        if method.trains and options.epochs:
+            task = Task.of(method, splits, "val", ["closed"])
+            validation = forecast.evaluation(method, self._feed(method, splits.val), task, self.machine.memory)
+            seconds = forecast.training(method, splits, options, validation, self.machine.workers)
+            say(f"training of {options.epochs} epochs, about: {forecast.duration(seconds)}")
+
+    def refuse(self, error: Exception, say: Callable[[str], None]) -> list[dict[str, Any]]:
+        """``error`` for every world, without storing it."""
+        say(str(error))
+        return [{"cell": self.cell(world), **failure(error)} for world in self.spec.worlds]
+
     def keep(self, error: Exception, say: Callable[[str], None]) -> list[dict[str, Any]]:
         """Finished results as they are, and ``error`` for the others: data or weights cannot be had."""
         done = {world: result for world in self.spec.worlds if (result := self._finished(world, say))}
@@ -216,12 +245,7 @@ class Job:
     ) -> dict[str, dict[str, Any]]:
         """Train, then evaluate every world of the spec on the test split."""
         spec, machine = self.spec, self.machine
-        device = machine.torch_device()
-        torch.manual_seed(spec.seed)
-        method = build(spec.method, data.space, **as_dict(spec.options))
-        if spec.checkpoint is not None:
-            spec.checkpoint.fill(method)
-        method = method.to(device)
+        method = self._method(data)
         check(method.backbone.image_size)
         worlds, feasible, failed = spec.worlds, None, {}
         try:
@@ -231,6 +255,9 @@ class Job:
             worlds, failed = tuple(world for world in worlds if world != "open"), {"open": failure(error)}
             if not worlds:
                 return failed
+        if "open" in worlds:
+            for what, found in self._forecasts(method, data, worlds, feasible):
+                say(f"{what}, about: {found}")
         key = config_id({"config": spec.config, "seed": spec.seed, "depends": dict(depends)})
         training = train(
             method,
@@ -242,24 +269,55 @@ class Job:
             key=key,
             workers=machine.workers,
             cache=machine.cache,
+            memory=machine.memory,
             progress=machine.progress,
             say=say,
         )
         if spec.checkpoint is None:
             save(folder, spec.method, method, as_dict(spec.options), dataset=spec.dataset, seed=spec.seed)
         start = time.monotonic()
-        measured = self._measured(method, data, worlds, feasible, say)
+        files = {name: digest for name, digest in depends["data"].items() if name != "images"}
+        measured = self._measured(method, data, worlds, feasible, files, say)
         timing = {"train_s": training.seconds, "eval_s": time.monotonic() - start}
         common = {
             "status": "done",
             "error": None,
             "training": asdict(training),
             "timing": timing,
-            "versions": provenance.versions(str(device)),
+            "versions": provenance.versions(str(method.device)),
             "components": provenance.plugins(type(module) for module in method.modules()),
             "finished": _now(),
         }
         return {world: {**common, **found} for world, found in measured.items()} | failed
+
+    def _method(self, data: Splits) -> Method:
+        """As it is before training, on the machine's device."""
+        torch.manual_seed(self.spec.seed)
+        method = build(self.spec.method, data.space, **as_dict(self.spec.options))
+        if self.spec.checkpoint is not None:
+            self.spec.checkpoint.fill(method)
+        return method.to(self.machine.torch_device())
+
+    def _feed(self, method: Method, split: Split) -> Feed:
+        """A split as it is evaluated."""
+        batch_size = self.spec.evaluation.batch_size or self.spec.train.batch_size
+        return Feed(method, split, batch_size, workers=self.machine.workers, cache=self.machine.cache)
+
+    def _forecasts(
+        self, method: Method, data: Splits, worlds: Sequence[str], feasible: Plausibility | None
+    ) -> Iterator[tuple[str, Forecast]]:
+        """What the search of a threshold, if there is to be one, and the evaluation on the test split take."""
+        threshold, memory = self.spec.evaluation.threshold, self.machine.memory
+        values = feasible.values if feasible else None
+        cut: dict[str, Any] = {}
+        if values is not None and threshold == "search":
+            grid = threshold_grid(values, data.space.open().seen)
+            task = Task.of(method, data, "val", ["open"], feasibility=values, thresholds=grid)
+            yield "search of a threshold", forecast.evaluation(method, self._feed(method, data.val), task, memory)
+        elif values is not None:
+            cut = {"feasibility": values, "thresholds": [threshold]}
+        task = Task.of(method, data, "test", worlds, **cut, keep=max(details.TOP))
+        yield "test", forecast.evaluation(method, self._feed(method, data.test), task, memory)
 
     def _measured(
         self,
@@ -267,9 +325,10 @@ class Job:
         data: Splits,
         worlds: Sequence[str],
         feasible: Plausibility | None,
+        files: Mapping[str, str],
         say: Callable[[str], None],
     ) -> dict[str, dict[str, Any]]:
-        """Metrics on the test split and how they came about, by world."""
+        """Metrics on the test split and how they came about, by world; ``files`` are digests of the split's."""
         spec = self.spec
         feed = self._feed(method, data.test)
         cut = self._cut(method, data, feasible) if feasible else None
@@ -283,10 +342,11 @@ class Job:
             thresholds=[cut.threshold] if cut else None,
             infeasible=spec.evaluation.infeasible,
             keep=max(details.TOP),
+            memory=self.machine.memory,
         )
         found: dict[str, dict[str, Any]] = {}
         for world, sweep in filled.items():
-            how = protocol(sweep, world, spec, cut)
+            how = {"split_files": dict(files), **protocol(sweep, world, spec, data.space, cut)}
             beside = self.store.attach(self.cell(world), details.files(sweep, data.space, spec.evaluation.bins))
             found[world] = {"metrics": metrics(sweep, spec.evaluation.bins), "protocol": how, "files": beside}
         if cut:
@@ -314,16 +374,16 @@ class Job:
         spec, evaluation = self.spec, self.spec.evaluation
         if isinstance(evaluation.threshold, (int, float)):
             return Cut(evaluation.threshold, "published" if _published(spec) else "given", feasible)
-        feed = self._feed(method, data.val)
         threshold = searched_threshold(
-            method, data, feasible.values, feed, bins=evaluation.bins, infeasible=evaluation.infeasible
+            method,
+            data,
+            feasible.values,
+            self._feed(method, data.val),
+            bins=evaluation.bins,
+            infeasible=evaluation.infeasible,
+            memory=self.machine.memory,
         )
         return Cut(threshold, "searched on validation", feasible)
-
-    def _feed(self, method: Method, split: Split) -> Feed:
-        """A split as it is evaluated."""
-        size = self.spec.evaluation.batch_size or self.spec.train.batch_size
-        return Feed(method, split, size, workers=self.machine.workers, cache=self.machine.cache)
 
 
 def metrics(sweep: Sweep, bins: str) -> dict[str, float]:
@@ -339,18 +399,22 @@ def metrics(sweep: Sweep, bins: str) -> dict[str, float]:
 SELECTED = {"auc": "validation AUC, closed world", "loss": "validation loss", "last": "the last epoch"}
 
 
-def protocol(sweep: Sweep, world: str, spec: Spec, cut: Cut | None = None) -> dict[str, Any]:
+def protocol(sweep: Sweep, world: str, spec: Spec, space: PairSpace, cut: Cut | None = None) -> dict[str, Any]:
     """How the numbers came about; results of different protocols are not compared.
 
     Args:
         cut: of the open world; None where every pair is a candidate.
     """
-    group = sweep.candidates.group
+    kept = sweep.candidates.group != UNUSED
+    words = (f"{space.attrs[a]} {space.objs[o]}\n" for a, o in sweep.candidates.pairs[kept].tolist())
+    biases = sweep.compute_all("original")[0].curve.biases.tolist()
     found = {
         "bins": spec.evaluation.bins,
+        "biases": biases if spec.evaluation.bins == "original" else "every breakpoint",
         "split": "test",
-        "columns": len(group),
-        "candidates": int((group != UNUSED).sum()),
+        "columns": len(kept),
+        "candidates": int(kept.sum()),
+        "candidates_sha256": hashlib.sha256("".join(words).encode()).hexdigest(),
         "threshold": None,
         "selected_by": "a checkpoint" if spec.checkpoint else SELECTED[spec.train.select],
     }

@@ -59,12 +59,17 @@ def check_scores(method: Method, images: Tensor, pairs: Tensor) -> None:
 
     order = torch.randperm(len(pairs))
     _agree(method.rank(images, method.text(pairs[order])), ranked[:, order], "permuting pairs permutes columns")
-    alone = torch.cat([method.rank(image, text) for image in images.split(1)])
-    _agree(alone, ranked, "an image's scores do not depend on its batch")
+    if method.independent:
+        alone = torch.cat([method.rank(image, text) for image in images.split(1)])
+        _agree(alone, ranked, "an image's scores do not depend on its batch")
     _agree(method.rank(method.encode(images), text), ranked, "encoded images score as images do")
     if method.chunkable:
         chunks = torch.cat([method.rank(images, method.text(chunk)) for chunk in pairs.split(5)], 1)
         _agree(chunks, ranked, "chunks of pairs agree")
+        rows = [text.rows(slice(start, start + 5)) for start in range(0, len(pairs), 5)]
+        _agree(
+            torch.cat([method.rank(images, some) for some in rows], 1), ranked, "rows of a text agree with the whole"
+        )
 
 
 def check_gradients(method: Method, images: Tensor, space: PairSpace) -> None:

@@ -24,6 +24,7 @@ from .feed import Feed
 from .method import Method
 from .optimizers import AdamWBert
 from .options import option
+from .sizes import MEMORY
 from .state import State, learned, restore
 from .types import Batch
 
@@ -90,6 +91,7 @@ def train(
     key: str,
     workers: int = 0,
     cache: Cache | None = None,
+    memory: int = MEMORY,
     progress: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> Training:
@@ -102,6 +104,7 @@ def train(
         method: on the device to train on; changed in place.
         folder: gets ``last.safetensors``, the state to resume from.
         key: names what is being trained; a state with another key is not resumed from.
+        memory: bytes that a validation may take.
         say: called with a line for every epoch.
 
     Raises:
@@ -127,7 +130,7 @@ def train(
         torch.manual_seed(_derive(seed, epoch))
         method.train(epoch == 0 or not options.eval_mode_after_first_epoch)
         loss = _epoch(method, feed, pairs, optimizer, options, epoch, progress)
-        validated = _validate(method, data, validation, options, evaluation, epoch)
+        validated = _validate(method, data, validation, options, evaluation, epoch, memory)
         history.append({"loss": loss, "lr": options.lr * schedule(epoch), **validated})
         if best_epoch(history, options.select) == len(history):
             best = {name: value.clone() for name, value in learned(method).items()}
@@ -171,10 +174,17 @@ def validation_loss(method: Method, feed: Feed, pairs: Tensor, *, fused: bool = 
 
 
 def _validate(
-    method: Method, data: Splits, feed: Feed, options: TrainOptions, evaluation: EvalOptions, epoch: int
+    method: Method,
+    data: Splits,
+    feed: Feed,
+    options: TrainOptions,
+    evaluation: EvalOptions,
+    epoch: int,
+    memory: int,
 ) -> dict[str, float]:
     """AUC in the closed world, and the loss if epochs are selected by it."""
-    metrics = sweeps(method, data, "val", ["closed"], feed)["closed"].compute_all(evaluation.bins)[0]
+    (sweep,) = sweeps(method, data, "val", ["closed"], feed, memory=memory).values()
+    metrics = sweep.compute_all(evaluation.bins)[0]
     if options.select != "loss":
         return {"val_auc": metrics.auc}
     loss = validation_loss(method, feed, data.space.pairs.to(method.device), fused=options.fused_validation_loss)

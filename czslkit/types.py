@@ -8,10 +8,13 @@ Axis letters, the same in every docstring::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Texts = TypeVar("Texts", bound="TextFeatures")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,16 @@ class ImageFeatures:
     layers: tuple[Tensor, ...] = ()  # each [B, T, D]: the layers asked for, in the order asked for
     tokens: Tensor | None = None  # [B, T, V], the last layer before its projection
     levels: tuple[Tensor, ...] = ()  # each [B, T, D]; what the aggregator made of the layers
+
+    def first(self, images: int) -> ImageFeatures:
+        """Those of the first few images."""
+
+        def cut(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(cut, value))
+            return value[:images] if isinstance(value, Tensor) else value
+
+        return replace(self, **{name: cut(value) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,15 @@ class TextFeatures:
     attr: Tensor | None = None  # [A, D] or [B, A, D]
     obj: Tensor | None = None  # [O, D] or [B, O, D]
     tokens: Tensor | None = None  # [P, L, W], before the final norm; only where a prompt keeps them
+
+    def rows(self: Texts, which: Tensor | slice) -> Texts:
+        """Those of some of the pairs, before an interaction has seen them; attributes and objects stay."""
+        chosen: dict[str, Any] = {name: None if of is None else of[which] for name, of in self.by_pair().items()}
+        return replace(self, **chosen)
+
+    def by_pair(self) -> dict[str, Tensor | None]:
+        """What has a row for each pair; subclasses that hold more of that kind add it."""
+        return {"pairs": self.pairs, "pair": self.pair, "tokens": self.tokens}
 
 
 @dataclass(frozen=True)

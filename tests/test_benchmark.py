@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -362,3 +363,25 @@ def test_a_killed_benchmark_completes_with_the_same_numbers(toys, clip_file, tmp
 
     assert found(tmp_path / "cut") == found(tmp_path / "whole")
     assert len(found(tmp_path / "cut")) == 4
+
+
+def test_an_estimate_says_what_would_be_and_does_nothing(bench, tmp_path):
+    result = bench("csp", estimate=True)
+    assert (result.failed, result.results) == (0, ())
+    evaluation = r"\[1/1\] csp on toys, seed 0: test, about: 8 images x 6 \+ 9 pairs, 8 x 15 at a time: \d+ s, \d+ MB"
+    assert re.fullmatch(evaluation, bench.said[0])
+    assert re.fullmatch(r"\[1/1\] csp on toys, seed 0: training of 2 epochs, about: \d+ s", bench.said[1])
+    assert not list((tmp_path / "runs").glob("*/*/*/*.json"))
+    bench("csp")
+    assert any(re.fullmatch(evaluation, line) for line in bench.said)
+    bench("csp", estimate=True)
+    assert bench.said == ["[1/1] csp on toys, seed 0: done before"]
+
+
+def test_memory_that_is_too_little_is_said_before_and_is_a_failed_cell(bench):
+    before, after = bench("clip", memory="9MB", estimate=True), bench("clip", memory="9MB")
+    assert (before.failed, after.failed) == (2, 2)
+    for result in (*before.results, *after.results):
+        assert re.match(r"memory is 9.0 MB, but \d+ MB are needed to score 1 image", result["error"]["message"])
+    with pytest.raises(ConfigError, match="memory: '4 apples' is not a size such as 4GB or 512MiB"):
+        bench("clip", memory="4 apples")

@@ -35,7 +35,7 @@ def encoded(monkeypatch):
     return sizes
 
 
-def pooled(method, split, cache, batch_size=3):
+def pooled(method, split, cache, batch_size=8):
     batches = czslkit.Feed(method, split, batch_size, cache=cache).batches()
     return torch.cat([batch.images.pooled for batch in batches])
 
@@ -52,9 +52,19 @@ def test_features_from_disk_are_those_encoded_anew(toy, clip_file, cache, encode
     assert encoded == [8, 8]
 
 
-def test_features_do_not_depend_on_the_size_of_batches(toy, clip_file):
+def test_features_made_of_smaller_batches_are_kept_apart(toy, clip_file, cache, encoded):
     method = czslkit.build("csp", toy.space, backbone=str(clip_file))
-    assert torch.equal(pooled(method, toy.val, None, 3), pooled(method, toy.val, None, 8))
+    for batch_size in (3, 8, 3):
+        pooled(method, toy.val, cache, batch_size)
+    assert encoded == [3, 3, 2, 8]
+
+
+def test_batches_beyond_64_are_encoded_in_parts_and_share_features(toy, clip_file, cache, encoded, monkeypatch):
+    monkeypatch.setattr("czslkit.feed.BATCH", 5)
+    method = czslkit.build("csp", toy.space, backbone=str(clip_file))
+    for batch_size in (6, 8):
+        pooled(method, toy.val, cache, batch_size)
+    assert encoded == [5, 3]
 
 
 def test_methods_share_features(toy, clip_file, cache, encoded):

@@ -16,7 +16,7 @@ def test_kept_features_are_those_of_the_pixels(toy, clip_file):
     method = czslkit.build("csp", toy.space, backbone=str(clip_file)).train()
     order = torch.tensor([4, 0, 7])
     kept = list(Feed(method, toy.val, 2).batches(order))
-    pixels = list(Feed(method, toy.val, 2)._pixels(2, order))
+    pixels = list(Feed(method, toy.val, 2)._pixels(order, 0, 2))
     assert [len(batch.attr) for batch in kept] == [2, 1]
     for a, b in zip(kept, pixels, strict=True):
         assert isinstance(a.images, ImageFeatures)
@@ -33,7 +33,7 @@ def test_every_image_is_encoded_once(toy, clip_file, monkeypatch):
     feed = Feed(method, toy.val, 3)
     for _ in range(2):
         list(feed.batches())
-    assert encoded == [8]
+    assert encoded == [3, 3, 2]
 
 
 @pytest.mark.parametrize(("name", "augment"), [("csp", True), ("msci", False)])

@@ -319,7 +319,8 @@ def test_unlike_results_stand_side_by_side_when_asked_to_and_the_caption_says_so
 
 def opened(method: str = "csp", dataset: str = "demo", seed: int = 0, **protocol: Any) -> dict[str, Any]:
     """A finished cell of the open world, measured as the protocol says."""
-    cut = {"threshold_from": "given", "feasibility": "file.pt", "infeasible": "exclude"}
+    cut = {"threshold_from": "searched", "feasibility": "file.pt", "feasibility_sha256": "ab" * 32}
+    cut["infeasible"] = "exclude"
     said = {**(cut if protocol.get("threshold") else {}), "bins": "original", "threshold": None, **protocol}
     return {**result(method, dataset, "open", seed), "protocol": said}
 
@@ -354,8 +355,9 @@ def test_the_caption_says_which_threshold_and_whose() -> None:
 
 
 def test_rows_of_different_thresholds_are_named() -> None:
-    given, searched = opened(threshold=0.5), opened("msci", threshold=0.25, threshold_from="searched on validation")
-    assert open_world(given, searched, opened("msci", "cgqa")) == [
+    given = opened(threshold=0.5, threshold_from="given")
+    searched = opened("msci", threshold=0.25, threshold_from="searched on validation")
+    assert open_world(given, searched, opened("msci", "cgqa"), mixed=True) == [
         "Open world of demo: infeasible pairs are excluded: unseen ones below 0.5 (threshold given, feasibility from "
         "file.pt) [csp]; infeasible pairs are excluded: unseen ones below 0.25 (threshold searched on validation, "
         "feasibility from file.pt) [msci].",
@@ -363,14 +365,25 @@ def test_rows_of_different_thresholds_are_named() -> None:
     ]
 
 
-def test_other_values_of_a_threshold_are_measured_alike_and_other_policies_not() -> None:
+def test_other_values_of_a_threshold_found_alike_are_measured_alike_and_other_rules_not() -> None:
     closed = [result(), result("msci")]
-    Table([*closed, opened(threshold=0.1), opened("msci", threshold=0.2, threshold_from="searched on validation")])
+    Table([*closed, opened(threshold=0.1), opened("msci", threshold=0.2)])
     Table([opened(threshold=0.1), opened("msci", "cgqa")])  # other datasets are other columns
+    excluded, original = "infeasible pairs are excluded", "infeasible pairs score 0 as in the original evaluator"
+    searched = "by a threshold searched on feasibility from"
+    given = "given on feasibility from file.pt (digest abababab)"
     ways = {
         "no pair is infeasible": {},
-        "infeasible pairs are excluded": {"threshold": 0.1},
-        "infeasible pairs score 0 as in the original evaluator": {"threshold": 0.1, "infeasible": "original"},
+        "no pair is infeasible, candidates have digest 0123abcd": {"candidates_sha256": "0123abcd" * 8},
+        f"{excluded}, {searched} file.pt (digest abababab)": {"threshold": 0.1},
+        f"{original}, {searched} file.pt (digest abababab)": {"threshold": 0.1, "infeasible": "original"},
+        f"{excluded}, {searched} clip (digest cdcdcdcd)": {
+            "threshold": 0.1,
+            "feasibility": "clip",
+            "feasibility_sha256": "cd" * 32,
+        },
+        f"{excluded}, by a threshold 0.1 {given}": {"threshold": 0.1, "threshold_from": "given"},
+        f"{excluded}, by a threshold 0.2 {given}": {"threshold": 0.2, "threshold_from": "given"},
     }
     for (said, protocol), (other, another) in itertools.permutations(ways.items(), 2):
         pair = [*closed, opened(**another), opened("msci", **protocol)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,13 @@ def test_a_result_says_by_which_threshold_it_was_measured(bench: Any, data: Spli
     torch.save({"feasibility": feasible}, bench.root / "cgqa" / FILE)
     closed, opened = bench(worlds="closed,open", threshold=0.3).results
     kept = int(candidates(data, feasible, 0.3).sum())
+    space, kept_rows = data.space, candidates(data, feasible, 0.3)
+    words = (f"{space.attrs[a]} {space.objs[o]}\n" for a, o in space.open().pairs[kept_rows].tolist())
+    biases = opened["protocol"].pop("biases")
+    assert biases == sorted(biases) and 2 <= len(biases) <= 25
     assert opened["protocol"] == {
+        "split_files": {name: digest for name, digest in opened["depends"]["data"].items() if name != "images"},
+        "candidates_sha256": hashlib.sha256("".join(words).encode()).hexdigest(),
         "bins": "original",
         "split": "test",
         "columns": 48,
@@ -126,7 +133,8 @@ def test_a_result_says_by_which_threshold_it_was_measured(bench: Any, data: Spli
         "infeasible": "exclude",
         "selected_by": "validation AUC, closed world",
     }
-    assert set(closed["protocol"]) == {"bins", "split", "columns", "candidates", "threshold", "selected_by"}
+    cut = {"threshold_from", "feasibility", "feasibility_sha256", "infeasible"}
+    assert set(closed["protocol"]) == {*opened["protocol"], "biases"} - cut
     assert closed["protocol"]["threshold"] is None
     assert "feasibility" in opened["depends"] and "feasibility" not in closed["depends"]
     assert any(line.endswith(f"threshold 0.3, given: {kept} of 48 pairs are candidates") for line in bench.said)

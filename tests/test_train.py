@@ -163,7 +163,7 @@ def validated(monkeypatch):
             def compute_all(self, bins):
                 return [type("M", (), {"auc": self.auc})]
 
-        def sweeps(method, *args):
+        def sweeps(method, *args, **kwargs):
             seen.append({name: value.clone() for name, value in learned(method).items()})
             Fixed.auc, Fixed.loss = next(values)
             return {"closed": Fixed()}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, UnknownNameError, did_you_mean
+from ..sizes import MEMORY, told
 from ..store import write_text
 from .data import add_data
 
@@ -87,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
         "--cache-images", action="store_true", help="keep decoded images there, too: 150 KB each at 224 pixels"
     )
     _add_format(bench)
+    bench.add_argument(
+        "--memory",
+        default=told(MEMORY),
+        metavar="SIZE",
+        help=f"that an evaluation may take, the method's own weights aside (default: {told(MEMORY)})",
+    )
+    bench.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     bench.set_defaults(command=_bench)
 
     convert = commands.add_parser("convert", help="a checkpoint of a method's authors into a folder for --checkpoint")
@@ -210,7 +218,11 @@ def _bench(args: argparse.Namespace) -> int:
         workers=args.workers,
         cache=args.cache,
         cache_images=args.cache_images,
+        memory=args.memory,
+        estimate=args.estimate,
     )
+    if args.estimate:
+        return 1 if result.failed else 0
     table = result.table()
     _print(table, args.format)
     for kind, suffix in FILES.items():
@@ -375,11 +387,13 @@ def _highest(method: Method, image: ImageFeatures, pairs: Tensor, top: int, sett
     """The ``top`` pairs of ``pairs`` that an image ranks highest, ``[top, 2]``."""
     import torch
 
-    from ..evaluation.evaluator import PAIRS
+    from ..evaluation.chunks import PAIRS
 
     method.explain(image, method.text(pairs[:1]))  # one that cannot be explained says so before the long part
-    chunks = pairs.split(PAIRS) if method.chunkable else (pairs,)
-    ranked = torch.cat([method.rank(image, method.text(chunk), setting)[0] for chunk in chunks])
+    text = method.text(pairs)
+    step = PAIRS if method.chunkable else len(pairs)
+    texts = [text.rows(slice(start, start + step)) for start in range(0, len(pairs), step)]
+    ranked = torch.cat([method.rank(image, some, setting)[0] for some in texts])
     return pairs[ranked.argsort(descending=True, stable=True)[:top]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,14 +15,14 @@ from ..errors import did_you_mean
 from ..feed import Feed
 from ..method import Method
 from ..options import option
+from ..sizes import MEMORY
 from ..types import Setting
 from .candidates import UNUSED
+from .chunks import Costs, fit
 from .feasibility import best_threshold, threshold_grid
 from .plausibility import WORDS
 from .sweep import Bins, Infeasible, Sweep
 
-#: Candidate pairs that are encoded and scored at a time.
-PAIRS = 1024
 Phase = Literal["val", "test"]
 
 
@@ -57,6 +57,61 @@ class EvalOptions:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The pairs that are to be scored on a split, in each world.
+
+    The closed world has the pairs of all three splits as columns, of which those trained on and
+    those of this split may be predicted; the open world has every combination, and those may be predicted
+    that are feasible enough. Pairs that no number depends on are not scored, unless the method's scores
+    depend on which pairs there are.
+    """
+
+    sweeps: dict[str, Sweep]
+    """Still without scores, by world."""
+    columns: dict[str, Tensor]
+    """Those to be scored, ``[k]`` each."""
+    settings: dict[str, Setting]
+
+    @staticmethod
+    def of(
+        method: Method,
+        data: Splits,
+        phase: Phase,
+        worlds: Sequence[str],
+        *,
+        feasibility: Tensor | None = None,
+        thresholds: Sequence[float] | None = None,
+        infeasible: Infeasible = "exclude",
+        keep: int = 1,
+    ) -> Task:
+        """Arguments and errors are those of :func:`sweeps`."""
+        task = Task({}, {}, {})
+        for world in worlds:
+            if world == "open":
+                space = data.space.open()
+                sweep = Sweep(space.pairs, space.seen, None, feasibility, thresholds, keep=keep, infeasible=infeasible)
+            else:
+                space = data.space
+                sweep = Sweep(space.pairs, space.seen, data.candidates(phase), keep=keep)
+            # A threshold is searched with the scores that it is then applied to, as in the authors' test programs.
+            scored_as: Phase = "test" if world == "open" and thresholds is not None else phase
+            used = sweep.candidates.group != UNUSED
+            task.sweeps[world] = sweep
+            task.columns[world] = (used if method.chunkable else torch.ones_like(used)).nonzero()[:, 0]
+            task.settings[world] = Setting(scored_as, world, len(space.pairs))
+        return task
+
+    def pairs(self, world: str, columns: Tensor) -> Tensor:
+        """The pairs of some columns, ``[k, 2]``."""
+        return self.sweeps[world].candidates.pairs[columns]
+
+    def costs(self, method: Method, feed: Feed) -> Costs:
+        """What scoring them takes."""
+        pairs = torch.cat([self.pairs(world, columns) for world, columns in self.columns.items()])
+        return Costs(method, feed, pairs, next(iter(self.settings.values())), list(self.sweeps.values()))
+
+
 @torch.no_grad()
 def sweeps(
     method: Method,
@@ -69,13 +124,9 @@ def sweeps(
     thresholds: Sequence[float] | None = None,
     infeasible: Infeasible = "exclude",
     keep: int = 1,
+    memory: int = MEMORY,
 ) -> dict[str, Sweep]:
     """Score the images of a split against the candidates of each world; no matrix of scores is kept.
-
-    The closed world has the pairs of all three splits as columns, of which those trained on and
-    those of this split may be predicted; the open world has every combination, and those may be predicted
-    that are feasible enough. Pairs that no number depends on are not scored, unless the method's scores
-    depend on which pairs there are.
 
     Args:
         method: left in evaluation mode.
@@ -86,44 +137,64 @@ def sweeps(
         thresholds: a set of candidates of the open world each; see :class:`Sweep`.
         infeasible: what becomes of the pairs below a threshold.
         keep: how many best pairs to remember of each image; no metric depends on it.
+        memory: bytes that this may take, the method's own weights aside.
 
     Returns:
         A filled sweep for each world.
 
     Raises:
+        ConfigError: ``memory`` is too little.
         ValueError: one of ``feasibility`` and ``thresholds`` without the other, or not one number for each pair.
     """
     method.eval()
-    texts, columns, settings = {}, {}, {}
-    filled: dict[str, Sweep] = {}
-    for world in worlds:
-        if world == "open":
-            space = data.space.open()
-            filled[world] = Sweep(
-                space.pairs, space.seen, None, feasibility, thresholds, keep=keep, infeasible=infeasible
-            )
-        else:
-            space = data.space
-            filled[world] = Sweep(space.pairs, space.seen, data.candidates(phase), keep=keep)
-        # A threshold is searched with the scores that it is then applied to, as in the authors' test programs.
-        scored_as: Phase = "test" if world == "open" and thresholds is not None else phase
-        settings[world] = Setting(scored_as, world, len(space.pairs))
-        used = filled[world].candidates.group != UNUSED
-        columns[world] = (used if method.chunkable else torch.ones_like(used)).nonzero()[:, 0]
-        pairs = space.pairs[columns[world]]
-        chunks = pairs.split(PAIRS) if method.chunkable else (pairs,)
-        texts[world] = [method.text(chunk.to(method.device)) for chunk in chunks]
-    for batch in feed.batches():
-        image = batch.images if not isinstance(batch.images, torch.Tensor) else method.encode(batch.images)
-        for world, sweep in filled.items():
-            setting = settings[world]
-            scores = torch.cat([method.rank(image, text, setting).float().cpu() for text in texts[world]], 1)
-            sweep.update(scores, batch.attr.cpu(), batch.obj.cpu(), columns=columns[world])
-    return filled
+    task = Task.of(
+        *(method, data, phase, worlds),
+        feasibility=feasibility,
+        thresholds=thresholds,
+        infeasible=infeasible,
+        keep=keep,
+    )
+    chunks = fit(task.costs(method, feed), memory)
+    for part in _parts(task.columns, chunks.kept):
+        texts = {world: method.text(task.pairs(world, columns).to(method.device)) for world, columns in part.items()}
+        for batch in feed.batches(size=chunks.images):
+            image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
+            labels = batch.attr.cpu(), batch.obj.cpu()
+            for world, columns in part.items():
+                for start in range(0, len(columns), chunks.pairs):
+                    rows = slice(start, start + chunks.pairs)
+                    scores = method.rank(image, texts[world].rows(rows), task.settings[world])
+                    task.sweeps[world].update(scores.float().cpu(), *labels, columns=columns[rows])
+    return task.sweeps
+
+
+def _parts(wanted: Mapping[str, Tensor], most: int) -> list[dict[str, Tensor]]:
+    """The columns of all worlds, in parts of at most so many.
+
+    >>> _parts({"closed": torch.arange(2), "open": torch.arange(3)}, 4)
+    [{'closed': tensor([0, 1]), 'open': tensor([0, 1])}, {'open': tensor([2])}]
+    """
+    parts: list[dict[str, Tensor]] = [{}]
+    room = most
+    for world, columns in wanted.items():
+        while len(columns):
+            if not room:
+                parts.append({})
+                room = most
+            parts[-1][world], columns = columns[:room], columns[room:]
+            room -= len(parts[-1][world])
+    return parts
 
 
 def searched_threshold(
-    method: Method, data: Splits, feasibility: Tensor, feed: Feed, *, bins: Bins, infeasible: Infeasible = "exclude"
+    method: Method,
+    data: Splits,
+    feasibility: Tensor,
+    feed: Feed,
+    *,
+    bins: Bins,
+    infeasible: Infeasible = "exclude",
+    memory: int = MEMORY,
 ) -> float:
     """The threshold of 50 with the highest AUC on the validation split, in one pass over it.
 
@@ -133,6 +204,7 @@ def searched_threshold(
         feed: of the same method and the validation split.
         bins: the curve whose area is compared.
         infeasible: what becomes of the pairs below a threshold.
+        memory: bytes that this may take.
 
     Returns:
         The first of equally good ones; -10, which excludes nothing, if every AUC is 0.
@@ -142,6 +214,14 @@ def searched_threshold(
     """
     grid = threshold_grid(feasibility, data.space.open().seen)
     filled = sweeps(
-        method, data, "val", ["open"], feed, feasibility=feasibility, thresholds=grid, infeasible=infeasible
+        method,
+        data,
+        "val",
+        ["open"],
+        feed,
+        feasibility=feasibility,
+        thresholds=grid,
+        infeasible=infeasible,
+        memory=memory,
     )
     return best_threshold(grid, filled["open"].compute_all(bins))

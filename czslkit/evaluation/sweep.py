@@ -156,6 +156,12 @@ class Sweep:
         self._arrivals.record(numbers, used, numbered=images is not None)
         self._fold(numbers, target, *found)
 
+    def footprint(self, images: int) -> int:
+        """Bytes that it takes for so many images, at the most: what it remembers of each, and one block of scores."""
+        of_group = 16 * (self.keep + self.topk)  # of a ranking: score and column
+        state = images * (self._best.score.shape[1] * of_group + 16)
+        return 3 * state + 4 * 8 * BLOCK  # room for twice as many images while half as many are moved there
+
     def _reduce(self, scores: Any, columns: Tensor, target: Tensor, numbers: Tensor) -> tuple[Ranked, Ranked, Tensor]:
         """Rankings of these images within each group of columns, and the scores of their true pairs."""
         n, groups = len(target), self._best.score.shape[1]

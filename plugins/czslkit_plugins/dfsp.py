@@ -42,6 +42,9 @@ class Text(TextFeatures):
     read: Tensor | None = None  # [B, A + O, W], at the end mark, once texts have read the image
     refined: Tensor | None = None  # [P, D], where texts only pass self-attention
 
+    def by_pair(self) -> dict[str, Tensor | None]:
+        return super().by_pair() | {"refined": self.refined}
+
 
 class Block(nn.Module):
     """Pre-norm attention and MLP, both residual, on ``[N, L, W]``; reads itself or a second sequence."""
@@ -381,6 +384,7 @@ class Dfsp(Method):
             soft_weight=options.soft_loss_weight,
         )
         super().__init__(space=space, backbone=backbone, prompt=prompt, interaction=interaction, head=head)
+        self.independent = getattr(options, "batch_mixing", "none") == "none"
 
     def text(self, pairs: Tensor) -> Text:
         """Soft prompts of ``pairs`` ``[P, 2]`` and the parts they come apart into.
