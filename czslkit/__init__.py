@@ -11,11 +11,13 @@ __version__ = "0.1.0"
 _HOME = {
     "AGGREGATORS": "components",
     "BACKBONES": "components",
+    "DATASETS": "data.catalogue",
     "HEADS": "components",
     "INTERACTIONS": "components",
     "METHODS": "method",
     "Aggregator": "components",
     "Backbone": "components",
+    "Dataset": "data.catalogue",
     "Head": "components",
     "Interaction": "components",
     "Method": "method",
@@ -34,6 +36,7 @@ _HOME = {
     "load_dataset": "data.datasets",
     "Feed": "feed",
     "Cache": "data.cache",
+    "download": "data.download",
     "evaluate": "evaluation.sweep",
     "Sweep": "evaluation.sweep",
     "feasibility": "evaluation.feasibility",
@@ -57,7 +60,10 @@ if TYPE_CHECKING:
     from .components import Head as Head
     from .components import Interaction as Interaction
     from .data.cache import Cache as Cache
+    from .data.catalogue import DATASETS as DATASETS
+    from .data.catalogue import Dataset as Dataset
     from .data.datasets import load_dataset as load_dataset
+    from .data.download import download as download
     from .errors import CzslkitError as CzslkitError
     from .evaluation.feasibility import feasibility as feasibility
     from .evaluation.plausibility import word_feasibility as word_feasibility

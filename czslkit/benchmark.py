@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from .checkpoint import Saved
 from .config import WORLDS, Spec, plan
 from .data.cache import Cache
-from .data.catalogue import canonical, find, locate
+from .data.catalogue import BENCHMARKS, canonical, dataset, find, locate
 from .data.datasets import Splits, check_images, load_dataset
 from .data.fingerprint import fingerprint_parts
 from .data.squares import squares
@@ -24,9 +24,6 @@ from .sizes import MEMORY, parse_bytes
 from .store import Store, safe
 
 T = TypeVar("T")
-
-#: What ``all`` stands for.
-BENCHMARKS = ("mit-states", "ut-zappos", "cgqa")
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,11 @@ def bench(
         raise ConfigError(["cache is off, but images are to be kept in it: leave out one of the two"])
     store = Store(Path(runs))
 
-    digests_of = _remembered(lambda name: fingerprint_parts(locate(name, data)))
+    def digests(name: str) -> dict[str, str]:
+        folder = locate(name, data)
+        return fingerprint_parts(folder, dataset(name).files(folder))
+
+    digests_of = _remembered(digests)
     load = _remembered(lambda name: load_dataset(name, data))
     check = _remembered(lambda name, size: _check(load(name), size, machine.cache, Path(runs) / "checked"))
     results: list[Mapping[str, Any]] = []

@@ -19,6 +19,7 @@ _KINDS = {
     "AGGREGATORS": "aggregator",
     "INTERACTIONS": "interaction",
     "HEADS": "head",
+    "DATASETS": "dataset",
 }
 #: Loads every plugin for real, in a process of its own, and prints what came of it.
 _PROBE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -22,15 +23,22 @@ def clean(name: str) -> str:
     return name.replace(".", " ").lower()
 
 
-def at_once(prompts: int) -> list[slice]:
-    """Which of so many prompts to encode at a time: all for a gradient, else few enough for a whole open world.
+def in_parts(prompts: int, encode: Callable[[slice], Tensor]) -> Tensor:
+    """What ``encode`` makes of all of so many prompts: at once for a gradient, else a few at a time.
 
     >>> with torch.no_grad():
-    ...     at_once(600)
-    [slice(0, 512, None), slice(512, 1024, None)]
+    ...     in_parts(600, lambda rows: torch.arange(600)[rows]).sum()
+    tensor(179700)
     """
-    step = max(prompts, 1) if torch.is_grad_enabled() else PROMPTS
-    return [slice(start, start + step) for start in range(0, max(prompts, 1), step)]
+    if torch.is_grad_enabled() or prompts <= PROMPTS:
+        return encode(slice(None))
+    first = encode(slice(PROMPTS))
+    whole = first.new_empty(prompts, *first.shape[1:])  # parts kept one by one would scatter what is free
+    whole[:PROMPTS] = first
+    for start in range(PROMPTS, prompts, PROMPTS):
+        rows = slice(start, start + PROMPTS)
+        whole[rows] = encode(rows)
+    return whole
 
 
 class FixedPrompt(nn.Module):
@@ -49,8 +57,7 @@ class FixedPrompt(nn.Module):
     def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
         """Encode the sentences of ``pairs`` ``[P, 2]``."""
         texts = [f"{self.context} {self.attrs[a]} {self.objs[o]}" for a, o in pairs.tolist()]
-        parts = [backbone.encode_sentences(texts[rows]) for rows in at_once(len(texts))]
-        return TextFeatures(pairs, torch.cat(parts))
+        return TextFeatures(pairs, in_parts(len(texts), lambda rows: backbone.encode_sentences(texts[rows])))
 
 
 class SoftPrompt(nn.Module):
@@ -119,13 +126,18 @@ class SoftPrompt(nn.Module):
         """Encode the prompts of ``pairs`` ``[P, 2]``, and those of every attribute and object if asked to."""
         words = self.dropout(self.words)
         attr, obj = words[: self.num_attrs], words[self.num_attrs :]
-        composed, hidden = [], []
-        for rows in at_once(len(pairs)):
-            both = torch.stack((attr[pairs[rows, 0]], obj[pairs[rows, 1]]), 1)  # [n, 2, W]
-            states = self._encode(backbone, 0, both)  # [n, L, W]
-            composed.append(backbone.project_text(states[:, self.end]))
-            hidden += [states] if self.keep_tokens else []
-        text = TextFeatures(pairs, torch.cat(composed), tokens=torch.cat(hidden) if hidden else None)
+
+        def states(rows: slice) -> Tensor:  # [n, L, W]
+            return self._encode(backbone, 0, torch.stack((attr[pairs[rows, 0]], obj[pairs[rows, 1]]), 1))
+
+        def read(states: Tensor) -> Tensor:  # [n, D]
+            return backbone.project_text(states[:, self.end])
+
+        if self.keep_tokens:
+            tokens = in_parts(len(pairs), states)
+            text = TextFeatures(pairs, read(tokens), tokens=tokens)
+        else:
+            text = TextFeatures(pairs, in_parts(len(pairs), lambda rows: read(states(rows))))
         if self.primitives:
             single = (self._encode(backbone, i, group.unsqueeze(1))[:, -1] for i, group in ((1, attr), (2, obj)))
             text = replace(text, **dict(zip(("attr", "obj"), map(backbone.project_text, single), strict=True)))

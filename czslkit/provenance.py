@@ -20,14 +20,8 @@ SILENT = {
     *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
     *("cells", "forecast", "memory", "rendering", "significance", "sizes"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
-    *(
-        "data.cache",
-        "data.catalogue",
-        "data.demo",
-        "data.fingerprint",
-        "data.integrity",
-        "data.mini",
-    ),  # the data itself counts
+    *("data.catalogue", "data.demo", "data.fingerprint", "data.integrity", "data.mini"),  # the data itself counts
+    *("data.archives", "data.cache", "data.depot", "data.download", "data.inventory", "data.sources", "data.transfer"),
 }
 #: Top-level packages that no plugin is in.
 FOREIGN = ("czslkit", "torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")

@@ -26,6 +26,7 @@ BUILTIN = (
     "czslkit.aggregators",
     "czslkit.interactions",
     "czslkit.heads",
+    "czslkit.data.catalogue",
 )
 #: Words that mean something else in a setting such as ``train.epochs``.
 RESERVED = ("train", "eval")
@@ -55,16 +56,23 @@ class Plugin:
 class Registry(Generic[T]):
     """A named set of classes of one kind.
 
-    Looking a name up first loads every installed plugin; registering never does more
-    than remember a class.
+    Looking a name up first loads every installed plugin, unless the name is a built-in's, which
+    none can take; registering never does more than remember a class.
 
     >>> from czslkit.components import Aggregator, AGGREGATORS
     >>> "last_layer" in AGGREGATORS, AGGREGATORS["last_layer"].__name__
     (True, 'LastLayer')
     """
 
-    def __init__(self, kind: str, base: type[T]) -> None:
-        self.kind, self.base = kind, base
+    def __init__(self, kind: str, base: type[T], *, complete: bool = False) -> None:
+        """
+        Args:
+            kind: what one is called in messages.
+            base: what its classes derive from.
+            complete: the module that this is in registers every built-in; then nothing is loaded where no
+                other distribution has a plugin installed.
+        """
+        self.kind, self.base, self._complete = kind, base, complete
         self._items: dict[str, type[T]] = {}
         self._contested: dict[str, str] = {}
         REGISTRIES[kind] = self
@@ -106,7 +114,7 @@ class Registry(Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> type[T]:
-        load_plugins()
+        self._load(name)
         if name in self._contested:
             raise NameTakenError(f"{self._contested[name]}; it works once one of the two is uninstalled")
         if name in self._items:
@@ -117,16 +125,24 @@ class Registry(Generic[T]):
         )
 
     def __contains__(self, name: object) -> bool:
-        load_plugins()
+        self._load(name)
         return name in self._items
 
     def __iter__(self) -> Iterator[str]:
-        load_plugins()
+        self._load()
         return iter(sorted(self._items))
 
     def __len__(self) -> int:
-        load_plugins()
+        self._load()
         return len(self._items)
+
+    def _load(self, name: object = None) -> None:
+        """Load every plugin, unless none can say more of ``name``, or of all names."""
+        held = self._items.get(name) if isinstance(name, str) else None
+        if held is not None and _is_builtin(held.__module__):
+            return
+        if not self._complete or any(not plugin.builtin for plugin in installed_plugins()):
+            load_plugins()
 
 
 def installed_plugins() -> list[Plugin]:

@@ -55,7 +55,7 @@ def test_what_is_read_from_sources_is_what_is_registered() -> None:
 
 def test_entries_come_by_kind_and_then_by_name() -> None:
     entries, _ = catalog()
-    kinds = ["method", "backbone", "aggregator", "interaction", "head"]
+    kinds = ["method", "backbone", "aggregator", "interaction", "head", "dataset"]
     assert entries == sorted(entries, key=lambda entry: (kinds.index(entry.kind), entry.name))
     assert {entry.dist for entry in entries} == {f"czslkit {czslkit.__version__}"}
     assert {entry.kind for entry in entries} == set(REGISTRIES)

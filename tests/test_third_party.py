@@ -42,11 +42,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
     rival = {"czsl-thirdparty": "czsl-rival", "czsl_thirdparty": "czsl_rival", "1.2.0": "3.0"}
     shadow = {"czsl-thirdparty": "czsl-shadow", "czsl_thirdparty": "czsl_shadow", "1.2.0": "6.6"}
+    names = {'"skim"': '"csp"', '"mean_layers"': '"mean_of_layers"', '"swatches"': '"samples"'}
     projects = {
         "thirdparty": copied(SOURCES, "thirdparty"),
         "broken": copied(SOURCES / "broken", "broken_"),
         "rival": copied(SOURCES, "rival", **rival),
-        "shadow": copied(SOURCES, "shadow", **shadow, **{'"skim"': '"csp"', '"mean_layers"': '"mean_of_layers"'}),
+        "shadow": copied(SOURCES, "shadow", **shadow, **names),
     }
     wheels = root / "wheels"
     offline = ["--no-index", "--no-deps", "--disable-pip-version-check", "--quiet"]
@@ -81,6 +82,7 @@ def test_list_names_what_plugins_bring_with_their_distribution(installed: Mappin
     assert done.returncode == 0, done.stderr
     assert ["method", "skim", "czsl-thirdparty", "1.2.0"] in rows(done.stdout)
     assert ["aggregator", "mean_layers", "czsl-thirdparty", "1.2.0"] in rows(done.stdout)
+    assert ["dataset", "swatches", "czsl-thirdparty", "1.2.0"] in rows(done.stdout)
     assert "Skim: learned words read the mean of all visual layers." in done.stdout
 
 
@@ -121,6 +123,28 @@ def test_bench_runs_a_third_partys_method_and_records_its_version(
     assert result["training"]["trainable_parameters"] > 0
 
 
+@pytest.mark.parametrize("name", ["swatches", "swatch-book"])
+def test_bench_runs_on_a_third_partys_dataset(installed: Mapping[str, Path], tmp_path: Path, name: str) -> None:
+    done = python("-m", "czslkit", *on_swatches(tmp_path, name), path=(installed["thirdparty"],))
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("runs/swatches/clip/*/closed.json")
+    result = json.loads(file.read_text())
+    assert result["status"] == "done"
+    assert result["depends"]["data"].keys() == {"table.csv", "images"}
+
+
+def test_bench_runs_on_a_dataset_of_a_single_file(tmp_path: Path) -> None:
+    file = SOURCES / "src" / "czsl_thirdparty" / "swatches.py"
+    done = python("-m", "czslkit", *on_swatches(tmp_path, "swatches"), "--plugins", file, path=(tmp_path,))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data" / "swatches" / "table.csv").is_file()
+
+
+def on_swatches(folder: Path, name: str) -> list[object]:
+    cells = ["bench", "--methods", "clip", "--datasets", name, "--worlds", "closed", "--set", "backbone=demo"]
+    return [*cells, "--data", folder / "data", "--runs", folder / "runs"]
+
+
 def test_a_third_partys_method_keeps_the_contract(installed: Mapping[str, Path], clip_file: Path) -> None:
     code = f"from czslkit.testing import check_method; check_method('skim', backbone={str(clip_file)!r})"
     done = python("-W", "error", "-c", code, path=(installed["thirdparty"],))
@@ -157,7 +181,9 @@ def test_two_claims_to_one_name_are_an_error_naming_both(installed: Mapping[str,
     both = (installed["thirdparty"], installed["rival"])
     claims = "is claimed by czsl-rival 3.0 (czsl_rival) and by czsl-thirdparty 1.2.0 (czsl_thirdparty)"
     listed = python("-m", "czslkit", "list", path=both)
-    assert listed.stderr.splitlines() == [f"aggregator 'mean_layers' {claims}", f"method 'skim' {claims}"]
+    assert sorted(line.replace(".swatches)", ")") for line in listed.stderr.splitlines()) == [
+        f"{name} {claims}" for name in ("aggregator 'mean_layers'", "dataset 'swatches'", "method 'skim'")
+    ]
     done = python("-m", "czslkit", "bench", "--methods", "skim", path=both)
     assert done.returncode == 2
     assert f"method 'skim' {claims}; it works once one of the two is uninstalled" in done.stderr

@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_evaluate(commands.add_parser("evaluate", help="the metrics of scores that your own code wrote"))
 
-    names = commands.add_parser("list", help="methods and components, with who ships them")
+    names = commands.add_parser("list", help="methods, components and datasets, with who ships them")
     names.set_defaults(command=_list)
 
     table = commands.add_parser("table", help="the comparison table of finished runs")

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..types import PairSpace
-from .catalogue import canonical, locate
+from .catalogue import dataset, locate
 from .fingerprint import files_digest, fingerprint
 from .images import open_rgb
 from .integrity import check_listing
-from .layout import PHASES, Listing, Pair, images_folder, read_listing
+from .layout import PHASES, Listing, Pair, images_folder
 
 _SHOWN = 10  # unreadable images that a message names
 
@@ -56,7 +56,7 @@ class Splits:
     val: Split
     test: Split
     fingerprint: str
-    """Changes when the files change; as ``fingerprint.fingerprint(root)``."""
+    """Changes when the files change; as ``fingerprint.fingerprint`` of the folder."""
     skipped: int
     """Instances of the metadata without attribute or set, or of a pair that no list holds."""
 
@@ -76,8 +76,8 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
     """Read a dataset and check that it holds what its lists say.
 
     Args:
-        name: ``mit-states``, ``ut-zappos``, ``cgqa``, ``demo`` (rendered where it is absent) or that of a folder
-            under ``root`` in the same layout.
+        name: ``mit-states``, ``ut-zappos``, ``cgqa``, ``demo`` (rendered where it is absent), another registered
+            one, or that of a folder under ``root`` in the field's layout.
         root: the folder that holds datasets; by default ``CZSLKIT_DATA`` from the environment, else ``./data``.
 
     Raises:
@@ -92,19 +92,19 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
     >>> len(data.train), len(data.space.pairs), int(data.space.seen.sum())
     (144, 36, 24)
     """
-    folder = locate(name, root)
-    listing = read_listing(folder)
+    known, folder = dataset(name), locate(name, root)
+    listing = known.listing(folder)
     check_listing(folder, listing)
     space = _space(listing)
     train, val, test = (_split(phase, folder, listing, space) for phase in PHASES)
     return Splits(
-        name=canonical(name),
+        name=known.name,
         root=folder,
         space=space,
         train=train,
         val=val,
         test=test,
-        fingerprint=fingerprint(folder),
+        fingerprint=fingerprint(folder, known.files(folder)),
         skipped=listing.skipped,
     )
 

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .layout import images_folder, list_files
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, lists: Iterable[Path] | None = None) -> str:
     """One sha256 over ``fingerprint_parts``, in hex."""
-    return _sha256("".join(f"{name}={part}\n" for name, part in sorted(fingerprint_parts(folder).items())).encode())
+    parts = fingerprint_parts(folder, lists)
+    return _sha256("".join(f"{name}={part}\n" for name, part in sorted(parts.items())).encode())
 
 
-def fingerprint_parts(folder: Path) -> dict[str, str]:
-    """Hash of each pair list and the metadata, by file name, and count and hash of ``images``.
+def fingerprint_parts(folder: Path, lists: Iterable[Path] | None = None) -> dict[str, str]:
+    """Hash of each of ``lists``, by file name, and count and hash of ``images``.
 
     Of a picture its path below ``images/`` and its size count, not its content: that makes it a matter of a second.
     All pictures count, used or not, since the metadata says which are used and reading it takes torch; hidden files
     do not.
 
+    Args:
+        folder: of the dataset.
+        lists: the files that say what it holds; by default the pair lists and the metadata.
+
     Raises:
         DataError: a pair list or the metadata is not there.
     """
-    parts = {file.name: _sha256(file.read_bytes()) for file in list_files(folder)}
-    sizes = _image_sizes(images_folder(folder))
+    parts = {file.name: _sha256(file.read_bytes()) for file in (list_files(folder) if lists is None else lists)}
+    sizes = image_sizes(images_folder(folder))
     digest = _sha256(
         "".join(f"{path}\0{size}\n" for path, size in sorted(sizes.items())).encode("utf-8", "surrogateescape")
     )
@@ -47,7 +52,7 @@ def _size(file: Path) -> int | None:
     return os.path.getsize(file) if os.path.exists(file) else None
 
 
-def _image_sizes(images: Path) -> dict[str, int]:
+def image_sizes(images: Path) -> dict[str, int]:
     """Bytes of every file, by its path relative to ``images`` with forward slashes."""
     sizes: dict[str, int] = {}
     for folder, inner, files in os.walk(images, followlinks=True):

@@ -39,6 +39,7 @@ class Instance:
     attr: str
     obj: str
     set: str  # one of PHASES, or ABSENT
+    original: str = ""  # where the images' own archive has it, if that is elsewhere: what UT-Zappos calls _image
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def read_metadata(file: Path) -> tuple[Instance, ...]:
         raise DataError(f"{file} holds a {type(entries).__name__}, expected a list of instances")
     if problems := [f"instance {n} {fault}" for n, entry in enumerate(entries) if (fault := _fault(entry))]:
         raise DataError(f"{file}: {listed(problems)}")
-    return tuple(Instance(entry["image"], entry["attr"], entry["obj"], entry["set"]) for entry in entries)
+    return tuple(Instance(e["image"], e["attr"], e["obj"], e["set"], e.get("_image", "")) for e in entries)
 
 
 def _fault(entry: Any) -> str:
@@ -162,6 +163,8 @@ def _fault(entry: Any) -> str:
     for key in ("image", "attr", "obj", "set"):
         if not isinstance(entry.get(key), str):
             return f"has {key}={entry[key]!r}, expected a string" if key in entry else f"has no {key!r}"
+    if not isinstance(entry.get("_image", ""), str):
+        return f"has _image={entry['_image']!r}, expected a string"
     if entry["set"] not in (*PHASES, ABSENT):
         return f"is of set {entry['set']!r}, expected one of {', '.join(PHASES)}, {ABSENT}"
     return ""

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+import hashlib
+import socket
+import struct
+import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -44,3 +52,140 @@ def edit(pets: Path) -> Callable[[Callable[[Entries], None]], None]:
         torch.save(entries, metadata_file(pets))
 
     return apply
+
+
+Answer = Callable[["Handler", bytes], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with what the shop says is next for a path, else with the file itself."""
+
+    protocol_version = "HTTP/1.1"
+    shop: Shop
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        name = self.path.lstrip("/")
+        self.shop.requests.append((name, dict(self.headers)))
+        waiting = self.shop.answers.get(name)
+        answer = waiting.pop(0) if waiting else serve()
+        answer(self, self.shop.files.get(name, b""))
+
+    def head(self, status: int, length: int | None, **headers: str) -> None:
+        self.send_response(status)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def tag(content: bytes) -> str:
+    return f'"{hashlib.md5(content).hexdigest()}"'
+
+
+def serve(*, ranges: bool = True, etag: bool = True, length: bool = True, stop: int | None = None) -> Answer:
+    """The file, or what is asked of it; only ``stop`` bytes before the connection is closed."""
+
+    def answer(handler: Handler, content: bytes) -> None:
+        if not content:
+            handler.send_error(404)
+            return
+        headers = {"ETag": tag(content)} if etag else {}
+        asked, same = handler.headers.get("Range"), handler.headers.get("If-Range", tag(content)) == tag(content)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if ranges and asked and same else 0
+        if start >= len(content):
+            handler.head(416, 0, Content_Range=f"bytes */{len(content)}")
+            return
+        if start:
+            headers["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        rest = content[start:]
+        handler.head(206 if start else 200, len(rest) if length else None, **headers)
+        handler.wfile.write(rest[:stop])
+
+    return answer
+
+
+def stall(after: int) -> Answer:
+    def answer(handler: Handler, content: bytes) -> None:
+        handler.head(200, len(content), ETag=tag(content))
+        handler.wfile.write(content[:after])
+        handler.wfile.flush()
+        handler.shop.closing.wait(10)
+
+    return answer
+
+
+def reset(after: int) -> Answer:
+    def answer(handler: Handler, content: bytes) -> None:
+        handler.head(200, len(content), ETag=tag(content))
+        handler.wfile.write(content[:after])
+        handler.wfile.flush()
+        time.sleep(0.05)  # what was sent would be lost with the connection
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.close()
+
+    return answer
+
+
+def promise(length: int) -> Answer:
+    """The whole file under another length."""
+
+    def answer(handler: Handler, content: bytes) -> None:
+        handler.head(200, length, ETag=tag(content))
+        handler.wfile.write(content)
+
+    return answer
+
+
+def fail(status: int, **headers: str) -> Answer:
+    return lambda handler, content: handler.head(status, 0, **headers)
+
+
+def page(handler: Handler, content: bytes) -> None:
+    """A web page where a file was."""
+    text = b"<!DOCTYPE html><title>We have moved</title>"
+    handler.head(200, len(text))
+    handler.wfile.write(text)
+
+
+@dataclass
+class Shop:
+    """A web server on this machine."""
+
+    url: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    """What comes instead of a file, request by request; after the last, the file itself."""
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    serve = staticmethod(serve)
+    stall = staticmethod(stall)
+    reset = staticmethod(reset)
+    promise = staticmethod(promise)
+    fail = staticmethod(fail)
+    page = staticmethod(page)
+
+    def ranges(self) -> list[str | None]:
+        """What part of a file each request asked for."""
+        return [headers.get("Range") for _, headers in self.requests]
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
+    server.handle_error = lambda *args: None  # the client went away
+    shop = Shop(f"http://127.0.0.1:{server.server_address[1]}")
+    server.RequestHandlerClass = type("Of", (Handler,), {"shop": shop})
+    thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.02))
+    thread.start()
+    yield shop
+    shop.closing.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -3,12 +3,17 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from czslkit.data import demo
-from czslkit.data.catalogue import NAMES, SOURCES, canonical, data_root, find, locate
+from czslkit.data.catalogue import BENCHMARKS, DATASETS, Dataset, canonical, data_root, dataset, find, locate
+from czslkit.data.datasets import load_dataset
+from czslkit.data.layout import PHASES, Instance, Listing
 from czslkit.errors import DataError, UnknownNameError
 
 
@@ -57,16 +62,16 @@ def test_a_name_does_not_lead_elsewhere(pets: Path, name: str) -> None:
         locate(name, pets.parent)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_an_absent_dataset_is_an_error_saying_where_it_was_looked_for_and_where_it_is_had(
     tmp_path: Path, name: str
 ) -> None:
     assert find(name, tmp_path) is None
     with pytest.raises(DataError, match=f"{name} is not there: looked for {tmp_path / name}") as info:
         locate(name, tmp_path)
-    for source in SOURCES[name]:
-        assert source.url in str(info.value)
-    assert "{" not in str(info.value)
+    assert f"'czslkit data download {name} --data {tmp_path}' unpacks it from\n" in str(info.value)
+    for source in DATASETS[name].sources:
+        assert f"  {source.file.name} from {source.file.urls[0]}" in str(info.value)
 
 
 def test_both_folders_of_ut_zappos_are_named_when_absent(tmp_path: Path) -> None:
@@ -84,4 +89,90 @@ def test_an_absent_demo_is_rendered_once(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_known_names() -> None:
-    assert NAMES == ("mit-states", "ut-zappos", "cgqa", "demo")
+    assert [name for name in DATASETS if DATASETS[name].__module__.startswith("czslkit.")] == sorted(
+        [*BENCHMARKS, "demo"]
+    )
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_registered_dataset_is_had_by_a_download_or_made_here(name: str, tmp_path: Path) -> None:
+    known = dataset(name)
+    assert known.name == canonical(name) == name
+    assert known.sources or type(known).make is not Dataset.make
+    for source in known.sources:
+        assert source.file.urls
+        assert source.file.name.endswith((".zip", ".tar.gz"))
+    for alias in known.aliases:
+        assert canonical(alias) == name
+        assert alias not in DATASETS
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_published_counts_agree_with_each_other(name: str) -> None:
+    counts = DATASETS[name].counts
+    if counts is None:
+        assert name not in BENCHMARKS
+        return
+    train, val, test = (counts.phases[phase] for phase in PHASES)
+    assert counts.pairs == train.seen + val.unseen + test.unseen
+    assert train.unseen == 0
+    assert max(val.seen, test.seen) <= train.seen
+    assert counts.pairs <= counts.attrs * counts.objs
+
+
+class Csv(Dataset):
+    """A dataset whose list is one table."""
+
+    aliases = ("tables",)
+
+    def listing(self, folder: Path) -> Listing:
+        rows = [line.split(",") for line in (folder / "table.csv").read_text().split()]
+        instances = {phase: tuple(Instance(*row) for row in rows if row[3] == phase) for phase in PHASES}
+        return Listing({phase: tuple({(i.attr, i.obj) for i in instances[phase]}) for phase in PHASES}, instances, 0)
+
+    def files(self, folder: Path) -> tuple[Path, ...]:
+        return (folder / "table.csv",)
+
+
+@pytest.fixture
+def csv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DATASETS, "_items", dict(DATASETS._items))
+    DATASETS.register("csv")(Csv)
+
+
+def written(folder: Path) -> Path:
+    """A dataset as ``Csv`` reads it, of one pair in every phase."""
+    (folder / "images").mkdir(parents=True)
+    for phase in PHASES:
+        Image.new("RGB", (4, 4)).save(folder / "images" / f"{phase}.png")
+    (folder / "table.csv").write_text("".join(f"{phase}.png,wet,dog,{phase}\n" for phase in PHASES))
+    return folder
+
+
+@pytest.mark.usefixtures("csv")
+@pytest.mark.parametrize("folder", ["csv", "tables"])
+@pytest.mark.parametrize("name", ["csv", "tables"])
+def test_a_dataset_with_lists_of_its_own_is_used_by_name(tmp_path: Path, name: str, folder: str) -> None:
+    written(tmp_path / folder)
+    data = load_dataset(name, tmp_path)
+    assert (data.name, data.root, len(data.train), data.space.objs) == ("csv", tmp_path / folder, 1, ("dog",))
+    (tmp_path / folder / "table.csv").write_text((tmp_path / folder / "table.csv").read_text() + "\n")
+    assert load_dataset(name, tmp_path).fingerprint != data.fingerprint
+
+
+@pytest.mark.usefixtures("csv")
+def test_a_dataset_without_sources_that_is_absent_is_an_error_saying_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"csv is not there: looked for {tmp_path}/csv and {tmp_path}/tables.$"):
+        locate("csv", tmp_path)
+
+
+def test_built_in_datasets_are_looked_up_without_loading_anything_else() -> None:
+    """A third party's plugin would be loaded by the last line, and torch with it; the package's own are not."""
+    program = (
+        "import sys\n"
+        "from czslkit.data.catalogue import DATASETS, canonical, find, unregistered\n"
+        "assert DATASETS['cgqa'].counts.pairs == 7555 and 'demo' in DATASETS\n"
+        "assert not {'torch', 'numpy', 'czslkit.components'} & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -56,6 +56,14 @@ def test_the_set_decides_the_split_even_where_the_pair_is_in_all_lists(pets: Pat
         assert all(f"/{phase}" in image for image in images)
 
 
+def test_where_an_image_was_before_is_read_where_the_metadata_says_it(pets: Path, edit: Edit) -> None:
+    edit(lambda entries: entries[0].update(_image="Dogs/Wet/1.jpg"))
+    assert [instance.original for instance in read_metadata(metadata_file(pets))[:2]] == ["Dogs/Wet/1.jpg", ""]
+    edit(lambda entries: entries[0].update(_image=1))
+    with pytest.raises(DataError, match="instance 0 has _image=1, expected a string"):
+        read_metadata(metadata_file(pets))
+
+
 @pytest.mark.parametrize("change", [{"attr": "NA"}, {"set": "NA"}, {"attr": "old"}, {"obj": "NA"}])
 def test_an_instance_without_attribute_or_set_or_of_an_unlisted_pair_is_skipped(
     pets: Path, edit: Edit, change: dict[str, str]
@@ -147,7 +155,7 @@ def test_unreadable_metadata_is_a_data_error_naming_the_file(tmp_path: Path, con
 def test_metadata_in_the_older_file_format_is_read(tmp_path: Path) -> None:
     entries = [{"image": "a.jpg", "_image": "b.jpg", "attr": "wet", "obj": "dog", "set": "train"}]
     torch.save(entries, tmp_path / "metadata.t7", _use_new_zipfile_serialization=False)
-    assert read_metadata(tmp_path / "metadata.t7") == (Instance("a.jpg", "wet", "dog", "train"),)
+    assert read_metadata(tmp_path / "metadata.t7") == (Instance("a.jpg", "wet", "dog", "train", "b.jpg"),)
 
 
 GOOD = {"image": "a.jpg", "attr": "wet", "obj": "dog", "set": "train"}

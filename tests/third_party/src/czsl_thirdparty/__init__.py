@@ -21,6 +21,8 @@ from czslkit.options import option
 from czslkit.prompts import SoftPrompt
 from czslkit.types import ImageFeatures, PairSpace, TextFeatures
 
+from . import swatches as swatches
+
 
 @AGGREGATORS.register("mean_layers")
 class MeanLayers(Aggregator):
