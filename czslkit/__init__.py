@@ -36,6 +36,7 @@ _HOME = {
     "load_dataset": "data.datasets",
     "import_dataset": "data.custom",
     "Feed": "feed",
+    "Cache": "data.cache",
     "download": "data.download",
     "evaluate": "evaluation.sweep",
     "Sweep": "evaluation.sweep",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from .components import Backbone as Backbone
     from .components import Head as Head
     from .components import Interaction as Interaction
+    from .data.cache import Cache as Cache
     from .data.catalogue import DATASETS as DATASETS
     from .data.catalogue import Dataset as Dataset
     from .data.custom import import_dataset as import_dataset

@@ -7,19 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .checkpoint import Saved
 from .config import WORLDS, Spec, plan
+from .data.cache import Cache
 from .data.catalogue import BENCHMARKS, canonical, dataset, find, locate
 from .data.datasets import Splits, check_images, load_dataset
 from .data.fingerprint import fingerprint_parts
+from .data.squares import squares
 from .errors import ConfigError, CzslkitError
 from .registry import failures, load_plugins
 from .report import Table
 from .run import Job, Machine
 from .sizes import MEMORY, parse_bytes
 from .store import Store, safe
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ def bench(
     preset: str | None = None,
     device: str = "auto",
     workers: int = 0,
+    cache: str | Path | None = None,
+    cache_images: bool = False,
     memory: str | int = MEMORY,
     estimate: bool = False,
     progress: bool = True,
@@ -91,6 +97,9 @@ def bench(
         preset: ``demo`` or ``paper``; see :func:`czslkit.config.plan`.
         device: ``auto``, or as torch names it.
         workers: processes that read images.
+        cache: folder of the features of frozen image encoders, which no number depends on; ``runs/cache`` if None,
+            and ``off`` for none.
+        cache_images: keep decoded images there, too, about 150 KB each at 224 pixels.
         memory: that an evaluation may take, such as ``"4GB"``, the method's own weights aside.
         estimate: say what every cell would take, in time and memory, and run none; the results are those cells that
             cannot be run.
@@ -117,38 +126,29 @@ def bench(
     saved = [Saved.read(folder) for folder in checkpoints]
     asked = [found.method for found in saved] if methods is None else _names(methods)
     grid = partial(plan, asked, names, _names(worlds), list(seeds), settings, preset, saved)
-    specs, machine = _planned(grid, names, data, device, workers, memory)
-    store, machine = Store(Path(runs)), replace(machine, progress=progress)
+    kept = None if cache == "off" or estimate else Cache(Path(cache or Path(runs) / "cache"), cache_images, say)
+    specs, machine = _planned(grid, names, data, Machine(device, workers, progress, kept), memory)
+    if cache == "off" and cache_images:
+        raise ConfigError(["cache is off, but images are to be kept in it: leave out one of the two"])
+    store = Store(Path(runs))
 
-    @cache
-    def digests_of(name: str) -> dict[str, str]:
+    def digests(name: str) -> dict[str, str]:
         folder = locate(name, data)
         return fingerprint_parts(folder, dataset(name).files(folder))
 
-    @cache
-    def checked(name: str) -> Splits | CzslkitError:
-        try:
-            splits = load_dataset(name, data)
-            check_images(splits, cache=Path(runs) / "checked")
-        except CzslkitError as error:
-            return error
-        return splits
-
-    def load(name: str) -> Splits:
-        found = checked(name)
-        if isinstance(found, CzslkitError):
-            raise found
-        return found
-
+    digests_of = _remembered(digests)
+    load = _remembered(lambda name: load_dataset(name, data))
+    check = _remembered(lambda name, size: _check(load(name), size, machine.cache, Path(runs) / "checked"))
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
         tell = partial(_tell, say, f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}")
         job = Job(spec, store, machine)
         try:
+            name = spec.dataset
             if estimate:
-                job.estimate(digests_of(spec.dataset), partial(load, spec.dataset), tell)
+                job.estimate(digests_of(name), partial(load, name), tell)
             else:
-                results += job.run(digests_of(spec.dataset), partial(load, spec.dataset), tell)
+                results += job.run(digests_of(name), partial(load, name), partial(check, name), tell)
         except Exception as error:  # data or weights that cannot be had, a plugin that cannot be read
             results += job.refuse(error, tell) if estimate else job.keep(error, tell)
     return Benchmark(tuple(results), store)
@@ -158,18 +158,16 @@ def _planned(
     grid: Callable[[], list[Spec]],
     datasets: Sequence[str],
     data: str | Path | None,
-    device: str,
-    workers: int,
+    machine: Machine,
     memory: str | int,
 ) -> tuple[list[Spec], Machine]:
-    """What is to be run and where; every mistake in what was asked, at once.
+    """What is to be run and where, the device found; every mistake in what was asked, at once.
 
     Raises:
-        ConfigError: names, settings, device or workers that cannot be used.
+        ConfigError: names, settings, device, workers or cache that cannot be used.
     """
     problems: list[str] = []
     specs: list[Spec] = []
-    machine = Machine()
     try:
         specs = grid()
     except ConfigError as error:
@@ -181,16 +179,46 @@ def _planned(
         except CzslkitError as error:
             problems.append(str(error))
     try:
-        machine = Machine(str(Machine(device).torch_device()), workers, memory=parse_bytes(memory))
+        machine = replace(machine, device=str(machine.torch_device()), memory=parse_bytes(memory))
     except ConfigError as error:
         problems += error.problems
     except ValueError as error:
         problems.append(f"memory: {error}")
-    if workers < 0:
-        problems.append(f"workers is {workers}, expected 0 or more")
+    if machine.workers < 0:
+        problems.append(f"workers is {machine.workers}, expected 0 or more")
     if problems:
         raise ConfigError(problems)
     return specs, machine
+
+
+def _remembered(function: Callable[..., T]) -> Callable[..., T]:
+    """A function that is called once for the same arguments; an error is raised again, too."""
+
+    @cache
+    def outcome(*args: Any) -> T | CzslkitError:
+        try:
+            return function(*args)
+        except CzslkitError as error:
+            return error
+
+    def remembered(*args: Any) -> T:
+        found = outcome(*args)
+        if isinstance(found, CzslkitError):
+            raise found
+        return found
+
+    return remembered
+
+
+def _check(splits: Splits, size: int, cache: Cache | None, stamps: Path) -> None:
+    """Decode every image once: into the cache, if images are kept there.
+
+    Raises:
+        DataError: images that cannot be read.
+    """
+    phases = (splits.train, splits.val, splits.test)
+    if not (cache and cache.images) or None in [squares(cache, split, size) for split in phases]:
+        check_images(splits, cache=stamps)
 
 
 def _tell(say: Callable[[str], None], about: str, line: str) -> None:

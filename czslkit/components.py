@@ -63,6 +63,13 @@ class Backbone(nn.Module, ABC):
         """Embedded prompts to last hidden states before the final norm, both ``[N, L, W]``."""
         raise NotImplementedError(self._no_text())
 
+    def encode_text_after(self, start: Tensor, rest: Tensor) -> Tensor:
+        """``encode_text`` of prompts that begin with ``start`` ``[S, W]``, and go on with ``rest``, ``[N, L - S, W]``.
+
+        To override where that can be had for less than the whole prompts.
+        """
+        return self.encode_text(torch.cat((start.expand(len(rest), -1, -1), rest), 1))
+
     def encode_sentences(self, texts: Sequence[str]) -> Tensor:
         """Whole sentences into the joint space, ``[N, D]``; read at the end mark, the largest token id."""
         ids = self.tokenize(texts, 77).to(self.scale.device)

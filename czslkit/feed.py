@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from .data.cache import Cache
 from .data.datasets import Split
 from .data.images import ImageSet, loader
+from .data.squares import squares
+from .features import BATCH, features
 from .method import Method
 from .types import Batch, ImageFeatures
 
@@ -18,7 +22,7 @@ class Feed:
     """A split, as one method wants to see it.
 
     Where the method's image encoder is frozen and images are not augmented, every image
-    is encoded once and its features are kept.
+    is encoded once and its features are kept: here, and on disk if there is a cache.
 
     Args:
         method: on the device it is to run on.
@@ -27,14 +31,22 @@ class Feed:
         augment: change images at random, by ``seed``, epoch and image.
         seed: of the augmentation.
         workers: processes that read images; 0 reads in this one.
+        cache: what was decoded and encoded before; nothing if None.
     """
 
     def __init__(
-        self, method: Method, split: Split, batch_size: int, *, augment: bool = False, seed: int = 0, workers: int = 0
+        self,
+        method: Method,
+        split: Split,
+        batch_size: int,
+        *,
+        augment: bool = False,
+        seed: int = 0,
+        workers: int = 0,
+        cache: Cache | None = None,
     ) -> None:
         self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
-        backbone = method.backbone
-        self._images = ImageSet(split, backbone.image_size, backbone.mean, backbone.std, augment=augment, seed=seed)
+        self.augment, self.seed, self.cache = augment, seed, cache
         self._keeps = method.frozen_image and not augment
         self._features: Tensor | None = None
 
@@ -49,8 +61,8 @@ class Feed:
 
     @property
     def kept_bytes(self) -> int:
-        """What the features take that are or will be kept."""
-        return len(self.split) * self.method.backbone.dim * 4 if self._keeps else 0
+        """What the features take that are or will be kept; twice as much while they are put together."""
+        return 2 * len(self.split) * self.method.backbone.dim * 4 if self._keeps else 0
 
     def waiting_bytes(self, size: int) -> int:
         """What the batches take that workers have read ahead, so many images each; there are two for each worker."""
@@ -70,7 +82,7 @@ class Feed:
         if not self._keeps:
             yield from self._pixels(order, epoch, size)
             return
-        features = self._encode(size)
+        features = self._encoded(size)
         order = torch.arange(len(self.split)) if order is None else order
         for index in order.split(size):
             rows = index.to(features.device)
@@ -89,14 +101,30 @@ class Feed:
                 obj=batch.obj.to(device, non_blocking=True),
             )
 
-    def _encode(self, size: int) -> Tensor:
-        """Pooled features of every image, ``[N, D]``, made of ``size`` images at a time."""
+    @cached_property
+    def _images(self) -> ImageSet:
+        backbone, cache = self.method.backbone, self.cache
+        return ImageSet(
+            self.split,
+            backbone.image_size,
+            backbone.mean,
+            backbone.std,
+            augment=self.augment,
+            seed=self.seed,
+            squares=squares(cache, self.split, backbone.image_size) if cache and cache.images else None,
+        )
+
+    def _encoded(self, size: int) -> Tensor:
+        """Pooled features of every image, ``[N, D]``, made of at most ``size`` images at a time."""
         if self._features is None:
             backbone = self.method.backbone
             training = backbone.training
             backbone.eval()
             with torch.no_grad():
-                pixels = (batch.images for batch in self._pixels(None, 0, size))
-                self._features = torch.cat([self.method.encode(p).pooled for p in pixels if isinstance(p, Tensor)])
+                self._features = features(self.cache, self.method, self.split, self._encode, min(size, BATCH))
             backbone.train(training)
         return self._features
+
+    def _encode(self, size: int) -> Tensor:
+        pixels = (batch.images for batch in self._pixels(None, 0, size))
+        return torch.cat([self.method.encode(p).pooled for p in pixels if isinstance(p, Tensor)])

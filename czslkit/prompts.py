@@ -145,8 +145,8 @@ class SoftPrompt(nn.Module):
 
     def _encode(self, backbone: Backbone, context: int, words: Tensor) -> Tensor:
         """Hidden states ``[N, L, W]`` of the prompts of words ``[N, k, W]``, up to the end mark or the full length."""
-        start, end = (mark.expand(len(words), 1, -1) for mark in self.marks)
-        parts = [start, self.context[context].expand(len(words), -1, -1), words, end]
+        start = torch.cat((self.marks[:1], self.context[context]))  # [1 + n, W], the same for all
+        parts = [words, self.marks[1:].expand(len(words), -1, -1)]
         if self.keep_tokens:
             parts.append(self.padding.expand(len(words), self.context_length - self.end - 1, -1))
-        return backbone.encode_text(torch.cat(parts, 1))
+        return backbone.encode_text_after(start, torch.cat(parts, 1))

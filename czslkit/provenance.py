@@ -20,7 +20,16 @@ SILENT = {
     *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
     *("cells", "forecast", "memory", "rendering", "significance", "sizes"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
-    *("data.archives", "data.catalogue", "data.custom", "data.demo", "data.depot", "data.division", "data.download"),
+    *(
+        "data.archives",
+        "data.cache",
+        "data.catalogue",
+        "data.custom",
+        "data.demo",
+        "data.depot",
+        "data.division",
+        "data.download",
+    ),
     *("data.fingerprint", "data.integrity", "data.inventory", "data.mini", "data.oddities", "data.sources"),
     *("data.transfer", "data.verification"),  # the data itself counts
 }
@@ -37,6 +46,12 @@ def code(*classes: type) -> dict[str, str]:
     """
     package = Path(__file__).parent
     modules = {f"czslkit.{_dotted(p, package)}": p for p in _sources(package) if _dotted(p, package) not in SILENT}
+    return dict(sorted(({name: _digest(path) for name, path in modules.items()} | homes(*classes)).items()))
+
+
+def homes(*classes: type) -> dict[str, str]:
+    """Digest of every module that classes, and what they derive from, are defined in; what counts is as in ``code``."""
+    modules: dict[str, Path] = {}
     for base in (base for cls in classes for base in cls.__mro__):
         if base.__module__.split(".")[0] in ("czslkit_plugins", "czslkit"):
             modules |= {base.__module__: file} if (file := _file(base)) else {}
@@ -70,7 +85,13 @@ def weights(setting: str) -> str:
 
 def versions(device: str) -> dict[str, Any]:
     """Versions of Python and of the packages that numbers come from, and the device they were made on."""
-    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
+    found = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
+    return found | packages()
+
+
+def packages() -> dict[str, str | None]:
+    """Versions of the packages that numbers come from, None for one that is not installed."""
+    found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -6,7 +6,6 @@ import hashlib
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -14,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from . import forecast, provenance
 from .backbones import resolve
 from .checkpoint import save
 from .components import BACKBONES
 from .config import Spec, load_recipe, recipes
+from .data.cache import Cache
 from .data.datasets import Split, Splits
-from .errors import ConfigError, CzslkitError
+from .errors import ConfigError, CzslkitError, DataError
 from .evaluation import details
 from .evaluation.candidates import UNUSED
 from .evaluation.evaluator import Task, searched_threshold, sweeps
@@ -33,7 +32,7 @@ from .feed import Feed
 from .method import METHODS, Method, build
 from .options import as_dict
 from .sizes import MEMORY
-from .store import Store, config_id
+from .store import Store, alone, config_id
 from .train import train
 from .types import PairSpace
 
@@ -45,6 +44,7 @@ class Machine:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     workers: int = 0  # processes that read images
     progress: bool = True
+    cache: Cache | None = None  # what was decoded and encoded before
     memory: int = MEMORY  # bytes that an evaluation may take, the method's own weights aside
 
     def torch_device(self) -> torch.device:
@@ -108,32 +108,39 @@ class Job:
         }
 
     def run(
-        self, data: Mapping[str, str], load: Callable[[], Splits], say: Callable[[str], None]
+        self,
+        data: Mapping[str, str],
+        load: Callable[[], Splits],
+        check: Callable[[int], None],
+        say: Callable[[str], None],
     ) -> list[dict[str, Any]]:
         """The result of every world: finished ones as they are, the others run now and stored.
 
-        An error ends up in the results of the worlds it kept from finishing; one of ``load`` is raised.
+        An error ends up in the results of the worlds it kept from finishing; one of the data is raised.
 
         Args:
             data: digests of the dataset's parts.
             load: gives the dataset; called only if something is to be run, or to find its file of feasibility.
+            check: finds images that cannot be read, given the side of the squares that are wanted.
             say: called with a line for every step.
         """
         depends = self.depends(data)
         folder = self.store.folder(self.cell("closed"))
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / ".lock", say):
+        with alone(folder / ".lock", say):
             rests = self._rests(depends, load)
             standing = self._standing(rests, say)
             missing = tuple(world for world in self.spec.worlds if world not in standing)
             if not missing:
                 say("done before")
             else:
-                data_now = load()  # raises before any finished result is superseded
+                data_now = load()
                 say("running")
                 try:
                     job = replace(self, spec=replace(self.spec, worlds=missing))
-                    new = job._compute(data_now, folder / "training", depends, say)
+                    new = job._compute(data_now, check, folder / "training", depends, say)
+                except DataError:  # raised before any finished result is superseded
+                    raise
                 except Exception as error:
                     new = {world: failure(error) for world in missing}
                     say(f"failed: {type(error).__name__}: {error}")
@@ -229,11 +236,17 @@ class Job:
         return result if result and result["status"] == "done" else None
 
     def _compute(
-        self, data: Splits, folder: Path, depends: Mapping[str, Any], say: Callable[[str], None]
+        self,
+        data: Splits,
+        check: Callable[[int], None],
+        folder: Path,
+        depends: Mapping[str, Any],
+        say: Callable[[str], None],
     ) -> dict[str, dict[str, Any]]:
         """Train, then evaluate every world of the spec on the test split."""
         spec, machine = self.spec, self.machine
         method = self._method(data)
+        check(method.backbone.image_size)
         worlds, feasible, failed = spec.worlds, None, {}
         try:
             feasible = self._plausibility(method, data, say)
@@ -263,6 +276,7 @@ class Job:
             folder=folder,
             key=key,
             workers=machine.workers,
+            cache=machine.cache,
             memory=machine.memory,
             progress=machine.progress,
             say=say,
@@ -295,7 +309,7 @@ class Job:
     def _feed(self, method: Method, split: Split) -> Feed:
         """A split as it is evaluated."""
         batch_size = self.spec.evaluation.batch_size or self.spec.train.batch_size
-        return Feed(method, split, batch_size, workers=self.machine.workers)
+        return Feed(method, split, batch_size, workers=self.machine.workers, cache=self.machine.cache)
 
     def _tasks(
         self, method: Method, data: Splits, world: str, feasible: Plausibility | None
@@ -378,21 +392,6 @@ class Job:
             memory=self.machine.memory,
         )
         return Cut(threshold, "searched on validation", feasible)
-
-
-@contextmanager
-def _alone(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Wait, and say so, while another process has the lock."""
-    held = FileLock(lock)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        say(f"waiting for another process that holds {lock}")
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def metrics(sweep: Sweep, bins: str) -> dict[str, float]:

@@ -7,10 +7,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .errors import CzslkitError
 
@@ -155,6 +158,21 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait, and say so, while another process has the lock."""
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another process that holds {lock}")
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def config_id(config: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .data.cache import Cache
 from .data.datasets import Splits
 from .errors import TrainingError
 from .evaluation.chunks import fit
@@ -90,6 +91,7 @@ def train(
     folder: Path,
     key: str,
     workers: int = 0,
+    cache: Cache | None = None,
     memory: int = MEMORY,
     progress: bool = True,
     say: Callable[[str], None] = lambda line: None,
@@ -111,11 +113,13 @@ def train(
         TrainingError: a loss is no longer finite; names the epoch, and in training the step.
     """
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    validation = Feed(method, data.val, evaluation.batch_size or options.batch_size, workers=workers)
+    validation = Feed(method, data.val, evaluation.batch_size or options.batch_size, workers=workers, cache=cache)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())
     fit(Task.of(method, data, "val", ["closed"]).costs(method, validation), memory)  # raises before the first epoch
-    feed = Feed(method, data.train, options.batch_size, augment=options.augment, seed=seed, workers=workers)
+    feed = Feed(
+        method, data.train, options.batch_size, augment=options.augment, seed=seed, workers=workers, cache=cache
+    )
     pairs = data.train.pairs.to(method.device)
     optimizer, schedule = _optimizer(method, options)
     state = State(folder, key)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ import czslkit
 from czslkit import provenance
 from czslkit import run as running
 from czslkit import train as training
+from czslkit.data import datasets, images, squares
 from czslkit.data.layout import pairs_file
+from czslkit.data.mini import write_mini
 from czslkit.errors import ConfigError
 from czslkit.store import Store
 from czslkit.weights import read_tensors
@@ -45,6 +48,9 @@ def bench(toys, clip_file, tmp_path):
         )
 
     return go
+
+
+SPLITS = ("test", "train", "val")
 
 
 def numbers(result) -> list:
@@ -243,13 +249,67 @@ def test_waiting_for_another_process_is_said(bench, tmp_path):
     assert any("waiting for another process" in line for line in bench.said)
 
 
-def test_an_unreadable_image_fails_before_anything_is_trained(bench, toys, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("cached", "counted"), [(False, "37 images of toys"), (True, "21 train images")])
+def test_an_unreadable_image_fails_before_anything_is_trained(bench, toys, tmp_path, monkeypatch, cached, counted):
     data = shutil.copytree(toys, tmp_path / "data")
-    image = next((data / "toys" / "images").rglob("*.png"))
+    image = next((data / "toys" / "images").rglob("train*.png"))
     image.write_bytes(image.read_bytes()[:100])
     monkeypatch.setattr(training, "_epoch", lambda *a: pytest.fail("trained"))
-    result = bench("csp", worlds="closed", data=data)
-    assert f"1 of 37 images of toys cannot be read:\n  {image}" in result.results[0]["error"]["message"]
+    result = bench("clip,csp", worlds="closed", data=data, cache_images=cached)
+    for failed in result.results:
+        assert f"1 of {counted} cannot be read:\n  {image}" in failed["error"]["message"]
+
+
+def trained(result) -> list:
+    return [(r["cell"], r["metrics"], r["training"]["history"]) for r in result.results]
+
+
+def test_no_number_depends_on_the_cache(tmp_path):
+    write_mini("ut-zappos", tmp_path / "data")
+    said = []
+
+    def bench(runs, methods="clip,csp,msci", **arguments):
+        where = {"data": tmp_path / "data", "runs": tmp_path / runs, "say": said.append, "progress": False}
+        settings = {"backbone": "demo", "train.epochs": 1, "csp.train.augment": False}
+        return czslkit.bench(methods, "ut-zappos", "closed", settings=settings, **where, **arguments)
+
+    without = bench("off", cache="off")
+    filled = bench("filled", cache=tmp_path / "kept", cache_images=True)
+    again = bench("again", "csp", cache=tmp_path / "kept", cache_images=True)
+    assert trained(filled) == trained(without)
+    assert trained(again) == trained(filled)[1:2]
+    assert not list((tmp_path / "off").glob("cache*"))
+    kinds = sorted(file.name.rsplit("-", 2)[0] for file in (tmp_path / "kept").glob("[!.]*"))
+    assert [kind.split("-")[:2] for kind in kinds] == [[k, s] for k in ("features", "images") for s in SPLITS]
+    assert sum(line.startswith("making") for line in said) == len(kinds)
+
+
+def test_features_are_kept_below_the_results_unless_told_otherwise(bench, tmp_path):
+    bench("clip", worlds="closed")
+    [file] = (tmp_path / "runs" / "cache").glob("features-test-*.safetensors")
+    assert f"making the features of 8 test images: 2.05kB in {file}" in bench.said
+
+
+def test_with_decoded_images_kept_every_file_is_read_once(bench, monkeypatch):
+    read = []
+    real = images.open_rgb
+    for module in (images, squares, datasets):
+        monkeypatch.setattr(module, "open_rgb", lambda path: read.append(path) or real(path))
+    assert bench("csp,msci", worlds="closed", cache_images=True).failed == 0
+    assert len(read) == len(set(read)) == 37
+
+
+def test_without_room_for_decoded_images_the_benchmark_goes_on(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
+    assert bench("csp", worlds="closed", cache_images=True).failed == 0
+    room = f"no room for 21 decoded train images: 64.5kB in {tmp_path / 'runs' / 'cache'}, where 100B are free"
+    assert any(room in line for line in bench.said)
+    assert list((tmp_path / "runs" / "checked").iterdir())
+
+
+def test_images_cannot_be_kept_in_no_cache(bench):
+    with pytest.raises(ConfigError, match="cache is off, but images are to be kept in it: leave out one of the two"):
+        bench(cache="off", cache_images=True)
 
 
 def test_wrong_names_are_all_reported_and_nothing_runs(bench, tmp_path):

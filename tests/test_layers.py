@@ -24,6 +24,7 @@ LAYERS = (
     {"catalog", "report", "provenance", "components", "overlay"},
     {"aggregators", "interactions", "heads", "prompts", "backbones", "data", "evaluation"},
     {"method"},
+    {"features"},
     {"feed", "state", "evaluation.plausibility"},
     {"evaluation.chunks"},
     {"evaluation.evaluator"},

@@ -133,16 +133,27 @@ class ClipBackbone(Backbone):
         return embedded
 
     def encode_text(self, prompts: Tensor) -> Tensor:
-        self._check_text()
-        text, length = self._text[0], prompts.shape[1]
-        positions = text.positional_embedding[:length]
-        if len(positions) < min(length, LONGEST):
-            raise ValueError(f"a prompt has {length} tokens, this CLIP was cut to {len(positions)} text positions")
-        positions = F.pad(positions, (0, 0, 0, length - len(positions)))  # zero rows past the last position
-        x = prompts + positions.to(prompts.dtype)
-        for block in text.transformer.resblocks:
+        x = prompts + self._positions(prompts.shape[1]).to(prompts.dtype)
+        for block in self._text[0].transformer.resblocks:
             x = _block(block, x, causal=True)
         return x
+
+    def encode_text_after(self, start: Tensor, rest: Tensor) -> Tensor:
+        """No token sees those behind it, so the start is encoded once."""
+        first = start[None]  # [1, S, W]
+        positions = self._positions(len(start) + rest.shape[1]).to(rest.dtype)
+        first, x = first + positions[: len(start)], rest + positions[len(start) :]
+        for block in self._text[0].transformer.resblocks:
+            first, x = _block(block, first, causal=True), _block(block, x, causal=True, before=first)
+        return torch.cat((first.expand(len(x), -1, -1), x), 1)
+
+    def _positions(self, length: int) -> Tensor:
+        """What tells the tokens of a prompt apart, ``[length, W]``; zero past the last position."""
+        self._check_text()
+        positions: Tensor = self._text[0].positional_embedding[:length]
+        if len(positions) < min(length, LONGEST):
+            raise ValueError(f"a prompt has {length} tokens, this CLIP was cut to {len(positions)} text positions")
+        return F.pad(positions, (0, 0, 0, length - len(positions)))
 
     def project_text(self, tokens: Tensor) -> Tensor:
         text = self._text[0]
@@ -333,21 +344,40 @@ def _load(argument: str) -> nn.Module:
     )
 
 
-def _block(block: Any, x: Tensor, *, adapters: Any = None, causal: bool = False) -> Tensor:
-    """One transformer block on ``[N, L, W]``; each adapter reads what its residual reads."""
-    attended = x + block.ls_1(_attend(block.attn, block.ln_1(x), causal))
+def _block(
+    block: Any, x: Tensor, *, adapters: Any = None, causal: bool = False, before: Tensor | None = None
+) -> Tensor:
+    """One transformer block on ``[N, L, W]``; each adapter reads what its residual reads.
+
+    Args:
+        before: ``[1, S, W]``, tokens in front of all others that are read, too.
+    """
+    ahead = None if before is None else block.ln_1(before)
+    attended = x + block.ls_1(_attend(block.attn, block.ln_1(x), causal, ahead))
     x = attended if adapters is None else attended + adapters[0](x)
     mixed = x + block.ls_2(block.mlp(block.ln_2(x)))
     return mixed if adapters is None else mixed + adapters[1](x)
 
 
-def _attend(attn: Any, x: Tensor, causal: bool) -> Tensor:
-    """Self-attention on ``[N, L, W]``, independent of the order of axes that ``attn`` was made for."""
-    q, k, v = (
-        part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
-        for part in F.linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
-    )
-    read = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+def _attend(attn: Any, x: Tensor, causal: bool, ahead: Tensor | None = None) -> Tensor:
+    """Self-attention on ``[N, L, W]``, independent of the order of axes that ``attn`` was made for.
+
+    Args:
+        ahead: ``[1, S, W]``, tokens that all others read.
+    """
+
+    def heads(tokens: Tensor) -> Iterator[Tensor]:
+        """Queries, keys and values, ``[N, heads, L, W / heads]`` each."""
+        parts = F.linear(tokens, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
+        return (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in parts)
+
+    q, k, v = heads(x)
+    mask = None
+    if ahead is not None:
+        _, *others = heads(ahead)
+        k, v = (torch.cat((o.expand(len(x), -1, -1, -1), own), 2) for o, own in zip(others, (k, v), strict=True))
+        mask = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(ahead.shape[1]) if causal else None
+    read = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal and mask is None).transpose(1, 2).flatten(2)
     projected: Tensor = attn.out_proj(read)
     return projected
 

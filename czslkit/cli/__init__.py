@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--plugins", nargs="+", default=[], metavar="MODULE|FILE.py", help="unpackaged code to load")
     bench.add_argument("--device", default="auto", metavar="auto|cpu|cuda|...")
     bench.add_argument("--workers", default=0, type=int, metavar="N", help="processes that read images (default: 0)")
+    bench.add_argument(
+        "--cache", metavar="DIR|off", help="folder of the features of frozen image encoders (default: RUNS/cache)"
+    )
+    bench.add_argument(
+        "--cache-images", action="store_true", help="keep decoded images there, too: 150 KB each at 224 pixels"
+    )
     _add_format(bench)
     bench.add_argument(
         "--memory",
@@ -217,6 +223,8 @@ def _bench(args: argparse.Namespace) -> int:
         checkpoints=args.checkpoint,
         device=args.device,
         workers=args.workers,
+        cache=args.cache,
+        cache_images=args.cache_images,
         memory=args.memory,
         estimate=args.estimate,
     )

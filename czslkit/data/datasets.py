@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..types import PairSpace
 from .catalogue import dataset, locate
-from .fingerprint import fingerprint
+from .fingerprint import files_digest, fingerprint
 from .images import open_rgb
 from .integrity import check_listing
 from .layout import PHASES, Listing, Pair, images_folder
@@ -34,6 +36,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with the names, sizes and order of the files; 16 hex digits, the same wherever they lie."""
+        return files_digest(self.paths)[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +124,17 @@ def check_images(splits: Splits, *, workers: int | None = None, cache: Path | No
         return
     paths = sorted({path for split in (splits.train, splits.val, splits.test) for path in split.paths})
     with ThreadPoolExecutor(workers) as pool:
-        unreadable = [fault for fault in pool.map(_fault, paths) if fault]
-    if unreadable:
-        more = [f"and {len(unreadable) - _SHOWN} more"] if len(unreadable) > _SHOWN else []
-        head = f"{len(unreadable)} of {len(paths)} images of {splits.name} cannot be read:"
-        raise DataError("\n  ".join([head, *unreadable[:_SHOWN], *more]))
+        faults = [fault for fault in pool.map(_fault, paths) if fault]
+    if faults:
+        raise unreadable(faults, f"{len(paths)} images of {splits.name}")
     if stamp:
         _write_json(stamp, {"dataset": splits.name, "fingerprint": splits.fingerprint, "images": len(paths)})
+
+
+def unreadable(faults: Sequence[str], of: str) -> DataError:
+    """What to raise for images that cannot be read, of so many: the first ten are named."""
+    more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+    return DataError("\n  ".join([f"{len(faults)} of {of} cannot be read:", *faults[:_SHOWN], *more]))
 
 
 def _space(listing: Listing) -> PairSpace:

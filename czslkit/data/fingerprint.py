@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .layout import images_folder, list_files
@@ -36,6 +36,20 @@ def fingerprint_parts(folder: Path, lists: Iterable[Path] | None = None) -> dict
         "".join(f"{path}\0{size}\n" for path, size in sorted(sizes.items())).encode("utf-8", "surrogateescape")
     )
     return parts | {"images": f"{len(sizes)} files, {digest}"}
+
+
+def files_digest(files: Sequence[Path]) -> str:
+    """A sha256 over the sizes of files in order and their paths below the folder that they share, in hex.
+
+    A file that is not there counts as such.
+    """
+    folder = os.path.commonpath([file.parent for file in files]) if files else ""
+    lines = (f"{file.relative_to(folder).as_posix()}\0{_size(file)}\n" for file in files)
+    return _sha256("".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def _size(file: Path) -> int | None:
+    return os.path.getsize(file) if os.path.exists(file) else None
 
 
 def image_sizes(images: Path) -> dict[str, int]:

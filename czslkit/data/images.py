@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
@@ -20,6 +21,9 @@ from ..types import Batch
 
 if TYPE_CHECKING:
     from .datasets import Split
+    from .squares import Squares
+
+T = TypeVar("T")
 
 _FLIP_CHANCE = 0.5
 _PERSPECTIVE_CHANCE = 0.5
@@ -65,9 +69,17 @@ def varied(image: Image.Image, generator: Generator) -> Image.Image:
     return tv.rotate(image, angle, InterpolationMode.NEAREST, fill=0)
 
 
-def normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """An RGB image as ``[3, H, W]`` float, each channel less its mean, over its deviation."""
-    return tv.normalize(tv.to_tensor(image), list(mean), list(std))
+def normalised(
+    image: Image.Image | NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], out: Tensor | None = None
+) -> Tensor:
+    """An RGB image as ``[3, H, W]`` float, each channel less its mean, over its deviation; in ``out`` if there is one.
+
+    To the bit what torchvision's ``ToTensor`` and ``Normalize`` make of it.
+    """
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    mean_of, std_of = (torch.tensor(tuple(each))[:, None, None] for each in (mean, std))
+    out = torch.empty(pixels.shape) if out is None else out
+    return out.copy_(pixels).div_(255).sub_(mean_of).div_(std_of)
 
 
 class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -81,6 +93,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         augment: vary each image by chance. How depends on ``seed``, the epoch and the image alone: neither the order
             nor the number of workers matters, and no global random state is used.
         seed: of the variations.
+        squares: the same images, decoded before; the files are then not read.
     """
 
     def __init__(
@@ -92,12 +105,14 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         *,
         augment: bool = False,
         seed: int = 0,
+        squares: Squares | None = None,
     ) -> None:
         self.split = split
         self.size = size
         self.mean, self.std = tuple(mean), tuple(std)
         self.augment = augment
         self.seed = seed
+        self.squares = squares
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -108,10 +123,27 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        image = square(open_rgb(self.split.paths[index]), self.size)
+        images, attr, obj = self.__getitems__([index])
+        return images[0], attr[0], obj[0]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Several at once, stacked: what a ``DataLoader`` asks for."""
+        images = torch.empty(len(indices), 3, self.size, self.size)
+        if get_worker_info():
+            images.share_memory_()  # else they are copied on their way to the process that asked
+        for image, index in zip(images, indices, strict=True):
+            normalised(self._pixels(index), self.mean, self.std, out=image)
+        return images, self.split.attr[indices], self.split.obj[indices]
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        """``[size, size, 3]``."""
+        if self.squares is None:
+            pixels = np.asarray(square(open_rgb(self.split.paths[index]), self.size))
+        else:
+            pixels = self.squares.pixels[index]
         if self.augment:
-            image = varied(image, _generator(self.seed, self.epoch, index))
-        return normalised(image, self.mean, self.std), self.split.attr[index], self.split.obj[index]
+            pixels = np.asarray(varied(Image.fromarray(pixels), _generator(self.seed, self.epoch, index)))
+        return pixels
 
 
 def loader(image_set: ImageSet, batch_size: int, *, order: Tensor | None = None, workers: int = 0) -> Iterator[Batch]:
@@ -127,11 +159,16 @@ def loader(image_set: ImageSet, batch_size: int, *, order: Tensor | None = None,
         batch_size=batch_size,
         sampler=indices,
         num_workers=workers,
+        collate_fn=_as_it_is,  # the set gives whole batches
         pin_memory=torch.cuda.is_available(),
         generator=Generator(),  # else the loader draws its workers' seeds from the global one
     )
     for images, attr, obj in batches:
         yield Batch(images, attr, obj)
+
+
+def _as_it_is(batch: T) -> T:
+    return batch
 
 
 def _generator(seed: int, epoch: int, index: int) -> Generator:

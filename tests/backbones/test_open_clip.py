@@ -5,6 +5,7 @@ from safetensors.torch import save_file
 
 from czslkit.backbones import load_backbone
 from czslkit.backbones.open_clip import Adapter, ClipBackbone, from_openai
+from czslkit.components import Backbone
 from czslkit.errors import ConfigError, UnknownNameError
 from czslkit.weights import read_tensors
 
@@ -17,6 +18,19 @@ def test_images_and_texts_are_encoded_as_open_clip_does(clip_file, images):
     hidden = backbone.encode_text(backbone.embed_tokens(ids))
     found = backbone.project_text(hidden[torch.arange(2), ids.argmax(1)])
     torch.testing.assert_close(found, backbone.clip.encode_text(ids))
+
+
+@pytest.mark.parametrize("length", [6, 80])  # within the positions of the tower, and past their end
+def test_a_start_that_prompts_share_is_encoded_as_in_each_of_them(clip_file, length):
+    backbone = load_backbone(str(clip_file)).eval()
+    start, rest = (torch.randn(*shape, 64, requires_grad=True) for shape in ((4,), (3, length - 4)))
+    once = backbone.encode_text_after(start, rest)
+    in_each = Backbone.encode_text_after(backbone, start, rest)
+    torch.testing.assert_close(once, in_each)
+    weight = torch.randn_like(once)
+    grads = (torch.autograd.grad((hidden * weight).sum(), (start, rest)) for hidden in (once, in_each))
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -37,6 +37,17 @@ def picture(width: int = 50, height: int = 37) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
 
 
+def preprocessed(image: Image.Image, size: int = SIZE) -> torch.Tensor:
+    """As CLIP's own transform, which the authors' programs use."""
+    resize = tv.Resize(size, tv.InterpolationMode.BICUBIC)
+    tensor: torch.Tensor = tv.Compose([resize, tv.CenterCrop(size), tv.ToTensor(), tv.Normalize(MEAN, STD)])(image)
+    return tensor
+
+
+def split_of(file: Path) -> Split:
+    return Split("test", (file,), torch.tensor([0]), torch.tensor([0]), torch.tensor([[0, 0]]))
+
+
 def images_of(batches: Iterator[Batch]) -> torch.Tensor:
     return torch.cat([batch.images for batch in batches if isinstance(batch.images, torch.Tensor)])
 
@@ -144,12 +155,19 @@ def test_an_image_that_is_not_there_is_an_error_naming_it(tmp_path: Path) -> Non
         open_rgb(tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize(("width", "height"), [(50, 37), (37, 50), (24, 24), (100, 11), (23, 90)])
+@pytest.mark.parametrize(("width", "height"), [(50, 37), (37, 50), (24, 24), (100, 11), (23, 90), (5, 5), (1, 40)])
 def test_at_evaluation_an_image_is_what_torchvision_makes_of_it(width: int, height: int) -> None:
-    bicubic = tv.InterpolationMode.BICUBIC
-    oracle = tv.Compose([tv.Resize(SIZE, bicubic), tv.CenterCrop(SIZE), tv.ToTensor(), tv.Normalize(MEAN, STD)])
     image = picture(width, height)
-    assert torch.equal(normalised(square(image, SIZE), MEAN, STD), oracle(image))
+    assert torch.equal(normalised(square(image, SIZE), MEAN, STD), preprocessed(image))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("side", [224, 223, 64])
+def test_a_file_is_read_as_the_authors_programs_read_it(tmp_path: Path, mode: str, side: int) -> None:
+    file = tmp_path / "a.jpg"
+    picture(333, 251).convert(mode).save(file, quality=90)
+    images = ImageSet(split_of(file), side, MEAN, STD)
+    assert torch.equal(images[0][0], preprocessed(Image.open(file).convert("RGB"), side))
 
 
 def test_variations_are_those_of_torchvision() -> None:
