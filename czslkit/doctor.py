@@ -259,7 +259,7 @@ def _cached(name: str, tag: str) -> Iterator[str]:
 def _data(root: str, report: Report) -> Rows:
     from .data.catalogue import data_root
     from .data.inventory import holdings, unfinished
-    from .data.transfer import readable
+    from .sizes import told
 
     base = data_root(root)
     there = next(folder for folder in (base, *base.absolute().parents) if folder.exists())
@@ -268,7 +268,7 @@ def _data(root: str, report: Report) -> Rows:
         report(f"{there} is a file, expected the folder of the datasets", "name another with --data or CZSLKIT_DATA")
         return rows
     free = shutil.disk_usage(there).free
-    rows["free"] = readable(free)
+    rows["free"] = told(free)
     if free < _LEAST:
         report(f"{rows['free']} are free below {there}", "make room, or name another folder")
     for each in holdings(root):

@@ -163,6 +163,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 @contextmanager
 def alone(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Wait, and say so, while another process has the lock."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)

@@ -83,7 +83,7 @@ def test_splits_are_kept_apart(toy, clip_file, cache):
 def test_what_is_made_is_said(toy, clip_file, cache):
     pooled(czslkit.build("csp", toy.space, backbone=str(clip_file)), toy.val, cache)
     [file] = files(cache)
-    assert cache.say.__self__ == [f"making the features of 8 val images: 2.05kB in {file}"]
+    assert cache.say.__self__ == [f"making the features of 8 val images: 2.0 kB in {file}"]
 
 
 def other_weights(backbone):

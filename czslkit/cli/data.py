@@ -121,10 +121,10 @@ def _status(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from ..data.inventory import holdings, room, unfinished
-    from ..data.transfer import readable
+    from ..sizes import told
 
     held = holdings(args.data)
-    rows = [(each.name, each.state, each.images, readable(each.size), each.folder) for each in held]
+    rows = [(each.name, each.state, each.images, told(each.size), each.folder) for each in held]
     print(tabulate(rows, headers=("dataset", "state", "images", "size", "folder"), tablefmt="plain"))
     for line in [*(each.fault for each in held if each.fault), *unfinished(args.data), room(args.data)]:
         print(line)

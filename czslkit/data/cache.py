@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
+from ..sizes import told
 from ..store import alone
 
 T = TypeVar("T")
@@ -89,7 +88,7 @@ class Cache:
             self.say(f"{old} was made by other code or packages, and is deleted")
             old.unlink()
         free = shutil.disk_usage(self.folder).free
-        needed, left = (tqdm.format_sizeof(n, "B") for n in (size, free))
+        needed, left = told(size), told(free)
         if size > free:
             self.say(f"no room for {about}: {needed} in {self.folder}, where {left} are free; going on without")
             return False

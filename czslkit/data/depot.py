@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..errors import DataError
-from ..store import write_text
+from ..store import alone, write_text
 from .archives import check_archive
 from .sources import Refused, RemoteFile
 from .transfer import Begun, Web, discard, partial_of
@@ -107,22 +104,6 @@ class Depot:
 
     def _refused(self, file: RemoteFile) -> Path:
         return self.folder / f"{file.name}.refused"
-
-
-@contextmanager
-def alone(lock: Path, say: Say) -> Iterator[None]:
-    """Wait until no other process is in here."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        say(f"waiting for another process, which holds {lock}")
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def _sha256(file: Path) -> str:

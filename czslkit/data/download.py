@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, DataError
-from ..store import write_text
+from ..store import alone, write_text
 from .archives import unpack
 from .catalogue import BENCHMARKS, DOWNLOADS, Dataset, data_root, dataset, find
-from .depot import Depot, Say, alone
+from .depot import Depot, Say
 from .layout import metadata_file, read_metadata
 from .sources import GLOVE, GLOVE_MEMBER, Refused, Source
 from .transfer import Web

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
+from ..sizes import told
 from .catalogue import DATASETS, DOWNLOADS, data_root, dataset, find, unregistered
 from .fingerprint import image_sizes
 from .layout import images_folder
-from .transfer import Begun, readable
+from .transfer import Begun
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ def unfinished(root: str | Path | None = None) -> list[str]:
     for file in sorted((base / DOWNLOADS).glob("*")) if (base / DOWNLOADS).is_dir() else []:
         if file.suffix == ".partial":
             begun = Begun.read(file)
-            total = readable(begun.total) if begun and begun.total else "an unknown size"
-            lines.append(f"{file.stem}: {readable(file.stat().st_size)} of {total} have come")
+            total = told(begun.total) if begun and begun.total else "an unknown size"
+            lines.append(f"{file.stem}: {told(file.stat().st_size)} of {total} have come")
         elif file.suffix == ".refused":
-            lines.append(f"{file.name}: refused, {readable(file.stat().st_size)} that can be deleted")
+            lines.append(f"{file.name}: refused, {told(file.stat().st_size)} that can be deleted")
         elif file.name.endswith((".zip", ".tar.gz")):
-            lines.append(f"{file.name}: {readable(file.stat().st_size)}, whole")
+            lines.append(f"{file.name}: {told(file.stat().st_size)}, whole")
     return lines + [f"{work.stem[1:]}: partly unpacked" for work in sorted(base.glob(".*.download"))]
 
 
@@ -56,7 +57,7 @@ def room(root: str | Path | None = None) -> str:
     """How much can still be written where the datasets lie, as a line."""
     base = data_root(root)
     there = next(folder for folder in (base, *base.absolute().parents) if folder.is_dir())
-    return f"{base}: {readable(shutil.disk_usage(there).free)} free"
+    return f"{base}: {told(shutil.disk_usage(there).free)} free"
 
 
 def _holding(name: str, folder: Path | None) -> Holding:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..errors import DataError
+from ..sizes import told
 from ..store import write_text
 from .sources import Refused
 
@@ -62,7 +63,7 @@ class Web:
                 here = size_of(partial)
                 furthest, idle = max(furthest, here), 0 if here > furthest else idle + 1
                 if idle == self.tries:
-                    raise Refused(f"{error} (after {idle} attempts; {readable(here)} are kept)") from error
+                    raise Refused(f"{error} (after {idle} attempts; {told(here)} are kept)") from error
                 time.sleep(self.pause * 2**idle)
             else:
                 break
@@ -189,14 +190,6 @@ def size_of(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def readable(size: float) -> str:
-    """
-    >>> readable(862_182_613)
-    '862MB'
-    """
-    return tqdm.format_sizeof(size, "B")
-
-
 def _note(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
 
@@ -216,6 +209,6 @@ def _check_room(partial: Path, total: int, here: int) -> None:
     free, needed = shutil.disk_usage(partial.parent).free, 2 * total - here
     if free < needed:
         raise DataError(
-            f"{partial.parent} has {readable(free)} free, and {partial.name.removesuffix('.partial')} needs about "
-            f"{readable(needed)} until it is unpacked"
+            f"{partial.parent} has {told(free)} free, and {partial.name.removesuffix('.partial')} needs about "
+            f"{told(needed)} until it is unpacked"
         )

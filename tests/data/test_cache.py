@@ -60,7 +60,7 @@ def test_a_file_is_made_once(kept: Kept) -> None:
 
 def test_its_size_and_place_are_said_before_it_is_made(kept: Kept) -> None:
     def write(file: Path) -> None:
-        assert kept.said == [f"making a test: 1.50kB in {kept.cache.folder / 'thing-1.bin'}"]
+        assert kept.said == [f"making a test: 1.5 kB in {kept.cache.folder / 'thing-1.bin'}"]
         kept.write(file)
 
     assert kept.obtain(write=write)
@@ -69,7 +69,7 @@ def test_its_size_and_place_are_said_before_it_is_made(kept: Kept) -> None:
 def test_without_room_nothing_is_made_and_both_numbers_are_said(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(1_000))
     assert kept.obtain() is None
-    assert kept.said == [f"no room for a test: 1.50kB in {kept.cache.folder}, where 1.00kB are free; going on without"]
+    assert kept.said == [f"no room for a test: 1.5 kB in {kept.cache.folder}, where 1.0 kB are free; going on without"]
     assert not files(kept)
 
 

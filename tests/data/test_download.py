@@ -244,7 +244,7 @@ def test_where_no_source_works_one_message_says_why_and_what_to_do(tmp_path: Pat
         f"  {shop.url}/hub/{SPLITS}: HTTP 404 Not Found",
         f"If you have it by other means, put it there as {tmp_path}/.downloads/{SPLITS}, and run the command again.",
         f"{MIT} could not be had:",
-        f"  {shop.url}/hub/{MIT}: HTTP 500 Internal Server Error (after 2 attempts; 0.00B are kept)",
+        f"  {shop.url}/hub/{MIT}: HTTP 500 Internal Server Error (after 2 attempts; 0.0 kB are kept)",
         f"cgqa: {CGQA} could not be had:",
     ):
         assert line in said

@@ -45,10 +45,10 @@ def test_what_is_on_its_way_is_a_line_each(tmp_path: Path) -> None:
     (tmp_path / ".downloads" / "cgqa.zip.partial.json").write_text(note)
     (tmp_path / ".mit-states.download").mkdir()
     assert unfinished(tmp_path) == [
-        "a.zip: 2.00kB, whole",
-        "a.zip.refused: refused, 2.00kB that can be deleted",
-        "b.zip: 2.00kB of an unknown size have come",
-        "cgqa.zip: 2.00kB of 5.00MB have come",
+        "a.zip: 2.0 kB, whole",
+        "a.zip.refused: refused, 2.0 kB that can be deleted",
+        "b.zip: 2.0 kB of an unknown size have come",
+        "cgqa.zip: 2.0 kB of 5.0 MB have come",
         "mit-states: partly unpacked",
     ]
     assert unfinished(tmp_path / "nowhere") == []
@@ -57,7 +57,7 @@ def test_what_is_on_its_way_is_a_line_each(tmp_path: Path) -> None:
 def test_room_is_that_of_the_folder_that_will_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or Free)
-    assert room(tmp_path / "a" / "b") == f"{tmp_path}/a/b: 5.00GB free"
+    assert room(tmp_path / "a" / "b") == f"{tmp_path}/a/b: 5.0 GB free"
     assert asked == [tmp_path]
 
 

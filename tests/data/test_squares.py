@@ -46,7 +46,7 @@ def test_squares_are_the_images_as_they_are_read(cache: Cache, train: Split, sai
     assert np.array_equal(pixels, [np.asarray(square(open_rgb(path), SIZE)) for path in train.paths])
     [file] = cache.folder.glob("*.npy")
     assert np.array_equal(np.load(file, mmap_mode="r"), pixels)
-    assert said == [f"making 6 decoded train images: 10.4kB in {file}"]
+    assert said == [f"making 6 decoded train images: 10 kB in {file}"]
 
 
 def test_squares_are_mapped_and_cannot_be_changed(cache: Cache, train: Split) -> None:
