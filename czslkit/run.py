@@ -317,14 +317,16 @@ class Job:
         """What there is to score for a world, in words and in full; with all pairs where a threshold is yet to find."""
         threshold = self.spec.evaluation.threshold
         cut: dict[str, Any] = {}
+        what = f"test, {world} world"
         if feasible and world == "open" and threshold == "search":
             grid = threshold_grid(feasible.values, data.space.open().seen)
             task = Task.of(method, data, "val", [world], feasibility=feasible.values, thresholds=grid)
             yield "search of a threshold", self._feed(method, data.val), task
+            what += ", at most"
         elif feasible and world == "open":
             cut = {"feasibility": feasible.values, "thresholds": [threshold]}
         task = Task.of(method, data, "test", [world], **cut, keep=max(details.TOP))
-        yield f"test, {world} world", self._feed(method, data.test), task
+        yield what, self._feed(method, data.test), task
 
     def _measured(
         self,
