@@ -287,7 +287,7 @@ def test_no_number_depends_on_the_cache(tmp_path):
 def test_features_are_kept_below_the_results_unless_told_otherwise(bench, tmp_path):
     bench("clip", worlds="closed")
     [file] = (tmp_path / "runs" / "cache").glob("features-test-*.safetensors")
-    assert f"making the features of 8 test images: 2.05kB in {file}" in bench.said
+    assert f"making the features of 8 test images: 2.0 kB in {file}" in bench.said
 
 
 def test_with_decoded_images_kept_every_file_is_read_once(bench, monkeypatch):
@@ -302,7 +302,7 @@ def test_with_decoded_images_kept_every_file_is_read_once(bench, monkeypatch):
 def test_without_room_for_decoded_images_the_benchmark_goes_on(bench, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
     assert bench("csp", worlds="closed", cache_images=True).failed == 0
-    room = f"no room for 21 decoded train images: 64.5kB in {tmp_path / 'runs' / 'cache'}, where 100B are free"
+    room = f"no room for 21 decoded train images: 65 kB in {tmp_path / 'runs' / 'cache'}, where 0.1 kB are free"
     assert any(room in line for line in bench.said)
     assert list((tmp_path / "runs" / "checked").iterdir())
 
