@@ -17,11 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .provenance import PACKAGES
 from .registry import failures, installed_plugins, load_plugins
+
+if TYPE_CHECKING:
+    from .data.inventory import Holding
 
 Rows = dict[str, str]
 Report = Callable[[str, str], None]  # what is wrong, and its remedy
@@ -273,10 +276,23 @@ def _data(root: str, report: Report) -> Rows:
         report(f"{rows['free']} are free below {there}", "make room, or name another folder")
     for each in holdings(root):
         rows[each.name] = f"{each.state}, {each.images:,} images in {each.folder}" if each.folder else "absent"
-        if each.fault:
+        if fault := each.fault or _unreadable(each):
             remedy = f"czslkit data download {each.name} if it is a published one; czslkit data verify {each.name}"
-            report(f"{each.name}: {each.fault}", f"{remedy} says all that is wrong")
+            report(f"{each.name}: {fault}", f"{remedy} says all that is wrong")
     return rows | {f"on its way {n}": line for n, line in enumerate(unfinished(root), 1)}
+
+
+def _unreadable(holding: Holding) -> str:
+    """Why the lists of a dataset cannot be read, empty if they can or there is no dataset."""
+    from .data.catalogue import dataset
+    from .errors import DataError
+
+    try:
+        if holding.folder:
+            dataset(holding.name).listing(holding.folder)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def _wrapped(text: str, first: str, rest: str) -> str:

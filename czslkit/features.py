@@ -46,7 +46,8 @@ def features(cache: Cache | None, method: Method, split: Split, encode: Callable
     key = {"images": split.digest, "encoder": encoder, "made_by": made_by}
 
     def write(file: Path) -> None:
-        file.write_bytes(save({_NAME: encoded().cpu().contiguous()}, {"key": json.dumps(key)}))
+        tensor = encoded().cpu().contiguous()
+        file.write_bytes(save({_NAME: tensor}, {"key": json.dumps(key), "digest": _digest(tensor)}))
 
     kept = cache.obtain(
         f"features-{split.name}-{split.digest}-{config_id(encoder)}",
@@ -66,10 +67,13 @@ def _read(file: Path, key: Mapping[str, Any], images: int) -> Tensor:
             if (opened.metadata() or {}).get("key") != json.dumps(key):
                 raise ValueError("it was made of something else")
             kept: Tensor = opened.get_tensor(_NAME)
+            digest = opened.metadata().get("digest")
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     if len(kept) != images:
         raise ValueError(f"it holds {len(kept)} images, expected {images}")
+    if digest != _digest(kept):
+        raise ValueError("it is damaged")
     return kept
 
 

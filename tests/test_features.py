@@ -203,3 +203,15 @@ def test_features_that_cannot_be_written_are_encoded_once(toy, clip_file, cache,
     assert torch.equal(pooled(method, toy.val, cache), expected)
     assert encoded == [8, 8]
     assert "No space left on device" in cache.say.__self__[-1]
+
+
+def test_features_that_were_changed_are_made_again(toy, clip_file, cache, encoded):
+    method = czslkit.build("csp", toy.space, backbone=str(clip_file))
+    expected = pooled(method, toy.val, cache)
+    [file] = files(cache)
+    content = bytearray(file.read_bytes())
+    content[-100:] = bytes(100)
+    file.write_bytes(content)
+    assert torch.equal(pooled(method, toy.val, cache), expected)
+    assert encoded == [8, 8]
+    assert "is made again: it is damaged" in cache.say.__self__[-2]

@@ -77,7 +77,7 @@ def unpack(archive: Path, place: Callable[[str], Sequence[str]], target: Path) -
         with _reading(f"{name!r} in it is damaged"):
             stream = opened()
         with stream:
-            left -= _write(stream, [target / path for path in places], name, left)
+            left -= len(places) * _write(stream, [target / path for path in places], name, left // len(places))
         if left < 0:
             raise _bomb(archive)
         needed += 1

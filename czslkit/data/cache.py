@@ -66,7 +66,8 @@ class Cache:
             if found is None:
                 with alone(self.folder / f".{name}.lock", self.say):
                     found = self._found(path, about, read)  # another process may have made it meanwhile
-                    if found is None and self._make(path, about, size, write, self.folder.glob(f"{name}-*{suffix}")):
+                    others = {*self.folder.glob(f"{name}-*{suffix}")} - {path}
+                    if found is None and self._make(path, about, size, write, others):
                         found = read(path)
         except OSError as error:
             self.say(f"going on without a file of {about}: {error}")

@@ -231,6 +231,8 @@ def find(name: str, root: str | Path | None = None) -> Path | None:
         UnknownNameError: neither a registered dataset nor a folder under ``root``.
     """
     base, asked = data_root(root), dataset(name)
+    if base.is_file():
+        raise DataError(f"{base} is a file, expected the folder of the datasets")
     if asked.name in DATASETS:
         folders = (base / each for each in (asked.name, *asked.aliases))
         return next((folder for folder in folders if folder.is_dir()), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import sys
 import unicodedata
@@ -25,6 +26,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 COLUMNS = ("image", "attr", "obj")
 
 _SPLIT_COLUMNS = ("split", "set")
+_LONGEST = 300  # characters of a path that a message shows
 _FORBIDDEN = re.compile(r'[\x00-\x1f\\/:*?"<>|]')  # in names of files, on one system or another
 
 
@@ -161,6 +163,8 @@ def _of_table(source: Path) -> list[Picture]:
     if missing := [column for column in COLUMNS if column not in columns]:
         found = ", ".join(map(repr, columns)) or "nothing"
         raise DataError(f"{source} has no column {', '.join(missing)}; its first line has {found}")
+    if doubled := [column for column in (*COLUMNS, *splits) if columns.count(column) > 1]:
+        raise DataError(f"{source} has several columns {', '.join(doubled)}")
     if len(splits) > 1:
         raise DataError(f"{source} has two columns of splits: {' and '.join(splits)}")
     problems: list[str] = []
@@ -186,9 +190,12 @@ def _row(folder: Path, row: dict[str, str], splits: list[str]) -> Picture | str:
         return "the number of its cells is not that of the first line"
     attr, obj = _word(row["attr"]), _word(row["obj"])
     problems = [_unfit("attr", attr), _unfit("obj", obj)]
-    file = next((f for f in (folder / row["image"], folder / row["image"].replace("\\", "/")) if f.is_file()), None)
+    files = (folder / row["image"], folder / row["image"].replace("\\", "/"))
+    file = next((file for file in files if os.path.isfile(file)), None)
     if file is None:
-        problems.append(f"there is no image {str(folder / row['image'])!r}")
+        problems.append(f"there is no image {str(files[0])[:_LONGEST]!r}")
+    elif not _is_image(file):
+        problems.append(f"{row['image']!r} is no image by its name; expected {', '.join(sorted(SUFFIXES))}")
     split = row[splits[0]] if splits else ""
     if splits and split not in PHASES:
         problems.append(f"{splits[0]} is {split!r}, expected {', '.join(PHASES)}")

@@ -39,7 +39,7 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """Changes with the names, sizes and order of the files; 16 hex digits, the same wherever they lie."""
+        """Changes with the paths, sizes, times and order of the files; 16 hex digits."""
         return files_digest(self.paths)[:16]
 
 

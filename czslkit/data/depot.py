@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import chain, count
 from pathlib import Path
 
 from ..errors import DataError
@@ -46,7 +47,7 @@ class Depot:
                 try:
                     if source != str(archive):
                         self.say(f"{file.name} from {source}")
-                        self.web.fetch(source, archive)
+                        self.web.fetch(source, archive, file.size)
                     digest = self._checked(file, archive)
                     if take:
                         self.say(f"unpacking {file.name}")
@@ -103,7 +104,9 @@ class Depot:
         return self.folder / f"{file.name}.json"
 
     def _refused(self, file: RemoteFile) -> Path:
-        return self.folder / f"{file.name}.refused"
+        """Where an archive is put aside: nothing is ever overwritten there."""
+        names = (f"{file.name}.refused{n}" for n in chain([""], (f"-{n}" for n in count(2))))
+        return next(path for path in (self.folder / name for name in names) if not path.exists())
 
 
 def _sha256(file: Path) -> str:

@@ -39,23 +39,31 @@ def fingerprint_parts(folder: Path, lists: Iterable[Path] | None = None) -> dict
 
 
 def files_digest(files: Sequence[Path]) -> str:
-    """A sha256 over the sizes of files in order and their paths below the folder that they share, in hex.
+    """A sha256 over files in order, in hex: their paths, sizes and times, without a look into them.
 
     A file that is not there counts as such.
     """
-    folder = os.path.commonpath([file.parent for file in files]) if files else ""
-    lines = (f"{file.relative_to(folder).as_posix()}\0{_size(file)}\n" for file in files)
+    lines = (f"{file.absolute().as_posix()}\0{_stamp(file)}\n" for file in files)
     return _sha256("".join(lines).encode("utf-8", "surrogateescape"))
 
 
-def _size(file: Path) -> int | None:
-    return os.path.getsize(file) if os.path.exists(file) else None
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """Size and time of the last change."""
+    if not file.exists():
+        return None
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def image_sizes(images: Path) -> dict[str, int]:
     """Bytes of every file, by its path relative to ``images`` with forward slashes."""
     sizes: dict[str, int] = {}
+    passed: set[str] = set()  # a link may lead back
     for folder, inner, files in os.walk(images, followlinks=True):
+        if (at := os.path.realpath(folder)) in passed:
+            inner.clear()
+            continue
+        passed.add(at)
         inner[:] = [name for name in inner if not name.startswith(".")]
         below = Path(folder).relative_to(images)
         for name in files:

@@ -46,7 +46,7 @@ def unfinished(root: str | Path | None = None) -> list[str]:
             begun = Begun.read(file)
             total = told(begun.total) if begun and begun.total else "an unknown size"
             lines.append(f"{file.stem}: {told(file.stat().st_size)} of {total} have come")
-        elif file.suffix == ".refused":
+        elif ".refused" in file.suffix:
             lines.append(f"{file.name}: refused, {told(file.stat().st_size)} that can be deleted")
         elif file.name.endswith((".zip", ".tar.gz")):
             lines.append(f"{file.name}: {told(file.stat().st_size)}, whole")

@@ -9,10 +9,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import re
 import shutil
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -215,10 +218,19 @@ def read_metadata(file: Path) -> tuple[Instance, ...]:
     import torch
 
     try:
-        entries = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unusual pickles
+            entries = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
     except Exception as error:  # a damaged or hostile pickle fails in a dozen ways
-        reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"{file} is refused, and nothing in it was run: {type(error).__name__}: {reason}") from error
+        code = re.search(r"GLOBAL (\S+)|WeightsUnpickler error:\s*(.+)", str(error))
+        said = next(filter(None, code.groups())) if code else str(error).strip().partition("\n")[0]
+        reason = f"it names {said}" if code and code[1] else f"{type(error).__name__}: {said}"
+        raise DataError(
+            f"{file} is refused, and nothing in it was run: {reason}; expected a torch.save of plain values. "
+            "Take the metadata from its source"
+        ) from error
     if not isinstance(entries, list):
         raise DataError(f"{file} holds a {type(entries).__name__}, expected a list of instances")
     if problems := [f"instance {n} {fault}" for n, entry in enumerate(entries) if (fault := _fault(entry))]:
@@ -277,6 +289,15 @@ def write_dataset(
     return True
 
 
+def _link(picture: Path, file: Path) -> None:
+    try:
+        os.link(picture.resolve(), file)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise DataError(f"{picture} lies on another disk than {file}: leave out the link, and copy") from error
+        raise
+
+
 def _fill(folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[Picture], link: bool) -> None:
     import torch
 
@@ -291,7 +312,7 @@ def _fill(folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[
         if isinstance(picture, Image.Image):
             picture.save(file, quality=95)
         elif link:
-            os.link(picture.resolve(), file)
+            _link(picture, file)
         else:
             shutil.copyfile(picture, file)
         entries.append(entry)

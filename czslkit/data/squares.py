@@ -64,7 +64,12 @@ def squares(cache: Cache, split: Split, size: int, *, workers: int | None = None
 
 def _opened(file: Path, shape: tuple[int, ...]) -> Squares:
     found = Squares(file)
-    pixels = found.pixels  # a ValueError if it is no such file, or was cut short
+    try:
+        pixels = found.pixels
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a damaged header fails in many ways
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     if pixels.shape != shape or pixels.dtype != np.uint8:
         raise ValueError(f"it holds {list(pixels.shape)} of {pixels.dtype}, expected {list(shape)} of uint8")
     return found

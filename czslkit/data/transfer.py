@@ -43,14 +43,18 @@ class Web:
     progress: bool = True
     """Show a bar on a terminal."""
 
-    def fetch(self, url: str, target: Path) -> None:
+    def fetch(self, url: str, target: Path, size: int | None = None) -> None:
         """Write what ``url`` holds to ``target``, by way of ``<target>.partial``.
 
         A partial file is gone on with if the server says that the file is still the same, else begun anew. An answer
         with a length is whole when so many bytes have come; what a server sends beyond it is not read.
 
+        Args:
+            size: bytes that it has to have, where that is known.
+
         Raises:
-            Refused: the server has no such file, or gets no further; what has come is kept.
+            Refused: the server has no such file, one of another size, or one without a length that fills the disk; or
+                it gets no further, and what has come is kept.
             DataError: there is not enough room.
             OSError: it cannot be written.
         """
@@ -58,7 +62,7 @@ class Web:
         furthest, idle = size_of(partial), 0
         while not self._whole(url, partial):
             try:
-                self._attempt(url, partial)
+                self._attempt(url, partial, size)
             except Interrupted as error:
                 here = size_of(partial)
                 furthest, idle = max(furthest, here), 0 if here > furthest else idle + 1
@@ -75,7 +79,7 @@ class Web:
         begun = Begun.read(partial)
         return begun is not None and begun.url == url and begun.total == size_of(partial)
 
-    def _attempt(self, url: str, partial: Path) -> None:
+    def _attempt(self, url: str, partial: Path, size: int | None) -> None:
         begun = Begun.read(partial)
         offset = size_of(partial) if begun and begun.url == url else 0
         with self._answer(url, begun.asking(offset) if begun and offset else {}, partial) as response:
@@ -84,11 +88,13 @@ class Web:
             if start and not (begun and start == offset and found.same_as(begun)):
                 discard(partial)
                 raise Interrupted("the file there has changed")
+            if None not in (found.total, size) and found.total != size:
+                raise Refused(f"it has {found.total:,} bytes, expected {size:,}")
             if found.total is not None:
                 _check_room(partial, found.total, start)
             with partial.open("ab" if start else "wb") as out:  # emptied before the note says whose bytes it holds
                 write_text(_note(partial), json.dumps(asdict(found)))
-                self._receive(response, out, found.total)
+                self._receive(response, out, found.total, size)
         if found.total is not None and size_of(partial) < found.total:
             raise Interrupted(f"it ended after {size_of(partial):,} of {found.total:,} bytes")
 
@@ -106,8 +112,9 @@ class Web:
             raise Interrupted(self._reason(error)) from error
         return answer
 
-    def _receive(self, response: HTTPResponse, out: IO[bytes], total: int | None) -> None:
+    def _receive(self, response: HTTPResponse, out: IO[bytes], total: int | None, size: int | None) -> None:
         name = Path(out.name).name.removesuffix(".partial")
+        most = out.tell() + shutil.disk_usage(Path(out.name).parent).free // 2 if size is None else size
         hidden = None if self.progress else True  # None: on a terminal only
         with tqdm(
             total=total, initial=out.tell(), desc=name, unit="B", unit_scale=True, leave=False, disable=hidden
@@ -115,6 +122,9 @@ class Web:
             while block := self._read(response):
                 out.write(block)
                 bar.update(len(block))
+                if total is None and out.tell() > most:
+                    out.truncate(0)
+                    raise Refused(f"it says no length, and is more than {told(most)}")
 
     def _read(self, response: HTTPResponse) -> bytes:
         try:

@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,9 +24,17 @@ from .layout import PHASES, Listing, images_folder
 from .oddities import oddities
 
 _SHOWN = 5  # places that a report names; all are in its JSON
+_REMEDIES = {
+    "missing": "unpack the images again, or take those that nobody has out of the metadata",
+    "outside": "take the metadata from its source",
+    "in-two-splits": "leave each image in one split of the metadata",
+    "untrained-word": "take those pairs out of the list, or add a training pair with the word",
+    "empty": "take the lists and the metadata from one download",
+}
 _PECULIAR = {
     "16-bit": ("are grey with 16 bits", "what is above 255 is read as white, as in the originals: convert them"),
     "animated": ("have several frames", "the first one is read"),
+    "damaged": ("are damaged after what is read of them", "the first frame is whole; replace them all the same"),
     "turned": ("are to be turned, says their EXIF", "they are read as stored, as in the originals"),
 }
 
@@ -100,10 +108,12 @@ def verify(
     try:
         listing = dataset(name).listing(folder)
     except DataError as error:
-        return Verification(name, folder, None, expected, (Finding("error", "malformed", str(error)),))
+        remedy = "take the lists and the metadata from one download"
+        return Verification(name, folder, None, expected, (Finding("error", "malformed", str(error), remedy=remedy),))
     found = count(listing)
     findings = [*(_differences(found, expected) if expected else ()), *contradictions(folder, listing)]
     findings += [*_files(images_folder(folder), listing, workers), *oddities(listing)]
+    findings = [replace(f, remedy=f.remedy or _REMEDIES.get(f.kind, "")) for f in findings]
     order = ("error", "warning", "note")
     return Verification(name, folder, found, expected, tuple(sorted(findings, key=lambda f: order.index(f.severity))))
 
@@ -169,7 +179,7 @@ def _unreadable(images: Path, names: list[str], workers: int | None) -> Iterator
         yield Finding("error", "unreadable", what, tuple(faults), "replace them, or take them out of the metadata")
     for kind, found in sorted(peculiar.items()):
         what, remedy = _PECULIAR[kind]
-        severity: Any = "warning" if kind == "16-bit" else "note"
+        severity: Any = "warning" if kind in ("16-bit", "damaged") else "note"
         yield Finding(severity, kind, f"{len(found)} images {what}", tuple(found), remedy)
 
 
@@ -179,13 +189,15 @@ def _examined(file: Path) -> tuple[str, list[str]]:
         open_rgb(file)
     except DataError as error:
         return str(error.__cause__), []
-    with Image.open(file) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        true_of = {
-            "16-bit": image.mode.startswith("I;16"),
-            "animated": getattr(image, "is_animated", False),
-            "turned": turned,
-        }
+    try:
+        with Image.open(file) as image:
+            true_of = {
+                "16-bit": image.mode.startswith("I;16"),
+                "animated": getattr(image, "is_animated", False),
+                "turned": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+            }
+    except Exception:  # what is read of it, its first frame, is whole
+        return "", ["damaged"]
     return "", [kind for kind, holds in true_of.items() if holds]
 
 

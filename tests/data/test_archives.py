@@ -215,3 +215,12 @@ def test_names_in_an_older_code_are_read_too(tmp_path: Path, target: Path) -> No
     archive.write_bytes(archive.read_bytes().replace(b"B?rn", "Bürn".encode("cp437")))
     unpack(archive, everything, target)
     assert content(target) == {"Bürn": b"1"}
+
+
+def test_a_member_that_goes_to_many_places_counts_for_each(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "SPARE", 1 << 20)
+    archive = zipped(tmp_path, {"1.jpg": bytes(1 << 20)})
+    with pytest.raises(Refused, match="bytes come out of its"):
+        unpack(archive, lambda name: [f"{n}.jpg" for n in range(40)], target)

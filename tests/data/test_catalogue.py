@@ -176,3 +176,9 @@ def test_built_in_datasets_are_looked_up_without_loading_anything_else() -> None
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_file_is_no_folder_of_datasets(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(DataError, match="data is a file, expected the folder of the datasets"):
+        find("cgqa", tmp_path / "data")

@@ -177,6 +177,8 @@ def test_no_images_and_no_folder_are_refused(tmp_path: Path) -> None:
         ("wet_dog/0.png,wet,NaN", "line 2: obj is 'NaN', which stands for a label that nobody gave"),
         ("wet_dog/0.png,NA,dog", "line 2: attr is 'NA', which stands for a label that nobody gave"),
         ("wet_dog/0.png,../wet,dog", r"line 2: attr is '../wet', expected no '/', no '\\' and nothing that"),
+        ("table.csv,wet,dog", "line 2: 'table.csv' is no image by its name; expected .bmp, .gif"),
+        (f"{'x' * 5000}.png,wet,dog", "line 2: there is no image '.{300}'$"),
         ("wet_dog/1.png,wet,dog\nwet_dog/./1.png,old,dog", "line 3: 'wet_dog/./1.png' is also the image of line 2"),
     ],
 )
@@ -188,6 +190,7 @@ def test_rows_that_say_too_little_are_named_by_their_lines(photos: Path, tmp_pat
     ("header", "said"),
     [
         ("image,attribute,obj", "has no column attr; its first line has 'image', 'attribute', 'obj'"),
+        ("image,attr,obj,attr", "has several columns attr"),
         ("image,attr,obj,split,set", "has two columns of splits: split and set"),
         ("image,attr,obj", "has no row below its first line"),
     ],
@@ -260,3 +263,14 @@ def test_a_full_disk_leaves_nothing(photos: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(shutil, "copyfile", full)
     refused(photos, "cannot write .*mine: .*No space left on device", tmp_path)
     assert not [each for each in tmp_path.iterdir() if each.is_dir() and each != photos]
+
+
+def test_links_to_another_disk_are_refused_with_what_to_do(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def far(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", far)
+    with pytest.raises(DataError, match=r"lies on another disk than .*: leave out the link, and copy"):
+        import_dataset(photos, "mine", tmp_path, link=True)

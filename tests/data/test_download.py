@@ -379,3 +379,18 @@ def test_word_vectors_come_only_when_asked_for(
     shop.requests.clear()
     get((), glove=True)
     assert shop.requests == leftovers(tmp_path) == archives_in(tmp_path)[:-1] == []
+
+
+def test_archives_that_are_refused_are_all_kept(
+    tmp_path: Path, shop: Any, published: dict[str, bytes], get: Get
+) -> None:
+    get("cgqa")
+    (tmp_path / "cgqa").rename(tmp_path / "first")
+    own, theirs = (zipped({"cgqa/images/1.jpg": content}) for content in (b"own", b"theirs"))
+    (tmp_path / ".downloads" / CGQA).write_bytes(own)
+    shop.files[f"official/{CGQA}"] = shop.files[f"hub/{CGQA}"] = theirs
+    with pytest.raises(DataError, match="could not be had") as info:
+        get("cgqa")
+    aside = [tmp_path / ".downloads" / f"{CGQA}.refused{n}" for n in ("", "-2", "-3")]
+    assert [file.read_bytes() for file in aside] == [own, theirs, theirs]
+    assert all(f"it is now {file}." in str(info.value) for file in aside)

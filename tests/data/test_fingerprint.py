@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from czslkit.data.datasets import load_dataset
-from czslkit.data.fingerprint import fingerprint, fingerprint_parts
+from czslkit.data.fingerprint import fingerprint, fingerprint_parts, image_sizes
 from czslkit.data.layout import images_folder, metadata_file, pairs_file
 from czslkit.errors import DataError
 
@@ -93,3 +93,10 @@ def test_it_needs_no_torch_and_agrees_with_the_loaded_dataset(pets: Path) -> Non
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.stderr == ""
     assert done.stdout.strip() == load_dataset("pets", pets.parent).fingerprint
+
+
+def test_links_that_lead_back_are_followed_once(pets: Path) -> None:
+    before = image_sizes(pets / "images")
+    for name in ("a", "b"):
+        (pets / "images" / name).symlink_to(pets / "images")
+    assert image_sizes(pets / "images") == before

@@ -198,8 +198,10 @@ class Hostile:
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, save: Callable[[object, Path], None]) -> None:
     file, mark = tmp_path / "metadata.t7", tmp_path / "executed"
     save([Hostile(mark)], file)
-    with pytest.raises(DataError, match=rf"{re.escape(str(file))} is refused, and nothing in it was run"):
+    said = rf"{re.escape(str(file))} is refused, and nothing in it was run: .*; expected a torch.save of plain values"
+    with pytest.raises(DataError, match=said) as info:
         read_metadata(file)
+    assert "weights_only" not in str(info.value)
     assert not mark.exists()
     torch.load(file, weights_only=False) if save is torch.save else pickle.loads(file.read_bytes())
     assert mark.exists(), "the file was not hostile in the first place"
@@ -330,3 +332,9 @@ def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=rf"cannot write {re.escape(str(tmp_path / 'file' / 'pets'))}"):
         write_dataset(tmp_path / "file" / "pets", PAIRS, one_picture())
+
+
+def test_metadata_that_may_not_be_read_is_not_called_hostile(tmp_path: Path) -> None:
+    (tmp_path / "metadata.t7").mkdir()
+    with pytest.raises(DataError, match=r"metadata.t7 cannot be read: .*[Dd]irectory"):
+        read_metadata(tmp_path / "metadata.t7")

@@ -82,6 +82,14 @@ def test_squares_of_images_that_have_changed_are_not_used(cache: Cache, pets: Pa
     assert np.array_equal(after[1:], before[1:])
 
 
+def test_squares_of_an_image_edited_to_the_same_size_are_not_used(cache: Cache, pets: Path, train: Split) -> None:
+    before = made(cache, train).pixels
+    small, *_, large = sorted(train.paths, key=lambda path: path.stat().st_size)
+    large.write_bytes(small.read_bytes().ljust(large.stat().st_size, b"\0"))  # what follows a picture is not read
+    after, at = made(cache, load_dataset("pets", pets.parent).train).pixels, train.paths.index(large)
+    assert not np.array_equal(after[at], before[at])
+
+
 def test_squares_made_by_another_pillow_are_made_again(
     cache: Cache, train: Split, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,3 +151,13 @@ def test_batches_are_the_same_from_squares_and_from_files(
 
     for one, other in zip(batches(decoded, workers), batches(None, 0), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("place", range(6, 60, 7))
+def test_a_damaged_header_is_no_reason_to_fail(cache: Cache, train: Split, place: int) -> None:
+    expected = np.array(made(cache, train).pixels)
+    [file] = cache.folder.glob("*.npy")
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0x55
+    file.write_bytes(content)
+    assert np.array_equal(made(cache, train).pixels, expected)

@@ -15,7 +15,7 @@ import pytest
 
 from czslkit.data import transfer
 from czslkit.data.sources import Refused
-from czslkit.data.transfer import Web, partial_of
+from czslkit.data.transfer import Web, partial_of, size_of
 from czslkit.errors import DataError
 
 CONTENT = bytes(range(256)) * 1000
@@ -273,7 +273,7 @@ def test_there_has_to_be_room_for_the_archive_and_what_is_in_it(
 
 
 def test_a_full_disk_keeps_what_has_come(target: Path, url: str, shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Web, response: Any, out: Any, total: int) -> NoReturn:
+    def full(self: Web, response: Any, out: Any, *sizes: int) -> NoReturn:
         out.write(response.read(1000))
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -290,3 +290,19 @@ def test_a_full_disk_keeps_what_has_come(target: Path, url: str, shop: Any, monk
 def test_what_is_known_of_a_partial_file_lies_beside_it(begun: Path, url: str) -> None:
     note = json.loads(begun.with_name("pets.zip.partial.json").read_text())
     assert (note["url"], note["total"]) == (url, len(CONTENT))
+
+
+def test_a_file_of_another_size_is_refused_before_it_comes(target: Path, url: str) -> None:
+    with pytest.raises(Refused, match="it has 256,000 bytes, expected 1,000"):
+        WEB.fetch(url, target, 1000)
+    assert not target.exists() and size_of(partial_of(target)) == 0
+
+
+def test_an_answer_without_a_length_does_not_fill_the_disk(
+    target: Path, url: str, shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.answers["pets.zip"] = [shop.serve(length=False)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Room(0, 0, 300_000))
+    with pytest.raises(Refused, match="it says no length, and is more than 150 kB"):
+        WEB.fetch(url, target)
+    assert size_of(partial_of(target)) == 0

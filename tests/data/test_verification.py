@@ -222,3 +222,21 @@ def test_workers_are_a_number_above_zero(workers: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit, match="2"):
         main(["data", "verify", "demo", "--workers", workers])
     assert f"{workers!r} is not a whole number above 0" in capsys.readouterr().err
+
+
+def test_an_animation_damaged_after_its_first_frame_is_a_warning(
+    pets: Path, edit: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(self: Image.Image) -> bool:
+        raise IndexError("index out of range")
+
+    monkeypatch.setattr("PIL.GifImagePlugin.GifImageFile.is_animated", property(damaged))
+    Image.effect_noise((64, 64), 50).save(pets / "images" / "cut.gif")
+    edit(lambda entries: entries[0].update(image="cut.gif"))
+    [found] = [finding for finding in verified(pets).findings if "cut.gif" in finding.where]
+    assert (found.kind, found.severity) == ("damaged", "warning")
+
+
+def test_what_is_missing_comes_with_what_to_do(pets: Path) -> None:
+    next((pets / "images").rglob("*.jpg")).unlink()
+    assert "-> unpack the images again, or take those that nobody has out" in verified(pets).to_text()
