@@ -66,7 +66,7 @@ class Feed:
 
     def waiting_bytes(self, size: int) -> int:
         """What the batches take that workers have read ahead, so many images each; there are two for each worker."""
-        return 0 if self.encoded else 2 * self.workers * size * 3 * 4 * self._images.size**2
+        return 0 if self.encoded else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
 
     def sample(self, images: int) -> Batch:
         """The first few images, ``[n, 3, H, W]``, read anew."""
