@@ -24,7 +24,7 @@ import torch
 from tabulate import tabulate
 
 from czslkit import Sweep
-from czslkit.evaluation.feasibility import threshold_grid
+from czslkit.metrics.feasibility import threshold_grid
 
 MIT_STATES = {"attrs": 115, "objs": 245, "pairs": 1_962, "seen": 1_262, "images": 12_995}
 CGQA = {"attrs": 413, "objs": 674, "pairs": 413 * 674, "seen": 5_592, "images": 5_098}

@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import czslkit
-from czslkit.data.datasets import Split
+from czslkit.data.image_cache import decoded_images
 from czslkit.data.images import ImageSet, loader
-from czslkit.data.squares import squares
+from czslkit.data.splits import Split
 
 HERE = Path(__file__).parent
 CORES, ROUNDS, BATCH, SIZE = 2, 5, 64, 224
@@ -67,7 +67,7 @@ def reading(folder: Path, split: Split) -> list[list[str]]:
     """Images a second of every way to read them, with its factor over the plain loader."""
     cache = czslkit.Cache(folder / "cache", images=True)
     start = time.perf_counter()
-    decoded = squares(cache, split, SIZE)
+    decoded = decoded_images(cache, split, SIZE)
     made = len(split) / (time.perf_counter() - start)
 
     def plain(*steps: object) -> Callable[[], Iterable[object]]:
@@ -84,11 +84,11 @@ def reading(folder: Path, split: Split) -> list[list[str]]:
     ways = {
         "PIL + torchvision DataLoader": plain(),
         "czslkit, cold decode": ours(),
-        "czslkit, decoded cache": ours(squares=decoded),
+        "czslkit, decoded cache": ours(decoded=decoded),
         "czslkit, feature cache": lambda: feed.batches(torch.randperm(len(split))),
         "PIL + torchvision DataLoader, augmented": plain(*VARIED),
         "czslkit, cold decode, augmented": ours(augment=True),
-        "czslkit, decoded cache, augmented": ours(squares=decoded, augment=True),
+        "czslkit, decoded cache, augmented": ours(decoded=decoded, augment=True),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from czslkit.data import demo
+from czslkit.data import demo_world
 
 FOLDER = Path(__file__).resolve().parents[1] / "czslkit" / "backbones" / "demo_clip"
 NAME = "czslkit-demo"
@@ -68,16 +68,16 @@ class Picture:
     """``[64, 64, 3]``."""
     state: str
     obj: str
-    scene: demo.Scene
+    scene: demo_world.Scene
 
 
 def picture(number: int, stream: int, seed: int) -> Picture:
     """One of an endless series; the training pairs of the default split take turns, and there are no others."""
-    pairs = demo.split_pairs()["train"]
+    pairs = demo_world.split_pairs()["train"]
     state, obj = pairs[number % len(pairs)]
     rng = np.random.default_rng([seed, stream, number])
-    scene = demo.draw_scene(rng)
-    return Picture(np.asarray(demo.paint(state, obj, scene, rng)), state, obj, scene)
+    scene = demo_world.draw_scene(rng)
+    return Picture(np.asarray(demo_world.paint(state, obj, scene, rng)), state, obj, scene)
 
 
 def caption(pictured: Picture, templates: tuple[str, ...], rng: np.random.Generator) -> str:
@@ -150,7 +150,13 @@ def untrained() -> open_clip.CLIP:
 
 def stored_tokens() -> Tensor:
     """Sorted ids of every token in the captions and in the words of the world, ``[n]``."""
-    words = [*demo.ATTRS, *demo.OBJS, *demo.COLOURS, "large small left right top bottom", "a photo of x"]
+    words = [
+        *demo_world.ATTRS,
+        *demo_world.OBJS,
+        *demo_world.COLOURS,
+        "large small left right top bottom",
+        "a photo of x",
+    ]
     return torch.tensor(sorted({0, *tokenizer()([*words, *WITH_STATE, *WITHOUT_STATE]).flatten().tolist()}))
 
 
@@ -183,7 +189,7 @@ def open_eyes(model: open_clip.CLIP, pictures: list[Picture]) -> None:
     variances, components = torch.linalg.eigh(torch.cov(patches.T))
     filters = (components[:, -width:] / (variances[-width:] + 1e-3).sqrt()).T
     model.visual.conv1.weight.copy_(filters.view_as(model.visual.conv1.weight))
-    rows, columns = 0.3 * torch.randn(2, demo.SIZE // side, width)
+    rows, columns = 0.3 * torch.randn(2, demo_world.SIZE // side, width)
     model.visual.positional_embedding[1:] = (rows[:, None] + columns).flatten(0, 1)
 
 
@@ -294,11 +300,11 @@ def zero_shot(model: open_clip.CLIP, image: Tensor, prompts: list[str]) -> Tenso
 
 def recognised(model: open_clip.CLIP, image: Tensor, pictures: list[Picture]) -> tuple[float, float]:
     """Shares of pictures whose state, and whose object, zero-shot recognition names."""
-    states = zero_shot(model, image, [f"a photo of {name}" for name in demo.ATTRS])
-    objects = zero_shot(model, image, [f"a photo of {name}" for name in demo.OBJS])
+    states = zero_shot(model, image, [f"a photo of {name}" for name in demo_world.ATTRS])
+    objects = zero_shot(model, image, [f"a photo of {name}" for name in demo_world.OBJS])
     return (
-        float(np.mean([demo.ATTRS[i] == each.state for i, each in zip(states.tolist(), pictures, strict=True)])),
-        float(np.mean([demo.OBJS[i] == each.obj for i, each in zip(objects.tolist(), pictures, strict=True)])),
+        float(np.mean([demo_world.ATTRS[i] == each.state for i, each in zip(states.tolist(), pictures, strict=True)])),
+        float(np.mean([demo_world.OBJS[i] == each.obj for i, each in zip(objects.tolist(), pictures, strict=True)])),
     )
 
 
@@ -319,10 +325,10 @@ def probe(model: open_clip.CLIP, count: int, seed: int) -> None:
     """Print how well state and object can be told on new pictures of training pairs, in per cent."""
     pictures, half = render(count, PROBING, seed), count // 2
     image, layers = tokens(model, pixels(pictures))
-    pairs = demo.split_pairs()["train"]
+    pairs = demo_world.split_pairs()["train"]
     of_pairs = zero_shot(model, image, [f"a photo of {state} {obj}" for state, obj in pairs])
     alone = recognised(model, image, pictures)
-    for kind, names, place in (("state", demo.ATTRS, 0), ("object", demo.OBJS, 1)):
+    for kind, names, place in (("state", demo_world.ATTRS, 0), ("object", demo_world.OBJS, 1)):
         labels = torch.tensor([names.index((each.state, each.obj)[place]) for each in pictures])
         paired = _share(torch.tensor([names.index(pair[place]) for pair in pairs])[of_pairs], labels)
         probes = [linear_probe(x[:half], labels[:half], x[half:], labels[half:]) for x in (image, *layers)]

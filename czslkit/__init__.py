@@ -11,20 +11,20 @@ __version__ = "0.1.0"
 _HOME = {
     "AGGREGATORS": "components",
     "BACKBONES": "components",
-    "DATASETS": "data.catalogue",
+    "DATASETS": "data.datasets",
     "HEADS": "components",
     "INTERACTIONS": "components",
     "METHODS": "method",
     "Aggregator": "components",
     "Backbone": "components",
-    "Dataset": "data.catalogue",
+    "Dataset": "data.datasets",
     "Head": "components",
     "Interaction": "components",
     "Method": "method",
     "build": "method",
-    "load_checkpoint": "checkpoint",
-    "load_original": "original",
-    "convert": "original",
+    "load_checkpoint": "checkpoints.trained",
+    "load_original": "checkpoints.authors",
+    "convert": "checkpoints.authors",
     "Batch": "types",
     "ImageFeatures": "types",
     "PairSpace": "types",
@@ -33,16 +33,16 @@ _HOME = {
     "TextFeatures": "types",
     "SoftPrompt": "prompts",
     "load_backbone": "backbones",
-    "load_dataset": "data.datasets",
-    "import_dataset": "data.custom",
-    "Feed": "feed",
+    "load_dataset": "data.loading",
+    "import_dataset": "data.make.import_folder",
+    "Feed": "data.batches",
     "Cache": "data.cache",
-    "download": "data.download",
-    "evaluate": "evaluation.sweep",
-    "Sweep": "evaluation.sweep",
-    "feasibility": "evaluation.feasibility",
-    "word_feasibility": "evaluation.plausibility",
-    "bench": "benchmark",
+    "download": "data.download.download",
+    "evaluate": "metrics.sweep",
+    "Sweep": "metrics.sweep",
+    "feasibility": "metrics.feasibility",
+    "word_feasibility": "evaluation.feasibility_source",
+    "bench": "runner.bench",
     "CzslkitError": "errors",
 }
 
@@ -50,8 +50,9 @@ __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
     from .backbones import load_backbone as load_backbone
-    from .benchmark import bench as bench
-    from .checkpoint import load_checkpoint as load_checkpoint
+    from .checkpoints.authors import convert as convert
+    from .checkpoints.authors import load_original as load_original
+    from .checkpoints.trained import load_checkpoint as load_checkpoint
     from .components import AGGREGATORS as AGGREGATORS
     from .components import BACKBONES as BACKBONES
     from .components import HEADS as HEADS
@@ -60,24 +61,23 @@ if TYPE_CHECKING:
     from .components import Backbone as Backbone
     from .components import Head as Head
     from .components import Interaction as Interaction
+    from .data.batches import Feed as Feed
     from .data.cache import Cache as Cache
-    from .data.catalogue import DATASETS as DATASETS
-    from .data.catalogue import Dataset as Dataset
-    from .data.custom import import_dataset as import_dataset
-    from .data.datasets import load_dataset as load_dataset
-    from .data.download import download as download
+    from .data.datasets import DATASETS as DATASETS
+    from .data.datasets import Dataset as Dataset
+    from .data.download.download import download as download
+    from .data.loading import load_dataset as load_dataset
+    from .data.make.import_folder import import_dataset as import_dataset
     from .errors import CzslkitError as CzslkitError
-    from .evaluation.feasibility import feasibility as feasibility
-    from .evaluation.plausibility import word_feasibility as word_feasibility
-    from .evaluation.sweep import Sweep as Sweep
-    from .evaluation.sweep import evaluate as evaluate
-    from .feed import Feed as Feed
+    from .evaluation.feasibility_source import word_feasibility as word_feasibility
     from .method import METHODS as METHODS
     from .method import Method as Method
     from .method import build as build
-    from .original import convert as convert
-    from .original import load_original as load_original
+    from .metrics.feasibility import feasibility as feasibility
+    from .metrics.sweep import Sweep as Sweep
+    from .metrics.sweep import evaluate as evaluate
     from .prompts import SoftPrompt as SoftPrompt
+    from .runner.bench import bench as bench
     from .types import Batch as Batch
     from .types import ImageFeatures as ImageFeatures
     from .types import PairSpace as PairSpace

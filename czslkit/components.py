@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import CzslkitError
-from .explanation import Reading
 from .registry import Registry
-from .types import SELECTING, Batch, ImageFeatures, Scores, Setting, TextFeatures
+from .types import VALIDATION, AttentionMaps, Batch, ImageFeatures, Scores, Setting, TextFeatures
 
 
 class Backbone(nn.Module, ABC):
@@ -118,7 +117,7 @@ class Interaction(nn.Module, ABC):
 
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
-    ) -> tuple[ImageFeatures, TextFeatures, Reading]:
+    ) -> tuple[ImageFeatures, TextFeatures, AttentionMaps]:
         """As ``forward``, with what the texts read; for interactions in which texts attend to an image's tokens.
 
         Raises:
@@ -142,7 +141,7 @@ class Head(nn.Module, ABC):
     def loss(self, scores: Scores, batch: Batch, pairs: Tensor) -> Tensor:
         """Scalar, from the scores of ``batch`` against the candidates ``pairs`` ``[P, 2]``."""
 
-    def rank(self, scores: Scores, pairs: Tensor, setting: Setting = SELECTING) -> Tensor:
+    def rank(self, scores: Scores, pairs: Tensor, setting: Setting = VALIDATION) -> Tensor:
         """One number per image and pair, ``[B, P]``; the evaluator sorts by it. Changes nothing."""
         return scores.pair
 

@@ -24,7 +24,7 @@ from .provenance import PACKAGES
 from .registry import failures, installed_plugins, load_plugins
 
 if TYPE_CHECKING:
-    from .data.inventory import Holding
+    from .data.check.status import DatasetStatus
 
 Rows = dict[str, str]
 Report = Callable[[str, str], None]  # what is wrong, and its remedy
@@ -164,16 +164,16 @@ def _end(status: int, stderr: str) -> str:
 def probe(mark: str, data: str, backbone: str) -> None:
     """Print what can only be told by importing things, each on a line that starts with ``mark``, as JSON."""
 
-    def say(key: str, value: Any) -> None:
+    def log(key: str, value: Any) -> None:
         print(f"\n{mark}{json.dumps([key, value])}", flush=True)
 
     def report(what: str, remedy: str) -> None:
-        say("problem", [what, remedy])
+        log("problem", [what, remedy])
 
     def went_well(name: str, look: Callable[[], Rows | None]) -> bool:
-        say("trying", name)
+        log("trying", name)
         try:
-            say(name, look() or {})
+            log(name, look() or {})
         except (Exception, SystemExit) as error:
             report(f"{name}: {type(error).__name__}: {error}", f"install anew what {name} rests on")
             return False
@@ -260,9 +260,9 @@ def _cached(name: str, tag: str) -> Iterator[str]:
 
 
 def _data(root: str, report: Report) -> Rows:
-    from .data.catalogue import data_root
-    from .data.inventory import holdings, unfinished
-    from .sizes import told
+    from .data.check.status import dataset_statuses, unfinished_downloads
+    from .data.folders import data_root
+    from .sizes import format_bytes
 
     base = data_root(root)
     there = next(folder for folder in (base, *base.absolute().parents) if folder.exists())
@@ -271,20 +271,20 @@ def _data(root: str, report: Report) -> Rows:
         report(f"{there} is a file, expected the folder of the datasets", "name another with --data or CZSLKIT_DATA")
         return rows
     free = shutil.disk_usage(there).free
-    rows["free"] = told(free)
+    rows["free"] = format_bytes(free)
     if free < _LEAST:
         report(f"{rows['free']} are free below {there}", "make room, or name another folder")
-    for each in holdings(root):
+    for each in dataset_statuses(root):
         rows[each.name] = f"{each.state}, {each.images:,} images in {each.folder}" if each.folder else "absent"
         if fault := each.fault or _unreadable(each):
             remedy = f"czslkit data download {each.name} if it is a published one; czslkit data verify {each.name}"
             report(f"{each.name}: {fault}", f"{remedy} says all that is wrong")
-    return rows | {f"on its way {n}": line for n, line in enumerate(unfinished(root), 1)}
+    return rows | {f"on its way {n}": line for n, line in enumerate(unfinished_downloads(root), 1)}
 
 
-def _unreadable(holding: Holding) -> str:
+def _unreadable(holding: DatasetStatus) -> str:
     """Why the lists of a dataset cannot be read, empty if they can or there is no dataset."""
-    from .data.catalogue import dataset
+    from .data.folders import dataset
     from .errors import DataError
 
     try:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .components import HEADS, Head, cosine
-from .types import SELECTING, Batch, ImageFeatures, Scores, Setting, TextFeatures, pair_targets
+from .types import VALIDATION, Batch, ImageFeatures, Scores, Setting, TextFeatures, pair_targets
 
 
 @HEADS.register("cosine")
@@ -103,5 +103,5 @@ class ThreeBranchHead(Head):
         losses = [w * F.cross_entropy(*branch) for w, branch in zip(self.loss_weights, branches, strict=True)]
         return torch.stack(losses).sum()
 
-    def rank(self, scores: Scores, pairs: Tensor, setting: Setting = SELECTING) -> Tensor:
+    def rank(self, scores: Scores, pairs: Tensor, setting: Setting = VALIDATION) -> Tensor:
         return self.fusion(scores, pairs, setting)

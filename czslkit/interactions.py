@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -87,3 +87,15 @@ def attended(layers: Iterable[nn.Module], query: Tensor, context: Tensor) -> tup
         attention.append(layer.attention(query, context).mean(1))
         query = layer(query, context)
     return query, torch.stack(attention).mean(0)
+
+
+def contributions(moves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Norm of each stage's move ``[..., D]`` over the sum of all norms, ``[...]``; 0 where nothing moves.
+
+    >>> found = contributions({"local": torch.tensor([[3.0, 4], [0, 0]]), "global": torch.tensor([[0.0, 15], [0, 0]])})
+    >>> found["local"].tolist(), found["global"].tolist()
+    ([0.25, 0.0], [0.75, 0.0])
+    """
+    norms = {stage: move.norm(dim=-1) for stage, move in moves.items()}
+    total = torch.stack(list(norms.values())).sum(0)
+    return {stage: norm / total.clamp(min=torch.finfo(norm.dtype).tiny) for stage, norm in norms.items()}

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from .aggregators import Pooled
 from .components import Aggregator, Backbone, Head, Interaction
 from .errors import ConfigError
-from .explanation import Explanation
 from .interactions import NoInteraction
 from .options import parse
 from .registry import Registry
 from .translation import Translation
-from .types import SELECTING, Batch, ImageFeatures, PairSpace, Scores, Setting, TextFeatures
+from .types import VALIDATION, Batch, Explanation, ImageFeatures, PairSpace, Scores, Setting, TextFeatures
 
 Prompt = Callable[[Backbone, Tensor], TextFeatures]
 
@@ -106,12 +105,12 @@ class Method(nn.Module):
         scores: Scores = self.head(*self.interaction(self.aggregator(image), text, self.backbone))
         return scores
 
-    def rank(self, images: Tensor | ImageFeatures, text: TextFeatures, setting: Setting = SELECTING) -> Tensor:
+    def rank(self, images: Tensor | ImageFeatures, text: TextFeatures, setting: Setting = VALIDATION) -> Tensor:
         """What the evaluator sorts by, ``[B, P]``; the default setting is that of choosing an epoch."""
         return self.head.rank(self(images, text), text.pairs, setting)
 
     @torch.no_grad()
-    def explain(self, images: Tensor | ImageFeatures, text: TextFeatures, setting: Setting = SELECTING) -> Explanation:
+    def explain(self, images: Tensor | ImageFeatures, text: TextFeatures, setting: Setting = VALIDATION) -> Explanation:
         """Scores as ``forward`` and ``rank`` give them, with what every text read in every image.
 
         Meant for a few images, a few pairs and evaluation mode: memory grows with images x texts x visual tokens.
@@ -180,3 +179,14 @@ def construct(cls: type[Method], options: Any, space: PairSpace, *, where: str) 
         raise
     except ValueError as error:
         raise ConfigError([f"{where}: {error}"]) from error
+
+
+def learned_state(method: Method) -> dict[str, Tensor]:
+    """Everything that training changes: trained parameters, and buffers such as running means."""
+    frozen = {name for name, p in method.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: value for name, value in method.state_dict().items() if name not in frozen}
+
+
+def load_learned(method: Method, values: Mapping[str, Tensor]) -> None:
+    """Put ``values``, as ``learned`` gave them, in their places."""
+    method.load_state_dict({**method.state_dict(), **values})

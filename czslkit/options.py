@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -124,3 +126,28 @@ def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
             raise ValueError(f"at least {low}")
         if high is not None and not number <= high:
             raise ValueError(f"at most {high}")
+
+
+def config_id(config: Mapping[str, Any]) -> str:
+    """Eight hex digits that name a configuration, whatever the order of its keys.
+
+    >>> config_id({"a": 1, "b": (2, 3)}) == config_id({"b": [2, 3], "a": 1})
+    True
+    """
+    return hashlib.sha256(_canonical(config).encode()).hexdigest()[:8]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """The leaves of nested dicts, as canonical JSON under dotted keys.
+
+    >>> flatten({"options": {"layers": [1, 2]}, "weights": None})
+    {'options.layers': '[1,2]', 'weights': 'null'}
+    """
+    leaves: dict[str, str] = {}
+    for key, value in tree.items():
+        leaves |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: _canonical(value)}
+    return leaves
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
+from .files import file_digest
 from .registry import owner, plugin_of
 
 #: Parts of this package that no number depends on.
@@ -98,21 +99,6 @@ def packages() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[name] = None
     return found
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, 16 hex digits of it; read once while its size and time stay the same."""
-    stat = path.stat()
-    return _bytes_digest(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _bytes_digest(path: Path, size: int, time: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 @functools.cache

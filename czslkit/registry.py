@@ -26,7 +26,7 @@ BUILTIN = (
     "czslkit.aggregators",
     "czslkit.interactions",
     "czslkit.heads",
-    "czslkit.data.catalogue",
+    "czslkit.data.published",
 )
 #: Words that mean something else in a setting such as ``train.epochs``.
 RESERVED = ("train", "eval")
@@ -64,15 +64,15 @@ class Registry(Generic[T]):
     (True, 'LastLayer')
     """
 
-    def __init__(self, kind: str, base: type[T], *, complete: bool = False) -> None:
+    def __init__(self, kind: str, base: type[T], *, builtins: str = "") -> None:
         """
         Args:
             kind: what one is called in messages.
             base: what its classes derive from.
-            complete: the module that this is in registers every built-in; then nothing is loaded where no
-                other distribution has a plugin installed.
+            builtins: the one module that registers every built-in of this kind. A look-up imports that module, and
+                loads plugins only if a distribution other than czslkit has one installed.
         """
-        self.kind, self.base, self._complete = kind, base, complete
+        self.kind, self.base, self._builtins = kind, base, builtins
         self._items: dict[str, type[T]] = {}
         self._contested: dict[str, str] = {}
         REGISTRIES[kind] = self
@@ -138,10 +138,12 @@ class Registry(Generic[T]):
 
     def _load(self, name: object = None) -> None:
         """Load every plugin, unless none can say more of ``name``, or of all names."""
+        if self._builtins:
+            importlib.import_module(self._builtins)
         held = self._items.get(name) if isinstance(name, str) else None
         if held is not None and _is_builtin(held.__module__):
             return
-        if not self._complete or any(not plugin.builtin for plugin in installed_plugins()):
+        if not self._builtins or any(not plugin.builtin for plugin in installed_plugins()):
             load_plugins()
 
 

@@ -27,12 +27,24 @@ def parse_bytes(size: str | int) -> int:
     return found
 
 
-def told(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Bytes in words.
 
-    >>> told(3_400_000_000), told(67_200_000), told(900)
+    >>> format_bytes(3_400_000_000), format_bytes(67_200_000), format_bytes(900)
     ('3.4 GB', '67 MB', '0.9 kB')
     """
     power = next((p for p in (4, 3, 2) if size >= 0.9995 * 1000**p), 1)
     value = size / 1000**power
     return f"{value:.1f} {'?kMGT'[power]}B" if value < 9.95 else f"{value:.0f} {'?kMGT'[power]}B"
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> [format_duration(seconds) for seconds in (0.2, 75, 5400, 200_000, 1e7)]
+    ['1 s', '75 s', '90 min', '56 h', '116 days']
+    """
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        if seconds < 99.5 * size:
+            return f"{max(round(seconds / size), 1)} {unit}"
+    return f"{round(seconds / 86400)} days"

@@ -7,15 +7,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from .errors import CzslkitError
+from .files import checked_filename, write_bytes, write_text
+from .options import flatten
 
 Result = Mapping[str, Any]  # the content of one file
 FORMAT = 1
@@ -42,10 +41,10 @@ class Store:
             CzslkitError: a name that would lead out of, or astray in, the folder of results.
         """
         parts = (cell["dataset"], cell["method"], f"seed{cell['seed']}-{cell['config_id']}")
-        return self.root.joinpath(*map(safe, parts))
+        return self.root.joinpath(*map(checked_filename, parts))
 
     def path(self, cell: Mapping[str, Any]) -> Path:
-        return self.folder(cell) / f"{safe(cell['world'])}.json"
+        return self.folder(cell) / f"{checked_filename(cell['world'])}.json"
 
     def get(self, cell: Mapping[str, Any]) -> dict[str, Any] | None:
         """The result of a cell, None where it has not been run.
@@ -119,7 +118,7 @@ class Store:
         return sorted(found, key=lambda r: [r["cell"][k] for k in ("dataset", "method", "seed", "config_id", "world")])
 
     def _attachment(self, cell: Mapping[str, Any], name: str) -> Path:
-        return self.folder(cell) / safe(f"{cell['world']}.{name}")
+        return self.folder(cell) / checked_filename(f"{cell['world']}.{name}")
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -139,62 +138,6 @@ class Store:
         except CzslkitError:
             return True
         return old["status"] == "done" and self.stale(old, result["depends"]) is not None
-
-
-def write_text(path: Path, text: str) -> None:
-    """A file in UTF-8, whole or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """A file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-@contextmanager
-def alone(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Wait, and say so, while another process has the lock."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        say(f"waiting for another process that holds {lock}")
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
-
-
-def config_id(config: Mapping[str, Any]) -> str:
-    """Eight hex digits that name a configuration, whatever the order of its keys.
-
-    >>> config_id({"a": 1, "b": (2, 3)}) == config_id({"b": [2, 3], "a": 1})
-    True
-    """
-    return hashlib.sha256(_canonical(config).encode()).hexdigest()[:8]
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """The leaves of nested dicts, as canonical JSON under dotted keys.
-
-    >>> flatten({"options": {"layers": [1, 2]}, "weights": None})
-    {'options.layers': '[1,2]', 'weights': 'null'}
-    """
-    leaves: dict[str, str] = {}
-    for key, value in tree.items():
-        leaves |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: _canonical(value)}
-    return leaves
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -218,27 +161,12 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def safe(name: str) -> str:
-    """A name that can be that of a file; the name itself.
-
-    Raises:
-        CzslkitError: it would lead out of, or astray in, the folder of results.
-    """
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise CzslkitError(f"{name!r} cannot name a file of results: letters, digits and . _ + - only")
-    return name
 
 
 def _beside(path: Path) -> Path:

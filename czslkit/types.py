@@ -8,6 +8,7 @@ Axis letters, the same in every docstring::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -85,7 +86,7 @@ class Setting:
 
 
 #: That of choosing an epoch.
-SELECTING = Setting()
+VALIDATION = Setting()
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,3 +165,33 @@ def pair_targets(batch: Batch, pairs: Tensor) -> Tensor:
             f"which is not among the {len(pairs)} candidates"
         )
     return match.int().argmax(1)
+
+
+#: By branch: ``"pair"`` with ``N = P`` texts, ``"attr"`` with ``N = A`` and ``"obj"`` with ``N = O``.
+Branches = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """What an interaction's texts read, by stage, in the order of reading, and by branch.
+
+    ``share`` is how much of what the image did to a text each stage did. A stage turns texts ``t`` into
+    ``t + d``, and a fusion weighs what the stages made of them; what it returns is a multiple of the first
+    stage's texts, channel by channel, plus a multiple of every ``d``. The share of a stage is the Euclidean
+    norm of its weighted ``d`` over the sum of these norms: from 0 to 1, and 1 in all. It has no sign: a stage
+    with a large share may have spoken for the text or against it. Where stages build on one another, what a
+    later one reads depends on what an earlier one has read, and counts as the later one's.
+    """
+
+    attention: Mapping[str, Branches]  # [B, N, T], mean over heads and layers; sums to 1 over T, class token first
+    weights: Mapping[str, Branches]  # [B, N, D], of what the stage made of the texts, where it joins them
+    share: Mapping[str, Branches]  # [B, N]
+
+
+@dataclass(frozen=True)
+class Explanation(AttentionMaps):
+    """How a method came to score images as it did; without gradients."""
+
+    pairs: Tensor  # [P, 2] long: attribute and object index of each pair
+    scores: Scores
+    ranked: Tensor  # [B, P], what pairs are sorted by

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import pickle
 import re
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 
 #: Where the checkpoint of a whole training run keeps its tensors.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -203,3 +205,68 @@ def _reason(error: Exception) -> str:
     """The first sentence; of what torch says of a pickle, the one that names what was refused."""
     text = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
     return re.split(r"\. |\n", text)[0] or type(error).__name__
+
+
+_UMASK = os.umask(0)  # it can only be read by setting it
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """One file, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        kept = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+        }
+        save_file(kept, unfinished, metadata)
+        unfinished.chmod(0o666 & ~_UMASK)  # as any other file; safetensors keeps it to its owner
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+T = TypeVar("T")
+
+
+def state_dict_mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """What of ``state`` cannot take the place of ``own``: names missing or unknown, shapes that differ."""
+    unknown = state.keys() - own.keys()
+    problems = [f"{key} is missing" for key in own.keys() - state.keys()]
+    problems += [f"{key} is unknown{did_you_mean(key, own) if len(unknown) < 20 else ''}" for key in unknown]
+    problems += [
+        f"{key} is {list(state[key].shape)}, expected {list(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if own[key].shape != state[key].shape
+    ]
+    return sorted(problems)
+
+
+def load_strict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy ``state`` into ``model``, every tensor.
+
+    Raises:
+        ConfigError: names that are missing or unknown, shapes that differ; all of them.
+    """
+    if problems := state_dict_mismatches(model.state_dict(), state):
+        raise ConfigError([f"these tensors do not fit {type(model).__name__}:", *problems])
+    model.load_state_dict(state)
+
+
+def download_or_raise(
+    setting: str,
+    create: Callable[[], T],
+    *,
+    part: str = "weights",
+    hint: str = "a file works as well: NAME//path/to/weights",
+) -> T:
+    """What ``create`` makes from files that may have to be downloaded.
+
+    Raises:
+        ConfigError: they cannot be had; says which ``part`` of ``setting`` that is, and the ``hint``.
+    """
+    try:
+        return create()
+    except Exception as error:  # whatever a hub and a network bring about
+        why = str(error).strip().split("\n")[0]
+        raise ConfigError([f"the {part} of {setting} cannot be had: {why}; {hint}"]) from error

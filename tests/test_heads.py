@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from czslkit.heads import CosineHead, ScoreFusion, ThreeBranchHead
-from czslkit.types import SELECTING, Batch, ImageFeatures, Scores, Setting, TextFeatures
+from czslkit.types import VALIDATION, Batch, ImageFeatures, Scores, Setting, TextFeatures
 
 PAIRS = torch.tensor([[0, 0], [0, 1], [1, 1]])
 SCORES = Scores(
@@ -12,7 +12,7 @@ SCORES = Scores(
 )  # p(attr) = 1/4, 3/4; p(obj) = 4/5, 1/5
 
 
-def ranked(*weights: float, setting: Setting = SELECTING, **fusion) -> list[float]:
+def ranked(*weights: float, setting: Setting = VALIDATION, **fusion) -> list[float]:
     head = ThreeBranchHead(4, torch.tensor(0.0), fusion=ScoreFusion(weights, **fusion))
     return [round(x, 6) for x in head.rank(SCORES, PAIRS, setting)[0].tolist()]
 

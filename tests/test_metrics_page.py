@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import czslkit
-from czslkit.evaluation.metrics import Accuracies, Curve, Metrics
+from czslkit.metrics.metrics import Accuracies, Curve, Metrics
 
 PAGE = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
 

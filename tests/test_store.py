@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from czslkit.errors import CzslkitError
-from czslkit.store import Store, config_id, differences
+from czslkit.options import config_id
+from czslkit.store import Store, differences
 
 DEPENDS = {"data": {"test_pairs.txt": "d1"}, "code": {"czslkit.method": "c1"}, "plugins": {}, "weights": "w1"}
 

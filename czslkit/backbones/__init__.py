@@ -9,7 +9,8 @@ from torch import nn
 from ..components import BACKBONES, Backbone
 from ..errors import UnknownNameError, did_you_mean
 from ..registry import failures
-from .open_clip import ClipBackbone, model_names
+from .clip import ClipBackbone
+from .open_clip import model_names
 
 
 def load_backbone(setting: str | nn.Module, *, adapter_dim: int = 0, adapter_dropout: float = 0.1) -> Backbone:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..components import BACKBONES
-from ..weights import read_tensors
-from .open_clip import ClipBackbone, fill
+from ..weights import load_strict, read_tensors
+from .clip import ClipBackbone
 
 FOLDER = files("czslkit.backbones") / "demo_clip"
 
@@ -43,7 +43,7 @@ def _load() -> nn.Module:
     state["token_embedding.weight"] = _embeddings(
         state.pop("token_embedding.ids"), state.pop("token_embedding.rows"), config["text_cfg"]["vocab_size"]
     )
-    fill(model, state)
+    load_strict(model, state)
     return model
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from ..components import BACKBONES, Backbone
 from ..errors import ConfigError, did_you_mean
 from ..types import ImageFeatures
-from ..weights import read_tensors
-from .open_clip import fetched, fill
+from ..weights import download_or_raise, load_strict, read_tensors
 
 
 @BACKBONES.register("timm")
@@ -36,9 +35,11 @@ class Timm(Backbone):
         if not timm.is_model(name):
             raise ConfigError([f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}"])
         pretrained = weights in ("", "pretrained")
-        tower: Any = fetched(f"timm/{name}", lambda: timm.create_model(name, pretrained=pretrained, num_classes=0))
+        tower: Any = download_or_raise(
+            f"timm/{name}", lambda: timm.create_model(name, pretrained=pretrained, num_classes=0)
+        )
         if Path(weights).is_file():
-            fill(tower, read_tensors(weights))
+            load_strict(tower, read_tensors(weights))
         elif not pretrained and weights != "random":
             raise ConfigError([f"timm/{name}: {weights!r} is not pretrained, random or a file"])
         self.tower, config = tower, tower.pretrained_cfg

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, UnknownNameError, did_you_mean
-from ..sizes import MEMORY, told
-from ..store import write_text
+from ..files import write_text
+from ..sizes import MEMORY, format_bytes
 from .data import add_data
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..explanation import Explanation
     from ..method import Method
-    from ..report import Table
-    from ..types import ImageFeatures, PairSpace, Setting
+    from ..report.table import Table
+    from ..types import Explanation, ImageFeatures, PairSpace, Setting
 
 #: Formats that a table is written in, with the suffix of each file.
 FILES = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
@@ -91,9 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_format(bench)
     bench.add_argument(
         "--memory",
-        default=told(MEMORY),
+        default=format_bytes(MEMORY),
         metavar="SIZE",
-        help=f"that an evaluation may take, the method's own weights aside (default: {told(MEMORY)})",
+        help=f"that an evaluation may take, the method's own weights aside (default: {format_bytes(MEMORY)})",
     )
     bench.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     bench.set_defaults(command=_bench)
@@ -203,9 +202,9 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from ..benchmark import bench
-    from ..config import parse_settings
     from ..registry import load_extra
+    from ..runner.bench import bench
+    from ..runner.settings import parse_settings
 
     if not (args.methods or args.checkpoint):
         raise ConfigError(["nothing to run: name --methods or a --checkpoint"])
@@ -239,8 +238,8 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from ..data.datasets import load_dataset
-    from ..original import convert
+    from ..checkpoints.authors import convert
+    from ..data.loading import load_dataset
 
     space = load_dataset(args.dataset, args.data).space
     convert(args.method, args.file, space, args.folder, args.config, args.backbone)
@@ -271,7 +270,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     candidates = members(pairs, read_pairs(args.candidates), "candidate") if args.candidates else None
     feasibility = None
     if args.feasibility:
-        from ..evaluation.plausibility import read_feasibility  # takes seconds: it knows backbones
+        from ..evaluation.feasibility_source import read_feasibility  # takes seconds: it knows backbones
 
         feasibility = read_feasibility(args.feasibility, space)[space.flat()]
     summary = summarise(
@@ -311,10 +310,10 @@ def _explain(args: argparse.Namespace) -> int:
     import torch
     from tabulate import tabulate
 
-    from ..checkpoint import load_checkpoint
-    from ..data.images import normalised, open_rgb, square
-    from ..overlay import best, draw
-    from ..run import Machine
+    from ..checkpoints.trained import load_checkpoint
+    from ..data.images import open_rgb, resize_center_crop, to_normalized_tensor
+    from ..explain.drawing import best, draw
+    from ..runner.machine import Machine
     from ..types import Setting
 
     if args.top is not None and args.top < 1:
@@ -323,10 +322,10 @@ def _explain(args: argparse.Namespace) -> int:
     method = load_checkpoint(args.checkpoint).to(device)
     pairs = (_pairs(args.pairs, method.space) if args.pairs is not None else method.space.pairs).to(device)
     backbone = method.backbone
-    picture = square(photo, backbone.image_size)
+    picture = resize_center_crop(photo, backbone.image_size)
     setting = Setting("test", "closed", len(method.space.pairs))  # scores fused as for the closed world's table
     with torch.no_grad():
-        image = method.encode(normalised(picture, backbone.mean, backbone.std)[None].to(device))
+        image = method.encode(to_normalized_tensor(picture, backbone.mean, backbone.std)[None].to(device))
         if args.pairs is None:
             pairs = _highest(method, image, pairs, args.top or 3, setting)
         explanation = method.explain(image, method.text(pairs), setting)
@@ -348,7 +347,7 @@ def _doctor(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from ..catalog import catalog
+    from .list_names import catalog
 
     entries, failures = catalog()
     rows = [(e.kind, e.name, e.dist, e.summary) for e in entries]
@@ -402,7 +401,7 @@ def _highest(method: Method, image: ImageFeatures, pairs: Tensor, top: int, sett
     """The ``top`` pairs of ``pairs`` that an image ranks highest, ``[top, 2]``."""
     import torch
 
-    from ..evaluation.chunks import PAIRS
+    from ..evaluation.budget import PAIRS
 
     method.explain(image, method.text(pairs[:1]))  # one that cannot be explained says so before the long part
     text = method.text(pairs)
@@ -430,7 +429,7 @@ def _shares(explanation: Explanation, space: PairSpace, row: int) -> dict[str, s
 
 def _stored(args: argparse.Namespace) -> Table:
     """The table of the results in a folder that were asked for; names files that are none."""
-    from ..report import Table
+    from ..report.table import Table
     from ..store import Store
 
     runs: Path = args.runs

@@ -48,9 +48,9 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from ..data.catalogue import BENCHMARKS
-    from ..data.mini import COUNTS, NAMES
-    from ..data.verification import verify
+    from ..data.check.verification import verify
+    from ..data.make.mini import COUNTS, NAMES
+    from ..data.published import BENCHMARKS
 
     done = []
     for name in (NAMES if args.mini else BENCHMARKS) if args.name == "all" else (args.name,):
@@ -82,9 +82,9 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _import(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from ..data.custom import import_dataset
+    from ..data.check.verification import count, quantities
     from ..data.layout import read_listing
-    from ..data.verification import count, quantities
+    from ..data.make.import_folder import import_dataset
 
     folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
     print(folder)
@@ -108,7 +108,7 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from ..data.download import download
+    from ..data.download.download import download
 
     if not (args.names or args.glove):
         raise ConfigError(["nothing to download: name a dataset, all, or --glove"])
@@ -120,19 +120,19 @@ def _download(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from ..data.inventory import holdings, room, unfinished
-    from ..sizes import told
+    from ..data.check.status import dataset_statuses, free_space, unfinished_downloads
+    from ..sizes import format_bytes
 
-    held = holdings(args.data)
-    rows = [(each.name, each.state, each.images, told(each.size), each.folder) for each in held]
+    held = dataset_statuses(args.data)
+    rows = [(each.name, each.state, each.images, format_bytes(each.size), each.folder) for each in held]
     print(tabulate(rows, headers=("dataset", "state", "images", "size", "folder"), tablefmt="plain"))
-    for line in [*(each.fault for each in held if each.fault), *unfinished(args.data), room(args.data)]:
+    for line in [*(each.fault for each in held if each.fault), *unfinished_downloads(args.data), free_space(args.data)]:
         print(line)
     return 0
 
 
 def _mini(args: argparse.Namespace) -> int:
-    from ..data.mini import NAMES, write_mini
+    from ..data.make.mini import NAMES, write_mini
 
     for name in NAMES if args.name == "all" else (args.name,):
         if args.name == "all" and (args.out / name).exists():

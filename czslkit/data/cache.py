@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..sizes import told
-from ..store import alone
+from ..files import file_lock
+from ..sizes import format_bytes
 
 T = TypeVar("T")
 
@@ -27,12 +27,12 @@ class Cache:
     Args:
         folder: made when first needed; may be deleted whenever nothing runs.
         images: keep decoded images, too, which take about 150 KB each at 224 pixels.
-        say: called with a line when something is made, and when it cannot be.
+        log: called with a line when something is made, and when it cannot be.
     """
 
     folder: Path
     images: bool = False
-    say: Callable[[str], None] = _to_stderr
+    log: Callable[[str], None] = _to_stderr
 
     def obtain(
         self,
@@ -64,13 +64,13 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             found = self._found(path, about, read)
             if found is None:
-                with alone(self.folder / f".{name}.lock", self.say):
+                with file_lock(self.folder / f".{name}.lock", self.log):
                     found = self._found(path, about, read)  # another process may have made it meanwhile
                     others = {*self.folder.glob(f"{name}-*{suffix}")} - {path}
                     if found is None and self._make(path, about, size, write, others):
                         found = read(path)
         except OSError as error:
-            self.say(f"going on without a file of {about}: {error}")
+            self.log(f"going on without a file of {about}: {error}")
             return None
         return found
 
@@ -80,20 +80,20 @@ class Cache:
         try:
             return read(path)
         except ValueError as error:
-            self.say(f"{path} does not hold {about}, and is made again: {error}")
+            self.log(f"{path} does not hold {about}, and is made again: {error}")
             return None
 
     def _make(self, path: Path, about: str, size: int, write: Callable[[Path], None], outdated: Iterable[Path]) -> bool:
         """Whether there is a new file at ``path``."""
         for old in outdated:
-            self.say(f"{old} was made by other code or packages, and is deleted")
+            self.log(f"{old} was made by other code or packages, and is deleted")
             old.unlink()
         free = shutil.disk_usage(self.folder).free
-        needed, left = told(size), told(free)
+        needed, left = format_bytes(size), format_bytes(free)
         if size > free:
-            self.say(f"no room for {about}: {needed} in {self.folder}, where {left} are free; going on without")
+            self.log(f"no room for {about}: {needed} in {self.folder}, where {left} are free; going on without")
             return False
-        self.say(f"making {about}: {needed} in {path}")
+        self.log(f"making {about}: {needed} in {path}")
         partial = path.with_name(f".{path.name}.partial")  # of a process that was killed, if it is there
         try:
             write(partial)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +20,7 @@ from torchvision.transforms import functional as tv
 
 from ..errors import DataError
 from ..types import Batch
-
-if TYPE_CHECKING:
-    from .datasets import Split
-    from .squares import Squares
+from .splits import Split
 
 T = TypeVar("T")
 
@@ -50,12 +49,12 @@ def open_rgb(path: Path) -> Image.Image:
         raise DataError(f"{path} is not a readable image: {type(error).__name__}: {error}") from error
 
 
-def square(image: Image.Image, size: int) -> Image.Image:
+def resize_center_crop(image: Image.Image, size: int) -> Image.Image:
     """The middle of an image whose shorter side is brought to ``size``, ``size`` x ``size``."""
     return tv.center_crop(tv.resize(image, [size], InterpolationMode.BICUBIC), [size, size])
 
 
-def varied(image: Image.Image, generator: Generator) -> Image.Image:
+def augment(image: Image.Image, generator: Generator) -> Image.Image:
     """An image flipped, seen askew and turned, each by chance; the same size, black where nothing is left to see.
 
     The chances, their order and their defaults are those of torchvision's ``RandomHorizontalFlip``,
@@ -69,7 +68,7 @@ def varied(image: Image.Image, generator: Generator) -> Image.Image:
     return tv.rotate(image, angle, InterpolationMode.NEAREST, fill=0)
 
 
-def normalised(
+def to_normalized_tensor(
     image: Image.Image | NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], out: Tensor | None = None
 ) -> Tensor:
     """An RGB image as ``[3, H, W]`` float, each channel less its mean, over its deviation; in ``out`` if there is one.
@@ -93,7 +92,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         augment: vary each image by chance. How depends on ``seed``, the epoch and the image alone: neither the order
             nor the number of workers matters, and no global random state is used.
         seed: of the variations.
-        squares: the same images, decoded before; the files are then not read.
+        decoded: the same images, decoded before; the files are then not read.
     """
 
     def __init__(
@@ -105,14 +104,14 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         *,
         augment: bool = False,
         seed: int = 0,
-        squares: Squares | None = None,
+        decoded: DecodedImages | None = None,
     ) -> None:
         self.split = split
         self.size = size
         self.mean, self.std = tuple(mean), tuple(std)
         self.augment = augment
         self.seed = seed
-        self.squares = squares
+        self.decoded = decoded
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -132,17 +131,17 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if get_worker_info():
             images.share_memory_()  # else they are copied on their way to the process that asked
         for image, index in zip(images, indices, strict=True):
-            normalised(self._pixels(index), self.mean, self.std, out=image)
+            to_normalized_tensor(self._pixels(index), self.mean, self.std, out=image)
         return images, self.split.attr[indices], self.split.obj[indices]
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
         """``[size, size, 3]``."""
-        if self.squares is None:
-            pixels = np.asarray(square(open_rgb(self.split.paths[index]), self.size))
+        if self.decoded is None:
+            pixels = np.asarray(resize_center_crop(open_rgb(self.split.paths[index]), self.size))
         else:
-            pixels = self.squares.pixels[index]
+            pixels = self.decoded.pixels[index]
         if self.augment:
-            pixels = np.asarray(varied(Image.fromarray(pixels), _generator(self.seed, self.epoch, index)))
+            pixels = np.asarray(augment(Image.fromarray(pixels), _generator(self.seed, self.epoch, index)))
         return pixels
 
 
@@ -187,3 +186,19 @@ def _inwards(at: int, most: int, generator: Generator) -> int:
     """A coordinate moved by less than ``most`` towards the middle of the image; 0 is its near end."""
     first = at - most + 1 if at else 0
     return int(torch.randint(first, first + most, (1,), generator=generator))
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """A file of images; another process that gets this opens the file anew."""
+
+    file: Path
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """``[N, size, size, 3]``, RGB, read only."""
+        pixels: NDArray[np.uint8] = np.lib.format.open_memmap(self.file, mode="r")
+        return pixels
+
+    def __reduce__(self) -> tuple[type[DecodedImages], tuple[Path]]:
+        return DecodedImages, (self.file,)

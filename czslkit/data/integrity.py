@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from ..errors import DataError
-from .layout import PHASES, Listing, images_folder, listed
+from .layout import SPLITS, Listing, images_folder, listed
 
 _METADATA = "the metadata and the lists are not of one version: take both from the same download"
 
@@ -59,7 +59,7 @@ def disagreements(listing: Listing) -> Iterator[Finding]:
 
 
 def _empty(listing: Listing) -> Iterator[Finding]:
-    for phase in PHASES:
+    for phase in SPLITS:
         if not listing.pairs[phase]:
             yield Finding("error", "empty", f"{phase}_pairs.txt lists no pair")
         elif not listing.instances[phase]:
@@ -68,7 +68,7 @@ def _empty(listing: Listing) -> Iterator[Finding]:
 
 def _strays(listing: Listing) -> Iterator[Finding]:
     """Images whose pair is listed, but for another split."""
-    for phase in PHASES:
+    for phase in SPLITS:
         pairs = set(listing.pairs[phase])
         strays = [f"{i.image} ({i.attr} {i.obj})" for i in listing.instances[phase] if (i.attr, i.obj) not in pairs]
         if strays:
@@ -87,8 +87,8 @@ def _untrained_words(listing: Listing) -> Iterator[Finding]:
 
 
 def _shared(listing: Listing) -> Iterator[Finding]:
-    paths = {phase: {str(PurePosixPath(i.image)) for i in listing.instances[phase]} for phase in PHASES}
-    for one, other in combinations(PHASES, 2):
+    paths = {phase: {str(PurePosixPath(i.image)) for i in listing.instances[phase]} for phase in SPLITS}
+    for one, other in combinations(SPLITS, 2):
         if both := sorted(paths[one] & paths[other]):
             what = f"{len(both)} images are both of set {one!r} and of set {other!r}"
             yield Finding("error", "in-two-splits", what, tuple(both))
@@ -96,7 +96,7 @@ def _shared(listing: Listing) -> Iterator[Finding]:
 
 def _misplaced(images: Path, listing: Listing) -> Iterator[Finding]:
     """Images that are not there, or not below ``images``."""
-    instances = [i for phase in PHASES for i in listing.instances[phase]]
+    instances = [i for phase in SPLITS for i in listing.instances[phase]]
     outside = [repr(i.image) for i in instances if escapes(i.image)]
     if outside:
         yield Finding("error", "outside", f"{len(outside)} images lie outside {images}", tuple(outside))

@@ -26,11 +26,11 @@ from filelock import FileLock
 from PIL import Image
 
 from ..errors import DataError
-from ..store import write_bytes
+from ..files import write_bytes
 
 Pair = tuple[str, str]
 Picture = tuple[dict[str, str], Image.Image | Path]
-PHASES = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 ABSENT = "NA"
 """Stands for an attribute or a set that nobody gave."""
 
@@ -80,7 +80,7 @@ def list_files(folder: Path) -> tuple[Path, ...]:
         DataError: as ``pair_lists``.
     """
     pair_lists(folder)  # writes those that are not there
-    files = (*(pairs_file(folder, phase) for phase in PHASES), metadata_file(folder))
+    files = (*(pairs_file(folder, phase) for phase in SPLITS), metadata_file(folder))
     return tuple(file for file in files if file.is_file())
 
 
@@ -95,8 +95,8 @@ def pair_lists(folder: Path) -> dict[str, bytes]:
         DataError: the metadata is not there, or a list that is cannot be read; or, of a list that is not, the metadata
             is malformed.
     """
-    files = {phase: pairs_file(folder, phase) for phase in PHASES}
-    absent = [phase for phase in PHASES if not files[phase].is_file()]
+    files = {phase: pairs_file(folder, phase) for phase in SPLITS}
+    absent = [phase for phase in SPLITS if not files[phase].is_file()]
     if not metadata_file(folder).is_file():
         names = [*(files[phase] for phase in absent), metadata_file(folder)]
         raise DataError(
@@ -104,7 +104,7 @@ def pair_lists(folder: Path) -> dict[str, bytes]:
         )
     lists = _rebuilt(folder, absent) if absent else {}
     try:
-        return {phase: lists[phase] if phase in lists else files[phase].read_bytes() for phase in PHASES}
+        return {phase: lists[phase] if phase in lists else files[phase].read_bytes() for phase in SPLITS}
     except OSError as error:
         raise DataError(f"{folder}: a pair list cannot be read: {error}") from error
 
@@ -157,7 +157,7 @@ def read_listing(folder: Path) -> Listing:
     problems: list[str] = []
     pairs: dict[str, tuple[Pair, ...]] = {}
     instances: tuple[Instance, ...] = ()
-    for phase in PHASES:
+    for phase in SPLITS:
         try:
             pairs[phase] = _parsed(lists[phase], pairs_file(folder, phase))
         except DataError as error:
@@ -173,12 +173,12 @@ def read_listing(folder: Path) -> Listing:
 
 def counted(pairs: dict[str, tuple[Pair, ...]], instances: Iterable[Instance]) -> Listing:
     """Which instances count beside these lists, and which are skipped."""
-    known = {pair for phase in PHASES for pair in pairs[phase]}
-    found: dict[str, list[Instance]] = {phase: [] for phase in (*PHASES, ABSENT)}
+    known = {pair for phase in SPLITS for pair in pairs[phase]}
+    found: dict[str, list[Instance]] = {phase: [] for phase in (*SPLITS, ABSENT)}
     for instance in instances:
         used = instance.attr != ABSENT and (instance.attr, instance.obj) in known
         found[instance.set if used else ABSENT].append(instance)
-    return Listing(pairs, {phase: tuple(found[phase]) for phase in PHASES}, tuple(found[ABSENT]))
+    return Listing(pairs, {phase: tuple(found[phase]) for phase in SPLITS}, tuple(found[ABSENT]))
 
 
 def read_pairs(file: Path) -> tuple[Pair, ...]:
@@ -247,8 +247,8 @@ def _fault(entry: Any) -> str:
             return f"has {key}={entry[key]!r}, expected a string" if key in entry else f"has no {key!r}"
     if not isinstance(entry.get("_image", ""), str):
         return f"has _image={entry['_image']!r}, expected a string"
-    if entry["set"] not in (*PHASES, ABSENT):
-        return f"is of set {entry['set']!r}, expected one of {', '.join(PHASES)}, {ABSENT}"
+    if entry["set"] not in (*SPLITS, ABSENT):
+        return f"is of set {entry['set']!r}, expected one of {', '.join(SPLITS)}, {ABSENT}"
     return ""
 
 
@@ -301,7 +301,7 @@ def _link(picture: Path, file: Path) -> None:
 def _fill(folder: Path, pairs: Mapping[str, Iterable[Pair]], pictures: Iterable[Picture], link: bool) -> None:
     import torch
 
-    for phase in PHASES:
+    for phase in SPLITS:
         file = pairs_file(folder, phase)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(list_bytes(pairs[phase]))

@@ -95,3 +95,7 @@ GLOVE = RemoteFile(
 )
 """Word vectors, of which ``GLOVE_MEMBER`` is needed."""
 GLOVE_MEMBER = "glove.6B.300d.txt"
+
+
+DOWNLOADS = ".downloads"
+"""The folder below the root that archives are kept in until they are unpacked."""

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..metrics.curves import Bins, Standings, duels, hits, last_point, predicted
+from ..metrics.metrics import Metrics
+from ..metrics.outcomes import Outcomes
+from ..metrics.sweep import Sweep
 from ..types import PairSpace
-from .curves import Bins, Standings, duels, hits, last_point, predicted
-from .metrics import Metrics
-from .outcomes import Outcomes
-from .sweep import Sweep
 
 FORMAT = 1
 TOP = (1, 3, 5)  # how many guesses an image gets

@@ -10,18 +10,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..data.datasets import Splits
+from ..data.batches import Feed
+from ..data.splits import Splits
 from ..errors import did_you_mean
-from ..feed import Feed
 from ..method import Method
+from ..metrics.candidates import UNUSED
+from ..metrics.feasibility import best_threshold, threshold_grid
+from ..metrics.sweep import Bins, Infeasible, Sweep
 from ..options import option
 from ..sizes import MEMORY
 from ..types import Setting
-from .candidates import UNUSED
-from .chunks import Costs, fit
-from .feasibility import best_threshold, threshold_grid
-from .plausibility import WORDS
-from .sweep import Bins, Infeasible, Sweep
+from .budget import Costs, fit_chunks
+from .feasibility_source import WORDS
 
 Phase = Literal["val", "test"]
 
@@ -153,7 +153,7 @@ def sweeps(
         infeasible=infeasible,
         keep=keep,
     )
-    chunks = fit(task.costs(method, feed), memory)
+    chunks = fit_chunks(task.costs(method, feed), memory)
     for part in _parts(task.columns, chunks.kept, whole=not method.chunkable):
         texts = {world: method.text(task.pairs(world, columns).to(method.device)) for world, columns in part.items()}
         for batch in feed.batches(size=chunks.images):

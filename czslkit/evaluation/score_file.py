@@ -16,9 +16,9 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
+from ..metrics.candidates import Array
+from ..metrics.sweep import Sweep
 from ..types import PairSpace
-from .candidates import Array
-from .sweep import Sweep
 
 BLOCK = 16_000_000  # scores in memory at a time
 _PIECE = 2**18  # bytes that are unpacked at a time

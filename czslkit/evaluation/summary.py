@@ -14,10 +14,10 @@ from tabulate import tabulate
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..metrics.metrics import Metrics
+from ..metrics.sweep import Bins, Infeasible, Sweep
 from ..types import PairSpace
-from .metrics import Metrics
 from .score_file import Labels, ScoreFile, fill
-from .sweep import Bins, Infeasible, Sweep
 
 _CURVES = {"original": "original (about 20 biases, in float32)", "exact": "exact (every breakpoint)"}
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from czslkit.backbones import load_backbone
-from czslkit.backbones.open_clip import HEAD_WIDTH
+from czslkit.backbones.openai_format import HEAD_WIDTH
 from czslkit.components import HEADS, INTERACTIONS, Backbone, Head, Interaction, cosine
 from czslkit.interactions import QuickGELU
 from czslkit.method import METHODS, Method

@@ -17,12 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from czslkit.components import AGGREGATORS, INTERACTIONS, Aggregator, Backbone, Interaction
-from czslkit.explanation import Reading, shares
-from czslkit.interactions import CrossAttention, attended
+from czslkit.interactions import CrossAttention, attended, contributions
 from czslkit.method import METHODS
 from czslkit.options import option
 from czslkit.translation import State, Translation, count
-from czslkit.types import ImageFeatures, TextFeatures
+from czslkit.types import AttentionMaps, ImageFeatures, TextFeatures
 
 from .troika import SHARED_NAMES, SHARED_NEEDS, SHARED_SETTINGS, ThreeBranch, ThreeBranchOptions, shared_sizes
 
@@ -166,7 +165,7 @@ class TwoStage(Interaction):
 
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
-    ) -> tuple[ImageFeatures, TextFeatures, Reading]:
+    ) -> tuple[ImageFeatures, TextFeatures, AttentionMaps]:
         """As ``forward``, with the reading of the stages ``local`` and ``global``.
 
         The fused text ``t + a * local + b * global`` is ``(1 + a + b) * t + (a + b) * (local - t) + b * (global -
@@ -180,10 +179,10 @@ class TwoStage(Interaction):
         moved = {"local": (a + b) * (local - joined), "global": b * (overall - local)}
         attention, weights, share = (
             {stage: by_branch(value, text) for stage, value in stages.items()}
-            for stages in ({"local": read_low, "global": read_high}, {"local": a, "global": b}, shares(moved))
+            for stages in ({"local": read_low, "global": read_high}, {"local": a, "global": b}, contributions(moved))
         )
         fused = by_branch(self.fusion(joined, local, overall), text)
-        return image, replace(text, **fused), Reading(attention, weights, share)
+        return image, replace(text, **fused), AttentionMaps(attention, weights, share)
 
     @staticmethod
     def _joined(text: TextFeatures) -> Tensor:

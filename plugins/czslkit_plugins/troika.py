@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from czslkit.aggregators import LastLayer
 from czslkit.backbones import load_backbone
 from czslkit.components import INTERACTIONS, Aggregator, Backbone, Interaction
-from czslkit.explanation import Reading, shares
 from czslkit.heads import ScoreFusion, ThreeBranchHead
-from czslkit.interactions import CrossAttention, attended
+from czslkit.interactions import CrossAttention, attended, contributions
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.prompts import SoftPrompt
 from czslkit.translation import Names, State, Translation, count
-from czslkit.types import ImageFeatures, PairSpace, TextFeatures
+from czslkit.types import AttentionMaps, ImageFeatures, PairSpace, TextFeatures
 
 
 @INTERACTIONS.register("traction")
@@ -61,7 +60,7 @@ class Traction(Interaction):
 
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
-    ) -> tuple[ImageFeatures, TextFeatures, Reading]:
+    ) -> tuple[ImageFeatures, TextFeatures, AttentionMaps]:
         """As ``forward``, with the reading of the one stage, ``read``, whose share is 1."""
         assert text.pair is not None and text.attr is not None and text.obj is not None
         (tokens,) = image.levels
@@ -71,8 +70,8 @@ class Traction(Interaction):
             read, attention[name] = attended(self.layers, query, tokens)
             weights[name] = self.weight.detach().expand_as(read)
             moved[name] = query + self.weight * read
-            share[name] = shares({"read": self.weight * (read - query)})["read"]
-        return image, replace(text, **moved), Reading({"read": attention}, {"read": weights}, {"read": share})
+            share[name] = contributions({"read": self.weight * (read - query)})["read"]
+        return image, replace(text, **moved), AttentionMaps({"read": attention}, {"read": weights}, {"read": share})
 
     def _read(self, text: Tensor, tokens: Tensor) -> Tensor:
         """Texts ``[N, D]`` and tokens ``[B, T, D]`` to texts ``[B, N, D]``."""

@@ -4,7 +4,9 @@ import torch
 from safetensors.torch import save_file
 
 from czslkit.backbones import load_backbone
-from czslkit.backbones.open_clip import Adapter, ClipBackbone, from_openai
+from czslkit.backbones.adapters import Adapter
+from czslkit.backbones.clip import ClipBackbone
+from czslkit.backbones.openai_format import from_openai
 from czslkit.components import Backbone
 from czslkit.errors import ConfigError, UnknownNameError
 from czslkit.weights import read_tensors

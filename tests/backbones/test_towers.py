@@ -11,7 +11,8 @@ import torch
 
 import czslkit
 from czslkit.backbones import load_backbone
-from czslkit.backbones.open_clip import ClipBackbone, from_openai
+from czslkit.backbones.clip import ClipBackbone
+from czslkit.backbones.openai_format import from_openai
 from czslkit.errors import ConfigError
 
 SENTENCES = ["a photo of a wet dog", "rust", "a photo of a very old dry-erase board"]

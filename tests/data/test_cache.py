@@ -27,7 +27,7 @@ class Kept:
         self.said: list[str] = []
         self.written = 0
         self.content = b"what is kept"
-        self.cache = Cache(folder, say=self.said.append)
+        self.cache = Cache(folder, log=self.said.append)
 
     def write(self, file: Path) -> None:
         self.written += 1
@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_is_done_without(kept: Kept) -> None:
 
 def test_what_is_there_is_read_where_nothing_can_be_written(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.obtain()
-    monkeypatch.setattr("czslkit.data.cache.alone", lambda *a: pytest.fail("locked"))
+    monkeypatch.setattr("czslkit.data.cache.file_lock", lambda *a: pytest.fail("locked"))
     assert kept.obtain() == b"what is kept"
 
 

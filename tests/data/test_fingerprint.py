@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from czslkit.data.datasets import load_dataset
 from czslkit.data.fingerprint import fingerprint, fingerprint_parts, image_sizes
 from czslkit.data.layout import images_folder, metadata_file, pairs_file
+from czslkit.data.loading import load_dataset
 from czslkit.errors import DataError
 
 
@@ -83,10 +83,10 @@ def test_absent_metadata_is_an_error(pets: Path) -> None:
 
 def test_it_needs_no_torch_and_agrees_with_the_loaded_dataset(pets: Path) -> None:
     program = (
-        "import sys, czslkit.data.mini\n"
-        "from czslkit.data.catalogue import locate\n"
+        "import sys, czslkit.data.make.mini\n"
+        "from czslkit.data.folders import ensure_folder\n"
         "from czslkit.data.fingerprint import fingerprint\n"
-        f"print(fingerprint(locate('pets', {str(pets.parent)!r})))\n"
+        f"print(fingerprint(ensure_folder('pets', {str(pets.parent)!r})))\n"
         "assert 'torch' not in sys.modules\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -13,8 +13,9 @@ import torch
 from PIL import ExifTags, Image
 from torchvision import transforms as tv
 
-from czslkit.data.datasets import Split, load_dataset
-from czslkit.data.images import ImageSet, loader, normalised, open_rgb, square, varied
+from czslkit.data.images import ImageSet, augment, loader, open_rgb, resize_center_crop, to_normalized_tensor
+from czslkit.data.loading import load_dataset
+from czslkit.data.splits import Split
 from czslkit.errors import DataError
 from czslkit.types import Batch
 
@@ -158,7 +159,7 @@ def test_an_image_that_is_not_there_is_an_error_naming_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("width", "height"), [(50, 37), (37, 50), (24, 24), (100, 11), (23, 90), (5, 5), (1, 40)])
 def test_at_evaluation_an_image_is_what_torchvision_makes_of_it(width: int, height: int) -> None:
     image = picture(width, height)
-    assert torch.equal(normalised(square(image, SIZE), MEAN, STD), preprocessed(image))
+    assert torch.equal(to_normalized_tensor(resize_center_crop(image, SIZE), MEAN, STD), preprocessed(image))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -177,12 +178,12 @@ def test_variations_are_those_of_torchvision() -> None:
         for seed in range(40):
             torch.manual_seed(seed)
             expected = np.asarray(oracle(image))
-            assert (np.asarray(varied(image, torch.Generator().manual_seed(seed))) == expected).all(), seed
+            assert (np.asarray(augment(image, torch.Generator().manual_seed(seed))) == expected).all(), seed
 
 
 def test_an_item_is_the_image_with_its_labels(train: Split) -> None:
     image, attr, obj = ImageSet(train, SIZE, MEAN, STD)[4]
-    assert torch.equal(image, normalised(square(open_rgb(train.paths[4]), SIZE), MEAN, STD))
+    assert torch.equal(image, to_normalized_tensor(resize_center_crop(open_rgb(train.paths[4]), SIZE), MEAN, STD))
     assert (image.shape, image.dtype) == ((3, SIZE, SIZE), torch.float32)
     assert (int(attr), int(obj)) == (int(train.attr[4]), int(train.obj[4]))
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from czslkit.evaluation import details as module
-from czslkit.evaluation.curves import predicted
 from czslkit.evaluation.details import details, files
-from czslkit.evaluation.outcomes import Outcomes
-from czslkit.evaluation.sweep import Sweep, evaluate
+from czslkit.metrics.curves import predicted
+from czslkit.metrics.outcomes import Outcomes
+from czslkit.metrics.sweep import Sweep, evaluate
 from czslkit.types import PairSpace
 
 WORDS = ("dry", "wet", "old"), ("cat", "dog", "bus", "car")

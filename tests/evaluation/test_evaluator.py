@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 import czslkit
-from czslkit.data import demo
-from czslkit.data.datasets import Splits
-from czslkit.data.mini import write_mini
+from czslkit.data import demo_world
+from czslkit.data.batches import Feed
+from czslkit.data.make.mini import write_mini
+from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError
 from czslkit.evaluation.evaluator import EvalOptions, searched_threshold, sweeps
-from czslkit.evaluation.sweep import Metrics, evaluate
-from czslkit.feed import Feed
+from czslkit.metrics.sweep import Metrics, evaluate
 from czslkit.options import as_dict, parse
 from czslkit.types import Setting
 
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     root = tmp_path_factory.mktemp("data")
     write_mini("cgqa", root)
     data = czslkit.load_dataset("cgqa", root)
-    return replace(data, space=replace(data.space, attrs=demo.ATTRS[:8], objs=demo.OBJS[:6]))
+    return replace(data, space=replace(data.space, attrs=demo_world.ATTRS[:8], objs=demo_world.OBJS[:6]))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from czslkit.errors import ConfigError, CzslkitError, DataError
 from czslkit.evaluation import score_file
 from czslkit.evaluation.score_file import checked_labels, fill, label_space, members, open_scores, read_labels
 from czslkit.evaluation.summary import summarise
-from czslkit.evaluation.sweep import Sweep, evaluate
+from czslkit.metrics.sweep import Sweep, evaluate
 
 PAIRS = [("wet", "dog"), ("old", "cat"), ("dry", "cat"), ("dry", "dog"), ("old", "dog"), ("wet", "cat")]
 SEEN = [("dry", "cat"), ("wet", "dog"), ("old", "cat")]

@@ -77,7 +77,7 @@ class Case:
         """As the authors' program computes it, batches mixed where they mix them."""
         if self.mixes:
             config = {"batch_mixing": "original", **config}
-        return czslkit.load_original(self.method, self.state, self.space, {**self.config, **config}, say=lambda _: None)
+        return czslkit.load_original(self.method, self.state, self.space, {**self.config, **config}, log=lambda _: None)
 
 
 def weight(key: str, shape: list[int], seed: int) -> Tensor:

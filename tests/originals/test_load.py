@@ -31,7 +31,7 @@ def csp(cases):
 
 def load(case, state=None, config=None, name=None, space=None, **kwargs):
     state, config = case.state if state is None else state, case.config if config is None else config
-    return czslkit.load_original(name or case.method, state, space or case.space, config, say=quiet, **kwargs)
+    return czslkit.load_original(name or case.method, state, space or case.space, config, log=quiet, **kwargs)
 
 
 def scores(method, case):
@@ -128,7 +128,7 @@ def test_values_are_compared_once_they_are_read(msci):
 
 def test_a_backbone_that_is_not_needed_is_said_to_be_unused(csp):
     said = []
-    czslkit.load_original("csp", csp.state, csp.space, csp.config, backbone="demo", say=said.append)
+    czslkit.load_original("csp", csp.state, csp.space, csp.config, backbone="demo", log=said.append)
     assert said == ["csp: the checkpoint holds a CLIP, so that backbone is not used"]
 
 
@@ -244,13 +244,13 @@ def test_methods_without_an_original_are_refused(csp):
 def test_what_no_shape_tells_and_nothing_says_is_assumed_aloud(cases):
     said = []
     case = next(case for case in cases if case.name == "dfsp_txt2img")
-    czslkit.load_original("dfsp-t2i", case.state, case.space, say=said.append)
+    czslkit.load_original("dfsp-t2i", case.state, case.space, log=said.append)
     assert said[0] == "dfsp-t2i: fusion is in no shape and was not given; txt2img is assumed"
     msci, said = next(case for case in cases if case.name == "msci_wide"), []
     config = {**msci.config, "stage_2_num_heads": 2}
     del config["stage_1_num_heads"]
     with pytest.raises(ConfigError, match="12 attention heads do not divide the joint width 128"):
-        czslkit.load_original("msci", msci.state, msci.space, config, say=said.append)
+        czslkit.load_original("msci", msci.state, msci.space, config, log=said.append)
     assert said == ["msci: stage_1_num_heads is in no shape and was not given; 12 is assumed"]
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 import czslkit
-from czslkit.backbones.open_clip import from_openai
+from czslkit.backbones.openai_format import from_openai
 from czslkit.method import METHODS, construct
-from czslkit.optimizers import AdamWBert
-from czslkit.train import validation_loss
+from czslkit.training.loop import validation_loss
+from czslkit.training.optimizers import AdamWBert
 from czslkit.types import Batch, Setting
 
 LOGITS, TRAINING, GRADIENTS, LOSS, TRAJECTORY = 2e-5, 1e-4, 2e-5, 2e-5, 3e-4

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from czslkit.data.catalogue import DATASETS, Dataset
-from czslkit.data.layout import PHASES, Instance, Listing
+from czslkit.data.datasets import DATASETS, Dataset
+from czslkit.data.layout import SPLITS, Instance, Listing
 
 COLOURS = ("blue", "red", "white")
 SHAPES = {"flag": (24, 8), "tile": (16, 16), "tower": (8, 24)}
@@ -24,8 +24,8 @@ class Swatches(Dataset):
     def listing(self, folder: Path) -> Listing:
         with (folder / "table.csv").open(newline="", encoding="utf-8") as file:
             rows = [Instance(*row) for row in csv.reader(file)]
-        instances = {phase: tuple(row for row in rows if row.set == phase) for phase in PHASES}
-        pairs = {phase: tuple(dict.fromkeys((i.attr, i.obj) for i in instances[phase])) for phase in PHASES}
+        instances = {phase: tuple(row for row in rows if row.set == phase) for phase in SPLITS}
+        pairs = {phase: tuple(dict.fromkeys((i.attr, i.obj) for i in instances[phase])) for phase in SPLITS}
         return Listing(pairs, instances)
 
     def files(self, folder: Path) -> tuple[Path, ...]:
@@ -36,7 +36,7 @@ class Swatches(Dataset):
         rows = []
         for colour in COLOURS:
             for shape, size in SHAPES.items():
-                phases = [phase for phase, pair in UNSEEN.items() if pair == (colour, shape)] or PHASES
+                phases = [phase for phase, pair in UNSEEN.items() if pair == (colour, shape)] or SPLITS
                 for phase in phases:
                     image = f"{colour} {shape} {phase}.png"
                     Image.new("RGB", size, colour).save(folder / "images" / image)

@@ -1,0 +1,27 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Adapter(nn.Module):
+    """Bottleneck beside a residual branch: ``0.1 * up(dropout(relu(down(x))))``.
+
+    Starts as zero, so that an adapted model starts as the one it adapts. Chen et al.,
+    "AdaptFormer", NeurIPS 2022. https://arxiv.org/abs/2205.13535
+    """
+
+    def __init__(self, width: int, bottleneck: int, dropout: float) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.1 * self.up(self.dropout(F.relu(self.down(x))))

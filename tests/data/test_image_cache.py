@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from czslkit import provenance
+from czslkit.data import image_cache as squaring
+from czslkit.data.cache import Cache
+from czslkit.data.image_cache import DecodedImages, decoded_images
+from czslkit.data.images import ImageSet, loader, open_rgb, resize_center_crop
+from czslkit.data.loading import load_dataset
+from czslkit.data.splits import Split
+from czslkit.errors import DataError
+
+SIZE = 24
+SCALE = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+
+@pytest.fixture
+def train(pets: Path) -> Split:
+    return load_dataset("pets", pets.parent).train
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def cache(tmp_path: Path, said: list[str]) -> Cache:
+    return Cache(tmp_path / "cache", images=True, log=said.append)
+
+
+def made(cache: Cache, split: Split, size: int = SIZE) -> DecodedImages:
+    found = decoded_images(cache, split, size)
+    assert found is not None
+    return found
+
+
+def test_squares_are_the_images_as_they_are_read(cache: Cache, train: Split, said: list[str]) -> None:
+    pixels = made(cache, train).pixels
+    assert np.array_equal(pixels, [np.asarray(resize_center_crop(open_rgb(path), SIZE)) for path in train.paths])
+    [file] = cache.folder.glob("*.npy")
+    assert np.array_equal(np.load(file, mmap_mode="r"), pixels)
+    assert said == [f"making 6 decoded train images: 10 kB in {file}"]
+
+
+def test_squares_are_mapped_and_cannot_be_changed(cache: Cache, train: Split) -> None:
+    pixels = made(cache, train).pixels
+    assert isinstance(pixels, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        pixels[0] = 0
+
+
+def test_squares_are_made_once(cache: Cache, train: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(cache, train)
+    monkeypatch.setattr(squaring, "open_rgb", lambda path: pytest.fail("read again"))
+    made(cache, train)
+
+
+def test_another_process_gets_the_file_and_not_the_pixels(cache: Cache, train: Split) -> None:
+    found = made(cache, train)
+    packed = pickle.dumps(found)
+    assert len(packed) < 1000 < found.pixels.nbytes
+    assert np.array_equal(pickle.loads(packed).pixels, found.pixels)
+
+
+def test_sizes_are_kept_apart(cache: Cache, train: Split) -> None:
+    assert [made(cache, train, size).pixels.shape for size in (16, 24, 16)] == [(6, n, n, 3) for n in (16, 24, 16)]
+    assert len(list(cache.folder.glob("*.npy"))) == 2
+
+
+def test_squares_of_images_that_have_changed_are_not_used(cache: Cache, pets: Path, train: Split) -> None:
+    before = made(cache, train).pixels
+    open_rgb(train.paths[1]).rotate(90, expand=True).save(train.paths[0])
+    after = made(cache, load_dataset("pets", pets.parent).train).pixels
+    assert not np.array_equal(after[0], before[0])
+    assert np.array_equal(after[1:], before[1:])
+
+
+def test_squares_of_an_image_edited_to_the_same_size_are_not_used(cache: Cache, pets: Path, train: Split) -> None:
+    before = made(cache, train).pixels
+    small, *_, large = sorted(train.paths, key=lambda path: path.stat().st_size)
+    large.write_bytes(small.read_bytes().ljust(large.stat().st_size, b"\0"))  # what follows a picture is not read
+    after, at = made(cache, load_dataset("pets", pets.parent).train).pixels, train.paths.index(large)
+    assert not np.array_equal(after[at], before[at])
+
+
+def test_squares_made_by_another_pillow_are_made_again(
+    cache: Cache, train: Split, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(cache, train)
+    monkeypatch.setattr(provenance, "packages", lambda: {"pillow": "1.0"})
+    made(cache, train)
+    assert "was made by other code or packages, and is deleted" in said[1]
+    assert len(list(cache.folder.glob("*.npy"))) == 1
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def one_image_less(file: Path) -> None:
+    np.save(file, np.load(file)[1:])
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (cut, "mmap length is greater than file size"),
+        (empty, "EOF: reading magic string"),
+        (one_image_less, r"it holds \[5, 24, 24, 3\] of uint8, expected \[6, 24, 24, 3\] of uint8"),
+    ],
+)
+def test_a_damaged_file_is_made_again(cache: Cache, train: Split, said: list[str], damage, reason: str) -> None:
+    expected = made(cache, train).pixels.copy()
+    [file] = cache.folder.glob("*.npy")
+    damage(file)
+    assert np.array_equal(made(cache, train).pixels, expected)
+    assert re.match(rf"{file} does not hold 6 decoded train images, and is made again: {reason}", said[1])
+
+
+def test_images_that_cannot_be_read_are_counted_and_named_and_nothing_is_kept(cache: Cache, train: Split) -> None:
+    for path in train.paths[1:3]:
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="2 of 6 train images cannot be read:") as info:
+        decoded_images(cache, train, SIZE)
+    assert all(f"{path} is not a readable image: " in str(info.value) for path in train.paths[1:3])
+    assert [each.suffix for each in cache.folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("augment", [False, True])
+def test_batches_are_the_same_from_squares_and_from_files(
+    cache: Cache, train: Split, workers: int, augment: bool
+) -> None:
+    decoded, order = made(cache, train), torch.tensor([3, 1, 5, 0, 4, 2])
+
+    def batches(decoded_images: DecodedImages | None, workers: int) -> list[torch.Tensor]:
+        images = ImageSet(train, SIZE, *SCALE, augment=augment, seed=3, decoded=decoded_images)
+        images.set_epoch(2)
+        return [batch.images for batch in loader(images, 4, order=order, workers=workers)]  # type: ignore[misc]
+
+    for one, other in zip(batches(decoded, workers), batches(None, 0), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("place", range(6, 60, 7))
+def test_a_damaged_header_is_no_reason_to_fail(cache: Cache, train: Split, place: int) -> None:
+    expected = np.array(made(cache, train).pixels)
+    [file] = cache.folder.glob("*.npy")
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0x55
+    file.write_bytes(content)
+    assert np.array_equal(made(cache, train).pixels, expected)

@@ -1,0 +1,153 @@
+"""Evaluation within a budget: the same numbers, and no more bytes than were given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+
+import czslkit
+from czslkit.data.batches import Feed
+from czslkit.data.make.mini import write_mini
+from czslkit.data.splits import Splits
+from czslkit.errors import ConfigError
+from czslkit.evaluation.budget import Chunks, Costs, fit_chunks
+from czslkit.evaluation.evaluator import Task, sweeps
+from czslkit.evaluation.memory import Footprint
+from czslkit.method import METHODS
+
+OPTIONS = {"visprod": {"backbone": "timm/resnet10t/random", "image_size": 32}, "msci": {"heads": (4, 4)}}
+WORLDS = ["closed", "open"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    """36 pairs in the closed and 48 in the open world, 48 test images."""
+    root = tmp_path_factory.mktemp("data")
+    write_mini("mit-states", root)
+    return czslkit.load_dataset("mit-states", root)
+
+
+@pytest.fixture(scope="module")
+def many(data: Splits) -> Splits:
+    """Ten of the images among words that make 600 pairs."""
+    attrs, objs = (tuple(f"{kind}{i}" for i in range(n)) for kind, n in (("wet", 20), ("dog", 30)))
+    test = replace(data.test, paths=data.test.paths[:10], attr=data.test.attr[:10], obj=data.test.obj[:10])
+    return replace(data, space=replace(data.space, attrs=attrs, objs=objs), test=test)
+
+
+@pytest.fixture
+def no_cushions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few texts at a time, and blocks of scores so small that a tiny model is not hidden by them."""
+    monkeypatch.setattr("czslkit.prompts.PROMPTS", 4)
+    monkeypatch.setattr("czslkit.evaluation.budget.SAMPLE", 4)
+    monkeypatch.setattr("czslkit.metrics.sweep.BLOCK", 500)
+
+
+def built(name: str, data: Splits, clip_file: Any, **options: Any) -> Any:
+    torch.manual_seed(0)
+    return czslkit.build(name, data.space, **{"backbone": str(clip_file), **OPTIONS.get(name, {}), **options}).eval()
+
+
+def costs(method: Any, data: Splits) -> Costs:
+    return Task.of(method, data, "test", ["open"]).costs(method, Feed(method, data.test, 16))
+
+
+@pytest.mark.usefixtures("no_cushions")
+@pytest.mark.parametrize("name", METHODS)
+def test_a_budget_is_kept_and_changes_no_number(name: str, data: Splits, clip_file: Any) -> None:
+    method = built(name, data, clip_file)
+    plenty = sweeps(method, data, "test", WORLDS, Feed(method, data.test, 16))
+    everything = Task.of(method, data, "test", WORLDS).costs(method, Feed(method, data.test, 16)).needed(84, 16, 48)
+    kept = 0
+    for memory in (int(share * everything) for share in (0.2, 0.4, 0.7, 1)):
+        try:
+            with Footprint() as footprint:
+                filled = sweeps(method, data, "test", WORLDS, Feed(method, data.test, 16), memory=memory)
+        except ConfigError:
+            continue
+        kept += 1
+        assert footprint.peak <= memory
+        for world in WORLDS:
+            assert filled[world].compute().auc == pytest.approx(plenty[world].compute().auc, abs=1e-6)
+    assert kept > 1
+
+
+@pytest.mark.usefixtures("no_cushions")
+def test_texts_that_are_too_many_take_turns(many: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = built("csp", many, clip_file)
+    asked: list[int] = []
+    text = method.text
+    monkeypatch.setattr(method, "text", lambda pairs: (asked.append(len(pairs)), text(pairs))[1])
+    plenty = sweeps(method, many, "test", WORLDS, Feed(method, many.test, 16))
+    assert asked == [4, len(many.candidates("test").nonzero()), 600]
+    asked.clear()
+    with Footprint() as footprint:
+        parts = sweeps(method, many, "test", WORLDS, Feed(method, many.test, 16), memory=420_000)
+    assert footprint.peak <= 420_000
+    assert len(asked) > 3 and sum(asked[1:]) == 600 + len(many.candidates("test").nonzero())
+    for world in WORLDS:
+        assert parts[world].compute().auc == pytest.approx(plenty[world].compute().auc, abs=1e-6)
+
+
+@pytest.mark.usefixtures("no_cushions")
+def test_larger_budgets_get_larger_chunks(many: Splits, clip_file: Any) -> None:
+    found = costs(built("csp", many, clip_file), many)
+    chunks = []
+    for memory in (int(2e5 * 1.4**n) for n in range(9)):
+        try:
+            chunks.append(fit_chunks(found, memory))
+        except ConfigError:
+            continue
+    assert len(set(chunks)) > 3
+    assert chunks[-1] == Chunks(10, 600, 600)
+    for less, more in pairwise(chunks):
+        assert less.images * less.pairs <= more.images * more.pairs and less.kept <= more.kept
+
+
+def test_images_that_see_each_other_stay_in_their_batches(data: Splits, clip_file: Any) -> None:
+    method = built("dfsp-i2t", data, clip_file, batch_mixing="original")
+    assert not method.independent and built("dfsp-i2t", data, clip_file).independent
+    found = costs(method, data)
+    least = found.needed(48, 16, 48)
+    assert fit_chunks(found, least).images == 16
+    with pytest.raises(ConfigError, match="to score 16 x 48 images x pairs at a time"):
+        fit_chunks(found, least - 1)
+
+
+def test_pairs_that_depend_on_each_other_stay_in_their_world(
+    data: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = built("dfsp-spm", data, clip_file)
+    feed = Feed(method, data.test, 16)
+    task = Task.of(method, data, "test", WORLDS)
+    together = fit_chunks(task.costs(method, feed), 10**9)
+    assert together == Chunks(16, 48, 84)
+    monkeypatch.setattr("czslkit.evaluation.budget.KEPT", 0)
+    assert fit_chunks(task.costs(method, feed), 10**9) == Chunks(16, 48, 48)
+
+
+def test_too_little_is_said_with_what_takes_how_much(data: Splits, clip_file: Any) -> None:
+    method = built("csp", data, clip_file)
+    message = (
+        r"memory is 1.0 kB, but 3. MB are needed: .* for the texts of 1 pairs, 32 MB to remember .*, .* to make texts"
+    )
+    with pytest.raises(ConfigError, match=message):
+        sweeps(method, data, "test", ["closed"], Feed(method, data.test, 16), memory=1000)
+
+
+@pytest.mark.parametrize("width", [48, 5])
+def test_a_sweep_takes_no_more_than_it_says(width: int, data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("czslkit.metrics.sweep.BLOCK", 100)
+    space, generator = data.space.open(), torch.Generator().manual_seed(0)
+    scores, labels = torch.randn(300, 48, generator=generator), space.pairs[torch.arange(300) % 48]
+    feasibility, thresholds = torch.rand(48, generator=generator), [0.1 * i for i in range(9)]
+    with Footprint() as footprint:
+        sweep = czslkit.Sweep(space.pairs, space.seen, feasibility=feasibility, thresholds=thresholds)
+        for images in torch.arange(300).split(7):
+            for columns in torch.arange(48).split(width):
+                sweep.update(scores[images][:, columns], *labels[images].T, columns=columns)
+    assert footprint.peak <= sweep.footprint(300, -(-48 // width))

@@ -1,0 +1,188 @@
+"""Weighted counts against images that are really there several times, each time evaluated anew."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from czslkit.evaluation.details import outcomes
+from czslkit.metrics import bootstrap
+from czslkit.metrics.bootstrap import NAMES, draws, interval, resampled, weighted
+from czslkit.metrics.outcomes import Outcomes
+from czslkit.metrics.sweep import Metrics, Sweep, evaluate
+
+both_bins = pytest.mark.parametrize("bins", ["exact", "original"])
+
+
+@dataclass(frozen=True)
+class World:
+    scores: Tensor  # [N, K]
+    target: Tensor  # [N]
+    pairs: Tensor  # [K, 2]
+    seen: Tensor  # [K]
+    candidates: Tensor  # [K]
+    topk: int = 1
+
+    @property
+    def outcomes(self) -> Outcomes:
+        sweep = Sweep(self.pairs, self.seen, self.candidates, topk=self.topk)
+        sweep.update(self.scores, *self.pairs[self.target].unbind(1))
+        return outcomes(sweep.standings()[0], self.pairs)
+
+    def evaluate(self, images: Any, bins: Any) -> Metrics:
+        attr, obj = self.pairs[self.target[images]].unbind(1)
+        return evaluate(self.scores[images], attr, obj, self.pairs, self.seen, self.candidates, self.topk, bins)
+
+
+def world(seed: int, n: int, topk: int = 1, eighths: bool = False) -> World:
+    """Random scores in which the true pair stands out; ``eighths`` makes ties, also between breakpoints."""
+    random = torch.Generator().manual_seed(seed)
+    pairs = torch.cartesian_prod(torch.arange(3), torch.arange(4))
+    target = torch.randint(0, 12, (n,), generator=random)
+    scores = torch.randn(n, 12, generator=random)
+    scores[torch.arange(n), target] += 2 * torch.rand(n, generator=random)
+    return World(
+        (8 * scores).round() / 8 if eighths else scores,
+        target,
+        pairs,
+        torch.rand(12, generator=random) < 0.5,
+        (torch.rand(12, generator=random) < 0.9).index_fill(0, torch.tensor([0]), True),
+        topk,
+    )
+
+
+worlds = st.builds(world, st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 2), st.booleans())
+
+
+@pytest.mark.parametrize("bins", ["exact", "original"])
+@settings(max_examples=60, deadline=None)
+@given(made=worlds, seed=st.integers(0, 1000))
+def test_a_resample_is_an_evaluation_of_its_images(bins: str, made: World, seed: int) -> None:
+    n = len(made.target)
+    images = np.random.default_rng(seed).integers(n, size=(5, n))  # drawn with repetition
+    weights = np.stack([np.bincount(chosen, minlength=n) for chosen in images], axis=1)
+    found = weighted(made.outcomes, weights, bins)
+    for r, chosen in enumerate(images):
+        metrics = made.evaluate(chosen, bins)
+        assert {name: found[name][r] for name in NAMES} == pytest.approx(
+            {name: getattr(metrics, name) for name in NAMES}, abs=1e-12
+        )
+
+
+@both_bins
+def test_every_image_once_gives_the_metrics_of_all(bins: str) -> None:
+    made = world(0, 500)
+    once = weighted(made.outcomes, np.ones((500, 1), dtype=int), bins)
+    metrics = made.evaluate(slice(None), bins)
+    assert metrics.best_hm > 0.3
+    assert {name: once[name][0] for name in NAMES} == pytest.approx({name: getattr(metrics, name) for name in NAMES})
+
+
+@both_bins
+@pytest.mark.parametrize("kind", [True, False])
+def test_images_of_one_kind_alone_have_no_curve(bins: str, kind: bool) -> None:
+    made = world(0, 40)
+    chosen = (made.seen[made.target] == kind).numpy()
+    found = weighted(made.outcomes, chosen[:, None].astype(int), bins)
+    metrics = made.evaluate(np.flatnonzero(chosen), bins)
+    assert {name: found[name][0] for name in NAMES} == pytest.approx({name: getattr(metrics, name) for name in NAMES})
+    assert (found["auc"][0], found["best_hm"][0]) == (0, 0)
+
+
+def test_the_original_takes_the_biases_of_the_resample() -> None:
+    """40 right unseen images are 20 points, 39 are 39; seen images turn everywhere between."""
+    scores = torch.zeros(80, 2)
+    target = torch.arange(80) % 2
+    scores[:, 0] = torch.linspace(1, 2, 80)
+    made = World(scores, target, torch.tensor([[0, 0], [0, 1]]), torch.tensor([True, False]), torch.ones(2).bool())
+    one_less = np.ones((80, 1), dtype=int)
+    one_less[79] = 0
+    for weights, images in ((np.ones((80, 1), dtype=int), slice(80)), (one_less, slice(79))):
+        expected = made.evaluate(images, "original")
+        assert weighted(made.outcomes, weights, "original")["auc"][0] == pytest.approx(expected.auc, abs=1e-12)
+    assert len(made.evaluate(slice(80), "original").curve.biases) == 21
+    assert len(made.evaluate(slice(79), "original").curve.biases) == 40
+
+
+@both_bins
+def test_scores_of_double_precision_are_compared_in_it(bins: str) -> None:
+    made = world(3, 30)
+    fine = World(made.scores.double() + 1e-9 * torch.arange(12), made.target, made.pairs, made.seen, made.candidates)
+    restored = Outcomes.from_bytes(fine.outcomes.to_bytes())
+    once = weighted(restored, np.ones((30, 1), dtype=int), bins)
+    metrics = fine.evaluate(slice(None), bins)
+    assert {name: once[name][0] for name in NAMES} == pytest.approx({name: getattr(metrics, name) for name in NAMES})
+
+
+def test_resamples_are_as_large_as_the_images_and_the_same_for_the_same_seed() -> None:
+    one, again, other = (np.hstack(list(draws(50, 20, seed))) for seed in (0, 0, 1))
+    assert one.shape == (50, 20)
+    assert one.sum(0).tolist() == [50] * 20
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+def test_resamples_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = world(1, 61).outcomes
+    whole = resampled(images, "original", 50)
+    monkeypatch.setattr(bootstrap, "BLOCK", 61 * 7)
+    parts = resampled(images, "original", 50)
+    assert all(np.array_equal(whole[name], parts[name]) for name in NAMES)
+
+
+def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
+    made = world(2, 2000)
+    accuracy = made.evaluate(slice(None), "exact").attr_acc
+    low, high = interval(resampled(made.outcomes)["attr_acc"])
+    width = 1.96 * (accuracy * (1 - accuracy) / 2000) ** 0.5
+    assert (low, high) == pytest.approx((accuracy - width, accuracy + width), abs=0.1 * width)
+
+
+@both_bins
+def test_intervals_of_repeated_draws_from_one_population_hold_its_value(bins: str) -> None:
+    """Nominally 95 of 100; best S, U and H are maxima, whose intervals lie a little high."""
+    population = world(7, 20_000)
+    truth = population.evaluate(slice(None), bins)
+    hits = dict.fromkeys(NAMES, 0)
+    random = np.random.default_rng(0)
+    whole = population.outcomes
+    for _ in range(60):
+        chosen = random.choice(20_000, 800, replace=False)
+        drawn = Outcomes(**{name: values[chosen] for name, values in vars(whole).items()})
+        values = resampled(drawn, bins, 200)
+        for name in NAMES:
+            low, high = interval(values[name])
+            hits[name] += low <= getattr(truth, name) <= high
+    assert min(hits.values()) >= 50, hits
+
+
+def test_curves_and_images_that_are_not_there_are_refused() -> None:
+    images = world(0, 5).outcomes
+    with pytest.raises(ValueError, match="bins must be one of 'exact', 'original', got '20'"):
+        resampled(images, "20")
+    nothing = Outcomes(**{name: values[:0] for name, values in vars(images).items()})
+    with pytest.raises(ValueError, match="there are no images to draw from"):
+        resampled(nothing)
+
+
+def test_the_bootstrap_needs_no_torch() -> None:
+    program = "import sys, czslkit.metrics.bootstrap; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+@pytest.mark.slow
+@both_bins
+def test_a_test_split_of_the_size_of_mit_states_takes_seconds(bins: str) -> None:
+    images = world(0, 12_995).outcomes
+    start = time.monotonic()
+    resampled(images, bins)
+    assert time.monotonic() - start < 30

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+
+from czslkit.metrics.outcomes import Outcomes
+
+
+def outcomes(n: int = 4, **changed: Any) -> Outcomes:
+    flags = ("is_seen", "open", "wins_tie", "at_last", "attr", "obj")
+    columns: dict[str, Any] = {name: np.arange(n) % 2 == 0 for name in flags}
+    columns |= {"target": np.arange(n, dtype=np.int32), "bias": np.full(n, np.nan, dtype=np.float32)}
+    columns |= {"true": np.linspace(1, 2, n), "rival": np.full(n, -np.inf)}
+    return Outcomes(**{**columns, **changed})
+
+
+def test_what_is_written_is_read() -> None:
+    made = outcomes(true=np.array([0.5, 0.25, 1.0, 2.0]))
+    read = Outcomes.from_bytes(made.to_bytes())
+    for name, values in vars(made).items():
+        assert np.array_equal(getattr(read, name), values, equal_nan=name == "bias"), name
+
+
+def test_the_same_numbers_make_the_same_file() -> None:
+    assert outcomes().to_bytes() == outcomes().to_bytes()
+
+
+@pytest.mark.parametrize(("scores", "kind"), [([0.5, 1.5], np.float32), ([0.1, 0.2], np.float64)])
+def test_scores_are_kept_short_where_that_loses_nothing(scores: list[float], kind: Any) -> None:
+    read = Outcomes.from_bytes(outcomes(2, true=np.array(scores)).to_bytes())
+    assert read.true.dtype == kind
+    assert read.true.tolist() == scores
+
+
+def test_images_are_the_same_if_they_show_the_same_in_the_same_order() -> None:
+    assert outcomes().same_images(outcomes(true=np.zeros(4)))
+    assert not outcomes().same_images(outcomes(5))
+    assert not outcomes().same_images(outcomes(target=np.array([0, 1, 3, 2], dtype=np.int32)))
+    assert not outcomes().same_images(outcomes(is_seen=np.zeros(4, dtype=bool)))
+
+
+def test_a_column_of_another_length_is_named() -> None:
+    with pytest.raises(ValueError, match=r"rival is \[3\], target \[4\]: expected \[N\] each"):
+        outcomes(rival=np.zeros(3))
+
+
+def archive(**arrays: Any) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no numbers per image"),
+        (b"PK\x03\x04 cut short", "holds no numbers per image"),
+        (outcomes().to_bytes()[:-30], "holds no numbers per image"),
+        (archive(x=np.array([{}], dtype=object)), "holds no numbers per image: Object arrays cannot be loaded"),
+        (archive(target=np.zeros(2)), "has numbers per image of format 0, this czslkit reads format 1"),
+        (archive(format=np.int32(2)), "has numbers per image of format 2, this czslkit reads format 1"),
+        (archive(format=np.int32(1), target=np.zeros(2)), "lacks is_seen, open, true, .* per image"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Outcomes.from_bytes(content)

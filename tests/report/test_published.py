@@ -1,0 +1,218 @@
+"""Our numbers beside published ones, in every format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+
+from czslkit.errors import CzslkitError
+from czslkit.metrics.names import METRICS
+from czslkit.report.published import comparisons
+from czslkit.report.rendering import WIDTH
+from czslkit.report.table import Table
+
+PRINTED = {"S": 68.0, "U": 60.0, "H": 50.05, "AUC": 40.25, "source": "Table 2"}
+SPREAD = {"S": 0.4, "U": 0.2, "H": 0.2, "AUC": 0.1, "what": "standard error over 5 random seeds"}
+HOSTILE = "\x1b[31m<script>a_b&c|50%#$~^\\{x}\x1b[0m"
+
+
+def result(
+    method: str = "csp",
+    world: str = "closed",
+    seed: int = 0,
+    dataset: str = "cgqa",
+    published: dict[str, Any] | None = PRINTED,
+    changed: tuple[str, ...] = (),
+    **metrics: float | None,
+) -> dict[str, Any]:
+    """A finished cell with S = 0.7, U = 0.6, H = 0.5, AUC = 0.4 unless said otherwise."""
+    numbers = {"best_seen": 0.7, "best_unseen": 0.6, "best_hm": 0.5, "auc": 0.4} | metrics
+    made = {
+        "cell": {"method": method, "dataset": dataset, "world": world, "seed": seed, "config_id": "aaaaaaaa"},
+        "status": "done",
+        "config": {},
+        "protocol": {"bins": "original"},
+        "depends": {},
+        "metrics": numbers,
+        "recipe": {"name": f"{dataset}/nayak2023_{method}", "changed": list(changed)},
+    }
+    return made | ({} if published is None else {"published": published})
+
+
+def failed(**cell: Any) -> dict[str, Any]:
+    error = {"type": "TrainingError", "message": "loss is nan"}
+    return result(**cell) | {"status": "failed", "error": error, "metrics": {}, "protocol": {}, "depends": {}}
+
+
+def beside(table: Table) -> str:
+    """The second block of the text."""
+    blocks = table.to_text().split("\n\n")
+    return "\n\n".join(blocks[2:])
+
+
+def test_the_comparison_reads_as_printed_by_hand() -> None:
+    spread = PRINTED | {"spread": SPREAD}
+    table = Table([result(published=spread, changed=("train.lr",)), result(world="open", published=None)])
+    assert beside(table) == (
+        "cgqa             -------------------- closed --------------------  --- open ---\n"
+        "method                    S           U            H          AUC  S  U  H  AUC\n"
+        "csp: ours              70.0        60.0        50.00        40.00  -  -  -    -\n"
+        "csp: published   68.0 ± 0.4  60.0 ± 0.2  50.05 ± 0.2  40.25 ± 0.1  -  -  -    -\n"
+        "csp: difference        +2.0        +0.0        -0.05        -0.25  -  -  -    -\n"
+        "\n"
+        "Ours beside what was published, in percent, and the difference in percentage points.\n"
+        "± of published numbers: standard error over 5 random seeds.\n"
+        "Published numbers: Table 2.\n"
+        "Settings are those of the recipe unless a note says otherwise.\n"
+        "csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp\n"
+    )
+
+
+def test_results_without_published_numbers_make_no_second_block() -> None:
+    table = Table([result(published=None)])
+    assert table.to_text().count("method") == 1
+    assert "published" not in table.to_text() + table.to_markdown() + table.to_latex() + table.to_csv()
+    assert "published" not in json.loads(table.to_json())
+    assert table.to_html().count("<table>") == 1
+
+
+def test_ours_is_the_mean_of_the_finished_seeds() -> None:
+    results = [result(seed=0, auc=0.40), result(seed=1, auc=0.41), result(seed=2, auc=None), failed(seed=3)]
+    (row,) = comparisons(["csp"] * 4, results)
+    assert row.ours["AUC"] == pytest.approx(40.5)
+    assert row.difference("AUC") == pytest.approx(0.25)
+
+
+def test_an_undefined_metric_has_no_difference() -> None:
+    (row,) = comparisons(["csp"], [result(best_hm=None)])
+    assert (row.shown("ours")[2], row.shown("difference")[2]) == ("-", "-")
+
+
+def test_a_row_of_failures_is_left_out() -> None:
+    assert comparisons(["csp"], [failed()]) == []
+
+
+def test_a_small_difference_has_no_negative_zero() -> None:
+    (row,) = comparisons(["csp"], [result(best_seen=0.67999)])
+    assert row.shown("difference")[0] == "+0.0"
+
+
+def test_what_is_printed_with_two_decimals_is_compared_with_two() -> None:
+    (row,) = comparisons(["clip"], [result(auc=0.0031, published=PRINTED | {"AUC": 0.27})])
+    assert [row.shown(what)[3] for what in ("ours", "published", "difference")] == ["0.31", "0.27", "+0.04"]
+
+
+def test_rows_keep_the_order_of_the_table() -> None:
+    table = Table([result("msci"), result("clip", published=None), result("csp")])
+    assert re.findall(r"^(\w+): ours", beside(table), re.MULTILINE) == ["msci", "csp"]
+
+
+def test_a_comparison_fits_a_terminal() -> None:
+    spread = PRINTED | {"spread": SPREAD}
+    table = Table([result("a_rather_long_name", world, published=spread) for world in ("closed", "open")])
+    tables = [block for block in beside(table).split("\n\n") if "\nmethod" in block]
+    assert len(tables) == 2  # too wide for both worlds at once
+    assert max(len(line) for block in tables for line in block.splitlines()) <= WIDTH
+
+
+def test_the_caption_names_sources_and_what_the_spread_is() -> None:
+    other = PRINTED | {"source": "a README", "spread": SPREAD}
+    caption = beside(Table([result("clip"), result("csp"), result("troika", published=other)]))
+    assert "Published numbers: clip, csp: Table 2; troika: a README.\n" in caption
+    assert "± of published numbers: troika: standard error over 5 random seeds.\n" in caption
+    assert "Published numbers: Table 2.\n" in beside(Table([result("clip"), result("csp", "open")]))
+
+
+def test_changed_settings_are_told_once_for_both_worlds() -> None:
+    table = Table([result(world=world, changed=("backbone", "train.epochs")) for world in ("closed", "open")])
+    note = "csp on cgqa: backbone, train.epochs changed from recipe cgqa/nayak2023_csp\n"
+    assert table.to_text().count(note) == 1
+    assert "changed from" not in Table([result()]).to_text()
+
+
+def test_other_readings_are_notes() -> None:
+    other = PRINTED | {"disagreement": "AUC is 36.9 in a survey"}
+    assert "csp on cgqa (closed) as published: AUC is 36.9 in a survey\n" in Table([result(published=other)]).to_text()
+
+
+def test_markdown_has_as_many_cells_in_every_line_of_a_block() -> None:
+    text = Table([result(changed=("train.lr",)), result(world="open", published=None)]).to_markdown()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {10}
+    assert "| csp: difference | +2.0 | +0.0 | -0.05 | -0.25 | - | - | - | - |" in lines
+    assert "- csp on cgqa: train.lr changed from recipe cgqa/nayak2023\\_csp\n" in text
+
+
+def test_latex_has_a_second_float() -> None:
+    text = Table([result(published=PRINTED | {"spread": SPREAD}, changed=("train.lr",))]).to_latex()
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == text.count(r"\caption{") == 2
+    assert r"csp: published & 68.0 $\pm$ 0.4 & 60.0 $\pm$ 0.2 & 50.05 $\pm$ 0.2 & 40.25 $\pm$ 0.1 \\" in text
+    assert text.endswith("% csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp\n")
+
+
+def test_html_has_a_second_table() -> None:
+    text = Table([result(changed=("train.lr",))]).to_html()
+    assert text.count("<table>") == 2
+    assert "<tr><th>csp: difference</th><td>+2.0</td><td>+0.0</td><td>-0.05</td><td>-0.25</td></tr>" in text
+    assert "<li>csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp</li>" in text
+    assert "<h4>recipe</h4>" in text and "<h4>published</h4>" in text
+
+
+def test_csv_holds_fractions_and_blanks_where_nothing_was_published() -> None:
+    spread = PRINTED | {"spread": SPREAD}
+    table = Table([result(published=spread, changed=("a", "b")), result("mine", published=None)])
+    first, second = csv.DictReader(io.StringIO(table.to_csv()))
+    assert (first["best_seen_published"], first["best_seen_spread"], first["best_seen_difference"]) == (
+        "0.68",
+        "0.004",
+        "0.02",
+    )
+    assert (first["auc_published"], first["published_source"], first["changed"]) == ("0.4025", "Table 2", "a, b")
+    assert {second[key] for key in second if "published" in key or key.endswith("difference")} == {""}
+
+
+def test_json_holds_ours_theirs_and_where_they_are_from() -> None:
+    disagreeing = PRINTED | {"spread": SPREAD, "disagreement": "other"}
+    (row,) = json.loads(Table([result(published=disagreeing, changed=("train.lr",))]).to_json())["published"]["rows"]
+    assert (row["method"], row["dataset"], row["world"]) == ("csp", "cgqa", "closed")
+    assert row["published"] == {name: PRINTED[name] for name in METRICS}
+    assert row["ours"]["S"] == pytest.approx(70) and row["difference"]["S"] == pytest.approx(2)
+    assert row["spread"] == {name: SPREAD[name] for name in METRICS}
+    assert (row["spread_is"], row["source"], row["disagreement"]) == (SPREAD["what"], "Table 2", "other")
+    assert (row["recipe"], row["changed"]) == ("cgqa/nayak2023_csp", ["train.lr"])
+
+
+@pytest.mark.parametrize("render", ["to_text", "to_markdown", "to_latex", "to_csv", "to_json", "to_html"])
+def test_no_hostile_text_gets_through(render: str) -> None:
+    published = PRINTED | {
+        "source": HOSTILE,
+        "disagreement": f"{HOSTILE}\r\n\\input{{x}}",
+        "spread": SPREAD | {"what": HOSTILE},
+    }
+    wicked = result(HOSTILE, published=published, changed=(HOSTILE, "a\nb"))
+    wicked["recipe"]["name"] = HOSTILE
+    text = getattr(Table([wicked]), render)()
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+    if render in ("to_markdown", "to_html"):
+        assert "<script>" not in text
+    if render == "to_latex":
+        assert all(line.startswith("%") for line in text.split("\\end{table*}\n")[-1].splitlines())
+        assert "input{x}" not in text.split("\\end{table*}")[1]
+
+
+@pytest.mark.parametrize(
+    ("published", "message"),
+    [
+        (3, r"csp on cgqa \(closed\): published is 3, expected S, U, H, AUC and source"),
+        (PRINTED | {"S": "high"}, r"csp on cgqa \(closed\): published: S is 'high', expected a percentage"),
+        ({"S": 1}, r"csp on cgqa \(closed\): published lacks U, H, AUC, source"),
+    ],
+)
+def test_a_result_with_something_else_for_published_is_named(published: Any, message: str) -> None:
+    with pytest.raises(CzslkitError, match=message):
+        Table([result(published=published)])

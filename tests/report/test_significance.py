@@ -1,0 +1,245 @@
+"""Intervals and comparisons against resampling by hand: every draw evaluated anew."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from czslkit.errors import CzslkitError
+from czslkit.evaluation.details import outcomes
+from czslkit.metrics import bootstrap
+from czslkit.metrics.bootstrap import NAMES, draws, interval
+from czslkit.metrics.sweep import Metrics, Sweep, evaluate
+from czslkit.report.significance import Findings, findings
+
+PAIRS = torch.cartesian_prod(torch.arange(2), torch.arange(3))
+SEEN = torch.tensor([True, False, True, False, True, False])
+N = 40
+
+
+class Runs:
+    """Results of made-up methods on the same 40 images, and the files beside them.
+
+    Rows with equally long names have the same noise.
+    """
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+        self.results: list[dict[str, Any]] = []
+        self.files: dict[int, bytes] = {}
+        self.scores: dict[tuple[str, int], torch.Tensor] = {}
+        self.target = torch.randint(0, 6, (N,), generator=torch.Generator().manual_seed(9))
+
+    def add(self, row: str, skill: float, seed: int = 0, *, bins: str = "exact", data: str = "d", **cell: Any) -> None:
+        noise = torch.Generator().manual_seed(100 * seed + len(row))
+        scores = torch.randn(N, 6, generator=noise)
+        scores[torch.arange(N), self.target] += skill
+        sweep = Sweep(PAIRS, SEEN)
+        sweep.update(scores, *PAIRS[self.target].unbind(1))
+        (metrics,) = sweep.compute_all(bins)  # type: ignore[arg-type]
+        self.labels.append(row)
+        self.scores[row, seed] = scores
+        self.results.append(
+            {
+                "cell": {"method": row, "dataset": "toys", "world": "closed", "seed": seed, **cell},
+                "status": "done",
+                "protocol": {"bins": bins},
+                "depends": {"data": {"test": data}},
+                "metrics": {name: getattr(metrics, name) for name in NAMES},
+            }
+        )
+        self.files[id(self.results[-1])] = outcomes(sweep.standings()[0], PAIRS).to_bytes()
+
+    def attached(self, result: Mapping[str, Any], name: str) -> bytes | None:
+        return self.files.get(id(result)) if name == "images.npz" else None
+
+    def found(self) -> Findings:
+        return findings(self.labels, self.results, self.attached)
+
+    def evaluate(self, row: str, seed: int, images: Any) -> Metrics:
+        return evaluate(self.scores[row, seed][images], *PAIRS[self.target[images]].unbind(1), PAIRS, SEEN)
+
+
+@pytest.fixture
+def runs() -> Runs:
+    return Runs()
+
+
+def key(row: str, world: str = "closed") -> tuple[str, str, str]:
+    return row, "toys", world
+
+
+def test_intervals_and_gaps_are_those_of_resamples_evaluated_one_by_one(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seeds of one method against one of another: means over seeds, of the same draw."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 100)
+    runs.add("good", 2.0, 0)
+    runs.add("good", 1.5, 1)
+    runs.add("fair", 1.4)
+    found = runs.found()
+    weights = np.hstack(list(draws(N, 100)))
+    by_row: dict[str, Any] = {"good": [], "fair": []}
+    for r in range(100):
+        images = np.repeat(np.arange(N), weights[:, r])
+        for row, seeds in (("good", (0, 1)), ("fair", (0,))):
+            of_seeds = [runs.evaluate(row, seed, images) for seed in seeds]
+            by_row[row].append({name: np.mean([getattr(m, name) for m in of_seeds]) for name in NAMES})
+    for name in NAMES:
+        good, fair = (np.array([values[name] for values in by_row[row]]) for row in ("good", "fair"))
+        assert found.interval(key("good"), name) == pytest.approx(interval(good))
+        gap = found.gaps[key("fair")][name]
+        assert gap.best == "good"
+        assert (gap.low, gap.high) == pytest.approx(interval(fair - good), abs=1e-9)
+        assert gap.below == pytest.approx(np.mean(fair - good < -1e-12), abs=0.01)
+        assert found.tied(key("fair"), name) == (gap.low <= 0 <= gap.high)
+        means = [np.mean([r["metrics"][name] for r in runs.results if r["cell"]["method"] == row]) for row in by_row]
+        assert gap.difference == pytest.approx(means[1] - means[0])
+    assert key("good") not in found.gaps
+
+
+def test_a_clearly_worse_entry_is_not_tied_and_a_twin_is(runs: Runs) -> None:
+    runs.add("good", 3.0)
+    runs.add("twin", 3.0)
+    runs.add("poor", 0.2)
+    found = runs.found()
+    assert found.tied(key("poor"), "auc") is False
+    assert found.gaps[key("poor")]["auc"].below == 1
+    assert found.tied(key("good"), "auc") is None
+    assert found.tied(key("twin"), "auc") is True  # of equal ones the first is the best
+    assert found.gaps[key("twin")]["auc"].low == 0
+    assert found.notes == ()
+
+
+def test_every_seed_has_intervals_of_its_own(runs: Runs) -> None:
+    runs.add("good", 2.0, 0)
+    runs.add("good", 1.0, 1)
+    found = runs.found()
+    one, other = (found.of_seeds[key("good"), seed]["auc"] for seed in (0, 1))
+    low, high = found.intervals[key("good")]["auc"]
+    assert one != other
+    assert high - low < max(end - start for start, end in (one, other))
+
+
+def test_worlds_are_columns_of_their_own(runs: Runs) -> None:
+    runs.add("good", 2.0)
+    runs.add("fair", 1.0, world="open")
+    found = runs.found()
+    assert set(found.intervals) == {key("good"), key("fair", "open")}
+    assert not found.gaps
+
+
+def test_results_without_numbers_per_image_are_left_alone(runs: Runs) -> None:
+    runs.add("good", 2.0)
+    runs.add("fair", 1.0)
+    runs.files.clear()
+    assert runs.found() == Findings()
+    assert runs.found().caption(True, NAMES) == []
+
+
+def test_an_entry_without_numbers_per_image_is_named_beside_others(runs: Runs) -> None:
+    for row, skill in (("good", 2.0), ("fair", 1.0), ("none", 0.1)):
+        runs.add(row, skill)
+    del runs.files[id(runs.results[2])]
+    found = runs.found()
+    assert found.notes == ("none on toys (closed): not compared: no numbers per image",)
+    assert set(found.gaps) == {key("fair")}
+    assert found.tied(key("none"), "auc") is None
+
+
+def test_nothing_is_compared_with_a_best_that_has_no_numbers_per_image(runs: Runs) -> None:
+    for row, skill in (("good", 4.0), ("fair", 1.0), ("poor", 0.1)):
+        runs.add(row, skill)
+    del runs.files[id(runs.results[0])]
+    found = runs.found()
+    assert not found.gaps
+    assert set(found.intervals) == {key("fair"), key("poor")}
+
+
+def test_a_seed_without_numbers_per_image_takes_its_entry_out(runs: Runs) -> None:
+    runs.add("good", 2.0, 0)
+    runs.add("good", 2.0, 1)
+    runs.add("fair", 1.0)
+    del runs.files[id(runs.results[1])]
+    found = runs.found()
+    assert set(found.intervals) == {key("fair")}
+    assert found.notes == ("good on toys (closed): not compared: no numbers per image",)
+
+
+@pytest.mark.parametrize("other", [{"data": "other"}, {"bins": "original"}])
+def test_other_data_and_other_curves_are_not_compared(runs: Runs, other: dict[str, str]) -> None:
+    runs.add("good", 3.0)
+    runs.add("fair", 1.0, **other)  # type: ignore[arg-type]
+    found = runs.found()
+    assert not found.gaps
+    assert found.notes == (
+        "fair on toys (closed): not compared: measured on other images, or by another curve, than good",
+    )
+    assert set(found.intervals) == {key("good"), key("fair")}
+
+
+def test_other_images_are_not_compared(runs: Runs) -> None:
+    runs.add("good", 3.0)
+    runs.target = runs.target.flip(0)
+    runs.add("fair", 1.0)
+    assert not runs.found().gaps
+    assert "fair on toys (closed): not compared: measured on other images" in runs.found().notes[0]
+
+
+def test_seeds_measured_on_other_images_have_no_mean(runs: Runs) -> None:
+    runs.add("good", 3.0, 0)
+    runs.target = runs.target.flip(0)
+    runs.add("good", 3.0, 1)
+    found = runs.found()
+    assert not found.intervals
+    assert found.notes == ("good on toys (closed): not compared: seed 1 was measured on other images than seed 0",)
+
+
+def test_a_file_that_cannot_be_used_is_named(runs: Runs) -> None:
+    runs.add("good", 3.0)
+    runs.files[id(runs.results[0])] = b"torn"
+    assert (
+        runs.found()
+        .notes[0]
+        .startswith("good on toys (closed): not compared: seed 0: images.npz: holds no numbers per image")
+    )
+
+    def gone(result: Any, name: str) -> bytes:
+        raise CzslkitError("x/closed.images.npz cannot be read: No such file")
+
+    assert findings(runs.labels, runs.results, gone).notes == (
+        "good on toys (closed): not compared: x/closed.images.npz cannot be read: No such file",
+    )
+
+
+def test_failed_results_do_not_count(runs: Runs) -> None:
+    runs.add("good", 3.0)
+    runs.add("fair", 1.0)
+    runs.results[1] |= {"status": "failed", "metrics": {}}
+    found = runs.found()
+    assert set(found.intervals) == {key("good")} and not found.gaps and not found.notes
+
+
+@pytest.mark.parametrize(("skill", "end"), [(0.0, ": none here."), (2.9, "many comparisons).")])
+def test_the_caption_says_what_the_mark_means(runs: Runs, skill: float, end: str) -> None:
+    runs.add("good", 4.0)
+    runs.add("rival", skill)
+    (said,) = runs.found().caption(False, ["auc"])
+    assert said.startswith("~: not significantly below the best of its column (the 95% interval of the paired diff")
+    assert said.endswith(end)
+    first, _ = runs.found().caption(True, ["auc"])
+    assert first == "[low, high]: 95% bootstrap interval, 1000 resamples of the test images."
+
+
+def test_numpy_waits_until_there_is_something_to_draw_from() -> None:
+    program = (
+        "import sys; from czslkit.report.significance import findings; findings([], [], None);"
+        "assert not {'numpy', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

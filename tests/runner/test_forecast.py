@@ -1,0 +1,83 @@
+"""What is foretold: the counts as they are, the seconds by arithmetic on a clock that is set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import czslkit
+from czslkit.data.batches import Feed
+from czslkit.data.splits import Splits
+from czslkit.evaluation.budget import Chunks
+from czslkit.evaluation.evaluator import Task
+from czslkit.runner import forecast
+from czslkit.runner.forecast import Forecast
+from czslkit.training.loop import TrainOptions
+
+SOON = Forecast(8, (3,), Chunks(2, 3, 3), 10**6, seconds=100.0)
+
+
+@pytest.fixture
+def data(toys: Any) -> Splits:
+    return czslkit.load_dataset("toys", toys)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is done for one item takes a second, and for n items n seconds."""
+    monkeypatch.setattr(forecast, "_seconds", lambda do, n, device: (do(n), float(n))[1])
+
+
+def built(name: str, data: Splits, clip_file: Any) -> Any:
+    torch.manual_seed(0)
+    return czslkit.build(name, data.space, backbone=str(clip_file))
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(("name", "passes"), [("csp", 1), ("troika", 3)])
+def test_images_are_encoded_once_or_for_every_part_of_the_texts(
+    name: str, passes: int, data: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = built(name, data, clip_file)
+    task = Task.of(method, data, "test", ["closed", "open"])
+    pairs = tuple(map(len, task.columns.values()))
+    kept = -(-sum(pairs) // 3)
+    monkeypatch.setattr(forecast, "fit_chunks", lambda costs, memory: Chunks(4, 5, kept))
+    found = forecast.evaluation(method, Feed(method, data.test, 4), task, 10**9)
+    assert (found.images, found.pairs) == (len(data.test), pairs)
+    image = 1 + 1  # to read and to encode
+    assert found.seconds == pytest.approx(len(data.test) * (passes * image + sum(pairs) / 5) + sum(pairs))
+
+
+def test_it_foretells_no_more_bytes_than_there_are(data: Splits, clip_file: Any) -> None:
+    method = built("csp", data, clip_file)
+    task, feed = Task.of(method, data, "test", ["open"]), Feed(method, data.test, 4)
+    plenty = forecast.evaluation(method, feed, task, 10**9)
+    assert plenty.bytes < 10**8 and plenty.chunks == Chunks(4, 9, 9)
+    tight = forecast.evaluation(method, feed, task, plenty.bytes - 1)
+    assert tight.bytes < plenty.bytes and tight.chunks.images * tight.chunks.pairs < 4 * 9
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    ("name", "augment", "expected"),
+    [
+        ("csp", False, 21 * 2 + 5 * (4 * 1 + 100)),  # images are read and encoded once
+        ("csp", True, 5 * (4 * 1 + 21 * 1 + 100)),  # read in every epoch
+        ("troika", False, 5 * (4 * 1 + 21 * 1 + 100)),
+        ("clip", False, 0),
+    ],
+)
+def test_a_training_is_steps_images_and_validations(
+    name: str, augment: bool, expected: float, data: Splits, clip_file: Any
+) -> None:
+    options = TrainOptions(epochs=5, batch_size=6, augment=augment)
+    method = built(name, data, clip_file)
+    assert forecast.training(method, data, options, SOON) == pytest.approx(expected)
+
+
+def test_it_says_how_many_how_long_and_how_much() -> None:
+    found = Forecast(5098, (7555, 278362), Chunks(8, 16384, 100), 3_100_000_000, 5400)
+    assert str(found) == "5,098 images x 7,555 + 278,362 pairs, 8 x 16,384 at a time: 90 min, 3.1 GB"
