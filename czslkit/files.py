@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,3 +75,8 @@ def _bytes_digest(path: Path, size: int, time: int) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def log_to_stderr(line: str) -> None:
+    """Print a line to standard error at once."""
+    print(line, file=sys.stderr, flush=True)

@@ -15,8 +15,8 @@ from torch import nn
 
 import czslkit
 from czslkit.backbones.openai_format import from_openai
+from czslkit.evaluation.validation import validation_loss
 from czslkit.method import METHODS, construct
-from czslkit.training.loop import validation_loss
 from czslkit.training.optimizers import AdamWBert
 from czslkit.types import Batch, Setting
 

@@ -24,7 +24,7 @@ from czslkit.runner.plan import plan
 from czslkit.runner.recipes import load_recipe, recipes
 from czslkit.store import Store
 from czslkit.testing import demo_space
-from czslkit.training.loop import TrainOptions
+from czslkit.training.options import TrainOptions
 
 #: Everything of this package but the classical baseline, which nobody published on a CLIP.
 NAMES = [n for n in METHODS if METHODS[n].__module__.startswith("czslkit_plugins.") and n != "visprod"]
