@@ -208,6 +208,7 @@ def _reason(error: Exception) -> str:
 
 
 _UMASK = os.umask(0)  # it can only be read by setting it
+os.umask(_UMASK)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
