@@ -123,9 +123,7 @@ def test_a_result_says_by_which_threshold_it_was_measured(bench: Any, data: Spli
     assert biases == sorted(biases) and 2 <= len(biases) <= 25
     digests = opened["depends"]["training"]["data"]
     assert opened["protocol"] == {
-        "split_files": {
-            name: digest for name, digest in opened["depends"]["training"]["data"].items() if name != "images"
-        },
+        "split_files": {name: digest for name, digest in digests.items() if name != "images"},
         "candidates_sha256": hashlib.sha256("".join(words).encode()).hexdigest(),
         "bins": "original",
         "split": "test",
