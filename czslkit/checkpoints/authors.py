@@ -123,7 +123,7 @@ def _read(
     sized = {**rest, **{f"clip.{key}": value for key, value in clip.items()}}
     settings = _settings(config)
     values = _options(name, translation, settings, sized, problems)
-    for key in translation.unseen:
+    for key in translation.required_config:
         if key not in settings and translation.settings.get(key, "").partition(".")[0] not in settings:
             log(f"{name}: {key} is in no shape and was not given; {_assumed(translation, key, cls)} is assumed")
     options: Any = parse(cls.Options, values, where=name)
@@ -132,7 +132,7 @@ def _read(
     options = dataclasses.replace(options, backbone=_backbone(name, clip, backbone))
     method = construct(cls, options, space, where=name)
     own = learned_state(method)
-    ours = {translation.theirs(key): key for key in own}
+    ours = {translation.to_author_key(key): key for key in own}
     unused = tuple(sorted(key for key in rest.keys() - ours.keys() if re.fullmatch(translation.unused, key)))
     used = {key: value for key, value in rest.items() if key not in unused}
     wrong = state_dict_mismatches({key: own[ours[key]] for key in ours}, used)
