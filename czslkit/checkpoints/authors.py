@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from ..backbones.openai_format import CONSTANTS, from_openai, model_from_shapes
+from ..backbones.openai_format import NON_WEIGHTS, from_openai, model_from_shapes
 from ..errors import ConfigError
 from ..files import file_digest
 from ..method import METHODS, Method, construct, learned_state, load_learned
@@ -83,7 +83,7 @@ def convert(
     if backbone is not None and Path(backbone).is_file():
         state = read_tensors(backbone)
         found = _read(name, checkpoint, space, config, state, log)
-        clip = found.clip or {key: value for key, value in state.items() if key not in CONSTANTS}
+        clip = found.clip or {key: value for key, value in state.items() if key not in NON_WEIGHTS}
     else:
         found = _read(name, checkpoint, space, config, None if backbone is None else str(backbone), log)
         clip = found.clip
@@ -187,9 +187,9 @@ def _apart(name: str, state: State, problems: list[str]) -> tuple[str, dict[str,
     for key, value in state.items():
         if key.startswith(ALIAS):
             aliases[key.removeprefix(ALIAS)] = value
-        elif key.startswith(prefix) and key.removeprefix(prefix) not in CONSTANTS:
+        elif key.startswith(prefix) and key.removeprefix(prefix) not in NON_WEIGHTS:
             clip[key.removeprefix(prefix)] = value
-        elif key.removeprefix(prefix) not in CONSTANTS:
+        elif key.removeprefix(prefix) not in NON_WEIGHTS:
             rest[key] = value
     for key, value in aliases.items():
         if clip.get(key, value).shape != value.shape or not torch.equal(clip.get(key, value), value):

@@ -282,7 +282,7 @@ class Job:
         torch.manual_seed(self.spec.seed)
         method = build(self.spec.method, data.space, **as_dict(self.spec.options))
         if self.spec.checkpoint is not None:
-            self.spec.checkpoint.fill(method)
+            self.spec.checkpoint.load_into(method)
         return method.to(self.machine.torch_device())
 
     def _feed(self, method: Method, split: Split) -> Feed:

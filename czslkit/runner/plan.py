@@ -48,7 +48,7 @@ class Spec:
         sections = {"options": as_dict(self.options), "train": as_dict(self.train), "eval": as_dict(self.evaluation)}
         if self.checkpoint:
             sections["checkpoint"] = {"digest": self.checkpoint.digest}
-            if self.backbone == self.checkpoint.settled.get("backbone"):  # wherever the folder is
+            if self.backbone == self.checkpoint.fixed_options.get("backbone"):  # wherever the folder is
                 sections["options"]["backbone"] = self.checkpoint.options.get("backbone", BACKBONE_FILE)
         return sections
 
@@ -135,7 +135,7 @@ def _settled(
     recipe = load_recipe(path) if path else {}
     layers = {section: dict(recipe.get(section, {})) for section in SECTION_NAMES}
     if saved:
-        layers["options"].update(saved.settled)
+        layers["options"].update(saved.fixed_options)
     for key, value in sorted(settings.items(), key=lambda item: item[0].split(".")[0] in methods):
         own = key.split(".")[0]
         if own in methods and own != name:

@@ -97,7 +97,7 @@ def test_every_model_of_open_clip_is_a_backbone(without_memory, name):
     features = backbone.encode_image(draw_nothing(backbone), layers)
     assert features.pooled.shape == (2, backbone.dim)
     assert all(layer.shape == (2, backbone.visual_tokens, backbone.dim) for layer in features.layers)
-    if backbone._foreign_text():
+    if backbone._no_prompts_reason():
         length = open_clip.get_model_config(name)["text_cfg"].get("context_length", 77)
         text = backbone.clip.encode_text(torch.zeros(2, length, dtype=torch.long))
     else:

@@ -70,10 +70,12 @@ def test_other_words_are_refused(method, clip_file, tmp_path):
     save(tmp_path / "a", "msci", method, {"backbone": str(clip_file), **OPTIONS})
     space = method.space
     swapped = PairSpace(("dotted", "wet", "Faux.Fur"), space.objs, space.pairs, space.seen)
-    with pytest.raises(ConfigError, match=r"knows 3 attrs, here are 3; what differs first is 'Faux\.Fur', here 'wet'"):
+    with pytest.raises(
+        ConfigError, match=r"trained on 3 attrs, here are 3; the first difference is 'Faux\.Fur', here 'wet'"
+    ):
         TrainedMethod.read(tmp_path / "a").build(swapped)
     more = PairSpace(space.attrs, (*space.objs, "tree"), space.pairs, space.seen)
-    with pytest.raises(ConfigError, match="knows 4 objs, here are 5; what differs first is their number"):
+    with pytest.raises(ConfigError, match="trained on 4 objs, here are 5; the first difference is their number"):
         TrainedMethod.read(tmp_path / "a").build(more)
 
 
@@ -137,7 +139,7 @@ def test_a_folder_that_is_written_again_holds_the_new_method_alone(method, clip_
     save(tmp_path / "a", "msci", method, OPTIONS, backbone=openai_state())
     save(tmp_path / "a", "msci", method, {"backbone": str(clip_file), **OPTIONS})
     assert {path.name for path in (tmp_path / "a").iterdir()} == {METADATA_FILE, WEIGHTS_FILE}
-    assert TrainedMethod.read(tmp_path / "a").settled["backbone"] == str(clip_file)
+    assert TrainedMethod.read(tmp_path / "a").fixed_options["backbone"] == str(clip_file)
 
 
 def test_a_folder_half_written_holds_no_method(method, tmp_path, monkeypatch, openai_state):
