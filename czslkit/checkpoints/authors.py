@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ..backbones.openai_format import NON_WEIGHTS, from_openai, model_from_shapes
 from ..errors import ConfigError
-from ..files import file_digest
+from ..files import file_digest, log_to_stderr
 from ..method import METHODS, Method, construct, learned_state, load_learned
 from ..options import as_dict, parse
 from ..translation import State, Translation
@@ -59,7 +58,7 @@ def load_original(
         UnknownNameError: no such method.
         ConfigError: tensors unknown, missing or mis-shaped, settings unknown or against the shapes; all of them.
     """
-    return _read(name, checkpoint, space, config, backbone, log or _print).method
+    return _read(name, checkpoint, space, config, backbone, log or log_to_stderr).method
 
 
 def convert(
@@ -77,7 +76,7 @@ def convert(
     Raises:
         as :func:`load_original`.
     """
-    log = log or _print
+    log = log or log_to_stderr
     if (Path(folder) / METADATA_FILE).exists():
         raise ConfigError([f"{folder} holds a method already; remove it, or choose another folder"])
     if backbone is not None and Path(backbone).is_file():
@@ -156,10 +155,6 @@ def _assumed(translation: Translation, key: str, cls: type[Method]) -> Any:
     option, _, index = translation.settings[key].partition(".")
     default = getattr(cls.Options(), option)
     return default[int(index)] if index else default
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _tensors(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
