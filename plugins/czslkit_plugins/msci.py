@@ -227,7 +227,7 @@ class MsciOptions(ThreeBranchOptions):
     layers: tuple[int, int] = option((1, 1), "cross-attention layers of the two stages", minimum=1)
     dropout: tuple[float, float] = option((0.1, 0.1), "dropout in the two stages", minimum=0, maximum=1)
     fusion: Literal["weighted_sum", "gated"] = option(
-        "weighted_sum", "sum of the stages with learned weights, or with weights that depend on text and image"
+        "weighted_sum", "weighted_sum learns the weights of the stages, gated computes them from text and image"
     )
 
 

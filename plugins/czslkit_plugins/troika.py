@@ -103,7 +103,7 @@ class ThreeBranchOptions(LearnedWordOptions):
         None, "score weights in the open-world test; score_weights if not set", minimum=0
     )
     primitive_chunk: int = option(
-        0, "pairs per chunk of the test, whose number divides primitive probabilities; 0 for no division", minimum=0
+        0, "pairs per chunk; the number of chunks divides primitive probabilities in the test; 0 for never", minimum=0
     )
 
 

@@ -171,7 +171,7 @@ def test_a_checkpoint_of_the_authors_is_converted_and_evaluated(toys, openai_sta
     assert main(["convert", "csp.pt", "out", *arguments, "--config", "csp.yml", "--backbone", "clip.pt"]) == 0
     said = capsys.readouterr()
     assert said.out == "out\n"
-    assert "csp: 3 attributes and 3 objects, sorted by name; settled: word_dropout=0.2" in said.err
+    assert "csp: 3 attributes and 3 objects, sorted by name; fixed options: word_dropout=0.2" in said.err
     head = json.loads((tmp_path / "out" / METADATA_FILE).read_text())
     assert (head["method"], head["options"]["word_dropout"]) == ("csp", 0.2)
     assert head["source"]["checkpoint"] == "csp.pt"
