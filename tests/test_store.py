@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from czslkit.errors import CzslkitError
-from czslkit.options import config_id
 from czslkit.store import Store, differences
 
 DEPENDS = {
@@ -217,13 +216,6 @@ def test_problems_are_those_of_the_last_look(store: Store) -> None:
     path.unlink()
     assert store.results() == []
     assert store.problems == []
-
-
-def test_a_configuration_has_one_name_whatever_the_order_of_its_keys() -> None:
-    assert config_id({"a": 1, "b": {"c": (1, 2), "d": None}}) == config_id({"b": {"d": None, "c": [1, 2]}, "a": 1})
-    assert config_id({"a": 1}) != config_id({"a": 2})
-    # printf '{"a":1}' | sha256sum
-    assert config_id({"a": 1}) == "015abd7f"
 
 
 def test_the_store_does_not_import_torch() -> None:

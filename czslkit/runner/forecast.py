@@ -115,7 +115,7 @@ def _scoring(method: Method, costs: Costs, chunks: Chunks, sweeps: list[Sweep]) 
 
     def score(n: int) -> None:
         zeros = torch.zeros(n, dtype=torch.long)
-        sweep.update(method.rank(images.first(n), text, costs.setting).float().cpu(), zeros, zeros)
+        sweep.update(method.rank(images.take(n), text, costs.setting).float().cpu(), zeros, zeros)
 
     return _seconds_each(score, len(images.pooled), method.device) / chunks.pairs
 

@@ -49,7 +49,7 @@ class Spec:
         sections = {"options": as_dict(self.options), "train": as_dict(self.train), "eval": as_dict(self.evaluation)}
         if self.checkpoint:
             sections["checkpoint"] = {"digest": self.checkpoint.digest}
-            if self.backbone == self.checkpoint.settled.get("backbone"):  # the folder may lie anywhere
+            if self.backbone == self.checkpoint.fixed_options.get("backbone"):  # the folder may lie anywhere
                 sections["options"]["backbone"] = self.checkpoint.options.get("backbone", BACKBONE_FILE)
         return sections
 

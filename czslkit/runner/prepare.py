@@ -70,7 +70,7 @@ def build_method(job: Job, data: Splits) -> Method:
     torch.manual_seed(spec.seed)
     method = build(spec.method, data.space, **as_dict(spec.options))
     if spec.checkpoint is not None:
-        spec.checkpoint.fill(method)
+        spec.checkpoint.load_into(method)
     return method.to(job.machine.torch_device())
 
 

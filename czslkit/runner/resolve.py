@@ -51,7 +51,7 @@ def resolve_settings(
     recipe = load_recipe(path) if path else {}
     sections = {section: dict(recipe.get(section, {})) for section in SECTION_NAMES}
     if checkpoint:
-        sections["options"].update(checkpoint.settled)
+        sections["options"].update(checkpoint.fixed_options)
     for (section, option), value in _addressed(name, settings, methods).items():
         sections[section][option] = value
     if checkpoint:  # nothing is trained, whatever the other methods are trained with

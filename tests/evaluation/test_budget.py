@@ -42,7 +42,7 @@ def many(data: Splits) -> Splits:
 @pytest.fixture
 def no_cushions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few texts at a time, and blocks of scores so small that a tiny model is not hidden by them."""
-    monkeypatch.setattr("czslkit.prompts.PROMPTS", 4)
+    monkeypatch.setattr("czslkit.prompts.PROMPTS_PER_CHUNK", 4)
     monkeypatch.setattr("czslkit.evaluation.budget.SAMPLE", 4)
     monkeypatch.setattr("czslkit.metrics.sweep.BLOCK", 500)
 

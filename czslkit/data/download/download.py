@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...errors import ConfigError, DataError
-from ...files import file_lock, write_text
+from ...files import file_lock, log_to_stderr, write_text
 from ..datasets import Dataset
 from ..folders import data_root, dataset, find_folder
 from ..layout import metadata_file, read_metadata
@@ -61,7 +60,7 @@ def download(
     """
     base, asked = data_root(root), (names,) if isinstance(names, str) else names
     asked = [each for name in asked for each in (BENCHMARKS if name == "all" else (name,))]
-    depot = ArchiveCache(base / DOWNLOADS, _mirrors(mirror), web or Web(), log or _to_stderr)
+    depot = ArchiveCache(base / DOWNLOADS, _mirrors(mirror), web or Web(), log or log_to_stderr)
     there = {dataset(name).name: find_folder(name, base) for name in asked}
     absent = [dataset(name) for name, folder in there.items() if folder is None]
     steps = {name: partial(_check, name, folder) for name, folder in there.items() if folder}
@@ -205,7 +204,3 @@ def _mirrors(mirror: str | None) -> tuple[str, ...]:
     if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).netloc:
         raise ConfigError([f"the mirror is {mirror!r}, expected a URL such as https://host/folder"])
     return (mirror,)
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
