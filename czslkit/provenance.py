@@ -142,3 +142,17 @@ def _sources(root: Path) -> Iterable[Path]:
 
 def _dotted(path: Path, root: Path) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts)
+
+
+def class_versions(classes: Iterable[type]) -> dict[str, str]:
+    """Return the version of every class that states one, of ``classes`` and of everything they derive from.
+
+    A class states a version with a class attribute ``version`` in its own body.
+    """
+    found = {
+        f"{base.__module__}:{base.__qualname__}": str(vars(base)["version"])
+        for cls in classes
+        for base in cls.__mro__
+        if "version" in vars(base)
+    }
+    return dict(sorted(found.items()))

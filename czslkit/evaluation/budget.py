@@ -74,15 +74,15 @@ class Costs:
         """Of features and sweeps, which grow with the images, where so many pairs are scored at a time."""
         images = len(self.feed.split)
         chunks = {world: -(-size // pairs) for world, size in self.sizes.items()}
-        return self.feed.kept_bytes + sum(sweep.footprint(images, chunks[w]) for w, sweep in self._sweeps.items())
+        return self.feed.feature_bytes + sum(sweep.footprint(images, chunks[w]) for w, sweep in self._sweeps.items())
 
     def scoring(self, images: int, pairs: int) -> int:
         """Of what is made while so many images are scored against so many pairs, at the most."""
         text = self.some_texts(pairs)
         with torch.no_grad(), Footprint() as footprint:
-            pixels = None if self.feed.encoded else self._black(images)  # a batch has them as long as it lasts
+            pixels = None if self.feed.has_features else self._black(images)  # a batch has them as long as it lasts
             self.method.rank(self.some_images(images, pixels), text, self.setting)
-        return footprint.peak + self.feed.waiting_bytes(images)
+        return footprint.peak + self.feed.prefetch_bytes(images)
 
     def needed(self, kept: int, images: int, pairs: int) -> int:
         """Of everything, with the texts of so many pairs kept and so many images and pairs scored at a time."""
@@ -94,7 +94,7 @@ class Costs:
 
     def some_images(self, images: int, pixels: Tensor | None = None) -> ImageFeatures:
         """Features of so many black images, encoded if those of the split still have to be."""
-        if self.feed.encoded:
+        if self.feed.has_features:
             return ImageFeatures(torch.zeros(images, self.method.backbone.dim, device=self.method.device))
         return self.method.encode(self._black(images) if pixels is None else pixels)
 

@@ -56,9 +56,9 @@ def evaluation(method: Method, feed: Feed, task: Task, memory: int = MEMORY) -> 
     sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.kept)
     alone, together = (_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample)))
     text = max(together - alone, 0) / max(len(sample) - 1, 1)
-    image = 0.0 if feed.encoded else _encoding(method, feed, chunks.images)
+    image = 0.0 if feed.has_features else _encoding(method, feed, chunks.images)
     score = _scoring(method, costs, chunks, max(task.sweeps.values(), key=lambda sweep: len(sweep.candidates)))
-    seconds = images * (image * (1 if feed.kept_bytes else passes) + sum(pairs) * score) + sum(pairs) * text
+    seconds = images * (image * (1 if feed.caches_features else passes) + sum(pairs) * score) + sum(pairs) * text
     return Forecast(images, pairs, chunks, costs.needed(chunks.kept, chunks.images, chunks.pairs), seconds)
 
 
@@ -72,9 +72,9 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
     if not method.trains:
         return 0.0
     feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
-    pairs, batch = data.train.pairs.to(method.device), feed.sample(options.batch_size)
+    pairs, batch = data.train.pairs.to(method.device), feed.first_images(options.batch_size)
     once, image = 0.0, _reading(feed, options.batch_size)
-    if feed.kept_bytes:  # features are made once and kept
+    if feed.caches_features:  # features are made once and kept
         assert isinstance(batch.images, Tensor)
         with torch.no_grad():
             once, image = len(feed.split) * _encoding(method, feed, options.batch_size), 0.0
@@ -93,7 +93,7 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
 
 def _encoding(method: Method, feed: Feed, images: int) -> float:
     """Seconds that an image takes, until there are features of it."""
-    pixels = feed.sample(images).images
+    pixels = feed.first_images(images).images
     assert isinstance(pixels, Tensor)
     reading, each = _reading(feed, images), _each(lambda n: method.encode(pixels[:n]), len(pixels), method.device)
     return max(reading, each) if feed.workers else reading + each
@@ -101,7 +101,7 @@ def _encoding(method: Method, feed: Feed, images: int) -> float:
 
 def _reading(feed: Feed, images: int) -> float:
     """Seconds that an image takes to be read; workers share it."""
-    return _each(feed.sample, images, feed.method.device) / max(feed.workers, 1)
+    return _each(feed.first_images, images, feed.method.device) / max(feed.workers, 1)
 
 
 def _scoring(method: Method, costs: Costs, chunks: Chunks, like: Sweep) -> float:

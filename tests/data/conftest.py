@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from czslkit.data.layout import metadata_file, write_dataset
+from czslkit.data.layout import metadata_file
+from czslkit.data.writing import write_dataset
 
 Entries = list[dict[str, str]]
 

@@ -115,7 +115,7 @@ def test_published_counts_agree_with_each_other(name: str) -> None:
     if counts is None:
         assert name not in BENCHMARKS
         return
-    train, val, test = (counts.phases[phase] for phase in SPLITS)
+    train, val, test = (counts.splits[phase] for phase in SPLITS)
     assert counts.pairs == train.seen + val.unseen + test.unseen
     assert train.unseen == 0
     assert max(val.seen, test.seen) <= train.seen

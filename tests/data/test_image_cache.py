@@ -12,7 +12,8 @@ from czslkit import provenance
 from czslkit.data import image_cache as squaring
 from czslkit.data.cache import Cache
 from czslkit.data.image_cache import DecodedImages, decoded_images
-from czslkit.data.images import ImageSet, loader, open_rgb, resize_center_crop
+from czslkit.data.image_set import ImageSet, image_batches
+from czslkit.data.image_transforms import open_rgb, resize_center_crop
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Split
 from czslkit.errors import DataError
@@ -148,7 +149,7 @@ def test_batches_are_the_same_from_squares_and_from_files(
     def batches(decoded_images: DecodedImages | None, workers: int) -> list[torch.Tensor]:
         images = ImageSet(train, SIZE, *SCALE, augment=augment, seed=3, decoded=decoded_images)
         images.set_epoch(2)
-        return [batch.images for batch in loader(images, 4, order=order, workers=workers)]  # type: ignore[misc]
+        return [batch.images for batch in image_batches(images, 4, order=order, workers=workers)]  # type: ignore[misc]
 
     for one, other in zip(batches(decoded, workers), batches(None, 0), strict=True):
         assert torch.equal(one, other)

@@ -13,7 +13,8 @@ import torch
 from PIL import ExifTags, Image
 from torchvision import transforms as tv
 
-from czslkit.data.images import ImageSet, augment, loader, open_rgb, resize_center_crop, to_normalized_tensor
+from czslkit.data.image_set import ImageSet, image_batches
+from czslkit.data.image_transforms import augment, open_rgb, resize_center_crop, to_normalized_tensor
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Split
 from czslkit.errors import DataError
@@ -190,7 +191,7 @@ def test_an_item_is_the_image_with_its_labels(train: Split) -> None:
 
 def test_batches_follow_the_order_asked_for(train: Split) -> None:
     images = ImageSet(train, SIZE, MEAN, STD)
-    batches = list(loader(images, 2, order=torch.tensor([5, 0, 3])))
+    batches = list(image_batches(images, 2, order=torch.tensor([5, 0, 3])))
     assert [len(batch.attr) for batch in batches] == [2, 1]
     assert torch.equal(images_of(iter(batches)), torch.stack([images[i][0] for i in (5, 0, 3)]))
     assert torch.cat([batch.attr for batch in batches]).tolist() == train.attr[[5, 0, 3]].tolist()
@@ -198,7 +199,7 @@ def test_batches_follow_the_order_asked_for(train: Split) -> None:
 
 
 def test_without_an_order_every_image_comes_as_listed(train: Split) -> None:
-    batches = list(loader(ImageSet(train, SIZE, MEAN, STD), 4))
+    batches = list(image_batches(ImageSet(train, SIZE, MEAN, STD), 4))
     assert torch.cat([batch.attr for batch in batches]).tolist() == train.attr.tolist()
 
 
@@ -206,15 +207,15 @@ def test_variations_do_not_depend_on_workers_order_or_batch_size(augmented: Imag
     order = torch.tensor([3, 1, 5, 0, 4, 2])
     augmented.set_epoch(2)
     expected = torch.stack([augmented[i][0] for i in range(6)])
-    assert torch.equal(images_of(loader(augmented, 4)), expected)
-    assert torch.equal(images_of(loader(augmented, 2, order=order, workers=2)), expected[order])
+    assert torch.equal(images_of(image_batches(augmented, 4)), expected)
+    assert torch.equal(images_of(image_batches(augmented, 2, order=order, workers=2)), expected[order])
 
 
 def test_workers_see_the_epoch(augmented: ImageSet) -> None:
     passes = []
     for epoch in (0, 1, 0):
         augmented.set_epoch(epoch)
-        passes.append(images_of(loader(augmented, 3, workers=1)))
+        passes.append(images_of(image_batches(augmented, 3, workers=1)))
     assert torch.equal(passes[0], passes[2])
     assert not torch.equal(passes[0], passes[1])
 
@@ -233,15 +234,15 @@ def test_no_global_random_state_is_used_or_changed(augmented: ImageSet, workers:
         return torch.get_rng_state().numpy().tobytes(), random.getstate(), str(np.random.get_state())
 
     before = states()
-    once = images_of(loader(augmented, 2, workers=workers))
+    once = images_of(image_batches(augmented, 2, workers=workers))
     assert states() == before
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
-        assert torch.equal(images_of(loader(augmented, 2, workers=workers)), once)
+        assert torch.equal(images_of(image_batches(augmented, 2, workers=workers)), once)
 
 
 def test_a_broken_image_is_named_whoever_reads_it(train: Split) -> None:
     train.paths[1].write_bytes(b"")
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"train1.jpg is not a readable image"):
-            list(loader(ImageSet(train, SIZE, MEAN, STD), 2, workers=workers))
+            list(image_batches(ImageSet(train, SIZE, MEAN, STD), 2, workers=workers))

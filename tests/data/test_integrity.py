@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from czslkit.data.integrity import check_listing
-from czslkit.data.layout import images_folder, pairs_file, read_listing
+from czslkit.data.layout import images_folder, pairs_file
+from czslkit.data.listing import read_listing
 from czslkit.errors import DataError
 
 Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]

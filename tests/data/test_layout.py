@@ -15,17 +15,11 @@ import torch
 from PIL import Image
 
 from czslkit.data.fingerprint import fingerprint_parts
-from czslkit.data.layout import (
-    Instance,
-    Listing,
-    images_folder,
-    metadata_file,
-    pairs_file,
-    read_listing,
-    read_metadata,
-    read_pairs,
-    write_dataset,
-)
+from czslkit.data.layout import Instance, Listing, images_folder, metadata_file, pairs_file
+from czslkit.data.listing import read_listing
+from czslkit.data.metadata import read_metadata
+from czslkit.data.pair_lists import read_pairs
+from czslkit.data.writing import write_dataset
 from czslkit.errors import DataError
 
 PAIRS = {phase: [("wet", "dog")] for phase in ("train", "val", "test")}
@@ -157,7 +151,7 @@ def test_where_nothing_can_be_written_lists_are_rebuilt_in_memory(
     def refuse(path: Path, content: bytes) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr("czslkit.data.layout.write_bytes", refuse)
+    monkeypatch.setattr("czslkit.data.pair_lists.write_bytes", refuse)
     before = read_listing(pets)
     for phase in PAIRS:
         pairs_file(pets, phase).unlink()

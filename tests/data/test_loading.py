@@ -49,7 +49,7 @@ def test_the_candidates_of_a_phase_are_its_own_pairs_and_those_of_training(split
 
 
 def test_there_are_no_candidates_of_training(splits: Splits) -> None:
-    with pytest.raises(ValueError, match="not of 'train'"):
+    with pytest.raises(ValueError, match="candidates of split 'train' were asked for, expected 'val' or 'test'"):
         splits.candidates("train")
 
 

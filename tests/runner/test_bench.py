@@ -18,7 +18,7 @@ from filelock import FileLock
 
 import czslkit
 from czslkit import provenance
-from czslkit.data import image_cache, image_check, images
+from czslkit.data import image_cache, image_check, image_set, image_transforms
 from czslkit.data.layout import pairs_file
 from czslkit.data.make.mini import write_mini
 from czslkit.errors import ConfigError
@@ -292,8 +292,8 @@ def test_features_are_kept_below_the_results_unless_told_otherwise(bench, tmp_pa
 
 def test_with_decoded_images_kept_every_file_is_read_once(bench, monkeypatch):
     read = []
-    real = images.open_rgb
-    for module in (images, image_cache, image_check):
+    real = image_transforms.open_rgb
+    for module in (image_set, image_cache, image_check):
         monkeypatch.setattr(module, "open_rgb", lambda path: read.append(path) or real(path))
     assert bench("csp,msci", worlds="closed", cache_images=True).failed == 0
     assert len(read) == len(set(read)) == 37
