@@ -82,9 +82,8 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _import(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from czslkit.data.listing import read_listing
-
     from ..data.check.verification import count, quantities
+    from ..data.listing import read_listing
     from ..data.make.import_folder import import_dataset
 
     folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)

@@ -14,13 +14,12 @@ from PIL import ExifTags, Image
 from tabulate import tabulate
 from tqdm import tqdm
 
-from czslkit.data.image_transforms import open_rgb
-
 from ...errors import DataError
 from ...files import file_digest
 from ..datasets import Counts, SplitCounts
 from ..fingerprint import image_sizes
 from ..folders import dataset, ensure_folder
+from ..image_transforms import open_rgb
 from ..integrity import Finding, dataset_errors, leads_out, printable
 from ..layout import SPLITS, Listing, images_folder
 from .lint import lint

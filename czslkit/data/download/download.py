@@ -11,13 +11,12 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from czslkit.data.layout import metadata_file
-from czslkit.data.metadata import read_metadata
-
 from ...errors import ConfigError, DataError
 from ...files import file_lock, write_text
 from ..datasets import Dataset
 from ..folders import data_root, dataset, find_folder
+from ..layout import metadata_file
+from ..metadata import read_metadata
 from ..published import BENCHMARKS
 from ..sources import DOWNLOADS, GLOVE, GLOVE_MEMBER, Refused, Source
 from .archive_cache import ArchiveCache, Log

@@ -14,14 +14,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from czslkit.data.layout import ABSENT, SPLITS, Instance, Listing, Pair
-from czslkit.data.writing import write_dataset
-
 from ...errors import ConfigError, DataError, first_ten
 from ..check.lint import MISSING
 from ..datasets import DATASETS
 from ..folders import canonical, data_root
 from ..integrity import listing_errors, printable
+from ..layout import ABSENT, SPLITS, Instance, Listing, Pair
+from ..writing import write_dataset
 from .split_rule import assign_splits
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
