@@ -1,4 +1,4 @@
-"""The drawing of the demo world: a scene, an object's outline, and its finish become a image of 64 x 64 pixels.
+"""The drawing of the demo world: a scene, an object's outline, and its finish become an image of 64 x 64 pixels.
 
 A state is visible only in detail a few pixels wide, an object only in its outline. The position, size, rotation, colour
 and lighting of the object, the background and the clutter are drawn independently of state and object, so that nothing
@@ -19,7 +19,7 @@ from .demo_finishes import FINISHES, Floats
 Points = list[tuple[float, float]]
 
 SIZE = 64
-"""Side of a image, in pixels."""
+"""Side of an image, in pixels."""
 COLOURS: dict[str, float] = {
     "red": 0.0,
     "orange": 0.075,

@@ -18,48 +18,48 @@ Floats = NDArray[np.floating[Any]]
 
 
 def _bubbly(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Thin rings of several sizes."""
+    """Draw thin rings of several sizes."""
     point = _nearest_point(u, v, 8.0, rng)
     return 1.6 * np.exp(-(((point.distance - 2.2 - 1.4 * point.random) / 0.75) ** 2)) - 0.5
 
 
 def _cracked(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Dark lines where irregular cells meet."""
+    """Draw dark lines where irregular cells meet."""
     point = _nearest_point(u, v, 9.5, rng)
     return 0.45 - 1.7 * np.exp(-(((point.second_distance - point.distance) / 1.3) ** 2))
 
 
 def _dotted(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Round spots in straight rows."""
+    """Draw round spots in straight rows."""
     pitch, right, down = 6.2, *rng.uniform(0, 6.2, 2)
     x, y = (u + right) % pitch - pitch / 2, (v + down) % pitch - pitch / 2
     return 1.4 * _edge(1.9 - np.hypot(x, y)) - 0.4
 
 
 def _furry(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Short hairs that lie roughly one way."""
+    """Draw short hairs that lie roughly one way."""
     bent = v + 1.5 * np.sin(u / 7 + rng.uniform(0, 6))
     return 0.5 * _noise(u / 7.0, bent / 1.35, rng)
 
 
 def _plaid(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Broad bands with a thin line between, crossing at right angles."""
+    """Draw broad bands with a thin line between, crossing at right angles."""
     return 0.5 * (_tartan(u + rng.uniform(0, 11)) + _tartan(v + rng.uniform(0, 11)))
 
 
 def _rusty(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Ragged blots of many sizes."""
+    """Draw ragged blots of many sizes."""
     height = _noise(u / 5.5, v / 5.5, rng) + 0.55 * _noise(u / 2.2, v / 2.2, rng)
     return 1.3 * _edge(2.5 * height) - 0.65
 
 
 def _sandy(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Grains of one pixel."""
+    """Draw grains of one pixel."""
     return 0.55 * rng.normal(0, 1, u.shape).astype(np.float32)
 
 
 def _scratched(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Thin straight lines at all angles."""
+    """Draw thin straight lines at all angles."""
     height = np.zeros_like(u)
     for _ in range(14):
         angle, offset, middle = rng.uniform(0, np.pi), rng.uniform(-28, 28), rng.uniform(-20, 20)
@@ -70,25 +70,25 @@ def _scratched(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _striped(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Straight parallel stripes."""
+    """Draw straight parallel stripes."""
     return 0.7 * _wave(u / 5.5 + rng.random())
 
 
 def _wavy(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Parallel stripes that swing from side to side."""
+    """Draw parallel stripes that swing from side to side."""
     bent = u + 2.2 * np.sin(2 * np.pi * (v / 13 + rng.random()))
     return 0.7 * _wave(bent / 5.5 + rng.random())
 
 
 def _wet(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Scattered drops, each dark with a bright glint."""
+    """Draw scattered drops, each dark with a bright glint."""
     point = _nearest_point(u, v, 9.0, rng)
     glint = np.hypot(point.right + 1.0, point.down + 1.0)
     return 0.3 - _edge(3.2 - point.distance) + 2.2 * np.exp(-(glint**2))
 
 
 def _woven(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Bands going over and under each other like a basket."""
+    """Draw bands going over and under each other like a basket."""
     x, y = (u + rng.uniform(0, 12)) / 6, (v + rng.uniform(0, 12)) / 6
     over = (np.floor(x) + np.floor(y)) % 2 == 0
     return np.where(over, abs(np.sin(np.pi * y)), abs(np.sin(np.pi * x))) * 1.6 - 1 + 0.25 * over

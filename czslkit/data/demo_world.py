@@ -1,7 +1,7 @@
 """The demo world: small rendered images of shapes (objects) with surface finishes (states), and their splits.
 
 Every image has its own random generator, which depends only on the split, the pair and the number of the image. So
-the world needs no files, and a image does not depend on the images that were rendered before it.
+the world needs no files, and an image does not depend on the images that were rendered before it.
 """
 
 from __future__ import annotations
