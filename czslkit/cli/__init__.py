@@ -248,7 +248,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from ..data.layout import read_pairs
+    from ..data.pair_lists import read_pairs
     from ..evaluation.score_file import checked_labels, label_space, members, open_scores, read_labels
     from ..evaluation.summary import summarise
 
@@ -311,7 +311,7 @@ def _explain(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from ..checkpoints.trained import load_checkpoint
-    from ..data.images import open_rgb, resize_center_crop, to_normalized_tensor
+    from ..data.image_transforms import open_rgb, resize_center_crop, to_normalized_tensor
     from ..explain.drawing import best, draw
     from ..runner.machine import Machine
     from ..types import Setting

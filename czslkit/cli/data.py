@@ -83,7 +83,7 @@ def _import(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from ..data.check.verification import count, quantities
-    from ..data.layout import read_listing
+    from ..data.listing import read_listing
     from ..data.make.import_folder import import_dataset
 
     folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)

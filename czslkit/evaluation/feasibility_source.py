@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from ..components import Backbone
-from ..data.layout import listed
 from ..data.splits import Splits
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_ten
 from ..metrics.feasibility import feasibility
 from ..prompts import clean
 from ..types import PairSpace
@@ -197,7 +196,7 @@ def _only_tensor(file: Path, content: Any) -> Tensor:
     if isinstance(content, Mapping):
         tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         if "feasibility" not in tensors and len(tensors) != 1:
-            held = f"tensors {listed(list(tensors))}" if tensors else "no tensor"
+            held = f"tensors {first_ten(list(tensors))}" if tensors else "no tensor"
             also = ", or one for each word of the labels" if file.suffix == ".safetensors" else ""
             raise DataError(f"{file} holds {held}, expected one, or one named feasibility{also}")
         content = tensors.get("feasibility", next(iter(tensors.values())))

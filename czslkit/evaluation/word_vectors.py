@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.layout import listed
-from ..errors import DataError
+from ..errors import DataError, first_ten
 from ..metrics.candidates import Array
 
 #: Where word vectors come from: the path of a file, or what gives the vector of a word, and None or a KeyError if none.
@@ -70,16 +69,16 @@ def word_vectors(vectors: WordVectors, names: Sequence[str]) -> Tensor:
         for name, parts in zip(names, spelled, strict=True)
         if (absent := [word for word in parts if word not in found])
     ]:
-        raise DataError(f"{source} has no vector for {listed(lacking)}; expected {expected}")
+        raise DataError(f"{source} has no vector for {first_ten(lacking)}; expected {expected}")
     if shaped := [f"{word} {list(vector.shape)}" for word, vector in found.items() if vector.ndim != 1]:
-        raise DataError(f"{source}: the vectors are [D] each, not {listed(shaped)}")
+        raise DataError(f"{source}: the vectors are [D] each, not {first_ten(shaped)}")
     widths = {len(vector) for vector in found.values()}
     if len(widths) > 1:
         raise DataError(
             f"{source}: the vectors have {' or '.join(map(str, sorted(widths)))} numbers, expected one width"
         )
     if broken := [word for word, vector in found.items() if not np.isfinite(vector).all()]:
-        raise DataError(f"{source}: the vector of {listed(broken)} is not finite")
+        raise DataError(f"{source}: the vector of {first_ten(broken)} is not finite")
     return torch.from_numpy(np.stack([np.mean([found[word] for word in parts], 0) for parts in spelled]))
 
 

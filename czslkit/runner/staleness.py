@@ -25,8 +25,8 @@ from ..registry import REGISTRIES
 from ..store import FORMAT_1, Result, differences
 from .plan import Spec
 
-TRAINING_MODULES = ("czslkit.training", "czslkit.data.images")
-EVALUATION_MODULES = ("czslkit.evaluation", "czslkit.data.images")
+TRAINING_MODULES = ("czslkit.training", "czslkit.data.image_transforms")
+EVALUATION_MODULES = ("czslkit.evaluation", "czslkit.data.image_transforms")
 
 
 def training_dependencies(spec: Spec, data: Mapping[str, str], classes: Iterable[type]) -> dict[str, Any]:

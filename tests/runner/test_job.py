@@ -13,8 +13,9 @@ import torch
 
 import czslkit
 from czslkit.data import demo_world
-from czslkit.data.layout import SPLITS, metadata_file, pairs_file, read_pairs
+from czslkit.data.layout import SPLITS, metadata_file, pairs_file
 from czslkit.data.make.mini import REPLICAS, write_mini
+from czslkit.data.pair_lists import read_pairs
 from czslkit.data.splits import Splits
 from czslkit.evaluation.feasibility_source import FeasibilityScores, from_backbone
 from czslkit.metrics.feasibility import threshold_grid

@@ -19,8 +19,8 @@ from ...files import file_digest
 from ..datasets import Counts, SplitCounts
 from ..fingerprint import image_sizes
 from ..folders import dataset, ensure_folder
-from ..images import open_rgb
-from ..integrity import Finding, contradictions, escapes, printable
+from ..image_transforms import open_rgb
+from ..integrity import Finding, dataset_errors, leads_out, printable
 from ..layout import SPLITS, Listing, images_folder
 from .lint import lint
 
@@ -112,7 +112,7 @@ def verify(
         remedy = "take the lists and the metadata from one download"
         return Verification(name, folder, None, expected, (Finding("error", "malformed", str(error), remedy=remedy),))
     found = count(listing)
-    findings = [*(_differences(found, expected) if expected else ()), *contradictions(folder, listing)]
+    findings = [*(_differences(found, expected) if expected else ()), *dataset_errors(folder, listing)]
     findings += [*_files(images_folder(folder), listing, workers), *lint(listing)]
     findings = [replace(f, remedy=f.remedy or _REMEDIES.get(f.kind, "")) for f in findings]
     order = ("error", "warning", "note")
@@ -128,14 +128,14 @@ def count(listing: Listing) -> Counts:
         seen = sum(pair in trained for pair in listing.pairs[phase])
         phases[phase] = SplitCounts(seen, len(listing.pairs[phase]) - seen, len(listing.instances[phase]))
     attrs, objs = ({pair[column] for pair in pairs} for column in (0, 1))
-    return Counts(attrs=len(attrs), objs=len(objs), pairs=len(pairs), phases=phases)
+    return Counts(attrs=len(attrs), objs=len(objs), pairs=len(pairs), splits=phases)
 
 
 def quantities(counts: Counts) -> dict[str, int]:
     """Counts by the names they are reported under."""
     whole = {"attributes": counts.attrs, "objects": counts.objs, "attributes x objects": counts.attrs * counts.objs}
     named = {**whole, "pairs": counts.pairs}
-    for phase, each in counts.phases.items():
+    for phase, each in counts.splits.items():
         pairs = {f"{phase} pairs": each.seen}
         if phase != "train":
             pairs = {f"{phase} seen pairs": each.seen, f"{phase} unseen pairs": each.unseen}
@@ -156,7 +156,7 @@ def _files(images: Path, listing: Listing, workers: int | None) -> Iterator[Find
     phases: dict[str, str] = {}
     for phase in SPLITS:
         phases |= {PurePosixPath(i.image).as_posix(): phase for i in listing.instances[phase]}
-    used = {image: phase for image, phase in phases.items() if not escapes(image) and os.path.isfile(images / image)}
+    used = {image: phase for image, phase in phases.items() if not leads_out(image) and os.path.isfile(images / image)}
     yield from _unreadable(images, sorted(used), workers)
     yield from _copies(images, used)
     known = phases.keys() | {PurePosixPath(i.image).as_posix() for i in listing.skipped}

@@ -14,7 +14,8 @@ from ...errors import ConfigError, DataError
 from ...files import file_lock, log_to_stderr, write_text
 from ..datasets import Dataset
 from ..folders import data_root, dataset, find_folder
-from ..layout import metadata_file, read_metadata
+from ..layout import metadata_file
+from ..metadata import read_metadata
 from ..published import BENCHMARKS
 from ..sources import DOWNLOADS, GLOVE, GLOVE_MEMBER, Refused, Source
 from .archive_cache import ArchiveCache, Log
@@ -100,7 +101,7 @@ def _prepare(known: Dataset, base: Path, depot: ArchiveCache, keep: Set[str]) ->
     if not known.sources:
         known.make(folder)
         return
-    with file_lock(base / f".{known.name}.lock", depot.log):  # the lock of layout.write_dataset
+    with file_lock(base / f".{known.name}.lock", depot.log):  # the lock of writing.write_dataset
         if find_folder(known.name, base):
             return
         done = _done(work)

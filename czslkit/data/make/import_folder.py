@@ -14,12 +14,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError, DataError, first_ten
 from ..check.lint import MISSING
 from ..datasets import DATASETS
 from ..folders import canonical, data_root
-from ..integrity import disagreements, printable
-from ..layout import ABSENT, SPLITS, Instance, Listing, Pair, listed, write_dataset
+from ..integrity import listing_errors, printable
+from ..layout import ABSENT, SPLITS, Instance, Listing, Pair
+from ..writing import write_dataset
 from .split_rule import assign_splits
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -133,7 +134,7 @@ def _of_folder(source: Path) -> list[Picture]:
     if not pictures:
         raise DataError(f"{source} holds no folder of images; expected {source.name}/ATTR_OBJ/*.jpg")
     if left_out:
-        print(f"left out, by their names no images: {listed(list(map(printable, left_out)))}", file=sys.stderr)
+        print(f"left out, by their names no images: {first_ten(list(map(printable, left_out)))}", file=sys.stderr)
     return pictures
 
 
@@ -246,7 +247,7 @@ def _checked(source: Path, instances: list[Instance]) -> Listing:
     """
     by_set = {phase: tuple(i for i in instances if i.set == phase) for phase in SPLITS}
     listing = Listing({phase: tuple(sorted({(i.attr, i.obj) for i in by_set[phase]})) for phase in SPLITS}, by_set)
-    _refuse(source, [str(finding) for finding in disagreements(listing)])
+    _refuse(source, [str(finding) for finding in listing_errors(listing)])
     return listing
 
 

@@ -13,7 +13,8 @@ from PIL import ExifTags, Image
 from czslkit.cli import main
 from czslkit.data.check.verification import Verification, count, quantities, verify
 from czslkit.data.datasets import DATASETS, SplitCounts
-from czslkit.data.layout import images_folder, metadata_file, pairs_file, read_listing
+from czslkit.data.layout import images_folder, metadata_file, pairs_file
+from czslkit.data.listing import read_listing
 from czslkit.data.make.mini import COUNTS, NAMES, write_mini
 from czslkit.data.published import BENCHMARKS
 from czslkit.errors import UnknownNameError
@@ -96,7 +97,7 @@ def test_counts_are_of_the_lists_and_of_the_images_that_count(pets: Path, edit: 
 
 def test_what_differs_from_the_expected_counts_is_an_error(pets: Path) -> None:
     counts = count(read_listing(pets))
-    expected = replace(counts, objs=3, phases={**counts.phases, "val": SplitCounts(1, 2, 4)})
+    expected = replace(counts, objs=3, splits={**counts.splits, "val": SplitCounts(1, 2, 4)})
     finding = verify("pets", pets.parent, expected=expected).findings[0]
     assert (finding.severity, finding.what) == ("error", "3 of 12 counts are not as expected")
     assert finding.where == (

@@ -12,8 +12,10 @@ from PIL import Image
 import czslkit
 from czslkit.cli import main
 from czslkit.data.check.verification import verify
-from czslkit.data.layout import Instance, images_folder, metadata_file, read_listing, read_metadata
+from czslkit.data.layout import Instance, images_folder, metadata_file
+from czslkit.data.listing import read_listing
 from czslkit.data.make.import_folder import import_dataset
+from czslkit.data.metadata import read_metadata
 from czslkit.errors import ConfigError, DataError
 
 ATTRS, OBJS = ("dry", "old", "wet"), ("cat", "dog", "fish")
