@@ -71,7 +71,9 @@ class Dataset:
         return read_listing(folder)
 
     def files(self, folder: Path) -> tuple[Path, ...]:
-        """Return every file that ``listing`` reads, each with another name; the fingerprint changes with each of them.
+        """Return every file that ``listing`` reads. No two have the same file name.
+
+        The fingerprint of the dataset changes when one of these files changes.
 
         Raises:
             DataError: some of the files are missing.

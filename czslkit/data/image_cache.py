@@ -71,7 +71,7 @@ def decoded_images(cache: Cache, split: Split, size: int, *, workers: int | None
 
 
 def _open_decoded(file: Path, shape: tuple[int, ...]) -> DecodedImages:
-    """Open a file of decoded images.
+    """Open a file of decoded images, and check its shape and type.
 
     Raises:
         ValueError: the file is damaged, or has another shape or type.

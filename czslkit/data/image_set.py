@@ -93,7 +93,7 @@ def image_batches(
     workers: int = 0,
     device: torch.device | None = None,
 ) -> Iterator[Batch]:
-    """Yield every image once, in batches. The last batch may be smaller.
+    """Read every image once, and yield the images in batches. The last batch may be smaller.
 
     Args:
         images: the images.

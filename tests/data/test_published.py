@@ -75,3 +75,8 @@ def test_published_counts_agree_with_each_other(name: str) -> None:
     assert train.unseen == 0
     assert max(val.seen, test.seen) <= train.seen
     assert counts.pairs <= counts.attrs * counts.objs
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, "demo"])
+def test_a_built_in_dataset_states_a_version_of_its_own(name: str) -> None:
+    assert isinstance(vars(DATASETS[name])["version"], int)
