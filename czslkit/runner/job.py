@@ -304,7 +304,7 @@ class Job:
             what += ", at most"
         elif feasible and world == "open":
             cut = {"feasibility": feasible.values, "thresholds": [threshold]}
-        task = Task.of(method, data, "test", [world], **cut, keep=max(details.TOP))
+        task = Task.of(method, data, "test", [world], **cut, keep=max(details.TOP_K))
         yield what, self._feed(method, data.test), task
 
     def _measured(
@@ -326,7 +326,7 @@ class Job:
             feasibility=cut.plausibility.values if cut else None,
             thresholds=[cut.threshold] if cut else None,
             infeasible=spec.evaluation.infeasible,
-            keep=max(details.TOP),
+            keep=max(details.TOP_K),
             memory=self.machine.memory,
         )
         try:
@@ -336,7 +336,7 @@ class Job:
         found: dict[str, dict[str, Any]] = {}
         for world, sweep in filled.items():
             how = {"split_files": dict(files), **protocol(sweep, world, spec, data.space, cut)}
-            beside = self.store.attach(self.cell(world), details.files(sweep, data.space, spec.evaluation.bins))
+            beside = self.store.attach(self.cell(world), details.detail_files(sweep, data.space, spec.evaluation.bins))
             found[world] = {"metrics": metrics(sweep, spec.evaluation.bins), "protocol": how, "files": beside}
         if cut:
             log(_drawn(found["open"]["protocol"]))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from czslkit.evaluation import details as module
-from czslkit.evaluation.details import details, files
-from czslkit.metrics.curves import predicted
+from czslkit.evaluation.details import detail_files, details
+from czslkit.metrics.curves import predict
 from czslkit.metrics.outcomes import Outcomes
 from czslkit.metrics.sweep import Sweep, evaluate
 from czslkit.types import PairSpace
@@ -51,7 +51,7 @@ def sweep(space: PairSpace, scores: Tensor, target: Tensor) -> Sweep:
 
 
 def told(sweep: Sweep, space: PairSpace, bins: Any) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(files(sweep, space, bins)["details.json"])
+    content: dict[str, Any] = json.loads(detail_files(sweep, space, bins)["details.json"])
     return content
 
 
@@ -147,18 +147,18 @@ def test_predictions_at_any_bias_are_those_of_the_moved_scores(space: PairSpace,
     scores = torch.randint(-12, 12, (60, 12), generator=random) / 8
     sweep = Sweep(space.pairs, space.seen, torch.arange(12) != 4, topk=topk)
     sweep.update(scores, *space.pairs[torch.arange(60) % 12].unbind(1))
-    (standings,) = sweep.standings()
+    (top_scores,) = sweep.top_scores()
     for bias in (-math.inf, -0.5, 0.0, 0.25, 1000.0, math.inf):
         for bins in ("exact", "original"):
             far = {math.inf: 1e6, -math.inf: -1e6}.get(bias, bias)
             moved = scores.double() + far * ~space.seen
-            for row, found in zip(moved.tolist(), predicted(standings, bias, bins).tolist(), strict=True):  # type: ignore[arg-type]
+            for row, found in zip(moved.tolist(), predict(top_scores, bias, bins).tolist(), strict=True):  # type: ignore[arg-type]
                 allowed = [c for c in range(12) if c != 4]
                 assert found == sorted(allowed, key=lambda c: (-row[c], c))[:topk]
 
 
 def test_the_curves_are_told_point_by_point(sweep: Sweep, space: PairSpace) -> None:
-    rows = list(csv.DictReader(io.StringIO(files(sweep, space, "exact")["curve.csv"].decode())))
+    rows = list(csv.DictReader(io.StringIO(detail_files(sweep, space, "exact")["curve.csv"].decode())))
     assert list(rows[0]) == ["curve", "bias", "seen", "unseen"]
     for bins in ("original", "exact"):
         points = [tuple(float(row[k]) for k in ("bias", "seen", "unseen")) for row in rows if row["curve"] == bins]
@@ -170,15 +170,15 @@ def test_the_curves_are_told_point_by_point(sweep: Sweep, space: PairSpace) -> N
 def test_numbers_per_image_are_those_of_the_evaluation(
     sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor
 ) -> None:
-    images = Outcomes.from_bytes(files(sweep, space, "exact")["images.npz"])
+    images = Outcomes.from_bytes(detail_files(sweep, space, "exact")["images.npz"])
     assert images.target.tolist() == target.tolist()
     assert images.is_seen.tolist() == space.seen[target].tolist()
     guess = guesses(scores, space, 0)
-    assert images.attr.tolist() == (space.pairs[guess, 0] == space.pairs[target, 0]).tolist()
-    assert images.obj.tolist() == (space.pairs[guess, 1] == space.pairs[target, 1]).tolist()
+    assert images.attr_right.tolist() == (space.pairs[guess, 0] == space.pairs[target, 0]).tolist()
+    assert images.obj_right.tolist() == (space.pairs[guess, 1] == space.pairs[target, 1]).tolist()
     own = scores[torch.arange(300), target]
-    assert images.true[images.open].tolist() == own[torch.from_numpy(images.open)].tolist()
-    assert images.true.dtype == np.float32
+    assert images.true_score[images.reachable].tolist() == own[torch.from_numpy(images.reachable)].tolist()
+    assert images.true_score.dtype == np.float32
 
 
 def test_at_a_threshold_the_details_are_those_of_its_candidates(
@@ -209,14 +209,14 @@ def test_the_details_of_c_gqa_stay_small() -> None:
     space = PairSpace(*words, pairs, torch.arange(1811) < 888)
     sweep = Sweep(pairs, space.seen, keep=5)
     sweep.update(torch.randn(1811, 1811), *pairs.unbind(1))
-    sizes = {name: len(content) for name, content in files(sweep, space, "exact").items()}
+    sizes = {name: len(content) for name, content in detail_files(sweep, space, "exact").items()}
     assert sizes["details.json"] < 250_000
     assert sizes["images.npz"] < 60_000
 
 
 def test_tables_name_what_details_needs(sweep: Sweep, space: PairSpace) -> None:
-    (standings,) = sweep.standings()
-    content = details(standings, space.pairs, space, sweep.compute_all("exact")[0], "exact")
+    (top_scores,) = sweep.top_scores()
+    content = details(top_scores, space.pairs, space, sweep.compute_all("exact")[0], "exact")
     assert content["format"] == module.FORMAT
     for table in (value for value in content.values() if isinstance(value, dict) and "rows" in value):
         assert {len(row) for row in table["rows"]} == {len(table["columns"])}

@@ -116,8 +116,8 @@ def naive_original(world: World) -> dict[str, float]:
     gaps = []
     for i, target in enumerate(world.target.tolist()):
         if unseen[target] and target in predicted(world, final, i):
-            bar = np.sort(scores[i, ~unseen])[::-1][world.topk - 1]
-            gaps.append(bar - scores[i, target] - np.float32(1e-4))
+            seen_threshold = np.sort(scores[i, ~unseen])[::-1][world.topk - 1]
+            gaps.append(seen_threshold - scores[i, target] - np.float32(1e-4))
     biases = sorted(gaps)[:: max(len(gaps) // 20, 1)]
     return summary([*(point(world, biased(b)) for b in biases), point(world, final)])
 
@@ -268,11 +268,11 @@ def test_keeping_more_columns_changes_no_number_and_ranks_them_all(world: World,
     for bins in ("exact", "original"):
         assert kept.compute(bins) == plain.compute(bins)  # type: ignore[arg-type]
     feasibility = world.feasibility.masked_fill(world.seen, 0)
-    for threshold, standings in zip((0.25, -1.0), kept.standings(), strict=True):
+    for threshold, top_scores in zip((0.25, -1.0), kept.top_scores(), strict=True):
         factor = (feasibility >= threshold).float() + world.seen.float()
         allowed = world.candidates & ((factor > 0) | (infeasible == "original"))
         scores = (world.scores * factor if infeasible == "original" else world.scores).tolist()
-        for row, found in zip(scores, standings.top.column.tolist(), strict=True):
+        for row, found in zip(scores, top_scores.top.column.tolist(), strict=True):
             best = sorted(allowed.nonzero()[:, 0].tolist(), key=lambda c: (-row[c], c))
             assert [c for c in found if c < len(row)] == best[: max(keep, world.topk)]
 
@@ -370,7 +370,7 @@ def test_a_large_matrix_is_worked_on_in_blocks(monkeypatch: pytest.MonkeyPatch) 
     scores = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     attr, obj = PAIRS[torch.arange(40) % 6].unbind(1)
     whole = evaluate(scores, attr, obj, PAIRS, SEEN)
-    monkeypatch.setattr("czslkit.metrics.sweep.BLOCK", 20)
+    monkeypatch.setattr("czslkit.metrics.sweep_state.SCORES_PER_BLOCK", 20)
     assert evaluate(scores, attr, obj, PAIRS, SEEN) == whole
 
 
