@@ -1,1 +1,1 @@
-"""How methods are scored: ``sweep`` and ``curves`` (the protocol), ``feasibility`` (the open world)."""
+"""The evaluation of methods and of score files: scores go through the metrics, and numbers and details come out."""

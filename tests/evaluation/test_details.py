@@ -50,7 +50,7 @@ def sweep(space: PairSpace, scores: Tensor, target: Tensor) -> Sweep:
     return sweep
 
 
-def told(sweep: Sweep, space: PairSpace, bins: Any) -> dict[str, Any]:
+def details_json(sweep: Sweep, space: PairSpace, bins: Any) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(detail_files(sweep, space, bins)["details.json"])
     return content
 
@@ -68,7 +68,7 @@ def guesses(scores: Tensor, space: PairSpace, bias: float) -> list[int]:
 def test_accuracies_of_pairs_attributes_and_objects_are_counted_one_by_one(
     sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor, bins: str
 ) -> None:
-    content = told(sweep, space, bins)
+    content = details_json(sweep, space, bins)
     truth = [tuple(space.pairs[t].tolist()) for t in target]
     by_bias = [
         [tuple(space.pairs[c].tolist()) for c in guesses(scores, space, bias)] for bias in content["biases"].values()
@@ -95,7 +95,7 @@ def test_accuracies_of_pairs_attributes_and_objects_are_counted_one_by_one(
 
 @both_bins
 def test_the_accuracies_add_up_to_those_of_the_curve(sweep: Sweep, space: PairSpace, bins: Any) -> None:
-    content, (metrics,) = told(sweep, space, bins), sweep.compute_all(bins)
+    content, (metrics,) = details_json(sweep, space, bins), sweep.compute_all(bins)
     assert content["biases"] == {"zero": 0.0, "best_hm": metrics.hm_bias}
     for flag, expected in ((True, metrics.hm_seen), (False, metrics.hm_unseen)):
         rows = [row for row in content["pairs"]["rows"] if row[2] == flag]
@@ -107,7 +107,7 @@ def test_more_guesses_are_those_of_the_sorted_scores(
     sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor
 ) -> None:
     place = [row.argsort(descending=True).tolist().index(t) for row, t in zip(scores, target.tolist(), strict=True)]
-    assert told(sweep, space, "exact")["accuracy_of_top_k_at_zero"] == {
+    assert details_json(sweep, space, "exact")["accuracy_of_top_k_at_zero"] == {
         str(k): pytest.approx(np.mean([p < k for p in place]), abs=1e-6) for k in (1, 3, 5)
     }
 
@@ -115,14 +115,14 @@ def test_more_guesses_are_those_of_the_sorted_scores(
 def test_guesses_that_were_not_kept_are_left_out(space: PairSpace, scores: Tensor, target: Tensor) -> None:
     short = Sweep(space.pairs, space.seen, keep=3)
     short.update(scores, *space.pairs[target].unbind(1))
-    assert list(told(short, space, "exact")["accuracy_of_top_k_at_zero"]) == ["1", "3"]
+    assert list(details_json(short, space, "exact")["accuracy_of_top_k_at_zero"]) == ["1", "3"]
 
 
 @both_bins
 def test_what_is_taken_for_what_is_counted(
     sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor, bins: str
 ) -> None:
-    content = told(sweep, space, bins)
+    content = details_json(sweep, space, bins)
     names = [(WORDS[0][a], WORDS[1][o]) for a, o in space.pairs.tolist()]
     for at, bias in content["biases"].items():
         pairs = zip(target.tolist(), guesses(scores, space, bias), strict=True)
@@ -136,7 +136,7 @@ def test_what_is_taken_for_what_is_counted(
 def test_an_infinite_bias_is_a_word_in_json(space: PairSpace) -> None:
     sweep = Sweep(space.pairs, space.seen)
     sweep.update(torch.eye(12)[space.seen], *space.pairs[space.seen].unbind(1))
-    content = told(sweep, space, "exact")
+    content = details_json(sweep, space, "exact")
     assert content["biases"]["best_hm"] == "-inf"
     assert content["confused_at_zero"]["rows"] == []
 
@@ -194,9 +194,9 @@ def test_at_a_threshold_the_details_are_those_of_its_candidates(
         kept = None if infeasible == "original" else space.seen | (feasible >= 0)
         whole = Sweep(space.pairs, space.seen, kept, keep=5)
         whole.update(masked, *space.pairs[target].unbind(1))
-        assert told(cut, space, "exact") == told(whole, space, "exact")
+        assert details_json(cut, space, "exact") == details_json(whole, space, "exact")
         metrics = evaluate(masked, *space.pairs[target].unbind(1), space.pairs, space.seen, kept)
-        assert told(cut, space, "exact")["accuracy_of_top_k_at_zero"]["1"] == pytest.approx(
+        assert details_json(cut, space, "exact")["accuracy_of_top_k_at_zero"]["1"] == pytest.approx(
             metrics.at_zero.pair, abs=1e-6
         )
 
