@@ -1,4 +1,4 @@
-"""A record of which scores have been received, of a matrix that arrives in pieces."""
+"""A record of the scores that have been received, for a score matrix that arrives in chunks."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ NO_COLUMN = torch.iinfo(torch.int64).max  # fills a ranking that has fewer than 
 class Ranked:
     """The best ``k`` columns of each image, best first. Of two columns with equal scores, the lower one is better."""
 
-    score: Tensor  # [..., k] float64; -inf where there are fewer than k columns
-    column: Tensor  # [..., k] long; NO_COLUMN where there are fewer than k columns
+    score: Tensor  # [..., k] float64; -inf after the last column
+    column: Tensor  # [..., k] long; NO_COLUMN after the last column
 
     @staticmethod
     def empty(*shape: int) -> Ranked:

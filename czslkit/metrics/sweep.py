@@ -39,8 +39,8 @@ def evaluate(
         candidates: ``[K]`` bool, which pairs may be predicted; all of them if None. An image whose true pair is no
             candidate is always wrong.
         topk: an image is right if its true pair is among this many best candidates.
-        bins: ``"exact"`` follows every bias from -inf to inf; ``"original"`` uses the about 20 biases behind published
-            numbers, in the float32 arithmetic of the original evaluator.
+        bins: ``"exact"`` follows every bias from -inf to inf; ``"original"`` uses about 20 biases, as published numbers
+            do, in the float32 arithmetic of the original evaluator.
 
     Returns:
         Metrics with accuracies in [0, 1]. Of two columns with equal scores, the lower one wins.

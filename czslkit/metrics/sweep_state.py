@@ -18,12 +18,12 @@ SCORES_PER_BLOCK = 1_000_000  # scores handled at a time: few enough to stay in 
 
 @dataclass
 class SweepState:
-    """The best columns and the true pair of each image; enough for every metric, and independent of ``K``.
+    """The best columns and the true pair of each image: every metric is computed from them.
 
     Columns are ranked within the ``G`` groups of :class:`Candidates`, so that every threshold can be evaluated later.
     """
 
-    target: Tensor  # [N] long, column of the true pair; UNUSED where no image has that number
+    target: Tensor  # [N] long, column of the true pair; UNUSED if no image has that number
     true_score: Tensor  # [N] float64, score of the true pair; nan until it is received
     best: Ranked  # [N, G, keep], best columns of each group
     at_bias_1000: Ranked  # [N, G, k], best columns of each unseen group once LAST_BIAS is added in float32

@@ -25,12 +25,12 @@ class TopScores:
 
     target: Tensor  # [N] long, column of the true pair
     is_seen: Tensor  # [N] bool, whether the true pair is seen
-    true_score: Tensor  # [N] float64, score of the true pair; nan if it is no candidate
+    true_score: Tensor  # [N] float64, score of the true pair; nan if that pair is unused
     seen_threshold: Tensor  # [N] float64, k-th best score of all seen pairs, candidates or not
     seen: Ranked  # [N, k], best seen candidates
     unseen: Ranked  # [N, k], best unseen candidates
     at_bias_1000: Ranked  # [N, k], best unseen candidates once LAST_BIAS is added in float32
-    top: Ranked  # [N, keep], best candidates at bias 0
+    top: Ranked  # [N, keep], best candidates at bias 0, seen and unseen
 
 
 def descending_top_scores(

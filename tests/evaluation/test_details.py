@@ -1,4 +1,4 @@
-"""What lies behind the numbers, against loops over the whole matrix of scores."""
+"""The files of details, against loops over the whole matrix of scores."""
 
 from __future__ import annotations
 
@@ -119,9 +119,7 @@ def test_guesses_that_were_not_kept_are_left_out(space: PairSpace, scores: Tenso
 
 
 @both_bins
-def test_what_is_taken_for_what_is_counted(
-    sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor, bins: str
-) -> None:
+def test_confused_pairs_are_counted(sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor, bins: str) -> None:
     content = details_json(sweep, space, bins)
     names = [(WORDS[0][a], WORDS[1][o]) for a, o in space.pairs.tolist()]
     for at, bias in content["biases"].items():
@@ -157,7 +155,7 @@ def test_predictions_at_any_bias_are_those_of_the_moved_scores(space: PairSpace,
                 assert found == sorted(allowed, key=lambda c: (-row[c], c))[:topk]
 
 
-def test_the_curves_are_told_point_by_point(sweep: Sweep, space: PairSpace) -> None:
+def test_the_csv_has_every_point_of_both_curves(sweep: Sweep, space: PairSpace) -> None:
     rows = list(csv.DictReader(io.StringIO(detail_files(sweep, space, "exact")["curve.csv"].decode())))
     assert list(rows[0]) == ["curve", "bias", "seen", "unseen"]
     for bins in ("original", "exact"):

@@ -50,9 +50,9 @@ def assert_same(found: dict[str, float], recorded: dict[str, Any]) -> None:
 @closed
 def test_the_original_curve_is_the_recorded_one_for_every_topk(recorded: Any, name: str) -> None:
     case = recorded(name)
-    (phase,) = case.phases.values()
+    (split,) = case.splits.values()
     for topk, run in case.record["runs"].items():
-        metrics = evaluate(*phase.images, case.pairs, case.seen, phase.candidates, topk=int(topk), bins="original")
+        metrics = evaluate(*split.images, case.pairs, case.seen, split.candidates, topk=int(topk), bins="original")
         assert_same(original_stats(metrics), run["stats"])
         assert metrics.curve.biases[:-1].tolist() == run["biases"]
         assert metrics.curve.seen.tolist() == [number(v) for v in run["seen"]]
@@ -62,8 +62,8 @@ def test_the_original_curve_is_the_recorded_one_for_every_topk(recorded: Any, na
 @closed
 def test_the_exact_curve_is_that_of_an_independent_program(recorded: Any, name: str) -> None:
     case = recorded(name)
-    (phase,) = case.phases.values()
-    metrics = evaluate(*phase.images, case.pairs, case.seen, phase.candidates)
+    (split,) = case.splits.values()
+    metrics = evaluate(*split.images, case.pairs, case.seen, split.candidates)
     exact = {k: v for k, v in case.record["exact"].items() if v != "nan"}
     assert {k: getattr(metrics, k) for k in exact} == pytest.approx(exact, abs=1e-12)
 
@@ -79,9 +79,9 @@ def test_a_threshold_search_finds_the_recorded_numbers(recorded: Any, name: str)
     kept = [n + int(case.seen.sum()) * (t <= 0) for n, t in zip(kept, grid, strict=True)]
     assert kept == [row[-1] for row in record["per_threshold"]]
 
-    def sweep(phase: str, thresholds: Any) -> Sweep:
+    def sweep(split: str, thresholds: Any) -> Sweep:
         sweep = Sweep(case.pairs, case.seen, None, case.feasibility, thresholds, bins="original", infeasible="original")
-        sweep.update(*case.phases[phase].images)
+        sweep.update(*case.splits[split].images)
         return sweep
 
     found = sweep("val", grid).compute_all()
@@ -93,7 +93,7 @@ def test_a_threshold_search_finds_the_recorded_numbers(recorded: Any, name: str)
     (test,) = sweep("test", [best]).compute_all()
     assert_same(original_stats(test), record["test"])
     assert test.curve.biases[:-1].tolist() == record["test_biases"]
-    everything = evaluate(*case.phases["test"].images, case.pairs, case.seen, bins="original")
+    everything = evaluate(*case.splits["test"].images, case.pairs, case.seen, bins="original")
     assert_same(original_stats(everything), record["test_without_threshold"])
 
 
