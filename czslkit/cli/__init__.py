@@ -249,7 +249,8 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from ..data.pair_lists import read_pairs
-    from ..evaluation.score_file import checked_labels, label_space, members, open_scores, read_labels
+    from ..evaluation.score_file import open_scores
+    from ..evaluation.score_labels import checked_labels, label_space, pair_mask, read_labels
     from ..evaluation.summary import summarise
 
     if problems := _misfits(args):
@@ -267,7 +268,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                 "or integers attr and obj beside scores in one .npz or .safetensors"
             ]
         )
-    candidates = members(pairs, read_pairs(args.candidates), "candidate") if args.candidates else None
+    candidates = pair_mask(pairs, read_pairs(args.candidates), "candidate") if args.candidates else None
     feasibility = None
     if args.feasibility:
         from ..evaluation.feasibility_source import read_feasibility  # takes seconds: it knows backbones
@@ -310,8 +311,9 @@ def _explain(args: argparse.Namespace) -> int:
     import torch
     from tabulate import tabulate
 
+    from czslkit.data.image_transforms import open_rgb, resize_center_crop, to_normalized_tensor
+
     from ..checkpoints.trained import load_checkpoint
-    from ..data.image_transforms import open_rgb, resize_center_crop, to_normalized_tensor
     from ..explain.drawing import best, draw
     from ..runner.machine import Machine
     from ..types import Setting
