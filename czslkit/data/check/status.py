@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import DataError
 from ...sizes import format_bytes
 from ..datasets import DATASETS
-from ..download.resumable_http import Begun
+from ..download.resumable_http import TransferRecord
 from ..fingerprint import image_sizes
 from ..folders import data_root, dataset, find_folder, unregistered
 from ..layout import images_folder
@@ -45,7 +45,7 @@ def unfinished_downloads(root: str | Path | None = None) -> list[str]:
     lines = []
     for file in sorted((base / DOWNLOADS).glob("*")) if (base / DOWNLOADS).is_dir() else []:
         if file.suffix == ".partial":
-            begun = Begun.read(file)
+            begun = TransferRecord.read(file)
             total = format_bytes(begun.total) if begun and begun.total else "an unknown size"
             lines.append(f"{file.stem}: {format_bytes(file.stat().st_size)} of {total} have come")
         elif ".refused" in file.suffix:

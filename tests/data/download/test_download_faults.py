@@ -19,14 +19,13 @@ from typing import IO, Any, NoReturn
 import pytest
 
 from czslkit.cli import main
-from czslkit.data.download import archive_cache, archives, resumable_http
-from czslkit.data.download import download as module
+from czslkit.data.download import archive_cache, archives, install, resumable_http
 from czslkit.data.download.download import download
-from czslkit.data.download.resumable_http import Web
+from czslkit.data.download.resumable_http import HttpClient
 from czslkit.data.make.mini import write_mini
 from czslkit.errors import DataError
 
-WEB = Web(timeout=2, tries=2, pause=0.001, progress=False)
+CLIENT = HttpClient(timeout=2, attempts=2, pause=0.001, progress=False)
 #: Enough of a dataset to be unpacked; whether it can be loaded is not asked here.
 FILES = {f"images/{n}.jpg": os.urandom(3000) for n in range(40)}
 
@@ -103,9 +102,9 @@ def until(true: Callable[[], bool]) -> None:
     "hang",
     [
         "czslkit.data.download.archive_cache._sha256:0",  # the archive is fetched, and not looked at
-        "czslkit.data.download.archives._write:20",  # being unpacked
+        "czslkit.data.download.archives._copy_member:20",  # being unpacked
         "czslkit.data.download.archive_cache.write_text:0",  # unpacked, and its digest not noted
-        "czslkit.data.download.download.write_text:0",  # that is noted, and not that it is unpacked
+        "czslkit.data.download.install.write_text:0",  # that is noted, and not that it is unpacked
         "czslkit.data.download.archive_cache.file_lock:1",  # that, too, and it is not deleted
     ],
 )
@@ -118,7 +117,7 @@ def test_a_process_that_was_killed_is_gone_on_with(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "cgqa").exists()
-    assert download("cgqa", tmp_path, mirror=shop.url, web=WEB, log=lambda line: None) == (tmp_path / "cgqa",)
+    assert download("cgqa", tmp_path, mirror=shop.url, client=CLIENT, log=lambda line: None) == (tmp_path / "cgqa",)
     assert complete(tmp_path)
     assert len(shop.requests) == 1
 
@@ -129,11 +128,11 @@ def test_a_process_that_was_killed_while_it_fetched_is_gone_on_with(
     shop.answers["cgqa.zip"] = [shop.stall(50_000)]
     process = started(processes, tmp_path, shop)
     partial = tmp_path / ".downloads" / "cgqa.zip.partial"
-    until(lambda: resumable_http.size_of(partial) > 0)
+    until(lambda: resumable_http.file_size(partial) > 0)
     process.send_signal(signal.SIGKILL)
     process.wait()
     here = partial.stat().st_size
-    download("cgqa", tmp_path, mirror=shop.url, web=WEB, log=lambda line: None)
+    download("cgqa", tmp_path, mirror=shop.url, client=CLIENT, log=lambda line: None)
     assert complete(tmp_path)
     assert shop.ranges() == [None, f"bytes={here}-"]
 
@@ -181,11 +180,11 @@ def full_after(calls: int, real: Callable[..., IO[bytes]]) -> Callable[..., Any]
     ("where", "name", "fault"),
     [
         (resumable_http, "write_text", no_room),
-        (resumable_http.Web, "_receive", no_room),
+        (resumable_http.HttpClient, "_receive", no_room),
         (archive_cache, "write_text", no_room),
-        (module, "write_text", no_room),
-        (archives, "_created", full_after(0, archives._created)),
-        (archives, "_created", full_after(20, archives._created)),
+        (install, "write_text", no_room),
+        (archives, "_create_file", full_after(0, archives._create_file)),
+        (archives, "_create_file", full_after(20, archives._create_file)),
     ],
 )
 def test_a_full_disk_is_said_and_once_there_is_room_the_same_command_goes_on(
@@ -196,7 +195,10 @@ def test_a_full_disk_is_said_and_once_there_is_room_the_same_command_goes_on(
         patched.setattr(where, name, fault)
         assert main(command) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"czslkit: cgqa: cannot write below {tmp_path}: [Errno 28] No space left on device. What ")
+    assert said == (
+        f"czslkit: cgqa: cannot write below {tmp_path}: [Errno 28] No space left on device. "
+        "All bytes that have arrived are kept: remove the cause and run the command again to continue"
+    )
     assert not (tmp_path / "cgqa").exists()
     assert not list(tmp_path.glob(".cgqa.download/.half"))
     assert main(command) == 0
@@ -238,4 +240,4 @@ def test_a_folder_that_may_not_be_written_can_be_used_and_not_added_to() -> None
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, shop: Any) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=f"cgqa: cannot write below {tmp_path}/file/data: .*Not a directory"):
-        download("cgqa", tmp_path / "file" / "data", mirror=shop.url, web=WEB)
+        download("cgqa", tmp_path / "file" / "data", mirror=shop.url, client=CLIENT)
