@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import ConfigError, DataError
-from ..check.lint import MISSING
+from ..check.lint import MISSING_LABELS
 from ..datasets import DATASETS
 from ..folders import canonical, data_root
 from ..integrity import disagreements, printable
@@ -211,7 +211,7 @@ def _word(text: str) -> str:
 
 def _unfit(column: str, word: str) -> str:
     """Why a label would not do, empty if it does."""
-    if not word or word == ABSENT or word.lower() in MISSING:
+    if not word or word == ABSENT or word.lower() in MISSING_LABELS:
         return f"{column} is {word!r}, which stands for a label that nobody gave"
     if not word.isprintable() or "/" in word or "\\" in word:
         return f"{column} is {word!r}, expected no '/', no '\\' and nothing that cannot be printed"

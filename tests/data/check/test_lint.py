@@ -46,7 +46,7 @@ def test_a_split_without_seen_or_unseen_pairs_is_named(pets: Path, pairs: str, k
     [
         ("hot dog", "space-in-name", "1 object names are empty or have spaces: 'hot dog'"),
         ("", "space-in-name", "1 object names are empty or have spaces: ''"),
-        ("NaN", "missing-label", "1 object names look like missing ones: 'NaN'"),
+        ("NaN", "missing-label", "1 object names look like missing labels: 'NaN'"),
         ("hot/dog", "odd-name", "1 object names have unusual characters: hot/dog"),
         ("hot,dog", "odd-name", "1 object names have unusual characters: hot,dog"),
         ("_dog", "odd-name", "1 object names have unusual characters: _dog"),
@@ -70,9 +70,9 @@ def test_names_as_the_published_datasets_have_them_are_not_odd(pets: Path, edit:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"attr": "NA"}, "1 instances have no attribute, and do not count: wet_dog/train0.jpg"),
-        ({"set": "NA"}, "1 instances are of no set, and do not count: wet_dog/train0.jpg"),
-        ({"attr": "old"}, "1 instances show a pair that no list holds, and do not count: wet_dog/train0.jpg (old dog)"),
+        ({"attr": "NA"}, "1 instances have no attribute and do not count: wet_dog/train0.jpg"),
+        ({"set": "NA"}, "1 instances have no set and do not count: wet_dog/train0.jpg"),
+        ({"attr": "old"}, "1 instances show a pair that is in no list and do not count: wet_dog/train0.jpg (old dog)"),
     ],
 )
 def test_instances_that_do_not_count_are_noted_with_the_reason(

@@ -30,9 +30,9 @@ def test_a_dataset_that_lacks_something_is_not_complete(pets: Path) -> None:
     metadata_file(pets.parent / "ut-zap50k").unlink()
     shutil.rmtree(images_folder(pets))
     held = {each.name: each for each in dataset_statuses(pets.parent)}
-    assert (held["pets"].state, held["pets"].fault) == ("incomplete", f"no images in {images_folder(pets)}")
+    assert (held["pets"].state, held["pets"].problem) == ("incomplete", f"no images in {images_folder(pets)}")
     assert held["ut-zappos"].state == "incomplete"
-    assert held["ut-zappos"].fault.endswith(
+    assert held["ut-zappos"].problem.endswith(
         "ut-zap50k is not a complete dataset: no metadata_compositional-split-natural.t7"
     )
 
@@ -45,10 +45,10 @@ def test_what_is_on_its_way_is_a_line_each(tmp_path: Path) -> None:
     (tmp_path / ".downloads" / "cgqa.zip.partial.json").write_text(note)
     (tmp_path / ".mit-states.download").mkdir()
     assert unfinished_downloads(tmp_path) == [
-        "a.zip: 2.0 kB, whole",
-        "a.zip.refused: refused, 2.0 kB that can be deleted",
-        "b.zip: 2.0 kB of an unknown size have come",
-        "cgqa.zip: 2.0 kB of 5.0 MB have come",
+        "a.zip: 2.0 kB, complete",
+        "a.zip.refused: 2.0 kB, refused; you can delete it",
+        "b.zip: 2.0 kB of an unknown size downloaded",
+        "cgqa.zip: 2.0 kB of 5.0 MB downloaded",
         "mit-states: partly unpacked",
     ]
     assert unfinished_downloads(tmp_path / "nowhere") == []

@@ -120,7 +120,7 @@ def test_names_are_made_fit(photos: Path, tmp_path: Path) -> None:
         Instance(f"very_wet_éclair/{name}.png", "very_wet", "éclair", phase)
         for name, phase in (("héllo wörld", "train"), ("a_b", "val"), ("c", "test"), ("c-2", "test"), ("C-3", "test"))
     )
-    assert verify("mine", tmp_path).sound
+    assert verify("mine", tmp_path).passed
 
 
 @pytest.mark.parametrize("name", ["dry_teddy_bear", "dry  teddy bear", "dog", "_dog", "dog_"])
