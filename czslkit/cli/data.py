@@ -49,12 +49,12 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _verify(args: argparse.Namespace) -> int:
     from ..data.check.verification import verify
-    from ..data.make.mini import COUNTS, NAMES
+    from ..data.make.mini import MINI_COUNTS, REPLICAS
     from ..data.published import BENCHMARKS
 
     done = []
-    for name in (NAMES if args.mini else BENCHMARKS) if args.name == "all" else (args.name,):
-        done.append(verify(name, args.data, expected=COUNTS if args.mini else None, workers=args.workers))
+    for name in (REPLICAS if args.mini else BENCHMARKS) if args.name == "all" else (args.name,):
+        done.append(verify(name, args.data, expected=MINI_COUNTS if args.mini else None, workers=args.workers))
         if args.format == "text":
             print(done[-1].to_text(), flush=True)
     if args.format == "json":
@@ -84,7 +84,7 @@ def _import(args: argparse.Namespace) -> int:
 
     from ..data.check.counts import count_listing, named_counts
     from ..data.layout import read_listing
-    from ..data.make.import_folder import import_dataset
+    from ..data.make.dataset_import import import_dataset
 
     folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
     print(folder)
@@ -133,9 +133,9 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _mini(args: argparse.Namespace) -> int:
-    from ..data.make.mini import NAMES, write_mini
+    from ..data.make.mini import REPLICAS, write_mini
 
-    for name in NAMES if args.name == "all" else (args.name,):
+    for name in REPLICAS if args.name == "all" else (args.name,):
         if args.name == "all" and (args.out / name).exists():
             print(f"{args.out / name}: there already", file=sys.stderr)
         else:

@@ -10,7 +10,7 @@ import pytest
 from czslkit.cli import main
 from czslkit.data.check.verification import Verification, verify
 from czslkit.data.layout import images_folder, metadata_file, pairs_file
-from czslkit.data.make.mini import COUNTS, NAMES, write_mini
+from czslkit.data.make.mini import MINI_COUNTS, REPLICAS, write_mini
 from czslkit.data.published import BENCHMARKS
 from czslkit.errors import UnknownNameError
 
@@ -29,7 +29,7 @@ def kinds(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def minis(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("minis")
-    for name in NAMES:
+    for name in REPLICAS:
         write_mini(name, root)
     return root
 
@@ -38,7 +38,7 @@ def test_replicas_of_all_datasets_pass(minis: Path, capsys: pytest.CaptureFixtur
     assert main(["data", "verify", "all", "--mini", "--data", str(minis)]) == 0
     said = capsys.readouterr()
     assert [line for line in said.out.splitlines() if line.endswith(": no errors or warnings")] == [
-        f"{name}: no errors or warnings" for name in NAMES
+        f"{name}: no errors or warnings" for name in REPLICAS
     ]
     assert said.err == "", "a bar is for terminals"
 
@@ -47,7 +47,7 @@ def test_without_its_lists_a_replica_is_seen_to_hold_more(minis: Path, tmp_path:
     folder = tmp_path / "cgqa"
     shutil.copytree(minis / "cgqa", folder)
     shutil.rmtree(pairs_file(folder, "train").parent)
-    finding = verify("cgqa", tmp_path, expected=COUNTS).findings[0]
+    finding = verify("cgqa", tmp_path, expected=MINI_COUNTS).findings[0]
     assert finding.where == (
         "pairs 39 instead of 36",
         "train pairs 27 instead of 24",

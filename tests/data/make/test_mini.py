@@ -10,43 +10,43 @@ from PIL import Image
 from czslkit.data.image_check import check_images
 from czslkit.data.layout import metadata_file, pairs_file, read_pairs
 from czslkit.data.loading import load_dataset
-from czslkit.data.make.mini import NAMES, REPLICAS, write_mini
+from czslkit.data.make.mini import REPLICAS, write_mini
 from czslkit.errors import DataError, UnknownNameError
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("minis")
-    for name in NAMES:
+    for name in REPLICAS:
         write_mini(name, root)
     return root
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPLICAS)
 def test_a_replica_loads_with_the_structure_it_promises(root: Path, name: str) -> None:
     data = load_dataset(name, root)
     assert (len(data.space.attrs), len(data.space.objs)) == (8, 6)
     assert (len(data.train), len(data.val), len(data.test)) == (24 * 6, 12 * 4, 12 * 4)
     assert len(data.train.pairs) == int(data.space.seen.sum()) == 24
-    for phase, split in (("val", data.val), ("test", data.test)):
+    for name_of_split, split in (("val", data.val), ("test", data.test)):
         seen = (split.pairs[:, None] == data.train.pairs).all(-1).any(1)
         assert (len(split.pairs), int(seen.sum())) == (12, 6)
-        assert int(data.candidates(phase).sum()) == 24 + 6
+        assert int(data.candidates(name_of_split).sum()) == 24 + 6
     assert len(data.space.pairs) == 24 + 6 + 6
     check_images(data)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPLICAS)
 def test_a_replica_holds_all_that_the_rules_skip(root: Path, name: str) -> None:
     entries = torch.load(metadata_file(root / name), weights_only=True)
-    listed = {pair for phase in ("train", "val", "test") for pair in read_pairs(pairs_file(root / name, phase))}
+    listed = {pair for split in ("train", "val", "test") for pair in read_pairs(pairs_file(root / name, split))}
     assert sum(entry["attr"] == "NA" for entry in entries) == 3
     assert sum(entry["set"] == "NA" for entry in entries) == 3
     assert sum((entry["attr"], entry["obj"]) not in listed for entry in entries if entry["attr"] != "NA") == 3
     assert load_dataset(name, root).skipped == 9
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPLICAS)
 def test_the_order_of_the_training_list_is_not_the_sorted_one(root: Path, name: str) -> None:
     pairs = read_pairs(pairs_file(root / name, "train"))
     assert list(pairs) != sorted(pairs)
@@ -68,7 +68,7 @@ def test_files_are_named_as_in_the_published_metadata(root: Path, name: str, ima
     assert len({entry["image"] for entry in entries}) == len(entries)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPLICAS)
 def test_pictures_are_jpegs_of_several_shapes(root: Path, name: str) -> None:
     sizes = set()
     for file in (root / name / "images").rglob("*.jpg"):
@@ -101,7 +101,7 @@ def test_under_its_other_name_and_another_seed_a_replica_is_another(root: Path, 
 
 def test_nothing_is_overwritten(pets: Path) -> None:
     pets.rename(pets.with_name("cgqa"))
-    with pytest.raises(DataError, match=r"/cgqa is there already, and is left as it is"):
+    with pytest.raises(DataError, match=r"/cgqa exists already and is not changed"):
         write_mini("cgqa", pets.parent)
     assert load_dataset("cgqa", pets.parent).space.objs == ("cat", "dog")
 
