@@ -41,7 +41,7 @@ def test_counts_are_of_the_lists_and_of_the_images_that_count(pets: Path, edit: 
     }
 
 
-def test_what_differs_from_the_expected_counts_is_an_error(pets: Path) -> None:
+def test_counts_that_are_not_as_expected_are_an_error(pets: Path) -> None:
     counts = count_listing(read_listing(pets))
     expected = replace(counts, objs=3, phases={**counts.phases, "val": SplitCounts(1, 2, 4)})
     finding = verify("pets", pets.parent, expected=expected).findings[0]

@@ -59,14 +59,14 @@ def test_files_of_one_size_with_other_content_are_no_copies(pets: Path) -> None:
     assert "copies" not in kinds(pets)
 
 
-def test_files_that_the_metadata_does_not_name_are_noted(pets: Path) -> None:
+def test_files_without_metadata_are_noted(pets: Path) -> None:
     (images_folder(pets) / "wet_dog" / "Thumbs.db").touch()
     (images_folder(pets) / ".DS_Store").touch()
     (finding,) = verified(pets).findings
     assert (finding.severity, finding.where) == ("note", ("wet_dog/Thumbs.db",))
 
 
-def test_images_that_viewers_show_otherwise_are_pointed_out(pets: Path) -> None:
+def test_unusual_images_are_reported(pets: Path) -> None:
     grey = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000)
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     exif = Image.Exif()

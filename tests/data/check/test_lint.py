@@ -16,7 +16,7 @@ def found(folder: Path) -> dict[str, Finding]:
     return {finding.kind: finding for finding in lint(read_listing(folder))}
 
 
-def test_nothing_is_odd_about_a_plain_dataset(pets: Path) -> None:
+def test_a_correct_dataset_has_no_findings(pets: Path) -> None:
     assert found(pets) == {}
 
 
@@ -56,13 +56,13 @@ def test_a_split_without_seen_or_unseen_pairs_is_named(pets: Path, pairs: str, k
         ("d_o-g", "look-alike", "1 object names have several spellings: 'd_o-g' = 'dog'"),
     ],
 )
-def test_names_that_may_be_mistakes_are_named(pets: Path, edit: Edit, word: str, kind: str, said: str) -> None:
+def test_labels_that_may_be_mistakes_are_named(pets: Path, edit: Edit, word: str, kind: str, said: str) -> None:
     edit(lambda entries: entries.append(entries[0] | {"obj": word}))
     assert str(found(pets)[kind]).startswith(said)
 
 
 @pytest.mark.parametrize("word", ["Shoes.Clogs.and.Mules", "dry-erase_board", "éclair", "狗", "3d", "dog's", "कुत्ता"])
-def test_names_as_the_published_datasets_have_them_are_not_odd(pets: Path, edit: Edit, word: str) -> None:
+def test_labels_of_the_published_datasets_are_plain(pets: Path, edit: Edit, word: str) -> None:
     edit(lambda entries: entries.append(entries[0] | {"obj": word}))
     assert found(pets).keys() == {"skipped"}
 

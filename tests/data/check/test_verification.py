@@ -43,7 +43,7 @@ def test_replicas_of_all_datasets_pass(minis: Path, capsys: pytest.CaptureFixtur
     assert said.err == "", "a bar is for terminals"
 
 
-def test_without_its_lists_a_replica_is_seen_to_hold_more(minis: Path, tmp_path: Path) -> None:
+def test_a_replica_without_its_lists_holds_more_pairs(minis: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cgqa"
     shutil.copytree(minis / "cgqa", folder)
     shutil.rmtree(pairs_file(folder, "train").parent)
@@ -64,7 +64,7 @@ def test_a_replica_does_not_have_the_published_counts(minis: Path, capsys: pytes
     assert "test images 48 instead of 2,914" in zappos["findings"][0]["where"]
 
 
-def test_a_sound_dataset_has_no_findings(pets: Path) -> None:
+def test_a_correct_dataset_has_no_findings(pets: Path) -> None:
     result = verified(pets)
     assert result.findings == ()
     assert result.to_text().splitlines()[0] == f"pets in {pets}"
@@ -117,7 +117,7 @@ def test_workers_are_a_number_above_zero(workers: str, capsys: pytest.CaptureFix
     assert f"{workers!r} is not a whole number above 0" in capsys.readouterr().err
 
 
-def test_what_is_missing_comes_with_what_to_do(pets: Path) -> None:
+def test_missing_images_come_with_a_remedy(pets: Path) -> None:
     next((pets / "images").rglob("*.jpg")).unlink()
     assert (
         "-> unpack the images again, or remove images that do not exist from the metadata" in verified(pets).to_text()

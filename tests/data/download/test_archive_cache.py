@@ -36,7 +36,7 @@ def test_archives_can_be_kept(tmp_path: Path, shop: Any, get: Get, archives_in: 
     assert archives_in(tmp_path) == [SPLITS, MIT]
 
 
-def test_a_mirror_comes_first_and_the_others_after_it(
+def test_mirrors_are_tried_before_the_other_sources(
     tmp_path: Path, shop: Any, published: dict[str, bytes], get: Get
 ) -> None:
     shop.files[f"mine/{MIT}"] = published[MIT]
@@ -44,7 +44,7 @@ def test_a_mirror_comes_first_and_the_others_after_it(
     assert [name for name, _ in shop.requests] == [f"mine/{SPLITS}", f"official/{SPLITS}", f"mine/{MIT}"]
 
 
-def test_a_file_that_one_source_began_is_gone_on_with_there(
+def test_a_partial_download_is_resumed_from_the_source_that_began_it(
     tmp_path: Path, shop: Any, published: dict[str, bytes], get: Get
 ) -> None:
     shop.answers = {
@@ -71,7 +71,7 @@ def hostile_splits(entry: Any, tarred: Pack) -> bytes:
 
 
 def flawed(published: dict[str, bytes], zipped: Pack, tarred: Pack) -> dict[str, tuple[str, bytes, str]]:
-    """Archives that cannot be used: which, in whose place, and the reason that is given."""
+    """For each kind of unusable archive: the archive that it replaces, its bytes and the expected reason."""
     whole = published[CGQA]
     cut = bytearray(whole)
     with zipfile.ZipFile(io.BytesIO(whole)) as file:
@@ -93,7 +93,7 @@ def flawed(published: dict[str, bytes], zipped: Pack, tarred: Pack) -> dict[str,
 
 
 @pytest.mark.parametrize("kind", ["page", "part", "bits", "other", "outside", "twice", "code"])
-def test_an_archive_that_cannot_be_used_is_put_aside_and_the_next_source_tried(
+def test_an_unusable_archive_is_put_aside_and_the_next_source_tried(
     tmp_path: Path,
     shop: Any,
     published: dict[str, bytes],
@@ -118,7 +118,7 @@ def test_an_archive_that_cannot_be_used_is_put_aside_and_the_next_source_tried(
     assert load_dataset(name, tmp_path)
 
 
-def test_metadata_does_not_send_images_elsewhere(
+def test_metadata_cannot_place_images_outside_the_dataset(
     tmp_path: Path, shop: Any, get: Get, zipped: Pack, tarred: Pack
 ) -> None:
     for shelf in ("official", "hub"):
@@ -129,7 +129,7 @@ def test_metadata_does_not_send_images_elsewhere(
     assert not [*tmp_path.parent.glob("evil.jpg"), *tmp_path.rglob("evil.jpg")]
 
 
-def test_an_archive_of_ones_own_is_used_and_a_bad_one_put_aside(
+def test_an_unusable_archive_in_the_folder_is_put_aside(
     tmp_path: Path, shop: Any, published: dict[str, bytes], get: Get
 ) -> None:
     (tmp_path / ".downloads").mkdir()
@@ -140,7 +140,7 @@ def test_an_archive_of_ones_own_is_used_and_a_bad_one_put_aside(
     assert [name for name, _ in shop.requests] == [f"official/{CGQA}"]
 
 
-def test_an_archive_has_to_be_the_one_that_was_used_first(
+def test_a_later_archive_must_have_the_recorded_digest(
     tmp_path: Path,
     shop: Any,
     published: dict[str, bytes],
@@ -166,14 +166,14 @@ def test_an_archive_has_to_be_the_one_that_was_used_first(
     assert below(tmp_path / "cgqa") == {"images/1.jpg": b"1"}
 
 
-def test_a_note_that_cannot_be_read_is_an_error(tmp_path: Path, shop: Any, get: Get) -> None:
+def test_an_unreadable_digest_file_is_an_error(tmp_path: Path, shop: Any, get: Get) -> None:
     (tmp_path / ".downloads").mkdir()
     (tmp_path / ".downloads" / f"{CGQA}.json").write_text("[]")
     with pytest.raises(DataError, match=f"{CGQA}.json holds no SHA-256; delete this file if you trust {CGQA}"):
         get("cgqa")
 
 
-def test_archives_that_are_refused_are_all_kept(
+def test_refused_archives_are_not_overwritten(
     tmp_path: Path, shop: Any, published: dict[str, bytes], get: Get, zipped: Pack
 ) -> None:
     get("cgqa")

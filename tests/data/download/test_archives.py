@@ -51,7 +51,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @both
-def test_what_is_needed_goes_to_its_places_and_the_rest_nowhere(tmp_path: Path, target: Path, pack: Pack) -> None:
+def test_needed_members_are_written_and_others_are_not(tmp_path: Path, target: Path, pack: Pack) -> None:
     archive = pack(tmp_path, {"wet dog/1.jpg": b"1", "wet dog/2.jpg": b"2", "README": b"?"})
     places = {"wet dog/1.jpg": ["a/1.jpg"], "wet dog/2.jpg": ["b/2.jpg", "c/two.jpg"]}
     check_archive(archive)
@@ -63,7 +63,7 @@ def test_what_is_needed_goes_to_its_places_and_the_rest_nowhere(tmp_path: Path, 
 @pytest.mark.parametrize(
     "name", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil", "C:evil", "\\\\host\\evil"]
 )
-def test_a_name_that_leads_out_is_refused_though_it_is_not_needed(
+def test_a_name_that_leads_out_is_refused_even_if_it_is_not_needed(
     tmp_path: Path, target: Path, pack: Pack, name: str
 ) -> None:
     archive = pack(tmp_path, {name: b"!"})
@@ -74,7 +74,7 @@ def test_a_name_that_leads_out_is_refused_though_it_is_not_needed(
 
 
 @both
-def test_a_place_that_leads_out_is_refused(tmp_path: Path, target: Path, pack: Pack) -> None:
+def test_a_destination_that_leads_out_is_refused(tmp_path: Path, target: Path, pack: Pack) -> None:
     with pytest.raises(Refused, match=r"the path '\.\./1\.jpg' leads out of the folder"):
         unpack(pack(tmp_path, {"1.jpg": b""}), lambda name: ["../1.jpg"], target)
     with pytest.raises(Refused, match=r"the path 'a\\x00b' leads out of the folder"):
@@ -114,9 +114,7 @@ def test_an_encrypted_member_is_refused(tmp_path: Path, target: Path) -> None:
 
 
 @both
-def test_more_than_is_plausible_is_refused(
-    tmp_path: Path, target: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_much_content_is_refused(tmp_path: Path, target: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_EXTRA", 1 << 20)
     archive = pack(tmp_path, {f"{n}": bytes(1 << 20) for n in range(8)})
     allowed = (1 << 20) + 50 * archive.stat().st_size
@@ -127,13 +125,13 @@ def test_more_than_is_plausible_is_refused(
     assert sum(map(len, content(target).values())) <= allowed + (1 << 20)
 
 
-def test_a_bomb_in_a_tar_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tar_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_EXTRA", 1 << 20)
     with pytest.raises(Refused, match="bytes and unpacks to more than"):
         check_archive(tarred(tmp_path, {"1": bytes(1 << 23)}))
 
 
-def test_a_size_that_a_zip_lies_about_is_not_believed(tmp_path: Path, target: Path) -> None:
+def test_a_wrong_size_in_a_zip_is_refused(tmp_path: Path, target: Path) -> None:
     archive = zipped(tmp_path, {"1.jpg": bytes(1 << 20)})
     raw = bytearray(archive.read_bytes())
     directory = raw.index(b"PK\x01\x02")
@@ -153,7 +151,7 @@ def test_too_many_members_are_refused(
 
 
 @both
-def test_two_members_in_one_place_are_refused(tmp_path: Path, target: Path, pack: Pack) -> None:
+def test_two_members_with_one_destination_are_refused(tmp_path: Path, target: Path, pack: Pack) -> None:
     archive = pack(tmp_path, {"1.jpg": b"1", "2.jpg": b"2"})
     with pytest.raises(Refused, match=r"the member '2\.jpg' would overwrite another member, at 'one\.jpg'"):
         unpack(archive, lambda name: ["one.jpg"], target)
@@ -188,7 +186,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, pack: Pack, start: byte
 
 
 @both
-def test_a_part_of_an_archive_is_refused(tmp_path: Path, pack: Pack) -> None:
+def test_an_incomplete_archive_is_refused(tmp_path: Path, pack: Pack) -> None:
     archive = pack(tmp_path, {"1.jpg": os.urandom(5000)})
     archive.write_bytes(archive.read_bytes()[:4000])
     with pytest.raises(Refused, match="the archive is incomplete or damaged"):
@@ -203,9 +201,7 @@ def test_a_tar_that_ends_too_early_is_refused(tmp_path: Path, target: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["Børn/1.jpg", "cafe\u0301/1.jpg"])
-def test_names_in_utf_8_are_read_even_where_the_archive_does_not_say_so(
-    tmp_path: Path, target: Path, name: str
-) -> None:
+def test_utf_8_names_are_read_without_the_utf_8_flag(tmp_path: Path, target: Path, name: str) -> None:
     plain = "".join(letter if letter.isascii() else "?" * len(letter.encode()) for letter in name)
     archive = zipped(tmp_path, {plain: b"1"})
     archive.write_bytes(archive.read_bytes().replace(plain.encode(), name.encode()))
@@ -213,14 +209,14 @@ def test_names_in_utf_8_are_read_even_where_the_archive_does_not_say_so(
     assert content(target) == {name: b"1"}
 
 
-def test_names_in_an_older_code_are_read_too(tmp_path: Path, target: Path) -> None:
+def test_names_in_code_page_437_are_read(tmp_path: Path, target: Path) -> None:
     archive = zipped(tmp_path, {"B?rn": b"1"})
     archive.write_bytes(archive.read_bytes().replace(b"B?rn", "Bürn".encode("cp437")))
     unpack(archive, everything, target)
     assert content(target) == {"Bürn": b"1"}
 
 
-def test_a_member_that_goes_to_many_places_counts_for_each(
+def test_the_bytes_of_every_copy_of_a_member_count(
     tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archives, "MAX_EXTRA", 1 << 20)

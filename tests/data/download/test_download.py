@@ -27,7 +27,7 @@ def shop(full_shop: Any) -> Any:
 
 
 def facts(data: Splits) -> Any:
-    """All that a loaded dataset says, without where it lies."""
+    """All values of a loaded dataset, without its folder."""
     splits = [
         ([path.relative_to(data.root) for path in each.paths], *(t.tolist() for t in (each.attr, each.obj, each.pairs)))
         for each in (data.train, data.val, data.test)
@@ -35,7 +35,7 @@ def facts(data: Splits) -> Any:
     return data.name, data.space.attrs, data.space.objs, data.space.pairs.tolist(), splits, data.skipped
 
 
-def test_what_is_downloaded_is_what_unpacking_by_hand_gives(
+def test_a_download_gives_the_same_files_as_unpacking_by_hand(
     tmp_path: Path,
     minis: Path,
     shop: Any,
@@ -54,7 +54,7 @@ def test_what_is_downloaded_is_what_unpacking_by_hand_gives(
     assert archives_in(tmp_path) == leftovers(tmp_path) == []
 
 
-def test_an_archive_of_two_datasets_is_fetched_again_where_only_one_was_asked_for(
+def test_a_shared_archive_is_downloaded_again_if_only_one_dataset_was_asked_for(
     tmp_path: Path, shop: Any, get: Get, archives_in: Names
 ) -> None:
     get("mit-states")
@@ -63,7 +63,7 @@ def test_an_archive_of_two_datasets_is_fetched_again_where_only_one_was_asked_fo
     assert [name for name, _ in shop.requests].count(f"official/{SPLITS}") == 2
 
 
-def test_what_is_there_is_left_as_it_is(tmp_path: Path, shop: Any, get: Get, below: Read) -> None:
+def test_a_dataset_that_exists_is_not_changed(tmp_path: Path, shop: Any, get: Get, below: Read) -> None:
     write_mini("ut-zap50k", tmp_path)
     before = below(tmp_path)
     assert get("ut-zappos") == (tmp_path / "ut-zap50k",)
@@ -71,7 +71,9 @@ def test_what_is_there_is_left_as_it_is(tmp_path: Path, shop: Any, get: Get, bel
     assert shop.requests == []
 
 
-def test_a_folder_that_is_not_complete_is_an_error_and_the_others_are_had(tmp_path: Path, shop: Any, get: Get) -> None:
+def test_an_incomplete_folder_is_an_error_and_other_datasets_are_downloaded(
+    tmp_path: Path, shop: Any, get: Get
+) -> None:
     (tmp_path / "mit-states" / "images").mkdir(parents=True)
     with pytest.raises(
         DataError,
@@ -86,19 +88,19 @@ def test_a_dataset_without_archives_is_made(tmp_path: Path, get: Get, monkeypatc
     assert get("demo") == (tmp_path / "demo",)
 
 
-def test_a_name_that_nobody_knows_is_an_error_before_anything_is_fetched(shop: Any, get: Get) -> None:
+def test_an_unknown_name_is_an_error_before_any_request(shop: Any, get: Get) -> None:
     with pytest.raises(UnknownNameError, match="no dataset named 'mit'"):
         get(["cgqa", "mit"])
     assert shop.requests == []
 
 
 @pytest.mark.parametrize("mirror", ["data", "file:///data", "ftp://host/data", "https://"])
-def test_a_mirror_has_to_be_a_url_of_the_web(get: Get, mirror: str) -> None:
+def test_a_mirror_must_be_a_web_url(get: Get, mirror: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"the mirror is {mirror!r}, expected a URL")):
         get("cgqa", mirror=mirror)
 
 
-def test_where_no_source_works_one_message_says_why_and_what_to_do(tmp_path: Path, shop: Any, get: Get) -> None:
+def test_if_no_source_works_one_message_says_why_and_what_to_do(tmp_path: Path, shop: Any, get: Get) -> None:
     shop.files.clear()
     shop.answers = {f"official/{SPLITS}": [shop.page], f"hub/{MIT}": [shop.fail(500)] * 2}
     with pytest.raises(DataError) as info:

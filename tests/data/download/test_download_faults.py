@@ -1,4 +1,4 @@
-"""What else can go wrong while a dataset is made ready: processes that are killed or meet, and disks."""
+"""Killed processes, processes that meet, and full disks during a download."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from czslkit.data.make.mini import write_mini
 from czslkit.errors import DataError
 
 CLIENT = HttpClient(timeout=2, attempts=2, pause=0.001, progress=False)
-#: Enough of a dataset to be unpacked; whether it can be loaded is not asked here.
+#: Files of a dataset that can be unpacked, but not loaded.
 FILES = {f"images/{n}.jpg": os.urandom(3000) for n in range(40)}
 
 
@@ -54,7 +54,7 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def complete(root: Path) -> bool:
-    """Whether the dataset is there as it should be, and nothing else but notes and locks."""
+    """Whether the dataset is complete, and nothing else exists but digest files and locks."""
     folder = root / "cgqa"
     found = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     found.pop(".unpacked.json")
@@ -63,10 +63,10 @@ def complete(root: Path) -> bool:
 
 
 def started(processes: list[subprocess.Popen[str]], root: Path, shop: Any, hang: str = "") -> subprocess.Popen[str]:
-    """A download in a process of its own.
+    """Start a download in another process.
 
     Args:
-        hang: function that is never left once it has been called, as ``module.function:calls``; then a line is said.
+        hang: ``module.function:calls``; after so many calls, the next call prints a line and never returns.
     """
     program = f"""
 import importlib, sys, time
@@ -101,14 +101,14 @@ def until(true: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     "hang",
     [
-        "czslkit.data.download.archive_cache._sha256:0",  # the archive is fetched, and not looked at
-        "czslkit.data.download.archives._copy_member:20",  # being unpacked
-        "czslkit.data.download.archive_cache.write_text:0",  # unpacked, and its digest not noted
-        "czslkit.data.download.install.write_text:0",  # that is noted, and not that it is unpacked
-        "czslkit.data.download.archive_cache.file_lock:1",  # that, too, and it is not deleted
+        "czslkit.data.download.archive_cache._sha256:0",  # the archive is downloaded, but not checked
+        "czslkit.data.download.archives._copy_member:20",  # the archive is partly unpacked
+        "czslkit.data.download.archive_cache.write_text:0",  # the archive is unpacked, but its digest is not recorded
+        "czslkit.data.download.install.write_text:0",  # the digest is recorded, but not that the archive is unpacked
+        "czslkit.data.download.archive_cache.file_lock:1",  # both are recorded, but the archive is not deleted
     ],
 )
-def test_a_process_that_was_killed_is_gone_on_with(
+def test_a_killed_process_is_continued(
     tmp_path: Path, shop: Any, processes: list[subprocess.Popen[str]], hang: str
 ) -> None:
     process = started(processes, tmp_path, shop, hang)
@@ -122,7 +122,7 @@ def test_a_process_that_was_killed_is_gone_on_with(
     assert len(shop.requests) == 1
 
 
-def test_a_process_that_was_killed_while_it_fetched_is_gone_on_with(
+def test_a_process_that_was_killed_during_a_transfer_is_resumed(
     tmp_path: Path, shop: Any, processes: list[subprocess.Popen[str]]
 ) -> None:
     shop.answers["cgqa.zip"] = [shop.stall(50_000)]
@@ -161,7 +161,7 @@ def test_of_two_processes_one_works_and_the_other_waits(
 
 
 class Full(io.RawIOBase):
-    """A file on a disk that has no room left."""
+    """A file on a full disk."""
 
     def write(self, block: Any) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -187,7 +187,7 @@ def full_after(calls: int, real: Callable[..., IO[bytes]]) -> Callable[..., Any]
         (archives, "_create_file", full_after(20, archives._create_file)),
     ],
 )
-def test_a_full_disk_is_said_and_once_there_is_room_the_same_command_goes_on(
+def test_after_a_full_disk_the_same_command_continues(
     tmp_path: Path, shop: Any, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, fault: Any, capsys: Any
 ) -> None:
     command = ["data", "download", "cgqa", "--data", str(tmp_path), "--mirror", shop.url]
@@ -205,7 +205,7 @@ def test_a_full_disk_is_said_and_once_there_is_room_the_same_command_goes_on(
     assert complete(tmp_path)
 
 
-#: Run by root, it goes on as nobody, to whom folders can be barred; all code is loaded by then.
+#: A program that root runs as the user nobody, who cannot write everywhere, after all modules are imported.
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
@@ -227,8 +227,8 @@ except DataError as error:
 """
 
 
-def test_a_folder_that_may_not_be_written_can_be_used_and_not_added_to() -> None:
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own may not be entered by nobody
+def test_a_read_only_folder_can_be_used_but_not_extended() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # the user nobody cannot enter pytest's own folder
         write_mini("ut-zappos", folder)
         os.chmod(folder, 0o555)
         done = subprocess.run([sys.executable, "-c", AS_NOBODY, folder], capture_output=True, text=True)

@@ -25,7 +25,7 @@ def shop(full_shop: Any) -> Any:
     return full_shop
 
 
-def test_a_dataset_may_take_twice_from_one_archive_and_the_same_folder_from_two(
+def test_sources_may_share_an_archive_or_a_target_folder(
     tmp_path: Path,
     shop: Any,
     get: Get,
@@ -47,7 +47,7 @@ def test_a_dataset_may_take_twice_from_one_archive_and_the_same_folder_from_two(
     assert archives_in(tmp_path) == []
 
 
-def test_what_can_be_had_is_kept_where_something_before_it_cannot(
+def test_later_archives_are_downloaded_and_kept_after_one_fails(
     tmp_path: Path, shop: Any, published: dict[str, bytes], get: Get, archives_in: Names
 ) -> None:
     for shelf in ("official", "hub"):
@@ -62,7 +62,7 @@ def test_what_can_be_had_is_kept_where_something_before_it_cannot(
     assert shop.requests == []
 
 
-def test_word_vectors_come_only_when_asked_for(
+def test_word_vectors_are_downloaded_on_request(
     tmp_path: Path,
     shop: Any,
     get: Get,

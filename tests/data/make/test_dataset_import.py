@@ -21,7 +21,7 @@ Table = Callable[..., Path]
 Refused = Callable[[Path, str], str]
 
 
-def test_a_folder_becomes_a_dataset_that_verify_finds_nothing_wrong_with(photos: Path, tmp_path: Path) -> None:
+def test_verify_finds_nothing_in_an_imported_folder(photos: Path, tmp_path: Path) -> None:
     folder = import_dataset(photos, "mine", tmp_path / "data")
     assert folder == tmp_path / "data" / "mine"
     assert verify("mine", tmp_path / "data").findings == ()
@@ -66,7 +66,9 @@ def test_the_command_says_what_the_dataset_holds(
     assert main([*arguments, "--unseen", "1.5"]) == 2
 
 
-def test_names_are_made_fit(photos: Path, tmp_path: Path, draw: Draw, table: Table, all_rows: list[str]) -> None:
+def test_labels_and_file_names_are_normalized(
+    photos: Path, tmp_path: Path, draw: Draw, table: Table, all_rows: list[str]
+) -> None:
     rows = [f"{row},train" for row in all_rows] + [f"{row},{split}" for row, split in (
         ("x/héllo wörld.png,very  wet,e\u0301clair", "train"),
         ("x/../x/a:b.png,very wet,éclair", "val"),
@@ -84,7 +86,7 @@ def test_names_are_made_fit(photos: Path, tmp_path: Path, draw: Draw, table: Tab
     assert verify("mine", tmp_path).passed
 
 
-def test_too_little_to_divide_is_refused(tmp_path: Path, draw: Draw, refused: Refused) -> None:
+def test_too_few_pictures_to_split_are_refused(tmp_path: Path, draw: Draw, refused: Refused) -> None:
     draw(tmp_path / "photos" / "wet_dog" / "0.png", 0)
     refused(tmp_path / "photos", r"0 of 1 pairs \(1 attributes, 1 objects\) can be unseen, but 2 are needed")
 
@@ -108,7 +110,7 @@ def test_splits_that_make_no_task_are_refused(table: Table, all_rows: list[str],
         ("ut-zap50k", "the name 'ut-zap50k' is taken: it stands for ut-zappos"),
     ],
 )
-def test_a_name_that_would_not_do_is_wrong_usage(photos: Path, tmp_path: Path, name: str, said: str) -> None:
+def test_an_unusable_name_is_wrong_usage(photos: Path, tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         import_dataset(photos, name, tmp_path / "data")
 
@@ -139,9 +141,7 @@ def test_a_full_disk_leaves_nothing(
     assert not [each for each in tmp_path.iterdir() if each.is_dir() and each != photos]
 
 
-def test_links_to_another_disk_are_refused_with_what_to_do(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_links_to_another_disk_are_refused(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def far(source: Path, target: Path) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 

@@ -37,7 +37,7 @@ def test_a_replica_loads_with_the_structure_it_promises(root: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", REPLICAS)
-def test_a_replica_holds_all_that_the_rules_skip(root: Path, name: str) -> None:
+def test_a_replica_has_instances_that_do_not_count(root: Path, name: str) -> None:
     entries = torch.load(metadata_file(root / name), weights_only=True)
     listed = {pair for split in ("train", "val", "test") for pair in read_pairs(pairs_file(root / name, split))}
     assert sum(entry["attr"] == "NA" for entry in entries) == 3
@@ -47,7 +47,7 @@ def test_a_replica_holds_all_that_the_rules_skip(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REPLICAS)
-def test_the_order_of_the_training_list_is_not_the_sorted_one(root: Path, name: str) -> None:
+def test_the_training_list_is_not_sorted(root: Path, name: str) -> None:
     pairs = read_pairs(pairs_file(root / name, "train"))
     assert list(pairs) != sorted(pairs)
 
@@ -80,7 +80,7 @@ def test_pictures_are_jpegs_of_several_shapes(root: Path, name: str) -> None:
     assert min(min(size) for size in sizes) >= 64
 
 
-def test_names_have_the_peculiarities_of_the_published_ones() -> None:
+def test_labels_have_the_unusual_characters_of_the_published_ones() -> None:
     words = {word for replica in REPLICAS.values() for word in replica.attrs + replica.objs}
     assert {"Faux.Fur", "Shoes.Clogs.and.Mules", "Boots.Mid-Calf", "dry-erase_board", "black_and_white"} <= words
 
@@ -92,7 +92,7 @@ def test_the_same_seed_writes_the_same_files(root: Path, tmp_path: Path) -> None
     assert all((folder / file).read_bytes() == (root / "cgqa" / file).read_bytes() for file in files)
 
 
-def test_under_its_other_name_and_another_seed_a_replica_is_another(root: Path, tmp_path: Path) -> None:
+def test_another_seed_and_an_alias_write_another_replica(root: Path, tmp_path: Path) -> None:
     assert write_mini("ut-zap50k", tmp_path, seed=1) == tmp_path / "ut-zap50k"
     data = load_dataset("ut-zappos", tmp_path)
     assert (data.name, data.root) == ("ut-zappos", tmp_path / "ut-zap50k")

@@ -25,7 +25,7 @@ def test_a_folder_that_does_not_clearly_name_a_pair_is_named(
 
 
 @pytest.mark.parametrize(("name", "pair"), [("dry teddy_bear", ("dry", "teddy_bear")), ("wet cat", ("wet", "cat"))])
-def test_one_space_parts_attribute_and_object(
+def test_one_space_separates_attribute_and_object(
     photos: Path, tmp_path: Path, name: str, pair: tuple[str, str], draw: Draw
 ) -> None:
     draw(photos / name / "0.png", 99)
@@ -34,7 +34,7 @@ def test_one_space_parts_attribute_and_object(
     assert len(shown) == 37
 
 
-def test_files_that_are_no_images_are_left_out_and_said(
+def test_files_that_are_not_images_are_skipped_and_named(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("README.txt", ".DS_Store", "wet_dog/Thumbs.db", "wet_dog/.hidden.png"):
@@ -43,7 +43,7 @@ def test_files_that_are_no_images_are_left_out_and_said(
     assert capsys.readouterr().err == "skipped files that are not images by name: README.txt, wet_dog/Thumbs.db\n"
 
 
-def test_all_that_is_unclear_about_a_folder_is_said_at_once(photos: Path, draw: Draw, refused: Refused) -> None:
+def test_all_problems_of_a_folder_are_in_one_message(photos: Path, draw: Draw, refused: Refused) -> None:
     draw(photos / "stray.png", 1)
     draw(photos / "wet_dog" / "more" / "0.png", 2)
     (photos / "nan_dog").mkdir()
@@ -52,7 +52,7 @@ def test_all_that_is_unclear_about_a_folder_is_said_at_once(photos: Path, draw: 
     assert "attr is 'nan', which means that the label is missing" in said
 
 
-def test_no_images_and_no_folder_are_refused(tmp_path: Path, refused: Refused) -> None:
+def test_a_source_without_images_is_refused(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "photos").mkdir()
     refused(tmp_path / "photos", "photos has no folder of images; expected photos/ATTR_OBJ")
     refused(tmp_path / "nowhere", "nowhere is neither a folder of pictures nor a table")

@@ -38,7 +38,7 @@ def test_splits_of_a_table_are_kept(tmp_path: Path, table: Table, all_rows: list
         ("wet_dog/1.png,wet,dog\nwet_dog/./1.png,old,dog", "line 3: 'wet_dog/./1.png' is also the image of line 2"),
     ],
 )
-def test_rows_that_say_too_little_are_named_by_their_lines(row: str, said: str, table: Table, refused: Refused) -> None:
+def test_mistakes_in_rows_are_named_by_their_lines(row: str, said: str, table: Table, refused: Refused) -> None:
     refused(table(row), said)
 
 
@@ -51,23 +51,23 @@ def test_rows_that_say_too_little_are_named_by_their_lines(row: str, said: str, 
         ("image,attr,obj", "has no row below its first line"),
     ],
 )
-def test_a_table_of_other_columns_or_of_no_rows_is_refused(
+def test_a_table_with_wrong_columns_or_no_rows_is_refused(
     header: str, said: str, table: Table, refused: Refused
 ) -> None:
     refused(table(header=header), said)
 
 
-def test_a_split_of_another_name_is_refused(table: Table, refused: Refused) -> None:
+def test_an_unknown_split_is_refused(table: Table, refused: Refused) -> None:
     file = table("wet_dog/0.png,wet,dog,dev", header="image,attr,obj,split")
     refused(file, "line 2: split is 'dev', expected train, val, test")
 
 
-def test_a_table_that_is_no_text_is_refused(tmp_path: Path, refused: Refused) -> None:
+def test_a_table_that_is_not_text_is_refused(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "table.csv").write_bytes(b"image,attr,obj\n\xff,wet,dog\n")
     refused(tmp_path / "table.csv", "table.csv is not a readable table: .*0xff")
 
 
-def test_tabs_part_the_columns_of_a_tsv(photos: Path, tmp_path: Path, all_rows: list[str]) -> None:
+def test_tabs_separate_the_columns_of_a_tsv(photos: Path, tmp_path: Path, all_rows: list[str]) -> None:
     file = photos / "table.tsv"
     file.write_text("\n".join(("image\tattr\tobj", *(row.replace(",", "\t") for row in all_rows))))
     assert len(read_metadata(metadata_file(import_dataset(file, "mine", tmp_path)))) == 36
