@@ -10,7 +10,9 @@ from .types import ImageFeatures
 
 @AGGREGATORS.register("pooled")
 class Pooled(Aggregator):
-    """The image as one vector; no visual layers."""
+    """No visual layers: the image is its pooled vector."""
+
+    version = 1
 
     def forward(self, image: ImageFeatures) -> ImageFeatures:
         return image
@@ -19,6 +21,8 @@ class Pooled(Aggregator):
 @AGGREGATORS.register("last_layer")
 class LastLayer(Aggregator):
     """All tokens of the last visual layer, as one level."""
+
+    version = 1
 
     def layers(self, depth: int) -> tuple[int, ...]:
         if depth < 1:

@@ -1,10 +1,12 @@
-"""The four component kinds. Each has one job and one call: the page a plugin author reads.
+"""The base classes of the four component kinds: backbone, aggregator, interaction and head.
 
-A method sends images through ``backbone -> aggregator -> interaction -> head``; a prompt
-turns candidate pairs into the text side. A component registered here is found by name::
+A method sends images through ``backbone -> aggregator -> interaction -> head``; a prompt turns candidate pairs into
+text features. A registered component is found by its name::
 
     @AGGREGATORS.register("mine")
     class Mine(Aggregator):
+        version = 1
+
         def forward(self, image): ...
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,77 +26,97 @@ from .types import VALIDATION, AttentionMaps, Batch, ImageFeatures, Scores, Sett
 
 
 class Backbone(nn.Module, ABC):
-    """Images and prompts into one embedding space of width ``dim``.
+    """An encoder of images and prompts into one embedding space of width ``dim``.
 
-    ``BACKBONES[name](argument, **options)`` builds one: ``argument`` is what follows the
-    slash in a setting such as ``timm/resnet18``, empty without one.
+    ``BACKBONES[name](argument, **options)`` builds one. ``argument`` is the text after the slash in a setting such
+    as ``timm/resnet18``, and empty if the setting has no slash.
 
-    A backbone without a text tower need not override the text methods; asking one of
-    them is an error that names the backbone.
+    A backbone without a text tower does not override the text methods; they raise an error that names the backbone.
     """
 
-    dim: int  # D
-    depth: int  # visual layers that ``encode_image`` can return; 0 if none
-    visual_tokens: int  # T of the tokens that it returns; 0 if none
-    visual_width: int  # V
-    token_width: int  # W
-    image_size: int  # pixels, square
-    mean: tuple[float, ...]  # of each channel, on a scale from 0 to 1
-    std: tuple[float, ...]
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
+
+    dim: int  # joint width D
+    depth: int  # number of visual layers that ``encode_image`` can return
+    visual_tokens: int  # number of tokens T in a visual layer; 0 without layers
+    visual_width: int  # width V of a visual token; 0 without layers
+    token_width: int  # width W of a text token; 0 without a text tower
+    image_size: int  # height and width of an image in pixels
+    mean: tuple[float, ...]  # pixel mean of each channel, from 0 to 1
+    std: tuple[float, ...]  # pixel standard deviation of each channel
     scale: Tensor  # log of the logit scale, a scalar
 
     @abstractmethod
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
-        """Features of ``images`` ``[B, 3, H, W]``, with the named ``layers`` projected, ``[B, T, D]`` each."""
+        """Return the features of ``images`` ``[B, 3, H, W]``.
+
+        Args:
+            layers: indices of visual layers to return as well, projected to ``[B, T, D]`` each.
+        """
 
     def image_parameters(self) -> Iterator[nn.Parameter]:
-        """What ``encode_image`` depends on; everything unless there is a text tower, too."""
+        """Return the parameters that ``encode_image`` uses; all parameters, unless there is also a text tower."""
         return self.parameters()
 
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
-        """Token ids ``[N, length]``: start, words, end, padding; over-long texts keep their end mark."""
-        raise NotImplementedError(self._no_text())
+        """Return token ids ``[N, length]``: start mark, words, end mark, padding. A long text loses words, not marks.
+
+        Args:
+            length: tokens of each text, both marks included.
+        """
+        raise NotImplementedError(self._no_text_tower())
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Token ids ``[...]`` to embeddings ``[..., W]``, without positions."""
-        raise NotImplementedError(self._no_text())
+        """Return the embeddings ``[..., W]`` of token ids ``[...]``, without positions."""
+        raise NotImplementedError(self._no_text_tower())
 
     def encode_text(self, prompts: Tensor) -> Tensor:
-        """Embedded prompts to last hidden states before the final norm, both ``[N, L, W]``."""
-        raise NotImplementedError(self._no_text())
+        """Return the last hidden states of embedded prompts, before the final norm; both are ``[N, L, W]``."""
+        raise NotImplementedError(self._no_text_tower())
 
     def encode_text_after(self, start: Tensor, rest: Tensor) -> Tensor:
-        """``encode_text`` of prompts that begin with ``start`` ``[S, W]``, and go on with ``rest``, ``[N, L - S, W]``.
+        """Return ``encode_text`` of prompts that share their first tokens.
 
-        To override where that can be had for less than the whole prompts.
+        A backbone that can encode the shared tokens once overrides this method.
+
+        Args:
+            start: embeddings that every prompt begins with, ``[S, W]``.
+            rest: remaining embeddings of each prompt, ``[N, L - S, W]``.
+
+        Returns:
+            ``[N, L, W]``.
         """
         return self.encode_text(torch.cat((start.expand(len(rest), -1, -1), rest), 1))
 
     def encode_sentences(self, texts: Sequence[str]) -> Tensor:
-        """Whole sentences into the joint space, ``[N, D]``; read at the end mark, the largest token id."""
+        """Return whole sentences in the joint space, ``[N, D]``, read at the end mark (the largest token id)."""
         ids = self.tokenize(texts, 77).to(self.scale.device)
         end = ids.argmax(1)
-        ids = ids[:, : int(end.max()) + 1]  # what follows the end mark is never read
+        ids = ids[:, : int(end.max()) + 1]  # tokens after the end mark have no effect
         hidden = self.encode_text(self.embed_tokens(ids))  # [N, L, W]
         return self.project_text(hidden[torch.arange(len(ids)), end])
 
     def project_image(self, tokens: Tensor) -> Tensor:
-        """Visual tokens ``[..., V]`` into the joint space, ``[..., D]``."""
+        """Return visual tokens ``[..., V]`` in the joint space, ``[..., D]``."""
         raise NotImplementedError(f"{type(self).__name__} has no projection for visual tokens")
 
     def project_text(self, tokens: Tensor) -> Tensor:
-        """Text hidden states ``[..., W]`` into the joint space, ``[..., D]``."""
-        raise NotImplementedError(self._no_text())
+        """Return text hidden states ``[..., W]`` in the joint space, ``[..., D]``."""
+        raise NotImplementedError(self._no_text_tower())
 
-    def _no_text(self) -> str:
+    def _no_text_tower(self) -> str:
         return f"{type(self).__name__} has no text tower; this method needs a CLIP model"
 
 
 class Aggregator(nn.Module, ABC):
-    """Fills ``image.levels`` from ``image.layers``."""
+    """A module that chooses visual layers and fills ``image.levels`` from ``image.layers``."""
+
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
 
     def layers(self, depth: int) -> tuple[int, ...]:
-        """Which of the backbone's ``depth`` layers ``forward`` wants, by index.
+        """Return the indices of the layers that ``forward`` uses, in a backbone of ``depth`` layers.
 
         Raises:
             ValueError: the backbone is not deep enough.
@@ -101,27 +124,34 @@ class Aggregator(nn.Module, ABC):
         return ()
 
     @abstractmethod
-    def forward(self, image: ImageFeatures) -> ImageFeatures: ...
+    def forward(self, image: ImageFeatures) -> ImageFeatures:
+        """Return ``image`` with ``levels`` filled."""
 
 
 class Interaction(nn.Module, ABC):
-    """Lets image and text see each other; features in, features out."""
+    """A module that changes image and text features by each other."""
 
-    #: It reads ``image.tokens``, which are then kept or computed for every image.
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
+
+    #: Whether ``forward`` uses ``image.tokens``. They are then kept or computed for every image.
     reads_tokens: bool = False
 
     @abstractmethod
     def forward(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
-    ) -> tuple[ImageFeatures, TextFeatures]: ...
+    ) -> tuple[ImageFeatures, TextFeatures]:
+        """Return the changed features of image and text."""
 
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
     ) -> tuple[ImageFeatures, TextFeatures, AttentionMaps]:
-        """As ``forward``, with what the texts read; for interactions in which texts attend to an image's tokens.
+        """Return the features of ``forward``, with the attention of the texts to the image's tokens.
+
+        An interaction with such an attention overrides this method.
 
         Raises:
-            CzslkitError: this is none of them; names those that are registered.
+            CzslkitError: this interaction has no attention to show; the message names the registered ones that have.
         """
         known = ((name, INTERACTIONS[name]) for name in INTERACTIONS)
         able = (f"{name} ({cls.__module__})" for name, cls in known if cls.explain is not Interaction.explain)
@@ -132,17 +162,31 @@ class Interaction(nn.Module, ABC):
 
 
 class Head(nn.Module, ABC):
-    """Features into scores; scores into a loss and a ranking."""
+    """A module that turns features into scores, and scores into a loss and a ranking."""
+
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
 
     @abstractmethod
-    def forward(self, image: ImageFeatures, text: TextFeatures) -> Scores: ...
+    def forward(self, image: ImageFeatures, text: TextFeatures) -> Scores:
+        """Return the raw logits of every branch."""
 
     @abstractmethod
     def loss(self, scores: Scores, batch: Batch, pairs: Tensor) -> Tensor:
-        """Scalar, from the scores of ``batch`` against the candidates ``pairs`` ``[P, 2]``."""
+        """Return the training loss, a scalar.
+
+        Args:
+            scores: of the images of ``batch`` and the candidates ``pairs``.
+            pairs: attribute and object index of each candidate, ``[P, 2]``.
+        """
 
     def rank(self, scores: Scores, pairs: Tensor, setting: Setting = VALIDATION) -> Tensor:
-        """One number per image and pair, ``[B, P]``; the evaluator sorts by it. Changes nothing."""
+        """Return the scores that the evaluator sorts by, ``[B, P]``, without changing ``scores``.
+
+        Args:
+            pairs: attribute and object index of each candidate, ``[P, 2]``.
+            setting: split, world and number of candidates of the evaluation.
+        """
         return scores.pair
 
 
@@ -153,12 +197,13 @@ HEADS = Registry("head", Head)  # type: ignore[type-abstract]
 
 
 def cosine(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """Scaled cosine of ``[B, D]`` with ``[N, D]`` or ``[B, N, D]``, as ``[B, N]``.
+    """Return the scaled cosine of every image with every text, ``[B, N]``.
 
     Args:
+        image: ``[B, D]``.
+        text: ``[N, D]``, or ``[B, N, D]`` if every image has texts of its own.
         scale: log of the factor, a scalar.
 
-    >>> import torch
     >>> cosine(torch.tensor([[3.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor(0.0)).tolist()
     [[1.0, 0.0]]
     """

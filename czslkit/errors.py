@@ -1,4 +1,4 @@
-"""What a user can get wrong; printed by the command line without a traceback."""
+"""The mistakes that a user can make; the command line prints their messages without a traceback."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from collections.abc import Iterable
 
 
 class CzslkitError(Exception):
-    """A mistake in what was asked for or in the files it was asked of."""
+    """A mistake in a request, or in the files that the request names."""
 
 
 class UnknownNameError(CzslkitError, LookupError):
-    """A name that no registry entry answers to."""
+    """A name that no class in the registry has."""
 
     __str__ = Exception.__str__  # LookupError would print the message's repr
 
 
 class NameTakenError(CzslkitError, ValueError):
-    """Two classes claim one name."""
+    """A name that two classes claim."""
 
 
 class ConfigError(CzslkitError, ValueError):
-    """Settings that cannot be used; holds every problem found, one a line."""
+    """Settings that cannot be used.
+
+    Attributes:
+        problems: every problem that was found; the message has one line for each.
+    """
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -29,15 +33,15 @@ class ConfigError(CzslkitError, ValueError):
 
 
 class DataError(CzslkitError, ValueError):
-    """A dataset that is absent, or does not hold what its own lists say."""
+    """A dataset that is absent or does not hold what its own lists name."""
 
 
 class TrainingError(CzslkitError, ArithmeticError):
-    """Training that cannot go on, such as a loss that is no longer finite."""
+    """A training that cannot continue, for example because the loss is not finite."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint naming the closest of ``known``, empty when nothing is close.
+    """Return a hint with the known names closest to ``name``, or ``""`` if none is close.
 
     >>> did_you_mean("cps", ["csp", "coop"])
     " Did you mean 'csp'?"

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Atomic writes, locks, checked names and digests of files, and lines on standard error. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,19 @@ from filelock import FileLock, Timeout
 
 from .errors import CzslkitError
 
+_BLOCK_BYTES = 1 << 20  # read at a time for a digest
+
 
 def write_text(path: Path, text: str) -> None:
-    """A file in UTF-8, whole or not at all."""
+    """Write a UTF-8 file atomically: after an interruption the file is either the old one or the new one."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """A file, whole or not at all."""
+    """Write a file atomically: after an interruption the file is either the old one or the new one.
+
+    Missing parent folders are made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -35,26 +41,32 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def file_lock(lock: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Wait, and say so, while another process has the lock."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
+def file_lock(path: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock file ``path`` within the ``with`` block.
+
+    Args:
+        path: the lock file; it and its folder are made if missing.
+        log: called with one line if another process holds the lock and this process has to wait.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
-        held.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
-        log(f"waiting for another process that holds {lock}")
-        held.acquire()
+        log(f"waiting for another process that holds {path}")
+        lock.acquire()
     try:
         yield
     finally:
-        held.release()
+        lock.release()
 
 
 def checked_filename(name: str) -> str:
-    """A name that can be that of a file; the name itself.
+    """Return ``name`` if it is safe as the name of a file in the folder of results.
 
     Raises:
-        CzslkitError: it would lead out of, or astray in, the folder of results.
+        CzslkitError: it has other characters than letters, digits and ``. _ + -``, or does not start with a letter,
+            a digit or ``_``. Such a name could lead out of the folder.
     """
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise CzslkitError(f"{name!r} cannot name a file of results: letters, digits and . _ + - only")
@@ -62,15 +74,24 @@ def checked_filename(name: str) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, 16 hex digits of it; read once while its size and time stay the same."""
+    """Return the first 16 hex digits of the SHA-256 of a file's bytes.
+
+    The file is read once in a process as long as its size and modification time stay the same.
+    """
     stat = path.stat()
-    return _bytes_digest(path, stat.st_size, stat.st_mtime_ns)
+    return _digest_of_version(path, stat.st_size, stat.st_mtime_ns)
 
 
 @functools.cache
-def _bytes_digest(path: Path, size: int, time: int) -> str:
+def _digest_of_version(path: Path, size: int, modified_ns: int) -> str:
+    """Return the digest of ``path``; size and modification time are only keys of the cache."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def log_to_stderr(line: str) -> None:
+    """Print a line to standard error at once."""
+    print(line, file=sys.stderr, flush=True)

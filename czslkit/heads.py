@@ -15,7 +15,13 @@ from .types import VALIDATION, Batch, ImageFeatures, Scores, Setting, TextFeatur
 
 @HEADS.register("cosine")
 class CosineHead(Head):
-    """Scaled cosine of image and pair; cross-entropy over the candidates."""
+    """Scaled cosine of image and pair, with a cross-entropy over the candidates.
+
+    Args:
+        scale: log of the logit scale, a scalar.
+    """
+
+    version = 1
 
     def __init__(self, scale: Tensor) -> None:
         super().__init__()
@@ -35,24 +41,24 @@ Weights = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ScoreFusion:
-    """How pair, attribute and object scores become one: ``v_p * pair + (v_a * p(attr)) * (v_o * p(obj))``.
+    """The fusion of pair, attribute and object scores: ``w_p * pair + (w_a * p(attr)) * (w_o * p(obj))``.
 
-    ``pair`` is a raw logit, ``p`` a softmax over all attributes or objects. A weight of zero
-    for a primitive takes its factor out, it does not make it zero.
+    ``pair`` is a raw logit, and ``p`` a softmax over all attributes or all objects. If the weight of an attribute or
+    object is 0, its factor is left out of the product.
     """
 
-    weights: Weights = (1.0, 1.0, 1.0)  # of pair, attribute and object
-    closed: Weights | None = None  # on the test split of the closed world; as ``weights`` if None
-    open: Weights | None = None  # on the test split of the open world
-    #: The authors' test programs score so many pairs at a time and count the primitives again each time,
-    #: which divides every primitive's probability by the number of chunks. 0: not divided.
+    weights: Weights = (1.0, 1.0, 1.0)  # weights of pair, attribute and object
+    closed: Weights | None = None  # weights on the test split of the closed world; None: ``weights``
+    open: Weights | None = None  # weights on the test split of the open world; None: ``weights``
+    #: Number of pairs in a chunk of the authors' test programs. They count attributes and objects once per chunk, which
+    #: divides their probabilities by the number of chunks. 0: no division.
     primitive_chunk: int = 0
 
     def __call__(self, scores: Scores, pairs: Tensor, setting: Setting) -> Tensor:
-        """``[B, P]`` of the candidates ``pairs`` ``[P, 2]``."""
+        """Return the fused scores ``[B, P]`` of the candidates ``pairs`` ``[P, 2]``."""
         assert scores.attr is not None and scores.obj is not None
         weights, chunks = self.weights, 1
-        if setting.phase == "test":
+        if setting.split == "test":
             weights = {"closed": self.closed, "open": self.open}[setting.world] or weights
             chunks = math.ceil(setting.columns / self.primitive_chunk) if self.primitive_chunk else 1
         pair, *primitives = weights
@@ -65,14 +71,16 @@ class ScoreFusion:
 
 @HEADS.register("three_branch")
 class ThreeBranchHead(Head):
-    """Pair, attribute and object cosines, each with its own view of the image (Troika, MSCI).
+    """Cosines of pair, attribute and object, with a view of the image for each (Troika, MSCI).
 
     Args:
         dim: joint width ``D``.
         scale: log of the logit scale, a scalar.
-        loss_weights: of the pair, attribute and object cross-entropies.
-        fusion: of the three scores, for ranking.
+        loss_weights: weights of the pair, attribute and object cross-entropies.
+        fusion: fusion of the three scores, for ranking.
     """
+
+    version = 1
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Interactions, and the cross-attention layer that several methods build theirs from."""
+"""The identity interaction, and the cross-attention layer that several methods use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from .types import ImageFeatures, TextFeatures
 
 @INTERACTIONS.register("none")
 class NoInteraction(Interaction):
-    """Image and text stay as they are."""
+    """No interaction: image and text stay as they are."""
+
+    version = 1
 
     def forward(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
@@ -27,18 +29,18 @@ class QuickGELU(nn.Module):
     """``x * sigmoid(1.702 x)``, the activation of OpenAI's CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(1.702 * x) / 1.702  # the same, with one fused operation
+        return F.silu(1.702 * x) / 1.702  # the same function in one fused operation
 
 
 class CrossAttention(nn.Module):
-    """Texts read an image's tokens, then pass an MLP; both residual (Troika, MSCI).
+    """Attention of texts to an image's tokens and an MLP, both residual (Troika, MSCI).
 
-    Texts do not see each other, so any set of them may be joined into one call.
+    Texts do not attend to each other, so texts of several branches may share one call.
 
     Args:
-        dim: width ``D`` of both sides.
-        heads: must divide ``dim``.
-        dropout: after the attention's output, inside the MLP and after it.
+        dim: width ``D`` of texts and tokens.
+        heads: number of attention heads; it must divide ``dim``.
+        dropout: dropout after the attention's output, inside the MLP and after the MLP.
 
     Raises:
         ValueError: ``heads`` does not divide ``dim``.
@@ -57,29 +59,34 @@ class CrossAttention(nn.Module):
         )
 
     def forward(self, query: Tensor, context: Tensor) -> Tensor:
-        """``query`` ``[N, D]`` or ``[B, N, D]`` reads ``context`` ``[B, T, D]``; ``[B, N, D]``."""
+        """Return the texts after the layer, ``[B, N, D]``.
+
+        Args:
+            query: texts, ``[N, D]`` or ``[B, N, D]``.
+            context: image tokens, ``[B, T, D]``.
+        """
         q = self._split(self.query(query))  # projected before it is repeated over the images
         k, v = self._split(self.key(context)), self._split(self.value(context))  # [B, heads, T, D / heads]
-        read = F.scaled_dot_product_attention(q.expand(len(context), -1, -1, -1), k, v)
-        query = query + self.out(read.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q.expand(len(context), -1, -1, -1), k, v)
+        query = query + self.out(attended.transpose(1, 2).flatten(2))
         hidden: Tensor = query + self.mlp(self.norm(query))
         return hidden
 
     def attention(self, query: Tensor, context: Tensor) -> Tensor:
-        """How much each text of ``forward`` attends to each token, ``[B, heads, N, T]``; sums to 1 over ``T``."""
+        """Return the attention weights that ``forward`` uses, ``[B, heads, N, T]``; they sum to 1 over ``T``."""
         q, k = self._split(self.query(query)), self._split(self.key(context))
         return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
 
     def _split(self, x: Tensor) -> Tensor:
-        """``[..., N, D]`` to ``[1 or B, heads, N, D / heads]``."""
+        """Split ``[N, D]`` or ``[B, N, D]`` into heads, ``[1 or B, heads, N, D / heads]``."""
         return x.view(-1, x.shape[-2], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
 
 
 def attended(layers: Iterable[nn.Module], query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """What ``CrossAttention`` layers, one after the other, make of ``query``, and how they attend.
+    """Return texts after a chain of ``CrossAttention`` layers, and the attention of these layers.
 
     Returns:
-        ``[B, N, D]``, and the attention ``[B, N, T]``, mean over heads and layers.
+        Texts ``[B, N, D]``, and the attention's mean over heads and layers, ``[B, N, T]``.
     """
     attention = []
     for layer in layers:
@@ -90,7 +97,7 @@ def attended(layers: Iterable[nn.Module], query: Tensor, context: Tensor) -> tup
 
 
 def contributions(moves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Norm of each stage's move ``[..., D]`` over the sum of all norms, ``[...]``; 0 where nothing moves.
+    """Return the norm of each stage's move ``[..., D]`` over the sum of all norms, ``[...]``; 0 where nothing moves.
 
     >>> found = contributions({"local": torch.tensor([[3.0, 4], [0, 0]]), "global": torch.tensor([[0.0, 15], [0, 0]])})
     >>> found["local"].tolist(), found["global"].tolist()

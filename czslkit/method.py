@@ -1,9 +1,9 @@
-"""A method is a backbone, a prompt and three more components, wired once."""
+"""The base class of methods: a backbone, a prompt, an aggregator, an interaction and a head."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,36 +19,35 @@ from .registry import Registry
 from .translation import Translation
 from .types import VALIDATION, Batch, Explanation, ImageFeatures, PairSpace, Scores, Setting, TextFeatures
 
-Prompt = Callable[[Backbone, Tensor], TextFeatures]
-
 
 class Method(nn.Module):
-    """Images to pair scores. Subclasses choose parts in ``__init__``; few override more.
+    """A model that scores pairs for images. Most subclasses only choose its parts in ``__init__``.
+
+    A registered subclass has a frozen dataclass ``Options``, and is built by ``Subclass(options, space)``.
 
     Args:
-        space: the label space.
-        backbone: images and prompts into one space.
-        prompt: candidate pairs ``[P, 2]`` to text features.
-        head: features to scores.
-        aggregator: which visual layers to use, and how; none by default.
-        interaction: how text and image see each other; not at all by default.
-
-    A registered subclass names its settings in ``Options``, a frozen dataclass, and is
-    built as ``Subclass(options, space)``.
+        space: label space.
+        backbone: encoder of images and prompts.
+        prompt: module that is called as ``prompt(backbone, pairs)`` with pairs ``[P, 2]`` and returns text features.
+        head: module that turns features into scores.
+        aggregator: module that chooses and joins visual layers; by default no layers.
+        interaction: module that changes image and text features by each other; by default they stay as they are.
     """
 
-    #: What a config file may set; unknown keys are an error.
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
+    #: Dataclass of the options that a configuration may set; other keys are an error.
     Options: ClassVar[type]
-    #: Training settings of the published recipe, where they differ from the defaults.
+    #: Training settings of the published recipe that differ from the defaults.
     recipe: ClassVar[Mapping[str, Any]] = {}
-    #: A pair's score does not depend on which other pairs are candidates, so the
-    #: evaluator may encode the candidates in chunks.
+    #: Whether the score of a pair is independent of the other candidates. The evaluator may then score candidates in
+    #: chunks.
     chunkable: ClassVar[bool] = True
-    #: An image's scores do not depend on its batch, so the evaluator may score fewer images at a time.
+    #: Whether the scores of an image are independent of its batch. The evaluator may then choose the batch size.
     independent: bool = True
-    #: How a checkpoint of the authors reads as ours; None if there is no such program.
+    #: Names of the authors' tensors and settings; None if their checkpoints cannot be read.
     translation: ClassVar[Translation | None] = None
-    #: Tensors of the authors' checkpoint that their program never uses, not kept.
+    #: Names of tensors in the authors' checkpoint that their program never uses and this method does not keep.
     unused: tuple[str, ...] = ()
 
     def __init__(
@@ -68,7 +67,7 @@ class Method(nn.Module):
         self.layers = self.aggregator.layers(backbone.depth)
 
     def train(self, mode: bool = True) -> Method:
-        """As ``nn.Module.train``, but a backbone with nothing to learn stays in evaluation mode."""
+        """Set training or evaluation mode; a backbone with nothing to learn stays in evaluation mode."""
         super().train(mode)
         if not any(p.requires_grad for p in self.backbone.parameters()):
             self.backbone.eval()
@@ -76,47 +75,57 @@ class Method(nn.Module):
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to learn."""
+        """True if the method has parameters to learn."""
         return any(p.requires_grad for p in self.parameters())
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters and buffers are."""
+        """The device of the method's parameters and buffers."""
         return next(itertools.chain(self.parameters(), self.buffers())).device
 
     @property
     def frozen_image(self) -> bool:
-        """Whether all that is used of an image is pooled features that never change: they are computed once."""
-        more_than_pooled = self.layers or self.interaction.reads_tokens
-        return not more_than_pooled and not any(p.requires_grad for p in self.backbone.image_parameters())
+        """True if the method uses only pooled image features of a frozen encoder, which can be computed once."""
+        only_pooled = not (self.layers or self.interaction.reads_tokens)
+        return only_pooled and not any(p.requires_grad for p in self.backbone.image_parameters())
 
     def text(self, pairs: Tensor) -> TextFeatures:
-        """Everything that does not depend on an image, for candidates ``[P, 2]``, of which there may be 300,000."""
+        """Return the text features of candidates ``[P, 2]``, without any image; there may be 300,000 candidates."""
         features: TextFeatures = self.prompt(self.backbone, pairs)
         return features
 
     def encode(self, images: Tensor) -> ImageFeatures:
-        """Everything that does not depend on the candidates, for images ``[B, 3, H, W]``."""
+        """Return the features of images ``[B, 3, H, W]``, without any candidate."""
         return self.backbone.encode_image(images, self.layers)
 
     def forward(self, images: Tensor | ImageFeatures, text: TextFeatures) -> Scores:
-        """Raw logits of every branch; ``images`` ``[B, 3, H, W]``, or what ``encode`` made of them."""
+        """Return the raw logits of every branch.
+
+        Args:
+            images: normalised pixels ``[B, 3, H, W]``, or the features that ``encode`` returned.
+            text: features that ``text`` returned.
+        """
         image = images if isinstance(images, ImageFeatures) else self.encode(images)
         scores: Scores = self.head(*self.interaction(self.aggregator(image), text, self.backbone))
         return scores
 
     def rank(self, images: Tensor | ImageFeatures, text: TextFeatures, setting: Setting = VALIDATION) -> Tensor:
-        """What the evaluator sorts by, ``[B, P]``; the default setting is that of choosing an epoch."""
+        """Return the scores that the evaluator sorts by, ``[B, P]``.
+
+        Args:
+            images, text: see ``forward``.
+            setting: split, world and number of candidates; by default those in which the best epoch is chosen.
+        """
         return self.head.rank(self(images, text), text.pairs, setting)
 
     @torch.no_grad()
     def explain(self, images: Tensor | ImageFeatures, text: TextFeatures, setting: Setting = VALIDATION) -> Explanation:
-        """Scores as ``forward`` and ``rank`` give them, with what every text read in every image.
+        """Return the scores of ``forward`` and ``rank`` with the attention of every text to every image.
 
-        Meant for a few images, a few pairs and evaluation mode: memory grows with images x texts x visual tokens.
+        It is meant for a few images, a few pairs and evaluation mode: memory grows with images x texts x visual tokens.
 
         Raises:
-            CzslkitError: the interaction has nothing to show; names those that have.
+            CzslkitError: the interaction has no attention to show; the message names the interactions that have.
         """
         image = images if isinstance(images, ImageFeatures) else self.encode(images)
         seen, read, reading = self.interaction.explain(self.aggregator(image), text, self.backbone)
@@ -125,7 +134,7 @@ class Method(nn.Module):
         return Explanation(reading.attention, reading.weights, reading.share, text.pairs, scores, ranked)
 
     def loss(self, batch: Batch, pairs: Tensor) -> Tensor:
-        """Scalar training loss of ``batch`` against the candidates ``pairs`` ``[P, 2]``.
+        """Return the training loss of ``batch`` with the candidates ``pairs`` ``[P, 2]``, a scalar.
 
         Raises:
             ValueError: an image shows a pair that is not a candidate.
@@ -138,23 +147,23 @@ METHODS = Registry("method", Method)
 
 @dataclass(frozen=True)
 class NoOptions:
-    """For a method that has nothing to set."""
+    """The options of a method that has none."""
 
 
 Method.Options = NoOptions
 
 
 def build(name: str, space: PairSpace, **options: Any) -> Method:
-    """A registered method for a label space, on the CPU.
+    """Build a registered method for a label space, on the CPU.
 
     Args:
-        name: as ``czslkit list`` shows it.
-        space: the words and pairs to recognise.
-        options: the method's own settings, by keyword.
+        name: name of the method, as ``czslkit list`` shows it.
+        space: label space with the words and pairs to recognise.
+        options: options of the method, by keyword.
 
     Raises:
-        UnknownNameError: no such method or backbone.
-        ConfigError: settings that the method does not have or cannot use, all of them.
+        UnknownNameError: no method or backbone has the name.
+        ConfigError: options that the method does not have or cannot use, all of them.
 
     >>> import torch, czslkit
     >>> pairs = torch.tensor([[0, 0], [0, 1], [1, 1]])
@@ -168,10 +177,13 @@ def build(name: str, space: PairSpace, **options: Any) -> Method:
 
 
 def construct(cls: type[Method], options: Any, space: PairSpace, *, where: str) -> Method:
-    """A method from its parsed options.
+    """Build a method from its parsed options.
+
+    Args:
+        where: start of every error message, such as the method's name.
 
     Raises:
-        ConfigError: settings that do not fit the backbone they name; starts with ``where``.
+        ConfigError: options that do not fit the backbone.
     """
     try:
         return cls(options, space)  # type: ignore[call-arg, arg-type]
@@ -182,11 +194,11 @@ def construct(cls: type[Method], options: Any, space: PairSpace, *, where: str) 
 
 
 def learned_state(method: Method) -> dict[str, Tensor]:
-    """Everything that training changes: trained parameters, and buffers such as running means."""
+    """Return everything that training changes: learned parameters, and buffers such as running means."""
     frozen = {name for name, p in method.named_parameters(remove_duplicate=False) if not p.requires_grad}
     return {name: value for name, value in method.state_dict().items() if name not in frozen}
 
 
 def load_learned(method: Method, values: Mapping[str, Tensor]) -> None:
-    """Put ``values``, as ``learned`` gave them, in their places."""
+    """Load the tensors that ``learned_state`` returned into ``method``."""
     method.load_state_dict({**method.state_dict(), **values})

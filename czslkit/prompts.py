@@ -1,21 +1,23 @@
-"""Prompts: candidate pairs into text features."""
+"""Prompts, which turn candidate pairs into text features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .components import Backbone
+from .options import option
 from .types import PairSpace, TextFeatures
 
-PROMPTS = 512  # encoded at a time where nothing is learned from them
+PROMPTS_PER_CHUNK = 512  # prompts encoded at a time without gradients
 
 
 def clean(name: str) -> str:
-    """A label as the words of a prompt.
+    """Return a label as words for a prompt.
 
     >>> clean("Faux.Fur"), clean("dry-erase_board")
     ('faux fur', 'dry-erase_board')
@@ -24,30 +26,40 @@ def clean(name: str) -> str:
 
 
 def in_parts(prompts: int, encode: Callable[[slice], Tensor]) -> Tensor:
-    """What ``encode`` makes of all of so many prompts: at once for a gradient, else a few at a time.
+    """Encode prompts all at once if gradients are enabled, and a few hundred at a time if not.
+
+    Args:
+        prompts: number of prompts.
+        encode: function that encodes the prompts in a slice.
+
+    Returns:
+        The encoded prompts, ``[prompts, ...]``.
 
     >>> with torch.no_grad():
     ...     in_parts(600, lambda rows: torch.arange(600)[rows]).sum()
     tensor(179700)
     """
-    if torch.is_grad_enabled() or prompts <= PROMPTS:
+    if torch.is_grad_enabled() or prompts <= PROMPTS_PER_CHUNK:
         return encode(slice(None))
-    first = encode(slice(PROMPTS))
-    whole = first.new_empty(prompts, *first.shape[1:])  # parts kept one by one would scatter what is free
-    whole[:PROMPTS] = first
-    for start in range(PROMPTS, prompts, PROMPTS):
-        rows = slice(start, start + PROMPTS)
-        whole[rows] = encode(rows)
-    return whole
+    first = encode(slice(PROMPTS_PER_CHUNK))
+    encoded = first.new_empty(prompts, *first.shape[1:])  # one block: many kept parts would fragment the memory
+    encoded[:PROMPTS_PER_CHUNK] = first
+    for start in range(PROMPTS_PER_CHUNK, prompts, PROMPTS_PER_CHUNK):
+        rows = slice(start, start + PROMPTS_PER_CHUNK)
+        encoded[rows] = encode(rows)
+    return encoded
 
 
 class FixedPrompt(nn.Module):
-    """Whole sentences such as ``"a photo of wet dog"``; nothing is learned.
+    """A fixed sentence for each pair, such as ``"a photo of wet dog"``; nothing is learned.
 
     Args:
-        space: the words.
-        context: what comes before them.
+        space: label space with the words.
+        context: words before the pair.
     """
+
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
 
     def __init__(self, space: PairSpace, context: str = "a photo of") -> None:
         super().__init__()
@@ -55,32 +67,51 @@ class FixedPrompt(nn.Module):
         self.context = context
 
     def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
-        """Encode the sentences of ``pairs`` ``[P, 2]``."""
+        """Return the encoded sentences of ``pairs`` ``[P, 2]``."""
         texts = [f"{self.context} {self.attrs[a]} {self.objs[o]}" for a, o in pairs.tolist()]
         return TextFeatures(pairs, in_parts(len(texts), lambda rows: backbone.encode_sentences(texts[rows])))
 
 
-class SoftPrompt(nn.Module):
-    """``<context> <attribute> <object>`` built from embeddings, with the learned parts chosen.
+@dataclass(frozen=True)
+class SoftPromptOptions:
+    """The options of every method with a soft prompt."""
 
-    A word starts as the mean embedding of its tokens, of which at most
-    ``context_length - 2`` count.
+    backbone: str = option("ViT-L-14-quickgelu/openai", "CLIP model and weights")
+    context: str = option("a photo of", "words before the pair; a learned context starts from them")
+    context_length: int = option(8, "tokens of a prompt, both marks included", minimum=5)
+
+
+@dataclass(frozen=True)
+class LearnedWordOptions(SoftPromptOptions):
+    """The options of every method with a soft prompt in which the words of attributes and objects are learned."""
+
+    word_dropout: float = option(0.3, "dropout on the learned words", minimum=0, maximum=1)
+
+
+class SoftPrompt(nn.Module):
+    """A prompt ``<context> <attribute> <object>`` of embeddings, some of which are learned.
+
+    The embedding of a word starts as the mean of the embeddings of its tokens; only the first ``context_length - 2``
+    tokens of a word count.
 
     Args:
-        backbone: supplies the starting embeddings.
-        space: the words to hold an embedding for.
+        backbone: CLIP that supplies the initial embeddings.
+        space: label space with the words.
         context: words before the pair.
-        learn_words: train one embedding per attribute and object (CSP).
+        learn_words: train one embedding for each attribute and object (CSP).
         learn_context: train the context embeddings (CoOp).
-        primitives: also give attribute and object prompts, each with a context of its own (Troika).
-        keep_tokens: also give the hidden states of all ``context_length`` tokens of a pair, padding
-            included (DFSP); without them what follows the end mark is not computed.
-        dropout: on the word embeddings.
-        context_length: tokens a prompt may have, marks included.
+        primitives: also encode prompts of attributes and of objects, each with a context of its own (Troika).
+        keep_tokens: also return the hidden states of all ``context_length`` tokens of a pair, padding included (DFSP).
+            Without this, tokens after the end mark are not computed.
+        dropout: dropout on the word embeddings.
+        context_length: number of tokens in a prompt, both marks included.
 
     Raises:
         ValueError: the prompt does not fit ``context_length``.
     """
+
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -107,14 +138,14 @@ class SoftPrompt(nn.Module):
             words = torch.stack([row[1:end].mean(0) for row, end in zip(embedded[1:], ends[1:], strict=True)])
             marks = torch.stack([embedded[0, 0], embedded[0, ends[0]]])
             padding = backbone.embed_tokens(torch.zeros(1, dtype=torch.long))
-        self.end = len(start) + 3  # where the prompt of a pair is read
+        self.end = len(start) + 3  # position of the end mark in the prompt of a pair
         if self.end >= context_length:
             raise ValueError(
                 f"the context {context!r} has {len(start)} tokens; with a pair and the two marks that is "
                 f"{len(start) + 4}, more than context_length {context_length}"
             )
         self.words = nn.Parameter(words, requires_grad=learn_words)  # [A + O, W], attributes first
-        self.context = nn.ParameterList(  # [n, W] for pairs, attributes and objects
+        self.context = nn.ParameterList(  # of pairs, attributes and objects, [n, W] each
             nn.Parameter(start.clone(), requires_grad=learn_context) for _ in range(3 if primitives else 1)
         )
         self.register_buffer("marks", marks, persistent=False)  # start and end, [2, W]
@@ -123,29 +154,36 @@ class SoftPrompt(nn.Module):
         self.padding: Tensor
 
     def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
-        """Encode the prompts of ``pairs`` ``[P, 2]``, and those of every attribute and object if asked to."""
+        """Return the encoded prompts of ``pairs`` ``[P, 2]``, and of all attributes and objects with ``primitives``."""
         words = self.dropout(self.words)
         attr, obj = words[: self.num_attrs], words[self.num_attrs :]
 
-        def states(rows: slice) -> Tensor:  # [n, L, W]
+        def hidden_states(rows: slice) -> Tensor:  # [n, L, W]
             return self._encode(backbone, 0, torch.stack((attr[pairs[rows, 0]], obj[pairs[rows, 1]]), 1))
 
-        def read(states: Tensor) -> Tensor:  # [n, D]
+        def at_end_mark(states: Tensor) -> Tensor:  # [n, D]
             return backbone.project_text(states[:, self.end])
 
+        def single_word(context: int, words: Tensor) -> Tensor:  # [n, D]
+            return backbone.project_text(self._encode(backbone, context, words.unsqueeze(1))[:, -1])
+
         if self.keep_tokens:
-            tokens = in_parts(len(pairs), states)
-            text = TextFeatures(pairs, read(tokens), tokens=tokens)
+            tokens = in_parts(len(pairs), hidden_states)
+            text = TextFeatures(pairs, at_end_mark(tokens), tokens=tokens)
         else:
-            text = TextFeatures(pairs, in_parts(len(pairs), lambda rows: read(states(rows))))
+            text = TextFeatures(pairs, in_parts(len(pairs), lambda rows: at_end_mark(hidden_states(rows))))
         if self.primitives:
-            single = (self._encode(backbone, i, group.unsqueeze(1))[:, -1] for i, group in ((1, attr), (2, obj)))
-            text = replace(text, **dict(zip(("attr", "obj"), map(backbone.project_text, single), strict=True)))
+            text = replace(text, attr=single_word(1, attr), obj=single_word(2, obj))
         return text
 
     def _encode(self, backbone: Backbone, context: int, words: Tensor) -> Tensor:
-        """Hidden states ``[N, L, W]`` of the prompts of words ``[N, k, W]``, up to the end mark or the full length."""
-        start = torch.cat((self.marks[:1], self.context[context]))  # [1 + n, W], the same for all
+        """Return the hidden states of prompts, ``[N, L, W]``.
+
+        Args:
+            context: index of the context: 0 for pairs, 1 for attributes, 2 for objects.
+            words: embeddings of the words of each prompt, ``[N, k, W]``.
+        """
+        start = torch.cat((self.marks[:1], self.context[context]))  # shared by all prompts, [1 + n, W]
         parts = [words, self.marks[1:].expand(len(words), -1, -1)]
         if self.keep_tokens:
             parts.append(self.padding.expand(len(words), self.context_length - self.end - 1, -1))

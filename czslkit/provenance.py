@@ -1,74 +1,96 @@
-"""What a result rests on: code, weights and versions, as digests and names."""
+"""Versions and digests of what numbers come from: classes, backbone weights, packages."""
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
+import importlib
+import json
 import platform
+import sys
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError
 from .files import file_digest
-from .registry import owner, plugin_of
 
-#: Parts of this package that no number depends on.
-SILENT = {
-    *("__init__", "__main__", "benchmark", "catalog", "cli", "config", "doctor", "errors", "options"),
-    *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
-    *("cells", "forecast", "memory", "rendering", "significance", "sizes"),
-    *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
-    *(
-        "data.archives",
-        "data.cache",
-        "data.catalogue",
-        "data.custom",
-        "data.demo",
-        "data.depot",
-        "data.division",
-        "data.download",
-    ),
-    *("data.fingerprint", "data.integrity", "data.inventory", "data.mini", "data.oddities", "data.sources"),
-    *("data.transfer", "data.verification"),  # the data itself counts
-}
-#: Top-level packages that no plugin is in.
-FOREIGN = ("czslkit", "torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")
+#: Packages whose versions every result records.
 PACKAGES = ("czslkit", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
+#: Top-level packages of this project: a class of theirs counts only if it has a version of its own.
+OWN = ("czslkit", "czslkit_plugins")
+#: Top-level packages of other projects whose classes do not count; ``PACKAGES`` records their versions.
+LIBRARIES = ("torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")
 
 
-def code(*classes: type) -> dict[str, str]:
-    """Digest of every module that the numbers of a method, or of a method and its backbone, come from.
+def class_versions(classes: Iterable[type]) -> dict[str, str]:
+    """Return the version of each class and of each of its bases, by ``module:name``; see :func:`class_version`."""
+    bases = {base for cls in classes for base in cls.__mro__}
+    found = {class_name(base): class_version(base) for base in bases}
+    return {name: version for name, version in sorted(found.items()) if version is not None}
 
-    Comments and docstrings do not count. Of a class from another distribution, every
-    module of its top-level package counts.
+
+def class_version(cls: type) -> str | None:
+    """Return what tells one state of a class's code from another, None if nothing of it counts.
+
+    It is the ``version`` in the class's own body. A class of another package that has none goes by its distribution
+    and the distribution's version, and a class from a file, or from a package installed in editable mode, also by the
+    content of the file.
     """
-    package = Path(__file__).parent
-    modules = {f"czslkit.{_dotted(p, package)}": p for p in _sources(package) if _dotted(p, package) not in SILENT}
-    return dict(sorted(({name: _digest(path) for name, path in modules.items()} | homes(*classes)).items()))
+    top = cls.__module__.partition(".")[0]
+    if "version" in vars(cls):
+        return f"version {vars(cls)['version']}"
+    if top in OWN or top in LIBRARIES:
+        return None
+    return module_version(cls.__module__)
 
 
-def homes(*classes: type) -> dict[str, str]:
-    """Digest of every module that classes, and what they derive from, are defined in; what counts is as in ``code``."""
-    modules: dict[str, Path] = {}
-    for base in (base for cls in classes for base in cls.__mro__):
-        if base.__module__.split(".")[0] in ("czslkit_plugins", "czslkit"):
-            modules |= {base.__module__: file} if (file := _file(base)) else {}
-        elif base.__module__.split(".")[0] not in FOREIGN:
-            modules |= _package(base)
-    return {name: _digest(path) for name, path in sorted(modules.items())}
+def class_name(cls: type) -> str:
+    """Return ``module:name``, from which :func:`current_version` finds the class again."""
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def plugins(classes: Iterable[type]) -> dict[str, str]:
-    """Distribution and version of every plugin among the homes of ``classes``, by module."""
-    modules = {cls.__module__ for cls in classes if cls.__module__.split(".")[0] not in FOREIGN}
-    return {module: owner(module) for module in sorted(modules) if plugin_of(module)}
+def current_version(name: str) -> str | None:
+    """Return the version that a recorded name has now, None if there is nothing of that name any more.
+
+    Args:
+        name: ``module:name`` of a class, or a module with a ``VERSION``, or a module of another package.
+    """
+    home, _, qualified = name.partition(":")
+    try:
+        found: Any = importlib.import_module(home)
+        for part in qualified.split(".") if qualified else ():
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return None
+    if qualified:
+        return class_version(found)
+    return f"version {found.VERSION}" if hasattr(found, "VERSION") else module_version(home)
 
 
-def weights(setting: str) -> str:
-    """What a backbone setting stands for: the digest of its weight file, else the setting itself.
+def module_version(module: str) -> str:
+    """Return distribution and version of a module's package; the digest of its file where these do not tell."""
+    names = _distributions().get(module.partition(".")[0], ())
+    found = sorted(f"{name} {version(name)}" for name in set(names))
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file and not (found and not any(map(_is_editable, names))):
+        found.append(f"file {file_digest(Path(file))}")
+    return ", ".join(found) or "without a file"
+
+
+def distributions(classes: Iterable[type]) -> dict[str, str]:
+    """Return the distribution and version that ships each class, by module; libraries and files are left out."""
+    modules = {cls.__module__ for cls in classes if cls.__module__.partition(".")[0] not in LIBRARIES}
+    shipped = {module: _distributions().get(module.partition(".")[0], ()) for module in sorted(modules)}
+    return {
+        module: ", ".join(f"{name} {version(name)}" for name in sorted(set(names)))
+        for module, names in shipped.items()
+        if names
+    }
+
+
+def backbone_digest(setting: str) -> str:
+    """Return the digest of the weight file that a backbone setting names, or the setting itself if it names none.
 
     Raises:
         DataError: it names a file that is not there.
@@ -84,14 +106,13 @@ def weights(setting: str) -> str:
     return setting
 
 
-def versions(device: str) -> dict[str, Any]:
-    """Versions of Python and of the packages that numbers come from, and the device they were made on."""
-    found = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
-    return found | packages()
+def environment(device: str) -> dict[str, Any]:
+    """Return the versions of Python and of the packages that numbers come from, and the device."""
+    return {"python": platform.python_version(), "platform": platform.platform(), "device": device} | packages()
 
 
 def packages() -> dict[str, str | None]:
-    """Versions of the packages that numbers come from, None for one that is not installed."""
+    """Return the versions of the packages that numbers come from, None for a package that is not installed."""
     found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -102,43 +123,13 @@ def packages() -> dict[str, str | None]:
 
 
 @functools.cache
-def _digest(path: Path) -> str:
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError):  # a template, say, beside a plugin's modules
-        return file_digest(path)
-    for node in ast.walk(tree):
-        match node:
-            case (
-                ast.Module(body=[ast.Expr(ast.Constant(str())) as doc, *_])
-                | ast.ClassDef(body=[ast.Expr(ast.Constant(str())) as doc, *_])
-                | ast.FunctionDef(body=[ast.Expr(ast.Constant(str())) as doc, *_])
-            ):
-                doc.value = ast.Constant("")
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+def _distributions() -> dict[str, list[str]]:
+    """Return the distributions that ship each top-level package."""
+    return dict(packages_distributions())
 
 
-def _package(cls: type) -> dict[str, Path]:
-    """Every module of the top-level package that ``cls`` is from."""
-    file = _file(cls)
-    if file is None:
-        return {}
-    parents = cls.__module__.count(".") + (file.name == "__init__.py")
-    root = file.parents[parents - 1] if parents else file
-    top = cls.__module__.split(".")[0]
-    return {f"{top}.{_dotted(p, root)}": p for p in _sources(root)} if root.is_dir() else {cls.__module__: file}
-
-
-def _file(cls: type) -> Path | None:
-    import sys
-
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    return Path(file) if file else None
-
-
-def _sources(root: Path) -> Iterable[Path]:
-    return sorted(p for p in root.rglob("*.py") if "__pycache__" not in p.parts)
-
-
-def _dotted(path: Path, root: Path) -> str:
-    return ".".join(path.relative_to(root).with_suffix("").parts)
+@functools.cache
+def _is_editable(name: str) -> bool:
+    """Tell whether a distribution is installed in editable mode, where its code changes without its version."""
+    text = distribution(name).read_text("direct_url.json")
+    return bool(text and json.loads(text).get("dir_info", {}).get("editable"))

@@ -136,6 +136,11 @@ class Registry(Generic[T]):
         self._load()
         return len(self._items)
 
+    def classes(self) -> list[type[T]]:
+        """Return every class that holds a name."""
+        self._load()
+        return list(self._items.values())
+
     def _load(self, name: object = None) -> None:
         """Load every plugin, unless none can say more of ``name``, or of all names."""
         if self._builtins:

@@ -1,19 +1,19 @@
-"""Bytes in words, both ways. Needs no torch."""
+"""Numbers of bytes and of seconds as text for people, and text as numbers of bytes. Needs no torch."""
 
 from __future__ import annotations
 
 import re
 
-#: What an evaluation may take, if the user does not say.
+#: Bytes that an evaluation may take unless the user sets ``--memory``.
 MEMORY = 4 * 10**9
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_bytes(size: str | int) -> int:
-    """A size such as ``4GB`` (10^9 bytes each) or ``512MiB`` (2^20) in bytes.
+    """Return the number of bytes of a size such as ``4GB`` (1 GB is 10^9 bytes) or ``512MiB`` (1 MiB is 2^20 bytes).
 
     Raises:
-        ValueError: it is none, or none above 0.
+        ValueError: the text is not a size, or the size is below 1 byte.
 
     >>> parse_bytes("4GB"), parse_bytes("1.5 GiB"), parse_bytes(1000)
     (4000000000, 1610612736, 1000)
@@ -21,14 +21,15 @@ def parse_bytes(size: str | int) -> int:
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?)b?", str(size).strip().lower())
     if not match or (match[3] and not match[2]):
         raise ValueError(f"{size!r} is not a size such as 4GB or 512MiB")
-    found = int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2]])
+    number, prefix, binary = match.groups()
+    found = int(float(number) * (1024 if binary else 1000) ** _POWERS[prefix])
     if found < 1:
         raise ValueError(f"{size!r} is not more than 0 bytes")
     return found
 
 
 def format_bytes(size: float) -> str:
-    """Bytes in words.
+    """Return a number of bytes as text with two digits and a unit from kB to TB.
 
     >>> format_bytes(3_400_000_000), format_bytes(67_200_000), format_bytes(900)
     ('3.4 GB', '67 MB', '0.9 kB')
@@ -39,7 +40,7 @@ def format_bytes(size: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in words.
+    """Return a number of seconds as text in the largest fitting unit: s, min, h or days.
 
     >>> [format_duration(seconds) for seconds in (0.2, 75, 5400, 200_000, 1e7)]
     ['1 s', '75 s', '90 min', '56 h', '116 days']

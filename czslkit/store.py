@@ -1,4 +1,4 @@
-"""Results on disk: one JSON file for each benchmark cell and what belongs to it, written whole or not at all."""
+"""Results on disk: one JSON file for each benchmark cell, with attached files; each is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from typing import Any
 
 from .errors import CzslkitError
 from .files import checked_filename, write_bytes, write_text
-from .options import flatten
+from .options import config_id, flatten
 
-Result = Mapping[str, Any]  # the content of one file
-FORMAT = 1
+Result = Mapping[str, Any]  # the content of one result file
+#: Format of the files that are written; files of every format up to it are read.
+FORMAT = 2
+#: What a result of format 1 depends on instead of versions: it was made when every version of czslkit's code was 1.
+FORMAT_1 = "czslkit as of format 1"
 _CELL = {"method": str, "dataset": str, "world": str, "seed": int, "config_id": str}
 _SECTIONS = {"cell": dict, "status": str, "config": dict, "protocol": dict, "depends": dict}
-_NAMED = 4  # differences named before the rest is only counted
+_MOST_DIFFERENCES = 4  # named one by one; further ones are only counted
 
 
 class Store:
     """The results under one folder, each at ``<dataset>/<method>/seed<k>-<config_id>/<world>.json``.
 
     Attributes:
-        problems: files that the last ``results()`` left out, each as path and reason.
+        problems: the files that the last ``results()`` left out, each as path and reason.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -35,53 +38,54 @@ class Store:
         self.problems: list[str] = []
 
     def folder(self, cell: Mapping[str, Any]) -> Path:
-        """Where everything of one training lives; the worlds share it.
+        """Return the folder of one training, which the results of both worlds share.
 
         Raises:
-            CzslkitError: a name that would lead out of, or astray in, the folder of results.
+            CzslkitError: a name would lead out of, or astray in, the folder of results.
         """
         parts = (cell["dataset"], cell["method"], f"seed{cell['seed']}-{cell['config_id']}")
         return self.root.joinpath(*map(checked_filename, parts))
 
     def path(self, cell: Mapping[str, Any]) -> Path:
+        """Return the file of a cell's result."""
         return self.folder(cell) / f"{checked_filename(cell['world'])}.json"
 
     def get(self, cell: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The result of a cell, None where it has not been run.
+        """Return the result of a cell, None if it has not been run.
 
         Raises:
-            CzslkitError: there is a file, and it is not a result.
+            CzslkitError: there is a file that is not a result.
         """
         path = self.path(cell)
         return self._read(path) if path.exists() else None
 
     def put(self, result: Result) -> Path:
-        """Write a result; a finished one of other data or code that it replaces stays as ``<world>.stale.json``.
+        """Write a result; a finished result with other dependencies that it replaces stays as ``<world>.stale.json``.
 
         Numbers that are not finite are written as null.
         """
         path = self.path(result["cell"])
-        if path.exists() and self._worth_keeping(path, result):
-            os.replace(path, _beside(path))
-        write_text(path, json.dumps(_finite({"format": FORMAT, **result}), indent=1, allow_nan=False))
+        if path.exists() and self._is_worth_keeping(path, result):
+            os.replace(path, unused_path(path, ".stale"))
+        write_text(path, json.dumps(_finite({**result, "format": FORMAT}), indent=1, allow_nan=False))
         return path
 
     def attach(self, cell: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, str]:
-        """Write files beside the result of a cell, at ``<world>.<name>`` each.
+        """Write files that belong to the result of a cell, at ``<world>.<name>`` each.
 
         Returns:
-            The digest of each by its name, which the result is to hold as ``files``: it tells its files from those of
-            a later one.
+            The digest of each file by its name. The result has to hold them as ``files``: they tell its files from
+            the files of a later result.
         """
         for name, content in contents.items():
             write_bytes(self._attachment(cell, name), content)
-        return {name: _digest(content) for name, content in contents.items()}
+        return {name: _content_digest(content) for name, content in contents.items()}
 
     def attached(self, result: Result, name: str) -> bytes | None:
-        """What was written beside a result, None if nothing of that name ever was.
+        """Return the content of a file that belongs to a result, None if no file of that name was ever attached.
 
         Raises:
-            CzslkitError: it is gone, or is not what was written.
+            CzslkitError: the file is gone, or has another content than was written.
         """
         files = result.get("files")
         if not isinstance(files, Mapping) or name not in files:
@@ -91,22 +95,12 @@ class Store:
             content = path.read_bytes()
         except OSError as error:
             raise CzslkitError(f"{path} cannot be read: {error.strerror or error}") from error
-        if _digest(content) != files[name]:
-            raise CzslkitError(f"{path} is not the file that was written with the result beside it")
+        if _content_digest(content) != files[name]:
+            raise CzslkitError(f"{path} is not the file that was written with its result")
         return content
 
-    @staticmethod
-    def stale(result: Result, depends: Mapping[str, Any]) -> str | None:
-        """Why a result no longer stands, given what it would depend on now; None if it does.
-
-        >>> Store.stale({"depends": {"data": {"test_pairs.txt": "3f"}}}, {"data": {"test_pairs.txt": "2a"}})
-        'stale because data: test_pairs.txt changed'
-        """
-        words = differences(result["depends"], depends)
-        return f"stale because {words}" if words else None
-
     def results(self) -> list[dict[str, Any]]:
-        """Every result, by dataset, method, seed, configuration and world; ``problems`` names the files left out."""
+        """Return every result by dataset, method, seed, configuration and world; ``problems`` names files left out."""
         self.problems, found = [], []
         for path in sorted(self.root.glob("*/*/seed*-*/*.json")):
             if re.search(r"\.(stale(-\d+)?|details)$", path.stem):
@@ -129,35 +123,66 @@ class Store:
             raise CzslkitError(f"{path}: {fault}")
         if (home := self.path(content["cell"])) != path:
             raise CzslkitError(f"{path}: is the result that belongs at {home}. Was it copied or renamed?")
-        return content
+        return _upgraded(content) if content["format"] == 1 else content
 
-    def _worth_keeping(self, path: Path, result: Result) -> bool:
-        """Whether what stands at ``path`` is finished and rests on something else, or is no result at all."""
+    def _is_worth_keeping(self, path: Path, result: Result) -> bool:
+        """Tell whether the file at ``path`` is a finished result with other dependencies, or no result at all."""
         try:
             old = self._read(path)
         except CzslkitError:
             return True
-        return old["status"] == "done" and self.stale(old, result["depends"]) is not None
+        return old["status"] == "done" and bool(differences(old["depends"], result["depends"]))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What was added, removed or changed between two nested dicts, in words; empty if nothing was.
+    """Name what was added, removed or changed between two nested dicts; empty if nothing was.
 
     >>> differences({"code": {"czslkit.method": "3f"}, "weights": "11"}, {"code": {}, "weights": "22"})
     'code: czslkit.method removed; weights changed'
     """
-    was, now = flatten(old), flatten(new)
+    before, after = flatten(old), flatten(new)
     found = []
-    for key in was | now:
-        if was.get(key) != now.get(key):
+    for key in before | after:
+        if before.get(key) != after.get(key):
             section, _, name = key.partition(".")
-            change = "added" if key not in was else "removed" if key not in now else "changed"
+            change = "added" if key not in before else "removed" if key not in after else "changed"
             found.append(f"{section}: {name} {change}" if name else f"{section} {change}")
-    rest = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
-    return "; ".join(found[:_NAMED] + rest)
+    rest = [f"and {len(found) - _MOST_DIFFERENCES} more"] if len(found) > _MOST_DIFFERENCES else []
+    return "; ".join(found[:_MOST_DIFFERENCES] + rest)
 
 
-def _digest(content: bytes) -> str:
+def unused_path(path: Path, mark: str) -> Path:
+    """Return the first path beside ``path`` that does not exist: ``name.stale.json``, ``name.stale-2.json``, ...
+
+    >>> unused_path(Path("nowhere/closed.json"), ".stale").name, unused_path(Path("nowhere/training"), ".stale").name
+    ('closed.stale.json', 'training.stale')
+    """
+    names = (path.with_name(f"{path.stem}{mark}{f'-{n}' if n > 1 else ''}{path.suffix}") for n in count(1))
+    return next(name for name in names if not name.exists())
+
+
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a file of format 1 as format 2 has it.
+
+    Format 1 recorded a digest of every module of czslkit. No number has changed from format 1 to the versions 1 of
+    format 2, so these digests say as much as ``FORMAT_1``.
+    """
+    old = dict(content["depends"])
+    feasibility = {"feasibility": old.pop("feasibility")} if "feasibility" in old else {}
+    settings = {"config": content["config"], "seed": content["cell"]["seed"], "depends": old}
+    own = re.compile(r"czslkit(_plugins)?(\.|$)")
+    shipped = {m: str(d).partition(" (")[0] for m, d in old.get("plugins", {}).items() if not own.match(m)}
+    from_files = {m: "not known" for m in old.get("code", {}) if m.startswith("czslkit_file_")}
+    training = {
+        "data": old.get("data", {}),
+        "weights": old.get("weights"),
+        "code": {FORMAT_1: "version 1", **shipped, **from_files},
+    }
+    depends = {"training": training, "evaluation": {"code": {FORMAT_1: "version 1"}, **feasibility}}
+    return {**content, "depends": depends if old else {}, "training_key": config_id(settings)}
+
+
+def _content_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -169,17 +194,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _beside(path: Path) -> Path:
-    names = (path.with_name(f"{path.stem}.stale{f'-{n}' if n > 1 else ''}.json") for n in count(1))
-    return next(name for name in names if not name.exists())
-
-
 def _fault(content: Any) -> str | None:
-    """Why ``content`` cannot stand in a table, None if it can."""
+    """Return why ``content`` cannot stand in a table, None if it can."""
     if not isinstance(content, dict) or "format" not in content:
         return "is not a result of czslkit"
-    if content["format"] != FORMAT:
-        return f"is a result of format {content['format']!r}, this czslkit reads format {FORMAT}"
+    if content["format"] not in range(1, FORMAT + 1):
+        return f"is a result of format {content['format']!r}, this czslkit reads formats up to {FORMAT}"
     if lacking := [key for key, kind in _SECTIONS.items() if not isinstance(content.get(key), kind)]:
         return f"lacks {', '.join(lacking)}"
     if lacking := [key for key, kind in _CELL.items() if not isinstance(content["cell"].get(key), kind)]:

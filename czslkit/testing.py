@@ -1,4 +1,4 @@
-"""What every method owes the evaluator and the trainer, as checks for plugin authors' own tests."""
+"""Checks of the contract between a method and the evaluator and trainer, for the tests of plugin authors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from .method import Method, build
 from .types import Batch, PairSpace
 
-TOLERANCE = 2e-4  # in units of the scores
+TOLERANCE = 2e-4  # largest accepted difference, in units of the scores
 
 
 def demo_space() -> PairSpace:
-    """Three attributes, four objects, all pairs, nine of them seen."""
+    """Return a label space of three attributes, four objects and all twelve pairs, of which nine are seen."""
     pairs = torch.cartesian_prod(torch.arange(3), torch.arange(4))
     return PairSpace(
         ("dotted", "Faux.Fur", "wet"), ("heart", "ring", "star", "dry-erase_board"), pairs, pairs.sum(1) < 4
@@ -20,14 +20,14 @@ def demo_space() -> PairSpace:
 
 
 def check_method(name: str, **options: object) -> None:
-    """Check the contract of a registered method on random images.
+    """Check that a registered method keeps the contract, on random images.
 
     Args:
-        name: as registered.
-        options: the method's own; a small backbone keeps this fast.
+        name: registered name of the method.
+        options: options of the method; a small backbone keeps the check fast.
 
     Raises:
-        AssertionError: names the part of the contract that does not hold.
+        AssertionError: a part of the contract does not hold; the message names it.
 
     >>> check_method("csp", backbone="demo")
     """
@@ -39,7 +39,7 @@ def check_method(name: str, **options: object) -> None:
     check_gradients(method, images, space)
     with torch.no_grad():
         for parameter in method.parameters():
-            if parameter.requires_grad:  # away from a start where gates and adapters are still closed
+            if parameter.requires_grad:  # a gate or an adapter that starts at zero would hide mistakes
                 parameter.add_(0.02 * torch.randn_like(parameter))
     method.eval()
     with torch.no_grad():
@@ -47,33 +47,48 @@ def check_method(name: str, **options: object) -> None:
 
 
 def check_scores(method: Method, images: Tensor, pairs: Tensor) -> None:
-    """The part of the contract that holds for scores, of a method in evaluation mode."""
+    """Check the part of the contract about scores, for a method in evaluation mode.
+
+    Args:
+        images: ``[B, 3, H, W]``.
+        pairs: ``[P, 2]``.
+
+    Raises:
+        AssertionError: a part of the contract does not hold; the message names it.
+    """
     text = method.text(pairs)
     scores = method(images, text)
-    kept = scores.pair.clone()
+    pair_before = scores.pair.clone()
     ranked = method.rank(images, text)
     assert ranked.shape == (len(images), len(pairs)), f"one column per pair: rank is {list(ranked.shape)}"
-    first = method.head.rank(scores, pairs)
-    assert torch.equal(scores.pair, kept), "ranking mutates nothing: the pair logits have changed"
-    assert torch.equal(method.head.rank(scores, pairs), first), "ranking mutates nothing: a second call differs"
+    first_call = method.head.rank(scores, pairs)
+    assert torch.equal(scores.pair, pair_before), "ranking mutates nothing: the pair logits have changed"
+    assert torch.equal(method.head.rank(scores, pairs), first_call), "ranking mutates nothing: a second call differs"
 
     order = torch.randperm(len(pairs))
-    _agree(method.rank(images, method.text(pairs[order])), ranked[:, order], "permuting pairs permutes columns")
+    _check_equal(method.rank(images, method.text(pairs[order])), ranked[:, order], "permuting pairs permutes columns")
     if method.independent:
-        alone = torch.cat([method.rank(image, text) for image in images.split(1)])
-        _agree(alone, ranked, "an image's scores do not depend on its batch")
-    _agree(method.rank(method.encode(images), text), ranked, "encoded images score as images do")
+        one_by_one = torch.cat([method.rank(image, text) for image in images.split(1)])
+        _check_equal(one_by_one, ranked, "an image's scores do not depend on its batch")
+    _check_equal(method.rank(method.encode(images), text), ranked, "encoded images score as images do")
     if method.chunkable:
-        chunks = torch.cat([method.rank(images, method.text(chunk)) for chunk in pairs.split(5)], 1)
-        _agree(chunks, ranked, "chunks of pairs agree")
-        rows = [text.rows(slice(start, start + 5)) for start in range(0, len(pairs), 5)]
-        _agree(
-            torch.cat([method.rank(images, some) for some in rows], 1), ranked, "rows of a text agree with the whole"
-        )
+        by_chunk = torch.cat([method.rank(images, method.text(chunk)) for chunk in pairs.split(5)], 1)
+        _check_equal(by_chunk, ranked, "chunks of pairs agree")
+        row_chunks = [text.rows(slice(start, start + 5)) for start in range(0, len(pairs), 5)]
+        by_rows = torch.cat([method.rank(images, rows) for rows in row_chunks], 1)
+        _check_equal(by_rows, ranked, "rows of a text agree with the whole")
 
 
 def check_gradients(method: Method, images: Tensor, space: PairSpace) -> None:
-    """Every trainable parameter gets a gradient from the loss, out of training's start."""
+    """Check that every trainable parameter gets a gradient from the loss at the start of a training.
+
+    Args:
+        images: ``[B, 3, H, W]``.
+        space: label space of the method.
+
+    Raises:
+        AssertionError: parameters without a gradient; the message names them.
+    """
     if not method.trains:
         return
     seen = space.pairs[space.seen]
@@ -85,6 +100,6 @@ def check_gradients(method: Method, images: Tensor, space: PairSpace) -> None:
     method.zero_grad(set_to_none=True)
 
 
-def _agree(found: Tensor, expected: Tensor, claim: str) -> None:
-    worst = (found - expected).abs().max().item()
-    assert worst <= TOLERANCE, f"{claim}: scores differ by up to {worst:.2g}"
+def _check_equal(found: Tensor, expected: Tensor, claim: str) -> None:
+    difference = (found - expected).abs().max().item()
+    assert difference <= TOLERANCE, f"{claim}: scores differ by up to {difference:.2g}"

@@ -1,4 +1,4 @@
-"""How a checkpoint and a YAML of a method's authors read as ours: what each plugin says of its own."""
+"""Translation of the tensor names and settings of a method's authors into the names used here."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .errors import did_you_mean
 
 State = Mapping[str, Tensor]
 Names = Mapping[str, str | Callable[[re.Match[str]], str]]
-#: Settings of the authors' programs that say nothing of the function a checkpoint computes: training, logging, paths,
-#: evaluation, and what a checkpoint itself settles.
-ELSEWHERE = frozenset(
+#: Keys of the authors' configurations that do not change the function of a checkpoint: training, logging, paths,
+#: evaluation, and sizes that follow from the shapes of the checkpoint.
+IGNORED_KEYS = frozenset(
     """
     K SA_K adversarial_loss_weight attr_dropout best_model_metric bias clip_arch clip_model cmt_layers
     context_length covariance_loss_weight cross_attn_dropout dataset dataset_path epoch_start epochs
@@ -30,17 +30,18 @@ ELSEWHERE = frozenset(
 
 @dataclass(frozen=True)
 class Translation:
-    """What is theirs of what is ours.
+    """The names that the authors of a method use for our tensors and options.
 
     Args:
-        names: regular expressions and their substitutes, applied one after another to the name of one of our
-            learned tensors; what comes out is the authors' name of it.
+        names: regular expressions and their substitutes. Applied in order to the name of one of our learned tensors,
+            they give the authors' name.
         unused: regular expression of tensors that the authors' program declares and never uses.
-        settings: key of their YAML to our option, ``option.i`` for one value of a tuple.
-        fixed: key of their YAML to the only value that fits this method.
-        needs: key of their YAML to another that must be true for it to have an effect.
-        unseen: keys of their YAML that no shape tells and that scores depend on.
-        sizes: from the shapes of their tensors to our options, each with the tensor that tells it.
+        settings: our option for each key of the authors' YAML; ``option.i`` is value ``i`` of a tuple.
+        fixed: the only valid value for each key of the authors' YAML that this method does not let vary.
+        needs: for a key of the authors' YAML, another key that must be true for it to have an effect.
+        required_config: keys of the authors' YAML that scores depend on and that no tensor shape determines. If such a
+            key is missing, our default is assumed and the user is told.
+        sizes: function from the authors' tensors to the options that their shapes determine.
     """
 
     names: Names
@@ -48,23 +49,23 @@ class Translation:
     settings: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, str] = field(default_factory=dict)
-    unseen: tuple[str, ...] = ()
+    required_config: tuple[str, ...] = ()
     sizes: Callable[[State], dict[str, Any]] = lambda state: {}
 
-    def theirs(self, name: str) -> str:
-        """The authors' name of our tensor ``name``."""
+    def to_author_key(self, name: str) -> str:
+        """Return the authors' name of our tensor ``name``."""
         for pattern, substitute in self.names.items():
             name = re.sub(pattern, substitute, name)
         return name
 
     def options(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Our options from their YAML, and what in it cannot be read.
+        """Return our options for the settings of the authors, and a line for every setting that has none.
 
         Args:
-            config: keys of the authors' YAML; ours are taken as well.
+            config: settings by key of the authors' YAML; names of our options are accepted as well.
             defaults: our options with their defaults.
         """
-        found: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         problems = []
         for key, value in config.items():
             if key in self.needs and not config.get(self.needs[key]):
@@ -73,25 +74,33 @@ class Translation:
                 if value != self.fixed[key]:
                     problems.append(f"{key} is {value!r}, expected {self.fixed[key]!r} for this method")
             elif key in self.settings:
-                option, _, index = self.settings[key].partition(".")
-                if isinstance(defaults[option], str) and isinstance(value, list):  # the same words for every branch
-                    if len({str(words).strip() for words in value}) == 1:
-                        found[option] = str(value[0]).strip()
-                    else:
-                        problems.append(f"{key} is {value!r}, expected the same for every branch")
-                elif index:
-                    parts = found.setdefault(option, list(defaults[option]))
-                    parts[int(index)] = value
-                else:
-                    found[option] = value
+                problems += self._set_option(options, key, value, defaults)
             elif key in defaults and key != "backbone":
-                found[key] = value
-            elif key not in ELSEWHERE:
-                known = dict.fromkeys((*self.settings, *self.fixed, *defaults, *ELSEWHERE))
+                options[key] = value
+            elif key not in IGNORED_KEYS:
+                known = dict.fromkeys((*self.settings, *self.fixed, *defaults, *IGNORED_KEYS))
                 problems.append(f"{key} is not a setting of the authors' program.{did_you_mean(key, known)}")
-        return found, problems
+        return options, problems
+
+    def _set_option(self, options: dict[str, Any], key: str, value: Any, defaults: Mapping[str, Any]) -> list[str]:
+        """Add to ``options`` the option that ``key`` of the authors stands for; return what is wrong with its value."""
+        option, _, index = self.settings[key].partition(".")
+        if isinstance(defaults[option], str) and isinstance(value, list):  # theirs has the words of every branch
+            if len({str(words).strip() for words in value}) != 1:
+                return [f"{key} is {value!r}, expected the same for every branch"]
+            options[option] = str(value[0]).strip()
+        elif index:
+            values = options.setdefault(option, list(defaults[option]))
+            values[int(index)] = value
+        else:
+            options[option] = value
+        return []
 
 
-def count(state: State, pattern: str) -> int:
-    """How many different numbers the group of ``pattern`` takes in the names of ``state``."""
+def distinct_numbers(state: State, pattern: str) -> int:
+    r"""Return the number of distinct values of the group of ``pattern`` in the tensor names of ``state``.
+
+    >>> distinct_numbers(dict.fromkeys(("block.0.weight", "block.0.bias", "block.1.weight")), r"block\.(\d+)\.")
+    2
+    """
     return len({match[1] for name in state if (match := re.match(pattern, name))})

@@ -10,25 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Texts = TypeVar("Texts", bound="TextFeatures")
-
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What a backbone, and then an aggregator, knows about a batch of images."""
+    """Features of a batch of images, as a backbone returns them and an aggregator completes them."""
 
     pooled: Tensor  # [B, D], not normalised
-    layers: tuple[Tensor, ...] = ()  # each [B, T, D]: the layers asked for, in the order asked for
-    tokens: Tensor | None = None  # [B, T, V], the last layer before its projection
-    levels: tuple[Tensor, ...] = ()  # each [B, T, D]; what the aggregator made of the layers
+    layers: tuple[Tensor, ...] = ()  # requested visual layers in the requested order, [B, T, D] each
+    tokens: Tensor | None = None  # last visual layer before its projection, [B, T, V]
+    levels: tuple[Tensor, ...] = ()  # layers as the aggregator joined them, [B, T, D] each
 
-    def first(self, images: int) -> ImageFeatures:
-        """Those of the first few images."""
+    def take(self, images: int) -> ImageFeatures:
+        """Return the features of the first ``images`` images of the batch."""
 
         def cut(value: Any) -> Any:
             if isinstance(value, tuple):
@@ -42,34 +40,36 @@ class ImageFeatures:
 class Batch:
     """Images with their labels."""
 
-    images: Tensor | ImageFeatures  # [B, 3, H, W] float, normalised; or what a backbone made of them
-    attr: Tensor  # [B] long
-    obj: Tensor  # [B] long
+    images: Tensor | ImageFeatures  # normalised pixels [B, 3, H, W] float, or encoded images
+    attr: Tensor  # attribute index of each image, [B] long
+    obj: Tensor  # object index of each image, [B] long
 
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What a prompt, and then an interaction, knows about the candidates."""
+    """Features of the candidate pairs, as a prompt returns them and an interaction changes them."""
 
-    pairs: Tensor  # [P, 2] long: attribute and object index of each pair
-    pair: Tensor | None = None  # [P, D], or [B, P, D] once an interaction has seen the images
+    pairs: Tensor  # attribute and object index of each pair, [P, 2] long
+    pair: Tensor | None = None  # [P, D]; [B, P, D] after an interaction with the images
     attr: Tensor | None = None  # [A, D] or [B, A, D]
     obj: Tensor | None = None  # [O, D] or [B, O, D]
-    tokens: Tensor | None = None  # [P, L, W], before the final norm; only where a prompt keeps them
+    tokens: Tensor | None = None  # hidden states before the final norm, [P, L, W]; only if the prompt keeps them
 
-    def rows(self: Texts, which: Tensor | slice) -> Texts:
-        """Those of some of the pairs, before an interaction has seen them; attributes and objects stay."""
-        chosen: dict[str, Any] = {name: None if of is None else of[which] for name, of in self.by_pair().items()}
+    def rows(self, which: Tensor | slice) -> TextFeatures:
+        """Return the features of some pairs, with all attributes and objects; before an interaction only."""
+        chosen: dict[str, Any] = {
+            name: None if tensor is None else tensor[which] for name, tensor in self.by_pair().items()
+        }
         return replace(self, **chosen)
 
     def by_pair(self) -> dict[str, Tensor | None]:
-        """What has a row for each pair; subclasses that hold more of that kind add it."""
+        """Return the fields that have a row for each pair, by name; a subclass adds fields of its own."""
         return {"pairs": self.pairs, "pair": self.pair, "tokens": self.tokens}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Raw logits of each branch; nothing is normalised or fused."""
+    """Raw logits of each branch, neither normalised nor fused."""
 
     pair: Tensor  # [B, P]
     attr: Tensor | None = None  # [B, A]
@@ -78,20 +78,20 @@ class Scores:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where scores are going to be compared; published score fusions differ by it."""
+    """Split, world and number of candidates of an evaluation; some published methods fuse scores by them."""
 
-    phase: str = "val"  # or "test"
-    world: str = "closed"  # or "open"
-    columns: int = 0  # pairs that are scored in all, over every chunk of them
+    split: str = "val"  # "val" or "test"
+    world: str = "closed"  # "closed" or "open"
+    columns: int = 0  # number of candidate pairs, over all chunks
 
 
-#: That of choosing an epoch.
+#: Setting in which a training chooses its best epoch.
 VALIDATION = Setting()
 
 
 @dataclass(frozen=True, eq=False)
 class PairSpace:
-    """What a dataset can predict, and which combinations were trained on.
+    """Attributes, objects and pairs of a dataset, and which pairs are seen in training.
 
     Args:
         attrs: attribute names, length ``A``.
@@ -100,7 +100,7 @@ class PairSpace:
         seen: ``[P]`` bool, whether the pair occurs in training.
 
     Raises:
-        ValueError: the four do not describe one label space.
+        ValueError: the four arguments do not describe one label space.
 
     >>> space = PairSpace(("dry", "wet"), ("cat", "dog"), torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, False]))
     >>> space.open().pairs.tolist(), space.open().seen.tolist()
@@ -120,8 +120,8 @@ class PairSpace:
         for kind, names in (("attribute", self.attrs), ("object", self.objs)):
             if not names:
                 raise ValueError(f"a label space needs at least one {kind}, got none")
-            if doubled := sorted({n for n in names if names.count(n) > 1}):
-                raise ValueError(f"{kind} names must differ, {', '.join(doubled)} is there more than once")
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{kind} names must differ, got more than once: {', '.join(repeated)}")
         if self.seen.shape != (len(self.pairs),):
             raise ValueError(
                 f"{len(self.pairs)} pairs but seen is {list(self.seen.shape)}, expected [{len(self.pairs)}]"
@@ -131,15 +131,15 @@ class PairSpace:
         if outside.any():
             pair = tuple(self.pairs[outside][0].tolist())
             raise ValueError(f"pair {pair} is outside {len(self.attrs)} attributes x {len(self.objs)} objects")
-        if len(self.flat().unique()) != len(self.pairs):
-            raise ValueError(f"{len(self.pairs)} pairs, of which only {len(self.flat().unique())} differ")
+        if (distinct := len(self.flat().unique())) != len(self.pairs):
+            raise ValueError(f"pairs must differ, got {len(self.pairs)} pairs of which {distinct} are distinct")
 
     def flat(self) -> Tensor:
-        """``[P]`` row of each pair in ``product(attrs, objs)``."""
+        """Return the position of each pair in ``product(attrs, objs)``, ``[P]``."""
         return self.pairs[:, 0] * len(self.objs) + self.pairs[:, 1]
 
     def open(self) -> PairSpace:
-        """The same words with every combination a pair, in ``product(attrs, objs)`` order."""
+        """Return the label space of the open world: every combination, in ``product(attrs, objs)`` order."""
         pairs = torch.cartesian_prod(torch.arange(len(self.attrs)), torch.arange(len(self.objs)))
         seen = torch.zeros(len(pairs), dtype=torch.bool)
         seen[self.flat()[self.seen]] = True
@@ -147,7 +147,7 @@ class PairSpace:
 
 
 def pair_targets(batch: Batch, pairs: Tensor) -> Tensor:
-    """Row of ``pairs`` ``[P, 2]`` that each image shows, ``[B]``.
+    """Return the row of ``pairs`` ``[P, 2]`` that each image shows, ``[B]``.
 
     Raises:
         ValueError: an image shows a pair that is not a candidate.
@@ -167,7 +167,7 @@ def pair_targets(batch: Batch, pairs: Tensor) -> Tensor:
     return match.int().argmax(1)
 
 
-#: By branch: ``"pair"`` with ``N = P`` texts, ``"attr"`` with ``N = A`` and ``"obj"`` with ``N = O``.
+#: A tensor for each branch: ``"pair"`` with ``N = P`` texts, ``"attr"`` with ``N = A`` and ``"obj"`` with ``N = O``.
 Branches = Mapping[str, Tensor]
 
 

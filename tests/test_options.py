@@ -11,7 +11,7 @@ import yaml
 
 from czslkit.errors import ConfigError
 from czslkit.method import METHODS
-from czslkit.options import as_dict, option, parse
+from czslkit.options import as_dict, config_id, option, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,3 +168,10 @@ def test_a_methods_options_survive_json_and_say_what_they_mean(name: str) -> Non
     assert parse(schema, json.loads(json.dumps(as_dict(schema()))), where=name) == schema()
     for field in dataclasses.fields(schema):
         assert field.metadata["help"], f"{name}.{field.name}"
+
+
+def test_a_configuration_has_one_name_whatever_the_order_of_its_keys() -> None:
+    assert config_id({"a": 1, "b": {"c": (1, 2), "d": None}}) == config_id({"b": {"d": None, "c": [1, 2]}, "a": 1})
+    assert config_id({"a": 1}) != config_id({"a": 2})
+    # printf '{"a":1}' | sha256sum
+    assert config_id({"a": 1}) == "015abd7f"

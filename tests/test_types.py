@@ -12,10 +12,10 @@ PAIRS, SEEN = torch.tensor([[0, 0], [1, 2]]), torch.tensor([True, False])
     [
         ((), ("a",), PAIRS, SEEN, "at least one attribute, got none"),
         (("a",), (), PAIRS, SEEN, "at least one object, got none"),
-        (("a", "a"), ("x", "y", "z"), PAIRS, SEEN, "attribute names must differ, a is there more than once"),
+        (("a", "a"), ("x", "y", "z"), PAIRS, SEEN, "attribute names must differ, got more than once: a"),
         (("a", "b"), ("x", "y", "z"), PAIRS, SEEN[:1], r"2 pairs but seen is \[1\], expected \[2\]"),
         (("a", "b"), ("x", "y"), PAIRS, SEEN, r"pair \(1, 2\) is outside 2 attributes x 2 objects"),
-        (("a", "b"), ("x", "y"), PAIRS[[0, 0]], SEEN, "2 pairs, of which only 1 differ"),
+        (("a", "b"), ("x", "y"), PAIRS[[0, 0]], SEEN, "pairs must differ, got 2 pairs of which 1 are distinct"),
     ],
 )
 def test_a_label_space_checks_itself(attrs, objs, pairs, seen, message):

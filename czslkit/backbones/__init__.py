@@ -14,17 +14,17 @@ from .open_clip import model_names
 
 
 def load_backbone(setting: str | nn.Module, *, adapter_dim: int = 0, adapter_dropout: float = 0.1) -> Backbone:
-    """The backbone that a setting names.
+    """Build the backbone that a setting names.
 
     Args:
-        setting: a registered backbone (``demo``), one with an argument (``timm/resnet18``), an open_clip
-            model with its weights (``ViT-B-32/openai``, ``ViT-B-32/random``, ``ViT-B-32//path/to/file``),
-            the path of an OpenAI-format CLIP file alone, or an open_clip model already built.
-        adapter_dim: bottleneck width of AdaptFormer adapters in every visual block; 0 for none.
-        adapter_dropout: inside the adapters.
+        setting: a registered backbone (``demo``), a registered backbone with an argument (``timm/resnet18``), an
+            open_clip model with its weights (``ViT-B-32/openai``, ``ViT-B-32/random``, ``ViT-B-32//path/to/file``), the
+            path of an OpenAI-format CLIP file, or an open_clip model.
+        adapter_dim: bottleneck width of the adapters in every visual block; 0 for no adapters.
+        adapter_dropout: dropout inside the adapters.
 
     Raises:
-        UnknownNameError: nothing answers to the name.
+        UnknownNameError: no backbone, model or file has the name.
         ConfigError: the weights are missing or do not fit.
     """
     if isinstance(setting, nn.Module):
@@ -34,10 +34,10 @@ def load_backbone(setting: str | nn.Module, *, adapter_dim: int = 0, adapter_dro
 
 
 def resolve(setting: str) -> tuple[str, str]:
-    """Registered name and argument of a setting; nothing is built.
+    """Return the registered name and the argument of a backbone setting, without building the backbone.
 
     Raises:
-        UnknownNameError: nothing answers to the name.
+        UnknownNameError: no backbone, model or file has the name.
 
     >>> resolve("timm/resnet18"), resolve("demo")
     (('timm', 'resnet18'), ('demo', ''))

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Adapters: small trainable layers beside the frozen blocks of a visual tower."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from torch import Tensor, nn
 
 
 class Adapter(nn.Module):
-    """Bottleneck beside a residual branch: ``0.1 * up(dropout(relu(down(x))))``.
+    """A bottleneck beside a residual branch: ``0.1 * up(dropout(relu(down(x))))``.
 
-    Starts as zero, so that an adapted model starts as the one it adapts. Chen et al.,
+    Its output is zero at the start, so that the model with adapters starts as the model without. Chen et al.,
     "AdaptFormer", NeurIPS 2022. https://arxiv.org/abs/2205.13535
+
+    Args:
+        width: width of input and output.
+        bottleneck: width between ``down`` and ``up``.
+        dropout: dropout before ``up``.
     """
 
     def __init__(self, width: int, bottleneck: int, dropout: float) -> None:

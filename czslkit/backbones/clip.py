@@ -1,11 +1,11 @@
-"""TODO."""
+"""The forward pass of CLIP's image and text towers, with access to their blocks."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,21 +15,24 @@ from ..components import Backbone
 from ..types import ImageFeatures
 from ..weights import download_or_raise
 from .adapters import Adapter
-from .openai_format import LONGEST
+from .openai_format import TEXT_POSITIONS
 
 
 class ClipBackbone(Backbone):
-    """A frozen CLIP with the blocks of its towers in reach.
+    """A frozen CLIP whose visual layers, prompts and adapters a method can use.
 
     Args:
-        model: an open_clip model.
-        name: what open_clip calls it; needed where its text tower is not OpenAI's, to find its tokenizer.
-        adapter_dim: bottleneck of two trainable adapters in every visual block; 0 for none.
-        adapter_dropout: inside the adapters.
+        model: open_clip model.
+        name: open_clip's name of the model. Its tokenizer is found by this name if it is not OpenAI's.
+        adapter_dim: bottleneck width of two trainable adapters in every visual block; 0 for no adapters.
+        adapter_dropout: dropout inside the adapters.
 
     Raises:
         ValueError: adapters for a visual tower that is not a vision transformer with a class token.
     """
+
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -45,9 +48,8 @@ class ClipBackbone(Backbone):
         self.clip: Any = model.requires_grad_(False)
         self.name = name
         visual, text = model.visual, getattr(model, "text", model)
-        self._text: list[Any] = [text]  # in a list: a second name must not become a second submodule
-        blocks = _plain_blocks(visual)
-        self.depth = len(blocks)
+        self._text: list[Any] = [text]  # in a list, since an attribute would be a second copy in the state dict
+        self.depth = len(_class_token_blocks(visual))
         if adapter_dim and not self.depth:
             raise ValueError(f"adapters need a vision transformer with a class token, not a {type(visual).__name__}")
         self.visual_width = visual.conv1.out_channels if self.depth else 0
@@ -57,10 +59,10 @@ class ClipBackbone(Backbone):
         size = visual.image_size
         self.image_size = size[0] if isinstance(size, (tuple, list)) else size
         self.dim = _joint_width(visual)
-        # what create_model found; a model built from shapes alone is OpenAI's
+        # create_model sets mean and std; a model from shapes has none and is OpenAI's
         self.mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
         self.std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
-        self.adapters = nn.ModuleList(  # beside the attention of every block, then beside every MLP
+        self.adapters = nn.ModuleList(  # one beside the attention of every block, then one beside every MLP
             Adapter(self.visual_width, adapter_dim, adapter_dropout)
             for _ in range(2 * self.depth if adapter_dim else 0)
         )
@@ -81,13 +83,14 @@ class ClipBackbone(Backbone):
         x = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, T - 1, V]
         x = torch.cat((visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x), 1)  # [B, T, V]
         x = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
-        kept = {}
+        projected = {}
         for i, block in enumerate(visual.transformer.resblocks):
-            x = _block(block, x, adapters=self.adapters[i :: self.depth] if len(self.adapters) else None)
+            x = _run_block(block, x, adapters=self.adapters[i :: self.depth] if len(self.adapters) else None)
             if i in layers:
-                kept[i] = self.project_image(x)
-        pooled = kept[self.depth - 1][:, 0] if self.depth - 1 in kept else self.project_image(x[:, 0])
-        return ImageFeatures(pooled, tuple(kept[i] for i in layers), x)
+                projected[i] = self.project_image(x)
+        last = self.depth - 1
+        pooled = projected[last][:, 0] if last in projected else self.project_image(x[:, 0])
+        return ImageFeatures(pooled, tuple(projected[i] for i in layers), x)
 
     def project_image(self, tokens: Tensor) -> Tensor:
         visual = self.clip.visual
@@ -95,8 +98,8 @@ class ClipBackbone(Backbone):
         return tokens if visual.proj is None else tokens @ visual.proj
 
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
-        self._check_text()
-        return _tokenizer()(list(texts), context_length=length)
+        self._check_takes_prompts()
+        return _openai_tokenizer()(list(texts), context_length=length)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         table = self._text[0].token_embedding
@@ -106,23 +109,29 @@ class ClipBackbone(Backbone):
     def encode_text(self, prompts: Tensor) -> Tensor:
         x = prompts + self._positions(prompts.shape[1]).to(prompts.dtype)
         for block in self._text[0].transformer.resblocks:
-            x = _block(block, x, causal=True)
+            x = _run_block(block, x, causal=True)
         return x
 
     def encode_text_after(self, start: Tensor, rest: Tensor) -> Tensor:
-        """No token sees those behind it, so the start is encoded once."""
-        first = start[None]  # [1, S, W]
+        """Return ``encode_text`` of prompts that share ``start``, which is encoded once for all.
+
+        This is possible because a token does not attend to later tokens.
+        """
         positions = self._positions(len(start) + rest.shape[1]).to(rest.dtype)
-        first, x = first + positions[: len(start)], rest + positions[len(start) :]
+        shared, x = start[None] + positions[: len(start)], rest + positions[len(start) :]  # [1, S, W], [N, L - S, W]
         for block in self._text[0].transformer.resblocks:
-            first, x = _block(block, first, causal=True), _block(block, x, causal=True, before=first)
-        return torch.cat((first.expand(len(x), -1, -1), x), 1)
+            shared, x = _run_block(block, shared, causal=True), _run_block(block, x, causal=True, shared=shared)
+        return torch.cat((shared.expand(len(x), -1, -1), x), 1)
 
     def _positions(self, length: int) -> Tensor:
-        """What tells the tokens of a prompt apart, ``[length, W]``; zero past the last position."""
-        self._check_text()
+        """Return the positional embeddings of the first ``length`` tokens, ``[length, W]``; zero after the last one.
+
+        Raises:
+            ValueError: the text tower takes no prompts, or its positions were cut to fewer than ``length``.
+        """
+        self._check_takes_prompts()
         positions: Tensor = self._text[0].positional_embedding[:length]
-        if len(positions) < min(length, LONGEST):
+        if len(positions) < min(length, TEXT_POSITIONS):
             raise ValueError(f"a prompt has {length} tokens, this CLIP was cut to {len(positions)} text positions")
         return F.pad(positions, (0, 0, 0, length - len(positions)))
 
@@ -135,13 +144,14 @@ class ClipBackbone(Backbone):
         return projection(tokens) if isinstance(projection, nn.Module) else tokens @ projection
 
     def encode_sentences(self, texts: Sequence[str]) -> Tensor:
-        if not (self.name and self._foreign_text()):
+        if not (self.name and self._no_prompts_reason()):
             return super().encode_sentences(texts)
-        features: Tensor = self.clip.encode_text(self._own_tokenizer(list(texts)).to(self.scale.device))
+        features: Tensor = self.clip.encode_text(self._model_tokenizer(list(texts)).to(self.scale.device))
         return features
 
     @functools.cached_property
-    def _own_tokenizer(self) -> Any:
+    def _model_tokenizer(self) -> Any:
+        """The model's own tokenizer, which may have to be downloaded."""
         import open_clip
 
         return download_or_raise(
@@ -151,80 +161,89 @@ class ClipBackbone(Backbone):
             hint="it comes from a hub, through the package transformers",
         )
 
-    def _check_text(self) -> None:
-        if foreign := self._foreign_text():
-            raise ValueError(foreign)
+    def _check_takes_prompts(self) -> None:
+        """Check that the text tower takes prompts of OpenAI's tokens.
 
-    def _foreign_text(self) -> str:
-        """Why embeddings cannot be read at the end mark of OpenAI's tokens, behind a causal mask; empty if they can."""
+        Raises:
+            ValueError: it does not; the message has the reason.
+        """
+        if reason := self._no_prompts_reason():
+            raise ValueError(reason)
+
+    def _no_prompts_reason(self) -> str:
+        """Return the reason why the text tower takes no prompts of OpenAI's tokens; empty if it does."""
         text = self._text[0]
         causal = getattr(text, "attn_mask", None) is not None
         pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
         if getattr(text, "cls_emb", None) is not None:
             pool = "class token"
-        words = text.token_embedding.num_embeddings if self.token_width else 0
-        if causal and pool in ("argmax", "eos") and words == _tokenizer().vocab_size:
+        tokens = text.token_embedding.num_embeddings if self.token_width else 0
+        openai_tokens = _openai_tokenizer().vocab_size
+        if causal and pool in ("argmax", "eos") and tokens == openai_tokens:
             return ""
         return (
-            f"prompts need a causal text tower read at the end of text, over OpenAI's {_tokenizer().vocab_size} "
-            f"tokens; this one is a {type(text).__name__} with {words} tokens, "
+            f"prompts need a causal text tower read at the end of text, over OpenAI's {openai_tokens} "
+            f"tokens; this one is a {type(text).__name__} with {tokens} tokens, "
             f"{'causal' if causal else 'not causal'}, pooled by {pool}"
         )
 
 
-def _block(
-    block: Any, x: Tensor, *, adapters: Any = None, causal: bool = False, before: Tensor | None = None
+def _run_block(
+    block: Any, x: Tensor, *, adapters: Any = None, causal: bool = False, shared: Tensor | None = None
 ) -> Tensor:
-    """One transformer block on ``[N, L, W]``; each adapter reads what its residual reads.
+    """Return the output of one transformer block for tokens ``x`` ``[N, L, W]``.
 
     Args:
-        before: ``[1, S, W]``, tokens in front of all others that are read, too.
+        adapters: adapters beside the attention and beside the MLP; each has the same input as its residual connection.
+        causal: let a token attend to itself and earlier tokens only.
+        shared: tokens before every sequence, ``[1, S, W]``, which ``x`` attends to as well.
     """
-    ahead = None if before is None else block.ln_1(before)
-    attended = x + block.ls_1(_attend(block.attn, block.ln_1(x), causal, ahead))
+    normed_shared = None if shared is None else block.ln_1(shared)
+    attended = x + block.ls_1(_attention(block.attn, block.ln_1(x), causal, normed_shared))
     x = attended if adapters is None else attended + adapters[0](x)
-    mixed = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return mixed if adapters is None else mixed + adapters[1](x)
+    hidden = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return hidden if adapters is None else hidden + adapters[1](x)
 
 
-def _attend(attn: Any, x: Tensor, causal: bool, ahead: Tensor | None = None) -> Tensor:
-    """Self-attention on ``[N, L, W]``, independent of the order of axes that ``attn`` was made for.
+def _attention(attn: Any, x: Tensor, causal: bool, shared: Tensor | None = None) -> Tensor:
+    """Return the self-attention of tokens ``x`` ``[N, L, W]``, whatever order of axes ``attn`` was made for.
 
     Args:
-        ahead: ``[1, S, W]``, tokens that all others read.
+        shared: tokens before every sequence, ``[1, S, W]``, which ``x`` attends to as well.
     """
 
-    def heads(tokens: Tensor) -> Iterator[Tensor]:
-        """Queries, keys and values, ``[N, heads, L, W / heads]`` each."""
+    def split_heads(tokens: Tensor) -> Iterator[Tensor]:
+        """Return queries, keys and values, ``[N, heads, L, W / heads]`` each."""
         parts = F.linear(tokens, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
         return (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in parts)
 
-    q, k, v = heads(x)
+    q, k, v = split_heads(x)
     mask = None
-    if ahead is not None:
-        _, *others = heads(ahead)
-        k, v = (torch.cat((o.expand(len(x), -1, -1, -1), own), 2) for o, own in zip(others, (k, v), strict=True))
-        mask = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(ahead.shape[1]) if causal else None
-    read = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal and mask is None).transpose(1, 2).flatten(2)
-    projected: Tensor = attn.out_proj(read)
+    if shared is not None:
+        _, shared_k, shared_v = (part.expand(len(x), -1, -1, -1) for part in split_heads(shared))
+        k, v = torch.cat((shared_k, k), 2), torch.cat((shared_v, v), 2)
+        mask = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(shared.shape[1]) if causal else None
+    attended = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal and mask is None)
+    projected: Tensor = attn.out_proj(attended.transpose(1, 2).flatten(2))
     return projected
 
 
-def _plain_blocks(visual: Any) -> Sequence[nn.Module]:
-    """The blocks of a vision transformer read at its class token; nothing for any other tower."""
-    plain = (
+def _class_token_blocks(visual: Any) -> Sequence[nn.Module]:
+    """Return the blocks of a vision transformer that is pooled at its class token; none for any other tower."""
+    pools_class_token = (
         all(hasattr(visual, name) for name in ("conv1", "class_embedding", "ln_pre", "ln_post", "proj"))
         and getattr(visual, "attn_pool", None) is None
         and getattr(visual, "pool_type", "tok") == "tok"
         and not getattr(visual, "final_ln_after_pool", False)
         and all(isinstance(getattr(b, "attn", None), nn.MultiheadAttention) for b in visual.transformer.resblocks)
     )
-    return list(visual.transformer.resblocks) if plain else []
+    return list(visual.transformer.resblocks) if pools_class_token else []
 
 
 def _joint_width(visual: Any) -> int:
+    """Return the width ``D`` of the joint space that a visual tower projects to."""
     width = getattr(visual, "output_dim", None)
-    if width is None:  # timm towers do not say
+    if width is None:  # timm towers have no such attribute
         size = visual.image_size if isinstance(visual.image_size, (tuple, list)) else (visual.image_size,) * 2
         with torch.no_grad():
             width = visual(torch.zeros(1, 3, *size)).shape[-1]
@@ -232,7 +251,8 @@ def _joint_width(visual: Any) -> int:
 
 
 @functools.cache
-def _tokenizer() -> Any:
+def _openai_tokenizer() -> Any:
+    """Return OpenAI's tokenizer, made once."""
     import open_clip
 
     return open_clip.SimpleTokenizer()

@@ -1,4 +1,4 @@
-"""The demo CLIP: small enough to ship, trained on the demo world (``benchmarks/train_demo_clip.py``)."""
+"""The demo CLIP, a small model that is part of the package; ``benchmarks/train_demo_clip.py`` trained it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ FOLDER = files("czslkit.backbones") / "demo_clip"
 
 @BACKBONES.register("demo")
 class DemoClip(ClipBackbone):
-    """The CLIP of the demo world: 64 pixels, 8 visual blocks, joint width 96; ships with the package."""
+    """The CLIP of the demo world, which is part of the package: 64 pixels, 8 visual blocks, joint width 96."""
+
+    version = 1
 
     def __init__(self, argument: str = "", **options: Any) -> None:
         if argument:
             raise ValueError(f"the demo backbone takes no argument, got {argument!r}")
-        super().__init__(_load(), **options)
+        super().__init__(_load_demo_clip(), **options)
 
 
-def _load() -> nn.Module:
+def _load_demo_clip() -> nn.Module:
+    """Return the open_clip model with the weights in the package."""
     import open_clip
 
     config = json.loads((FOLDER / "czslkit-demo.json").read_text())
@@ -40,15 +43,19 @@ def _load() -> nn.Module:
         state = {
             key: value.float() if value.is_floating_point() else value for key, value in read_tensors(path).items()
         }
-    state["token_embedding.weight"] = _embeddings(
-        state.pop("token_embedding.ids"), state.pop("token_embedding.rows"), config["text_cfg"]["vocab_size"]
-    )
+    ids, rows = state.pop("token_embedding.ids"), state.pop("token_embedding.rows")
+    state["token_embedding.weight"] = _all_embeddings(ids, rows, config["text_cfg"]["vocab_size"])
     load_strict(model, state)
     return model
 
 
-def _embeddings(ids: Tensor, rows: Tensor, vocabulary: int) -> Tensor:
-    """All token embeddings: those that training touched, the others as it found them."""
-    start = torch.randn(vocabulary, rows.shape[1], generator=torch.Generator().manual_seed(0)) * 0.02
-    start[ids.long()] = rows
-    return start
+def _all_embeddings(ids: Tensor, rows: Tensor, vocabulary: int) -> Tensor:
+    """Return the embeddings of all tokens, ``[vocabulary, W]``; the file stores only the trained ones.
+
+    Args:
+        ids: token ids with trained embeddings, ``[n]``.
+        rows: trained embeddings, ``[n, W]``. All other embeddings are as they were before the training.
+    """
+    embeddings = torch.randn(vocabulary, rows.shape[1], generator=torch.Generator().manual_seed(0)) * 0.02
+    embeddings[ids.long()] = rows
+    return embeddings

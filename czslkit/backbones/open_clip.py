@@ -1,4 +1,4 @@
-"""CLIP models through open_clip: any model name, a local weight file, or OpenAI's format."""
+"""The loader of open_clip's models and weights, of local weight files and of OpenAI-format files."""
 
 from __future__ import annotations
 
@@ -16,26 +16,32 @@ from .openai_format import from_openai
 
 @BACKBONES.register("open_clip")
 class OpenClip(ClipBackbone):
-    """``NAME/WEIGHTS``, or an OpenAI-format CLIP file alone.
+    """A CLIP named ``NAME/WEIGHTS``, or an OpenAI-format CLIP file.
 
-    ``NAME`` is an open_clip model; ``WEIGHTS`` one of its pretrained tags, ``random``, or a
-    file (safetensors, a torch file of tensors, or TorchScript, whose program is not run).
+    ``NAME`` is an open_clip model. ``WEIGHTS`` is a pretrained tag of the model, ``random``, or a file (safetensors,
+    torch tensors, or TorchScript, whose program is not run).
+
+    Raises:
+        ConfigError: open_clip has no such model, or the weights are missing or do not fit.
     """
+
+    version = 1
 
     def __init__(self, argument: str = "ViT-L-14-quickgelu/openai", **options: Any) -> None:
         name = argument if argument.startswith("hf-hub:") else argument.partition("/")[0]
-        super().__init__(_load(argument), name="" if Path(argument).is_file() else name, **options)
+        super().__init__(_load_model(argument), name="" if Path(argument).is_file() else name, **options)
 
 
 def model_names() -> list[str]:
-    """Every architecture that open_clip knows."""
+    """Return the name of every architecture that open_clip has."""
     import open_clip
 
     names: list[str] = open_clip.list_models()
     return names
 
 
-def _load(argument: str) -> nn.Module:
+def _load_model(argument: str) -> nn.Module:
+    """Return the open_clip model that the argument of :class:`OpenClip` names."""
     import open_clip
 
     if Path(argument).is_file():
@@ -59,9 +65,9 @@ def _load(argument: str) -> nn.Module:
                 f"Known: {', '.join([*tags, 'random'])}, or a file."
             ]
         )
-    # some weights were trained with QuickGELU, whatever the name says
-    quick = bool(open_clip.get_pretrained_cfg(name, weights).get("quick_gelu", False))
+    # some weights were trained with QuickGELU although the name of the model does not say so
+    quick_gelu = bool(open_clip.get_pretrained_cfg(name, weights).get("quick_gelu", False))
     return download_or_raise(
         argument,
-        lambda: open_clip.create_model(name, pretrained=weights, force_quick_gelu=quick, require_pretrained=True),
+        lambda: open_clip.create_model(name, pretrained=weights, force_quick_gelu=quick_gelu, require_pretrained=True),
     )

@@ -1,4 +1,4 @@
-"""TODO."""
+"""CLIP models from state dicts in OpenAI's format, with sizes taken from the shapes of the tensors."""
 
 from __future__ import annotations
 
@@ -12,43 +12,41 @@ from ..weights import load_strict
 
 #: Width of an attention head in every CLIP that OpenAI released.
 HEAD_WIDTH = 64
-
-
-#: Entries of CLIP files that are no weights.
-CONSTANTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
-
-
-#: Text positions of every CLIP that OpenAI released; some authors cut them shorter.
-LONGEST = 77
+#: Number of text positions in every CLIP that OpenAI released; some authors cut them to fewer.
+TEXT_POSITIONS = 77
+#: Keys of CLIP files that hold settings or constants in place of weights.
+NON_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
 def from_openai(state: Mapping[str, Tensor]) -> nn.Module:
-    """The CLIP that a state dict in OpenAI's format describes, its sizes taken from the shapes.
+    """Return the CLIP of a state dict in OpenAI's format.
 
     Raises:
-        ConfigError: the keys or shapes are not those of a CLIP with a vision transformer, all of them.
+        ConfigError: the keys or shapes are not those of a CLIP with a vision transformer; all problems.
     """
-    state = {key: value for key, value in state.items() if key not in CONSTANTS}
+    state = {key: value for key, value in state.items() if key not in NON_WEIGHTS}
     model = model_from_shapes(state)
     load_strict(model, state)
     return model
 
 
 def model_from_shapes(state: Mapping[str, Tensor]) -> nn.Module:
-    """A CLIP with random weights, of the sizes that a state dict in OpenAI's format has.
+    """Return a CLIP with random weights, of the sizes of a state dict in OpenAI's format.
 
-    A size is read from whichever of its tensors is there, so that ``misfits`` can name the others.
+    A size is taken from the first of its tensors that is there. A check of the state dict can then list every tensor
+    that is missing.
 
     Raises:
-        ConfigError: not a CLIP with a vision transformer.
+        ConfigError: the state dict is not that of a CLIP with a vision transformer.
     """
     import open_clip
 
-    def size(default: int, *places: tuple[str, int]) -> int:
-        found = (state[name].shape[axis] for name, axis in places if name in state and state[name].ndim > axis)
-        return next(filter(None, found), default)
+    def size(default: int, *axes: tuple[str, int]) -> int:
+        """Return the length of the first axis (tensor name, axis number) that ``state`` has and that is not empty."""
+        sizes = (state[name].shape[axis] for name, axis in axes if name in state and state[name].ndim > axis)
+        return next(filter(None, sizes), default)
 
-    layers, text_layers = (_count(state, f"{tower}transformer.resblocks.") for tower in ("visual.", ""))
+    layers, text_layers = (_number_of_blocks(state, tower) for tower in ("visual.", ""))
     if not (layers and text_layers):
         tower = "text" if layers else "vision"
         raise ConfigError([f"not a CLIP with a vision transformer in OpenAI's format: no {tower} transformer in it"])
@@ -60,7 +58,7 @@ def model_from_shapes(state: Mapping[str, Tensor]) -> nn.Module:
     )
     text_width = size(HEAD_WIDTH, ("token_embedding.weight", 1), ("ln_final.weight", 0), ("text_projection", 0))
     text = open_clip.CLIPTextCfg(
-        context_length=size(LONGEST, ("positional_embedding", 0)),
+        context_length=size(TEXT_POSITIONS, ("positional_embedding", 0)),
         vocab_size=size(49408, ("token_embedding.weight", 0)),
         width=text_width,
         heads=max(1, text_width // HEAD_WIDTH),
@@ -69,5 +67,7 @@ def model_from_shapes(state: Mapping[str, Tensor]) -> nn.Module:
     return open_clip.CLIP(size(width, ("text_projection", 1), ("visual.proj", 1)), vision, text, quick_gelu=True)
 
 
-def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+def _number_of_blocks(state: Mapping[str, Tensor], tower: str) -> int:
+    """Return the number of transformer blocks in a tower, ``"visual."`` or ``""`` for the text tower."""
+    prefix = f"{tower}transformer.resblocks."
     return 1 + max((int(key[len(prefix) :].split(".")[0]) for key in state if key.startswith(prefix)), default=-1)

@@ -1,4 +1,4 @@
-"""Image towers from timm, for methods without a text side."""
+"""Image towers from timm, for methods without text features."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from ..weights import download_or_raise, load_strict, read_tensors
 
 @BACKBONES.register("timm")
 class Timm(Backbone):
-    """``timm/MODEL/WEIGHTS``: pooled features of a timm model without its classifier.
+    """A timm model without its classifier, named ``timm/MODEL/WEIGHTS``, for pooled features.
 
-    ``WEIGHTS`` is ``pretrained`` (timm's own, the default), ``random``, or a file.
+    ``WEIGHTS`` is ``pretrained`` (timm's own weights, the default), ``random``, or a file.
 
     Raises:
-        ConfigError: no such model, weights that do not fit, or adapters were asked for.
+        ConfigError: timm has no such model, the weights do not fit, or ``adapter_dim`` is not 0.
     """
+
+    version = 1
 
     def __init__(self, argument: str = "resnet18", *, adapter_dim: int = 0, adapter_dropout: float = 0.1) -> None:
         import timm
@@ -45,7 +47,7 @@ class Timm(Backbone):
         self.tower, config = tower, tower.pretrained_cfg
         self.depth = self.visual_tokens = self.visual_width = self.token_width = 0
         self.image_size = config["input_size"][-1]
-        with torch.no_grad():  # what a tower says of its width and what it returns can differ
+        with torch.no_grad():  # the width in a tower's configuration can differ from the width of its output
             self.dim = tower.eval()(torch.zeros(1, *config["input_size"])).shape[-1]
         self.mean, self.std = config["mean"], config["std"]
         self.register_buffer("scale", torch.zeros(()), persistent=False)

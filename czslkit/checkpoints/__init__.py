@@ -1,1 +1,1 @@
-"""TODO."""
+"""Methods on disk: folders of trained methods, and checkpoints of the methods' authors."""

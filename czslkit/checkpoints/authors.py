@@ -1,10 +1,9 @@
-"""Checkpoints of the methods' authors, read as ours."""
+"""Checkpoints of the methods' authors, loaded into our methods."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,52 +13,57 @@ import torch
 import yaml
 from torch import Tensor
 
-from ..backbones.openai_format import CONSTANTS, from_openai, model_from_shapes
+from ..backbones.openai_format import NON_WEIGHTS, from_openai, model_from_shapes
 from ..errors import ConfigError
-from ..files import file_digest
+from ..files import file_digest, log_to_stderr
 from ..method import METHODS, Method, construct, learned_state, load_learned
 from ..options import as_dict, parse
-from ..translation import State, Translation
+from ..translation import Translation
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, tensors_of
 from .trained import METADATA_FILE, save
 
-#: What the authors' programs call the CLIP inside them.
-CLIP = ("clip.", "clip_model.")
-#: Second names of CLIP's text tower in their checkpoints.
-ALIAS = "text_encoder."
+Log = Callable[[str], None]
+#: A file, or its content.
+Source = str | Path | Mapping[str, Any]
+#: Prefixes that the authors' programs give to the tensors of the CLIP inside them.
+CLIP_PREFIXES = ("clip.", "clip_model.")
+#: Prefix of second names of the tensors in CLIP's text tower.
+TEXT_ALIAS_PREFIX = "text_encoder."
 
 
 def load_original(
     name: str,
-    checkpoint: str | Path | Mapping[str, Any],
+    checkpoint: Source,
     space: PairSpace,
-    config: str | Path | Mapping[str, Any] | None = None,
-    backbone: str | Path | Mapping[str, Any] | None = None,
+    config: Source | None = None,
+    backbone: Source | None = None,
     *,
-    log: Callable[[str], None] | None = None,
+    log: Log | None = None,
 ) -> Method:
-    """The method that a checkpoint of its authors' program holds, computing the same function.
+    """Load a checkpoint of a method's authors into our method, which then computes the same function.
 
     Args:
-        name: as registered, such as ``"msci"`` or ``"dfsp-t2i"``.
-        checkpoint: a file, or a state dict in the authors' names. Widths, depths and layer counts are read
-            from its shapes.
-        space: the label space that it was trained on; attributes and objects in its order, sorted by name.
-        config: the authors' YAML, or its keys in a dict, in groups or flat. Settings of training and
-            logging are passed over; without it the method's defaults stand.
-        backbone: an OpenAI-format CLIP as state dict, file or model name, for checkpoints that hold none.
-        log: called with a line about tensors that were left out; standard error if None.
+        name: registered name of the method, such as ``"msci"`` or ``"dfsp-t2i"``.
+        checkpoint: file or state dict, with the authors' tensor names. Widths, depths and numbers of layers are taken
+            from the shapes.
+        space: label space of the authors' training, with attributes and objects in the authors' order (sorted by name).
+        config: the authors' YAML, or a dict of its keys, in groups or flat. Settings of training and logging are
+            ignored. By default the method's own options.
+        backbone: OpenAI-format CLIP as state dict, file or model name, for a checkpoint without CLIP.
+        log: function for messages about tensors that are left out and settings that are assumed; by default they go to
+            standard error.
 
     Returns:
-        In evaluation mode, on the CPU, in float32; ``unused`` names the tensors that the authors' program
-        declares but never uses, which are not kept.
+        The method in evaluation mode, on the CPU, in float32. Its ``unused`` names the tensors that are left out, since
+        the authors' program declares but never uses them.
 
     Raises:
-        UnknownNameError: no such method.
-        ConfigError: tensors unknown, missing or mis-shaped, settings unknown or against the shapes; all of them.
+        UnknownNameError: no method has the name.
+        ConfigError: tensors that are unknown, missing or of another shape, and settings that are unknown or contradict
+            the shapes; all of them.
     """
-    return _read(name, checkpoint, space, config, backbone, log or _print).method
+    return _load(name, checkpoint, space, config, backbone, log or log_to_stderr).method
 
 
 def convert(
@@ -70,103 +74,100 @@ def convert(
     config: str | Path | None = None,
     backbone: str | Path | None = None,
     *,
-    log: Callable[[str], None] | None = None,
+    log: Log | None = None,
 ) -> None:
-    """Write a checkpoint of a method's authors as a folder of ours; see :func:`load_original`.
+    """Write a checkpoint of a method's authors into ``folder``, as a folder of a trained method.
+
+    Args:
+        folder: folder to write; the other arguments are those of :func:`load_original`.
 
     Raises:
-        as :func:`load_original`.
+        UnknownNameError: no method has the name.
+        ConfigError: the folder holds a method already, or an error of :func:`load_original`.
     """
-    log = log or _print
+    log = log or log_to_stderr
     if (Path(folder) / METADATA_FILE).exists():
         raise ConfigError([f"{folder} holds a method already; remove it, or choose another folder"])
     if backbone is not None and Path(backbone).is_file():
         state = read_tensors(backbone)
-        found = _read(name, checkpoint, space, config, state, log)
-        clip = found.clip or {key: value for key, value in state.items() if key not in CONSTANTS}
+        loaded = _load(name, checkpoint, space, config, state, log)
+        clip = loaded.clip or {key: value for key, value in state.items() if key not in NON_WEIGHTS}
     else:
-        found = _read(name, checkpoint, space, config, None if backbone is None else str(backbone), log)
-        clip = found.clip
-    options = found.options | ({} if backbone is None else {"backbone": str(backbone)})
+        loaded = _load(name, checkpoint, space, config, None if backbone is None else str(backbone), log)
+        clip = loaded.clip
+    options = loaded.options | ({} if backbone is None else {"backbone": str(backbone)})
     source = {"checkpoint": Path(checkpoint).name, "digest": file_digest(Path(checkpoint))}
-    settled = ", ".join(f"{key}={value}" for key, value in found.options.items()) or "nothing"
-    log(f"{name}: {len(space.attrs)} attributes and {len(space.objs)} objects, sorted by name; settled: {settled}")
-    save(folder, name, found.method, options, backbone=clip or None, source=source, unused=list(found.method.unused))
+    fixed = ", ".join(f"{key}={value}" for key, value in loaded.options.items()) or "none"
+    words = f"{len(space.attrs)} attributes and {len(space.objs)} objects, sorted by name"
+    log(f"{name}: {words}; fixed options: {fixed}")
+    save(folder, name, loaded.method, options, backbone=clip or None, source=source, unused=list(loaded.method.unused))
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a checkpoint of the authors turned out to hold."""
+class LoadedCheckpoint:
+    """A method with the tensors of a checkpoint, and what else the checkpoint and its settings say."""
 
     method: Method
-    options: dict[str, Any]  # those that the settings and the shapes settle
-    clip: dict[str, Tensor]  # in OpenAI's names; empty if it holds none
+    options: dict[str, Any]  # options that the settings and the shapes determine
+    clip: dict[str, Tensor]  # tensors of the CLIP inside, with OpenAI's names; empty without CLIP
 
 
-def _read(
-    name: str,
-    checkpoint: str | Path | Mapping[str, Any],
-    space: PairSpace,
-    config: str | Path | Mapping[str, Any] | None,
-    backbone: str | Path | Mapping[str, Any] | None,
-    log: Callable[[str], None],
-) -> _Found:
+@dataclass(frozen=True)
+class CheckpointTensors:
+    """The tensors of a checkpoint, separated into those of the CLIP inside and those of the method."""
+
+    clip_prefix: str  # prefix of the CLIP's tensors in the checkpoint
+    clip: dict[str, Tensor]  # with OpenAI's names
+    method: dict[str, Tensor]  # with the authors' names
+
+
+def _load(
+    name: str, checkpoint: Source, space: PairSpace, config: Source | None, backbone: Source | None, log: Log
+) -> LoadedCheckpoint:
+    """Build a method and load a checkpoint into it; arguments and errors are those of :func:`load_original`."""
     if not isinstance(space, PairSpace):
         raise TypeError(f"space is a {type(space).__name__}, expected a PairSpace, such as the space of a dataset")
-    cls = METHODS[name]
-    translation = cls.translation
-    if translation is None:
-        known = ", ".join(n for n in METHODS if METHODS[n].translation is not None)
-        raise ConfigError([f"{name}: checkpoints of its authors cannot be read. Known: {known}."])
-    problems: list[str] = []
-    prefix, clip, rest = _apart(name, _tensors(checkpoint), problems)
-    sized = {**rest, **{f"clip.{key}": value for key, value in clip.items()}}
+    translation = _translation(name)
+    tensors, problems = _separate(name, _tensors(checkpoint))
     settings = _settings(config)
-    values = _options(name, translation, settings, sized, problems)
-    for key in translation.unseen:
-        if key not in settings and translation.settings.get(key, "").partition(".")[0] not in settings:
-            log(f"{name}: {key} is in no shape and was not given; {_assumed(translation, key, cls)} is assumed")
-    options: Any = parse(cls.Options, values, where=name)
-    if clip and backbone is not None:
+    values, option_problems = _options(name, translation, settings, tensors)
+    _log_assumed_settings(name, translation, settings, log)
+    options: Any = parse(METHODS[name].Options, values, where=name)
+    if tensors.clip and backbone is not None:
         log(f"{name}: the checkpoint holds a CLIP, so that backbone is not used")
-    options = dataclasses.replace(options, backbone=_backbone(name, clip, backbone))
-    method = construct(cls, options, space, where=name)
-    own = learned_state(method)
-    ours = {translation.theirs(key): key for key in own}
-    unused = tuple(sorted(key for key in rest.keys() - ours.keys() if re.fullmatch(translation.unused, key)))
-    used = {key: value for key, value in rest.items() if key not in unused}
-    wrong = state_dict_mismatches({key: own[ours[key]] for key in ours}, used)
-    if clip:
-        wrong += [prefix + problem for problem in state_dict_mismatches(_clip(method).state_dict(), clip)]
-    problems += [f"{name}: these tensors of the checkpoint do not fit:", *wrong] if wrong else []
+    options = dataclasses.replace(options, backbone=_backbone(name, tensors.clip, backbone))
+    method = construct(METHODS[name], options, space, where=name)
+
+    our_keys = {translation.to_author_key(key): key for key in learned_state(method)}
+    unknown = tensors.method.keys() - our_keys.keys()
+    method.unused = tuple(sorted(key for key in unknown if re.fullmatch(translation.unused, key)))
+    used = {key: value for key, value in tensors.method.items() if key not in method.unused}
+    problems += option_problems + _mismatches(name, method, our_keys, used, tensors)
     if problems:
         raise ConfigError(problems)
-    load_learned(method, {ours[key]: value for key, value in used.items()})
-    method.unused = unused
-    if unused:
-        modules = ", ".join(dict.fromkeys(re.sub(r"\.\d+\..*|\.[^.]*$", "", key) for key in unused))
-        log(f"{name}: left out {len(unused)} tensors that the authors' program has but does not use here, of {modules}")
-    return _Found(method.eval(), values, clip)
+    load_learned(method, {our_keys[key]: value for key, value in used.items()})
+    _log_unused_tensors(name, method.unused, log)
+    return LoadedCheckpoint(method.eval(), values, tensors.clip)
 
 
-def _assumed(translation: Translation, key: str, cls: type[Method]) -> Any:
-    """What stands in for a setting of the authors that was not given."""
-    if key in translation.fixed:
-        return translation.fixed[key]
-    option, _, index = translation.settings[key].partition(".")
-    default = getattr(cls.Options(), option)
-    return default[int(index)] if index else default
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _tensors(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
-    """By name.
+def _translation(name: str) -> Translation:
+    """Return the translation of a method.
 
     Raises:
-        ConfigError: not readable, or more than tensors.
+        ConfigError: the method has none.
+    """
+    translation = METHODS[name].translation
+    if translation is None:
+        known = ", ".join(known for known in METHODS if METHODS[known].translation is not None)
+        raise ConfigError([f"{name}: checkpoints of its authors cannot be read. Known: {known}."])
+    return translation
+
+
+def _tensors(checkpoint: Source) -> dict[str, Tensor]:
+    """Return the tensors of a file or state dict by name.
+
+    Raises:
+        ConfigError: it is not readable, or holds more than tensors.
     """
     if not isinstance(checkpoint, Mapping):
         return read_tensors(checkpoint)
@@ -176,32 +177,38 @@ def _tensors(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
         raise ConfigError([f"the state dict is not one of tensors: {error}"]) from error
 
 
-def _apart(name: str, state: State, problems: list[str]) -> tuple[str, dict[str, Tensor], dict[str, Tensor]]:
-    """The prefix of the CLIP inside, its tensors in OpenAI's names, and the rest.
+def _separate(name: str, state: Mapping[str, Tensor]) -> tuple[CheckpointTensors, list[str]]:
+    """Separate the tensors of CLIP from those of the method.
 
-    Second names of a tensor must say the same as its first.
+    Returns:
+        The tensors, and a line for every tensor of CLIP that differs from the same tensor under its second name.
     """
-    bare = "visual.conv1.weight" in state  # a CLIP alone
-    prefix = "" if bare else next((p for p in CLIP if any(key.startswith(p) for key in state)), CLIP[0])
-    clip, rest, aliases = {}, {}, {}
+    clip_alone = "visual.conv1.weight" in state
+    used_prefixes = (prefix for prefix in CLIP_PREFIXES if any(key.startswith(prefix) for key in state))
+    clip_prefix = "" if clip_alone else next(used_prefixes, CLIP_PREFIXES[0])
+    clip, method, aliases = {}, {}, {}
     for key, value in state.items():
-        if key.startswith(ALIAS):
-            aliases[key.removeprefix(ALIAS)] = value
-        elif key.startswith(prefix) and key.removeprefix(prefix) not in CONSTANTS:
-            clip[key.removeprefix(prefix)] = value
-        elif key.removeprefix(prefix) not in CONSTANTS:
-            rest[key] = value
-    for key, value in aliases.items():
-        if clip.get(key, value).shape != value.shape or not torch.equal(clip.get(key, value), value):
-            problems.append(f"{name}: {ALIAS}{key} differs from {prefix}{key}, of which it should be a second name")
-    return prefix, {**aliases, **clip}, rest
+        if key.startswith(TEXT_ALIAS_PREFIX):
+            aliases[key.removeprefix(TEXT_ALIAS_PREFIX)] = value
+        elif key.removeprefix(clip_prefix) in NON_WEIGHTS:
+            continue
+        elif key.startswith(clip_prefix):
+            clip[key.removeprefix(clip_prefix)] = value
+        else:
+            method[key] = value
+    problems = [
+        f"{name}: {TEXT_ALIAS_PREFIX}{key} differs from {clip_prefix}{key}, of which it should be a second name"
+        for key, value in aliases.items()
+        if clip.get(key, value).shape != value.shape or not torch.equal(clip.get(key, value), value)
+    ]
+    return CheckpointTensors(clip_prefix, {**aliases, **clip}, method), problems
 
 
-def _settings(config: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:
-    """The authors' settings, groups dissolved.
+def _settings(config: Source | None) -> dict[str, Any]:
+    """Return the authors' settings by key, without groups.
 
     Raises:
-        ConfigError: not a YAML file of settings.
+        ConfigError: ``config`` is not a YAML file of settings, or a dict.
     """
     if config is None:
         return {}
@@ -220,29 +227,52 @@ def _settings(config: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _options(
-    name: str, translation: Translation, config: Mapping[str, Any], state: State, problems: list[str]
-) -> dict[str, Any]:
-    """Our options from their settings and shapes, which must not contradict each other.
+    name: str, translation: Translation, settings: Mapping[str, Any], tensors: CheckpointTensors
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the options that the settings and the shapes determine, and a line for every contradiction.
 
     Raises:
         ConfigError: values that no option can have.
     """
     schema = METHODS[name].Options
-    values, unread = translation.options(config, as_dict(schema()))
-    problems += [f"{name}: {problem}" for problem in unread]
-    told = as_dict(parse(schema, values, where=name))
-    for option, size in translation.sizes(state).items():
-        if option in values and option != "context_length" and told[option] != size:
-            problems.append(f"{name}: the settings make {option} {told[option]}, the checkpoint's shapes {size}")
+    values, setting_problems = translation.options(settings, as_dict(schema()))
+    problems = [f"{name}: {problem}" for problem in setting_problems]
+    parsed = as_dict(parse(schema, values, where=name))
+    clip = {f"clip.{key}": value for key, value in tensors.clip.items()}
+    for option, size in translation.sizes({**tensors.method, **clip}).items():
+        if option in values and option != "context_length" and parsed[option] != size:
+            problems.append(f"{name}: the settings make {option} {parsed[option]}, the checkpoint's shapes {size}")
         values[option] = size
-    return values
+    return values, problems
 
 
-def _backbone(name: str, clip: State, given: str | Path | Mapping[str, Any] | None) -> Any:
-    """What the checkpoint or ``given`` holds, as ``load_backbone`` takes it."""
+def _log_assumed_settings(name: str, translation: Translation, settings: Mapping[str, Any], log: Log) -> None:
+    """Log the value of every setting that no shape determines and that was not given."""
+    for key in translation.required_config:
+        option, _, index = translation.settings.get(key, "").partition(".")
+        if key in settings or option in settings:
+            continue
+        if key in translation.fixed:
+            value = translation.fixed[key]
+        else:
+            default = getattr(METHODS[name].Options(), option)
+            value = default[int(index)] if index else default
+        log(f"{name}: {key} is in no shape and was not given; {value} is assumed")
+
+
+def _backbone(name: str, clip: Mapping[str, Tensor], given: Source | None) -> Any:
+    """Return the CLIP of the checkpoint, or the ``given`` one, as ``load_backbone`` takes it.
+
+    Tensors of the checkpoint that have no place in a CLIP are left out; ``_mismatches`` reports them.
+
+    Raises:
+        ConfigError: there is no CLIP.
+    """
     if clip:
         model = model_from_shapes(clip)
-        model.load_state_dict({**model.state_dict(), **_fitting(model, clip)})
+        own = model.state_dict()
+        fitting = {key: value for key, value in clip.items() if key in own and own[key].shape == value.shape}
+        model.load_state_dict({**own, **fitting})
         return model
     if given is None:
         raise ConfigError(
@@ -251,11 +281,25 @@ def _backbone(name: str, clip: State, given: str | Path | Mapping[str, Any] | No
     return from_openai(_tensors(given)) if isinstance(given, Mapping) else str(given)
 
 
-def _fitting(model: Any, state: State) -> dict[str, Tensor]:
-    """What of ``state`` has a place in ``model``; the rest is reported with everything else."""
-    own = model.state_dict()
-    return {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+def _mismatches(
+    name: str, method: Method, our_keys: Mapping[str, str], used: Mapping[str, Tensor], tensors: CheckpointTensors
+) -> list[str]:
+    """Return a line for every tensor of the method or of CLIP that is missing, unknown or of another shape.
+
+    Args:
+        our_keys: our name of every learned tensor, by the authors' name.
+        used: the tensors of the method that the authors' program uses, by the authors' name.
+    """
+    own = learned_state(method)
+    lines = state_dict_mismatches({key: own[our_keys[key]] for key in our_keys}, used)
+    if tensors.clip:
+        clip: Any = method.backbone.clip
+        lines += [tensors.clip_prefix + line for line in state_dict_mismatches(clip.state_dict(), tensors.clip)]
+    return [f"{name}: these tensors of the checkpoint do not fit:", *lines] if lines else []
 
 
-def _clip(method: Method) -> Any:
-    return method.backbone.clip
+def _log_unused_tensors(name: str, unused: tuple[str, ...], log: Log) -> None:
+    """Log the number of tensors that were left out, and the modules that they are from."""
+    if unused:
+        modules = ", ".join(dict.fromkeys(re.sub(r"\.\d+\..*|\.[^.]*$", "", key) for key in unused))
+        log(f"{name}: left out {len(unused)} tensors that the authors' program has but does not use here, of {modules}")

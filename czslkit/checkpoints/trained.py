@@ -1,4 +1,4 @@
-"""A trained method in a folder: what it is in JSON, what it learned in safetensors."""
+"""Folders of trained methods: a description in JSON, and the learned tensors in safetensors."""
 
 from __future__ import annotations
 
@@ -23,27 +23,31 @@ METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE = "method.json", "weights.safetensors
 
 @dataclass(frozen=True)
 class TrainedMethod:
-    """What a folder says of the method in it."""
+    """A folder that holds a trained method, with the description of the method.
+
+    Options that are written in the folder are fixed: the method was trained with them, or its tensors depend on them.
+    Options that are not written there are free: they have the method's defaults, and may be chosen for every use.
+    """
 
     folder: Path
-    method: str
-    options: Mapping[str, Any]  # those that were settled when it was written; the others are free
-    space: PairSpace
+    method: str  # registered name
+    options: Mapping[str, Any]  # fixed options as written in the folder
+    space: PairSpace  # label space of the training
 
     @classmethod
     def read(cls, folder: str | Path) -> TrainedMethod:
-        """From ``method.json``.
+        """Read the description of the method in ``folder``.
 
         Raises:
             ConfigError: the folder holds no method of this format.
         """
         path = Path(folder) / METADATA_FILE
         try:
-            head = json.loads(path.read_text(encoding="utf-8"))
-            if head["format"] != FORMAT:
-                raise ConfigError([f"{path} is of format {head['format']!r}, this czslkit reads format {FORMAT}"])
-            space = PairSpace(*(head["space"][key] for key in ("attrs", "objs", "pairs", "seen")))
-            saved = cls(Path(folder), str(head["method"]), dict(head["options"]), space)
+            metadata = json.loads(path.read_text(encoding="utf-8"))
+            if metadata["format"] != FORMAT:
+                raise ConfigError([f"{path} is of format {metadata['format']!r}, this czslkit reads format {FORMAT}"])
+            space = PairSpace(*(metadata["space"][key] for key in ("attrs", "objs", "pairs", "seen")))
+            trained = cls(Path(folder), str(metadata["method"]), dict(metadata["options"]), space)
         except FileNotFoundError:
             raise ConfigError(
                 [f"no {path}; expected a folder that czslkit convert or a training of czslkit bench wrote"]
@@ -51,51 +55,61 @@ class TrainedMethod:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError([f"{path} cannot be read: {type(error).__name__}: {error}"]) from error
 
-        for file in (WEIGHTS_FILE, *([BACKBONE_FILE] if saved.options.get("backbone") == BACKBONE_FILE else [])):
-            if not (saved.folder / file).is_file():
-                raise ConfigError([f"{saved.folder} lacks {file}, which {METADATA_FILE} says belongs there"])
-        return saved
+        files = [WEIGHTS_FILE] + [BACKBONE_FILE] * trained._has_backbone
+        if missing := [name for name in files if not (trained.folder / name).is_file()]:
+            raise ConfigError([f"{trained.folder} lacks {missing[0]}, which {METADATA_FILE} says belongs there"])
+        return trained
 
     @property
-    def settled(self) -> dict[str, Any]:
-        """The options, with the backbone's file where it is now."""
-        inside = {"backbone": str((self.folder / BACKBONE_FILE).resolve())}
-        return {**self.options, **(inside if self.options.get("backbone") == BACKBONE_FILE else {})}
+    def _has_backbone(self) -> bool:
+        """True if the backbone's weights are a file in the folder."""
+        return self.options.get("backbone") == BACKBONE_FILE
+
+    @property
+    def fixed_options(self) -> dict[str, Any]:
+        """The options that are fixed, with the present path of a backbone file in the folder."""
+        in_folder = {"backbone": str((self.folder / BACKBONE_FILE).resolve())} if self._has_backbone else {}
+        return {**self.options, **in_folder}
 
     @property
     def digest(self) -> str:
-        """Tells one method from another, wherever their folders are."""
+        """A digest of the folder's files; it does not depend on the place of the folder."""
         files = (self.folder / name for name in (METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE))
         return "-".join(file_digest(file) for file in files if file.exists())
 
     def build(self, space: PairSpace | None = None, **options: Any) -> Method:
-        """The method, with what it learned, in evaluation mode on the CPU.
+        """Build the method with its learned tensors, in evaluation mode on the CPU.
 
         Args:
-            space: the label space to use it on; its own if None. The words must be those it was trained on.
-            options: in place of the free ones, or of settled ones that no tensor depends on.
+            space: label space to use the method on, with the attributes and objects of the training; by default the
+                label space of the training.
+            options: values for free options, or for fixed options that no tensor depends on.
 
         Raises:
-            ConfigError: other words, or options that the tensors do not fit.
+            ConfigError: ``space`` has other attributes or objects, or the tensors do not fit the options.
         """
         cls = METHODS[self.method]
-        values: Any = parse(cls.Options, {**self.settled, **options}, where=self.method)
+        values: Any = parse(cls.Options, {**self.fixed_options, **options}, where=self.method)
         method = construct(cls, values, space or self.space, where=self.method)
-        self.fill(method)
+        self.load_into(method)
         return method.eval()
 
-    def fill(self, method: Method) -> None:
-        """Give ``method`` what was learned.
+    def load_into(self, method: Method) -> None:
+        """Load the learned tensors into ``method``.
 
         Raises:
-            ConfigError: other words, or tensors that do not fit; all of them.
+            ConfigError: ``method`` has other attributes or objects, or tensors do not fit; all of them.
         """
         for kind in ("attrs", "objs"):
-            own, other = getattr(self.space, kind), getattr(method.space, kind)
-            if own != other:
-                first = next((f"{a!r}, here {b!r}" for a, b in zip(own, other, strict=False) if a != b), "their number")
+            trained, given = getattr(self.space, kind), getattr(method.space, kind)
+            if trained != given:
+                different = (f"{a!r}, here {b!r}" for a, b in zip(trained, given, strict=False) if a != b)
+                first = next(different, "their number")
                 raise ConfigError(
-                    [f"{self.folder} knows {len(own)} {kind}, here are {len(other)}; what differs first is {first}"]
+                    [
+                        f"{self.folder} was trained on {len(trained)} {kind}, here are {len(given)}; "
+                        f"the first difference is {first}"
+                    ]
                 )
         state = read_tensors(self.folder / WEIGHTS_FILE)
         if problems := state_dict_mismatches(learned_state(method), state):
@@ -110,20 +124,23 @@ def save(
     options: Mapping[str, Any],
     *,
     backbone: Mapping[str, Tensor] | None = None,
-    **about: Any,
+    **notes: Any,
 ) -> None:
-    """Write a method into ``folder``; the description goes first and comes last, so that a folder with one is whole.
+    """Write a method into ``folder``.
+
+    The old description is removed first and the new one is written last, so that a folder with a description is
+    complete.
 
     Args:
-        name: as registered.
-        options: those that are settled; ``backbone`` as a name or file, unless it is given.
-        backbone: the CLIP inside in OpenAI's names, for a folder that needs nothing else.
-        about: anything else worth keeping in the description, such as where it came from.
+        name: registered name of the method.
+        options: options that are fixed; ``backbone`` is a name or a file, unless the argument ``backbone`` is given.
+        backbone: weights of the CLIP in OpenAI's format, to write into the folder as well.
+        notes: other values for the description, such as the origin of the weights.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (METADATA_FILE, BACKBONE_FILE):
-        (folder / old).unlink(missing_ok=True)
+    for outdated in (METADATA_FILE, BACKBONE_FILE):
+        (folder / outdated).unlink(missing_ok=True)
     write_tensors(learned_state(method), folder / WEIGHTS_FILE)
     options = dict(options)
     if backbone is not None:
@@ -131,14 +148,14 @@ def save(
         options["backbone"] = BACKBONE_FILE
     elif Path(options.get("backbone", "")).is_file():
         options["backbone"] = str(Path(options["backbone"]).resolve())
-    space = method.space
-    words = {"attrs": space.attrs, "objs": space.objs, "pairs": space.pairs.tolist(), "seen": space.seen.tolist()}
-    head = {"format": FORMAT, "method": name, "options": options, "space": words, **about}
-    write_text(folder / METADATA_FILE, json.dumps(head))
+    labels = method.space
+    space = {"attrs": labels.attrs, "objs": labels.objs, "pairs": labels.pairs.tolist(), "seen": labels.seen.tolist()}
+    metadata = {"format": FORMAT, "method": name, "options": options, "space": space, **notes}
+    write_text(folder / METADATA_FILE, json.dumps(metadata))
 
 
 def load_checkpoint(folder: str | Path) -> Method:
-    """The method in a folder, in evaluation mode on the CPU, with the label space it was trained on.
+    """Load the method in a folder, in evaluation mode on the CPU, with the label space of its training.
 
     Raises:
         ConfigError: the folder holds no method of this format, or tensors that do not fit.

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..files import file_lock
+from ..files import file_lock, log_to_stderr
 from ..sizes import format_bytes
 
 T = TypeVar("T")
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Cache:
 
     folder: Path
     images: bool = False
-    log: Callable[[str], None] = _to_stderr
+    log: Callable[[str], None] = log_to_stderr
 
     def obtain(
         self,

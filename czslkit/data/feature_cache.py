@@ -40,7 +40,7 @@ def features(cache: Cache | None, method: Method, split: Split, encode: Callable
         return encoded()
     encoder = _encoder(method) | {"batch": size}
     made_by = {
-        "code": provenance.homes(ImageSet, Method, type(method.backbone)),
+        "code": provenance.class_versions([ImageSet, Method, type(method.backbone)]),
         "packages": provenance.packages(),
     }
     key = {"images": split.digest, "encoder": encoder, "made_by": made_by}

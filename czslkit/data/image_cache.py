@@ -34,7 +34,7 @@ def decoded_images(cache: Cache, split: Split, size: int, *, workers: int | None
         DataError: images that cannot be read, counted, and the first ten named.
     """
     shape = (len(split), size, size, 3)
-    made_by = {"code": provenance.homes(ImageSet), "packages": provenance.packages()}
+    made_by = {"code": provenance.class_versions([ImageSet]), "packages": provenance.packages()}
     return cache.obtain(
         f"images-{split.name}-{size}-{split.digest}",
         config_id(made_by),

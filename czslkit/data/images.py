@@ -22,6 +22,8 @@ from ..errors import DataError
 from ..types import Batch
 from .splits import Split
 
+#: Raise it when the pixels change.
+VERSION = 1
 T = TypeVar("T")
 
 _FLIP_CHANCE = 0.5

@@ -1,1 +1,4 @@
-"""How methods are scored: ``sweep`` and ``curves`` (the protocol), ``feasibility`` (the open world)."""
+"""A method's scores on a split, through the metrics."""
+
+#: Raise it when the numbers of an evaluation change: stored results are then evaluated again, without training.
+VERSION = 1

@@ -1,8 +1,8 @@
-"""How many images and pairs an evaluation scores at a time, so that it stays within a budget."""
+"""The number of images and pairs that are scored at a time, chosen so that an evaluation fits into a given memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,25 +14,35 @@ from ..method import Method
 from ..metrics.sweep import Sweep
 from ..sizes import format_bytes
 from ..types import ImageFeatures, Setting, TextFeatures
-from .memory import Footprint
+from .footprint import Footprint
 
-#: Pairs whose texts are made to see what texts take.
+#: Number of pairs whose texts are encoded to measure the memory of texts.
 SAMPLE = 512
-#: Share of the budget that the texts of candidates may take. Where that is too little for all of them, the images are
-#: passed over once for every part of them.
+#: Largest share of the memory for the texts of candidates. If the texts of all candidates need more, the evaluation
+#: passes over the images several times, each time with another part of the texts.
 KEPT = 0.5
-#: What is worth having at a time, in the order it is made room for: something is done anew for every chunk of pairs,
-#: such as the reading of attributes and objects, and few images are slow to encode. More of either gains little.
+#: Targets for one chunk, in the order in which memory is given to them. Every chunk of pairs repeats some work, such as
+#: the scores of attributes and objects, and a few images at a time are slow to encode. Larger chunks gain little.
 PAIRS, IMAGES, MOST_PAIRS = 2048, 8, 16384
+
+
+@dataclass(frozen=True, eq=False)
+class WorldTask:
+    """The pairs of one world that a method has to score, and the sweep that takes the scores."""
+
+    sweep: Callable[[], Sweep]  # makes an empty sweep of this world
+    columns: Tensor  # [k], rows of the world's pairs that are scored
+    pairs: Tensor  # [k, 2] long, attribute and object of each of these rows
+    setting: Setting
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """How much is worked on at a time."""
+    """The amount of work that is done at a time."""
 
     images: int
     pairs: int
-    kept: int  # pairs whose texts are there at a time, for one pass over the images
+    kept: int  # pairs whose texts are in memory during one pass over the images
 
 
 class Costs:
@@ -40,130 +50,131 @@ class Costs:
 
     Args:
         method: in evaluation mode.
-        feed: of the same method, and the split to be scored.
-        pairs: that will be scored in each world, ``[k, 2]``.
-        setting: where scores are to be compared.
-        sweeps: that will take the scores of each world.
+        feed: batches of the split that will be scored, for the same method.
+        tasks: what will be scored in each world.
     """
 
-    def __init__(
-        self, method: Method, feed: Feed, pairs: Mapping[str, Tensor], setting: Setting, sweeps: Mapping[str, Sweep]
-    ) -> None:
-        self.method, self.feed, self.setting = method, feed, setting
-        self.sizes = {world: len(of) for world, of in pairs.items()}
-        self._sweeps = sweeps
-        every = torch.cat(list(pairs.values()))
-        spread = torch.linspace(0, len(every) - 1, min(SAMPLE, len(every))).long()  # words differ in length
-        self._sample = every[spread].to(method.device)
+    def __init__(self, method: Method, feed: Feed, tasks: Mapping[str, WorldTask]) -> None:
+        self.method, self.feed = method, feed
+        self.setting = next(iter(tasks.values())).setting
+        self.counts = {world: len(task.pairs) for world, task in tasks.items()}
+        self._sweeps = {world: task.sweep() for world, task in tasks.items()}
+        pairs = torch.cat([task.pairs for task in tasks.values()])
+        spread = torch.linspace(0, len(pairs) - 1, min(SAMPLE, len(pairs))).long()  # words differ in length
+        self._sample = pairs[spread].to(method.device)
         with torch.no_grad(), Footprint() as footprint:
             self.text = method.text(self._sample)
-        self.reading = footprint.peak  # while texts are made, beside those that are there already
-        shared = _size(self.text.rows(slice(0)))  # of the texts of attributes and objects
-        self._shared = len(pairs) * shared
-        self._each = (_size(self.text) - shared) / len(self._sample)  # of the text of one pair
+        self.text_peak = footprint.peak  # bytes while texts are encoded, beside the texts that are kept
+        shared = _text_bytes(self.text.rows(slice(0)))  # of the attributes and the objects
+        self._shared = len(tasks) * shared
+        self._per_pair = (_text_bytes(self.text) - shared) / len(self._sample)
 
-    def texts(self, pairs: int) -> int:
-        """Of the texts of so many pairs."""
-        return self._shared + round(pairs * self._each)
+    def kept_texts(self, pairs: int) -> int:
+        """Return the bytes of the text features of ``pairs`` pairs."""
+        return self._shared + round(pairs * self._per_pair)
 
-    def affordable(self, texts: float) -> int:
-        """How many pairs have texts of no more than so many bytes."""
-        return max(int((texts - self._shared) // max(self._each, 1)), 1)
+    def pairs_within(self, memory: float) -> int:
+        """Return the number of pairs whose text features fit into ``memory`` bytes, at least 1."""
+        return max(int((memory - self._shared) // max(self._per_pair, 1)), 1)
 
-    def remembered(self, pairs: int) -> int:
-        """Of features and sweeps, which grow with the images, where so many pairs are scored at a time."""
+    def kept_per_image(self, pairs: int) -> int:
+        """Return the bytes of cached features and sweep state when ``pairs`` pairs are scored per chunk."""
         images = len(self.feed.split)
-        chunks = {world: -(-size // pairs) for world, size in self.sizes.items()}
+        chunks = {world: -(-count // pairs) for world, count in self.counts.items()}
         return self.feed.kept_bytes + sum(sweep.footprint(images, chunks[w]) for w, sweep in self._sweeps.items())
 
     def scoring(self, images: int, pairs: int) -> int:
-        """Of what is made while so many images are scored against so many pairs, at the most."""
-        text = self.some_texts(pairs)
+        """Return the largest number of bytes that scoring one chunk of ``images`` x ``pairs`` takes."""
+        text = self.sample_texts(pairs)
         with torch.no_grad(), Footprint() as footprint:
-            pixels = None if self.feed.encoded else self._black(images)  # a batch has them as long as it lasts
-            self.method.rank(self.some_images(images, pixels), text, self.setting)
+            pixels = (
+                None if self.feed.encoded else self._black_images(images)
+            )  # a batch keeps its pixels while it lasts
+            self.method.rank(self.sample_images(images, pixels), text, self.setting)
         return footprint.peak + self.feed.waiting_bytes(images)
 
-    def needed(self, kept: int, images: int, pairs: int) -> int:
-        """Of everything, with the texts of so many pairs kept and so many images and pairs scored at a time."""
-        return self.texts(kept) + self.remembered(pairs) + max(self.scoring(images, pairs), self.reading)
+    def total(self, kept: int, images: int, pairs: int) -> int:
+        """Return the bytes of the whole evaluation with these :class:`Chunks`."""
+        return self.kept_texts(kept) + self.kept_per_image(pairs) + max(self.scoring(images, pairs), self.text_peak)
 
-    def some_texts(self, pairs: int) -> TextFeatures:
-        """Texts of the size of so many pairs: the same ones over and over."""
+    def sample_texts(self, pairs: int) -> TextFeatures:
+        """Return text features of ``pairs`` pairs: the measured ones, repeated."""
         return self.text.rows(torch.arange(pairs, device=self.method.device) % len(self._sample))
 
-    def some_images(self, images: int, pixels: Tensor | None = None) -> ImageFeatures:
-        """Features of so many black images, encoded if those of the split still have to be."""
+    def sample_images(self, images: int, pixels: Tensor | None = None) -> ImageFeatures:
+        """Return features of ``images`` black images, encoded unless the features of the split exist already."""
         if self.feed.encoded:
             return ImageFeatures(torch.zeros(images, self.method.backbone.dim, device=self.method.device))
-        return self.method.encode(self._black(images) if pixels is None else pixels)
+        return self.method.encode(self._black_images(images) if pixels is None else pixels)
 
-    def _black(self, images: int) -> Tensor:
+    def _black_images(self, images: int) -> Tensor:
         side = self.method.backbone.image_size
         return torch.zeros(images, 3, side, side, device=self.method.device)
 
 
 def fit_chunks(costs: Costs, memory: int) -> Chunks:
-    """Chunks that take no more than ``memory`` bytes, the method's own weights aside.
+    """Choose chunks that take at most ``memory`` bytes, without the weights of the method.
 
-    A method that is not ``chunkable`` gets all pairs of a world at a time, one that is not ``independent`` whole
-    batches.
+    A method that is not ``chunkable`` gets all pairs of a world at a time; a method that is not ``independent`` gets
+    whole batches.
 
     Raises:
-        ConfigError: not even the smallest chunks do; says what takes how much.
+        ConfigError: even the smallest chunks take more; the message names what takes how much.
     """
-    method, largest = costs.method, max(costs.sizes.values())
-    kept, batch = sum(costs.sizes.values()), min(costs.feed.batch_size, len(costs.feed.split))
-    if costs.texts(kept) > (share := KEPT * (memory - costs.remembered(largest))):
-        kept = costs.affordable(share) if method.chunkable else largest
-    goal = min(kept, largest)
-    size = [1 if method.independent else batch, min(goal, SAMPLE) if method.chunkable else goal]
-
-    def grow(axis: int, goal: int) -> None:
-        """Up to ``goal`` images (axis 0) or pairs (1): n times as many mostly take at most n times the bytes."""
-        while size[axis] < goal:
-            room = memory - costs.texts(kept) - costs.remembered(size[1])
-            times = min(room // max(costs.scoring(*size), 1), -(-goal // size[axis]))
-            fitting = (larger for larger in _larger(size, axis, goal, times) if costs.needed(kept, *larger) <= memory)
-            if not (found := next(fitting, [])):
-                return
-            size[:] = found
-
-    if costs.texts(kept) + costs.remembered(size[1]) + costs.reading > memory:
-        raise _too_little(costs, memory, kept, size[1])
-    while costs.needed(kept, *size) > memory:
+    method, largest = costs.method, max(costs.counts.values())
+    kept, batch = sum(costs.counts.values()), min(costs.feed.batch_size, len(costs.feed.split))
+    if costs.kept_texts(kept) > (share := KEPT * (memory - costs.kept_per_image(largest))):
+        kept = costs.pairs_within(share) if method.chunkable else largest
+    most = min(kept, largest)
+    size = [1 if method.independent else batch, min(most, SAMPLE) if method.chunkable else most]  # images, pairs
+    if costs.kept_texts(kept) + costs.kept_per_image(size[1]) + costs.text_peak > memory:
+        raise _memory_error(costs, memory, kept, size[1])
+    while costs.total(kept, *size) > memory:
         if size[1] == 1 or not method.chunkable:
-            raise _too_little(costs, memory, kept, size[1], size[0])
+            raise _memory_error(costs, memory, kept, size[1], size[0])
         size[1] //= 2
-    grow(1, min(PAIRS, goal))
-    grow(0, min(IMAGES, batch))
-    grow(1, min(MOST_PAIRS, goal))
-    grow(0, batch)
+    for axis, target in ((1, min(PAIRS, most)), (0, min(IMAGES, batch)), (1, min(MOST_PAIRS, most)), (0, batch)):
+        size = _grown(costs, memory, kept, size, axis, target)
     return Chunks(size[0], size[1], kept)
 
 
-def _larger(size: list[int], axis: int, goal: int, times: int) -> Iterator[list[int]]:
-    """Sizes that have up to so many times as much along an axis, but not more than ``goal``; the largest first."""
+def _grown(costs: Costs, memory: int, kept: int, size: list[int], axis: int, target: int) -> list[int]:
+    """Return ``size`` with up to ``target`` images (axis 0) or pairs (axis 1), as many as fit into ``memory``."""
+    while size[axis] < target:
+        room = memory - costs.kept_texts(kept) - costs.kept_per_image(size[1])
+        # n times as many images or pairs mostly take at most n times the bytes
+        times = min(room // max(costs.scoring(*size), 1), -(-target // size[axis]))
+        larger = next((s for s in _larger(size, axis, target, times) if costs.total(kept, *s) <= memory), None)
+        if larger is None:
+            break
+        size = larger
+    return size
+
+
+def _larger(size: list[int], axis: int, target: int, times: int) -> Iterator[list[int]]:
+    """Yield sizes with ``times``, ``times / 2``, ... as much along an axis, at most ``target``; the largest first."""
     while times > 1:
         larger = [*size]
-        larger[axis] = min(times * size[axis], goal)
+        larger[axis] = min(times * size[axis], target)
         yield larger
         times //= 2
 
 
-def _too_little(costs: Costs, memory: int, kept: int, pairs: int, images: int = 0) -> ConfigError:
-    """The error that says what takes how much: to make texts, or to score so many images."""
-    working = costs.scoring(images, pairs) if images else costs.reading
+def _memory_error(costs: Costs, memory: int, kept: int, pairs: int, images: int = 0) -> ConfigError:
+    """Return the error that names what takes how much: encoding texts, or scoring ``images`` images at a time."""
     parts = {
-        f"for the texts of {kept:,} pairs": costs.texts(kept),
-        "to remember what was scored": costs.remembered(pairs),
-        f"to score {images:,} x {pairs:,} images x pairs at a time" if images else "to make texts": working,
+        f"for the texts of {kept:,} pairs": costs.kept_texts(kept),
+        "for features and scores that are kept": costs.kept_per_image(pairs),
     }
-    said = ", ".join(f"{format_bytes(size)} {what}" for what, size in parts.items())
+    if images:
+        parts[f"to score {images:,} x {pairs:,} images x pairs at a time"] = costs.scoring(images, pairs)
+    else:
+        parts["to encode texts"] = costs.text_peak
+    needs = ", ".join(f"{format_bytes(size)} {purpose}" for purpose, size in parts.items())
     return ConfigError(
-        [f"memory is {format_bytes(memory)}, but {format_bytes(sum(parts.values()))} are needed: {said}"]
+        [f"memory is {format_bytes(memory)}, but {format_bytes(sum(parts.values()))} are needed: {needs}"]
     )
 
 
-def _size(features: TextFeatures) -> int:
+def _text_bytes(features: TextFeatures) -> int:
     return sum(value.nbytes for value in vars(features).values() if isinstance(value, Tensor))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,34 +21,40 @@ from ..metrics.sweep import Bins, Infeasible, Sweep
 from ..options import option
 from ..sizes import MEMORY
 from ..types import Setting
-from .budget import Costs, fit_chunks
+from .budget import Chunks, Costs, WorldTask, fit_chunks
 from .feasibility_source import WORDS
 
-Phase = Literal["val", "test"]
+SplitName = Literal["val", "test"]
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How scores become numbers."""
+    """The settings of an evaluation."""
 
-    bins: Literal["original", "exact"] = option("original", "the curve behind the AUC that is printed and selected by")
+    bins: Literal["original", "exact"] = option(
+        "original", "the curve behind the AUC that tables print and that epochs are selected by"
+    )
     threshold: float | Literal["search"] | None = option(
         None,
-        "feasibility that an unseen pair needs to be a candidate in the open world; search takes the best of 50 on "
-        "the validation split, null makes every pair one",
+        "feasibility, from -1 to 1, that an unseen pair needs to be a candidate in the open world; search takes the "
+        "best of 50 thresholds on the validation split, null makes every pair a candidate",
         minimum=-1,
         maximum=1,
     )
     feasibility: str = option(
         "file",
-        "of pairs: file is the published feasibility_DATASET.pt, .npy or .safetensors, in the dataset's folder or "
-        "beside it; clip asks the backbone's text tower; or the path of such a file, or of word vectors",
+        "the source of feasibility: file is the published feasibility_DATASET.pt, .npy or .safetensors, in the "
+        "folder of the dataset or beside it; clip asks the backbone's text tower; or the path of such a file "
+        "or of word vectors",
     )
     infeasible: Literal["exclude", "original"] = option(
-        "exclude", "pairs below the threshold: never predicted, or with score 0 as in the original evaluator"
+        "exclude",
+        "the treatment of pairs below the threshold: exclude never predicts them, original gives them score 0 as the "
+        "authors' evaluator does",
     )
-
-    batch_size: int | None = option(None, "images scored at a time; as many as in training if null", minimum=1)
+    batch_size: int | None = option(
+        None, "number of images that are scored at a time; null takes that of training", minimum=1
+    )
 
     def __post_init__(self) -> None:
         if self.feasibility not in WORDS and not Path(self.feasibility).expanduser().is_file():
@@ -58,134 +65,84 @@ class EvalOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """The pairs that are to be scored on a split, in each world.
+class OpenWorld:
+    """The rule that makes pairs candidates in the open world: seen pairs, and unseen pairs that are feasible enough."""
 
-    The closed world has the pairs of all three splits as columns, of which those trained on and
-    those of this split may be predicted; the open world has every combination, and those may be predicted
-    that are feasible enough. Pairs that no number depends on are not scored, unless the method's scores
-    depend on which pairs there are.
+    feasibility: Tensor  # [A * O] in [-1, 1], in product(attrs, objs) order
+    thresholds: Sequence[float]  # each gives a set of candidates of its own
+    infeasible: Infeasible = "exclude"  # the treatment of pairs below a threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The scoring of one split in one or both worlds, planned to fit into memory; it can be run again and again.
+
+    In the closed world the columns are the pairs of all three splits, and the candidates are the pairs of training
+    and of this split. In the open world every combination is a column, and a candidate if it is feasible enough. Pairs
+    that no number depends on are not scored, unless the method is not ``chunkable``.
     """
 
-    sweeps: dict[str, Sweep]
-    """Still without scores, by world."""
-    columns: dict[str, Tensor]
-    """Those to be scored, ``[k]`` each."""
-    settings: dict[str, Setting]
+    method: Method
+    feed: Feed
+    tasks: Mapping[str, WorldTask]  # by world
+    chunks: Chunks
 
     @staticmethod
-    def of(
+    def plan(
         method: Method,
         data: Splits,
-        phase: Phase,
+        split: SplitName,
         worlds: Sequence[str],
+        feed: Feed,
         *,
-        feasibility: Tensor | None = None,
-        thresholds: Sequence[float] | None = None,
-        infeasible: Infeasible = "exclude",
+        open_world: OpenWorld | None = None,
         keep: int = 1,
-    ) -> Task:
-        """Arguments and errors are those of :func:`sweeps`."""
-        task = Task({}, {}, {})
-        for world in worlds:
-            if world == "open":
-                space = data.space.open()
-                sweep = Sweep(space.pairs, space.seen, None, feasibility, thresholds, keep=keep, infeasible=infeasible)
-            else:
-                space = data.space
-                sweep = Sweep(space.pairs, space.seen, data.candidates(phase), keep=keep)
-            # A threshold is searched with the scores that it is then applied to, as in the authors' test programs.
-            scored_as: Phase = "test" if world == "open" and thresholds is not None else phase
-            used = sweep.candidates.group != UNUSED
-            task.sweeps[world] = sweep
-            task.columns[world] = (used if method.chunkable else torch.ones_like(used)).nonzero()[:, 0]
-            task.settings[world] = Setting(scored_as, world, len(space.pairs))
-        return task
+        memory: int = MEMORY,
+    ) -> Evaluation:
+        """Decide which pairs are scored and how many images and pairs at a time; a few are scored to measure memory.
 
-    def pairs(self, world: str, columns: Tensor) -> Tensor:
-        """The pairs of some columns, ``[k, 2]``."""
-        return self.sweeps[world].candidates.pairs[columns]
+        Args:
+            method: left in evaluation mode.
+            worlds: ``"closed"``, ``"open"`` or both; both are scored in one pass over the images.
+            feed: batches of the same method and split.
+            open_world: the candidates of the open world; every pair is a candidate if None.
+            keep: number of best pairs to remember for each image; no metric depends on it.
+            memory: bytes that the evaluation may take, without the weights of the method.
 
-    def costs(self, method: Method, feed: Feed) -> Costs:
-        """What scoring them takes; ``method`` is left in evaluation mode."""
-        pairs = {world: self.pairs(world, columns) for world, columns in self.columns.items()}
-        return Costs(method.eval(), feed, pairs, next(iter(self.settings.values())), self.sweeps)
+        Raises:
+            ConfigError: ``memory`` is too little.
+            ValueError: the feasibility does not have one number for each pair.
+        """
+        tasks = {world: _task(method, data, split, world, open_world, keep) for world in worlds}
+        return Evaluation(method, feed, tasks, fit_chunks(Costs(method.eval(), feed, tasks), memory))
 
+    @torch.no_grad()
+    def run(self) -> dict[str, Sweep]:
+        """Score every image of the split against the pairs of each world; no matrix of scores is kept.
 
-@torch.no_grad()
-def sweeps(
-    method: Method,
-    data: Splits,
-    phase: Phase,
-    worlds: Sequence[str],
-    feed: Feed,
-    *,
-    feasibility: Tensor | None = None,
-    thresholds: Sequence[float] | None = None,
-    infeasible: Infeasible = "exclude",
-    keep: int = 1,
-    memory: int = MEMORY,
-) -> dict[str, Sweep]:
-    """Score the images of a split against the candidates of each world; no matrix of scores is kept.
-
-    Args:
-        method: left in evaluation mode.
-        phase: ``"val"`` or ``"test"``.
-        worlds: ``"closed"``, ``"open"`` or both, scored in one pass over the images.
-        feed: of the same method and split.
-        feasibility: ``[A * O]`` of every combination, for the open world; together with ``thresholds``.
-        thresholds: a set of candidates of the open world each; see :class:`Sweep`.
-        infeasible: what becomes of the pairs below a threshold.
-        keep: how many best pairs to remember of each image; no metric depends on it.
-        memory: bytes that this may take, the method's own weights aside.
-
-    Returns:
-        A filled sweep for each world.
-
-    Raises:
-        ConfigError: ``memory`` is too little.
-        ValueError: one of ``feasibility`` and ``thresholds`` without the other, or not one number for each pair.
-    """
-    task = Task.of(
-        *(method, data, phase, worlds),
-        feasibility=feasibility,
-        thresholds=thresholds,
-        infeasible=infeasible,
-        keep=keep,
-    )
-    chunks = fit_chunks(task.costs(method, feed), memory)
-    for part in _parts(task.columns, chunks.kept, whole=not method.chunkable):
-        texts = {world: method.text(task.pairs(world, columns).to(method.device)) for world, columns in part.items()}
-        for batch in feed.batches(size=chunks.images):
-            image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
-            labels = batch.attr.cpu(), batch.obj.cpu()
-            for world, columns in part.items():
-                for start in range(0, len(columns), chunks.pairs):
-                    rows = slice(start, start + chunks.pairs)
-                    scores = method.rank(image, texts[world].rows(rows), task.settings[world])
-                    task.sweeps[world].update(scores.float().cpu(), *labels, columns=columns[rows])
-                    del scores
-            del batch, image  # before there are others
-        del texts
-    return task.sweeps
-
-
-def _parts(wanted: Mapping[str, Tensor], most: int, *, whole: bool) -> list[dict[str, Tensor]]:
-    """The columns of all worlds, in parts of at most so many; those of a ``whole`` world stay together.
-
-    >>> _parts({"closed": torch.arange(2), "open": torch.arange(3)}, 4, whole=False)
-    [{'closed': tensor([0, 1]), 'open': tensor([0, 1])}, {'open': tensor([2])}]
-    """
-    parts: list[dict[str, Tensor]] = [{}]
-    room = most
-    for world, columns in wanted.items():
-        while len(columns):
-            if room < (len(columns) if whole and parts[-1] else 1):
-                parts.append({})
-                room = most
-            parts[-1][world], columns = columns[:room], columns[room:]
-            room -= len(parts[-1][world])
-    return parts
+        Returns:
+            A filled sweep for each world. The method is left in evaluation mode.
+        """
+        method, chunks = self.method.eval(), self.chunks
+        sweeps = {world: task.sweep() for world, task in self.tasks.items()}
+        for part in _parts(self.tasks, chunks.kept, whole=not method.chunkable):
+            texts = {
+                world: method.text(self.tasks[world].pairs[rows].to(method.device)) for world, rows in part.items()
+            }
+            for batch in self.feed.batches(size=chunks.images):
+                image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
+                labels = batch.attr.cpu(), batch.obj.cpu()
+                for world, rows in part.items():
+                    task = self.tasks[world]
+                    columns = task.columns[rows]
+                    for start in range(0, len(columns), chunks.pairs):
+                        chunk = slice(start, start + chunks.pairs)
+                        scores = method.rank(image, texts[world].rows(chunk), task.setting)
+                        sweeps[world].update(scores.float().cpu(), *labels, columns=columns[chunk])
+                        del scores
+                del batch, image  # before the next ones are made
+            del texts
+        return sweeps
 
 
 def searched_threshold(
@@ -198,32 +155,84 @@ def searched_threshold(
     infeasible: Infeasible = "exclude",
     memory: int = MEMORY,
 ) -> float:
-    """The threshold of 50 with the highest AUC on the validation split, in one pass over it.
+    """Return the threshold of 50 with the highest AUC on the validation split, found in one pass over the images.
 
     Args:
         method: left in evaluation mode.
         feasibility: ``[A * O]`` of every combination.
-        feed: of the same method and the validation split.
+        feed: batches of the same method and the validation split.
         bins: the curve whose area is compared.
-        infeasible: what becomes of the pairs below a threshold.
-        memory: bytes that this may take.
+        infeasible: the treatment of pairs below a threshold.
+        memory: bytes that the evaluation may take.
 
     Returns:
-        The first of equally good ones; -10, which excludes nothing, if every AUC is 0.
+        The first of equally good thresholds; -10, which excludes nothing, if every AUC is 0.
 
     Raises:
-        ValueError: not one number for each pair, or there is no unseen pair.
+        ValueError: there is not one number for each pair, or there is no unseen pair.
     """
+    evaluation = plan_search(method, data, feasibility, feed, infeasible=infeasible, memory=memory)
     grid = threshold_grid(feasibility, data.space.open().seen)
-    filled = sweeps(
-        method,
-        data,
-        "val",
-        ["open"],
-        feed,
-        feasibility=feasibility,
-        thresholds=grid,
-        infeasible=infeasible,
-        memory=memory,
+    return best_threshold(grid, evaluation.run()["open"].compute_all(bins))
+
+
+def plan_search(
+    method: Method,
+    data: Splits,
+    feasibility: Tensor,
+    feed: Feed,
+    *,
+    infeasible: Infeasible = "exclude",
+    memory: int = MEMORY,
+) -> Evaluation:
+    """Plan the evaluation behind :func:`searched_threshold`, whose arguments and errors it shares."""
+    open_world = OpenWorld(feasibility, threshold_grid(feasibility, data.space.open().seen), infeasible)
+    return Evaluation.plan(method, data, "val", ["open"], feed, open_world=open_world, memory=memory)
+
+
+def _task(
+    method: Method, data: Splits, split: SplitName, world: str, open_world: OpenWorld | None, keep: int
+) -> WorldTask:
+    """Return what ``method`` has to score on a split in one world; the arguments are those of ``Evaluation.plan``."""
+    if world == "open":
+        space, candidates, rule = data.space.open(), None, open_world
+    else:
+        space, candidates, rule = data.space, data.candidates(split), None
+    sweep = partial(
+        Sweep,
+        space.pairs,
+        space.seen,
+        candidates,
+        rule.feasibility if rule else None,
+        rule.thresholds if rule else None,
+        keep=keep,
+        infeasible=rule.infeasible if rule else "exclude",
     )
-    return best_threshold(grid, filled["open"].compute_all(bins))
+    used = sweep().candidates.group != UNUSED
+    columns = (used if method.chunkable else torch.ones_like(used)).nonzero()[:, 0]
+    # The authors' test programs search the threshold with the scores that it is later applied to.
+    scored_as: SplitName = "test" if rule else split
+    return WorldTask(sweep, columns, space.pairs[columns], Setting(scored_as, world, len(space.pairs)))
+
+
+def _parts(tasks: Mapping[str, WorldTask], most: int, *, whole: bool) -> list[dict[str, slice]]:
+    """Divide the rows of all worlds into parts of at most ``most`` rows; a ``whole`` world is never divided.
+
+    >>> from types import SimpleNamespace
+    >>> tasks = {"closed": SimpleNamespace(columns=range(2)), "open": SimpleNamespace(columns=range(3))}
+    >>> _parts(tasks, 4, whole=False)
+    [{'closed': slice(0, 2, None), 'open': slice(0, 2, None)}, {'open': slice(2, 3, None)}]
+    """
+    parts: list[dict[str, slice]] = [{}]
+    room = most
+    for world, task in tasks.items():
+        start, count = 0, len(task.columns)
+        while start < count:
+            if room < (count - start if whole and parts[-1] else 1):
+                parts.append({})
+                room = most
+            stop = min(start + room, count)
+            parts[-1][world] = slice(start, stop)
+            room -= stop - start
+            start = stop
+    return parts

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.trained import TrainedMethod
 from ..data.cache import Cache
-from ..data.fingerprint import fingerprint_parts
-from ..data.folders import canonical, dataset, ensure_folder, find_folder
-from ..data.image_cache import decoded_images
-from ..data.image_check import check_images
-from ..data.loading import load_dataset
+from ..data.folders import canonical, find_folder
 from ..data.published import BENCHMARKS
-from ..data.splits import Splits
 from ..errors import ConfigError, CzslkitError
-from ..files import checked_filename
+from ..files import checked_filename, log_to_stderr
+from ..metrics.names import WORLDS
 from ..registry import failures, load_plugins
+from ..report.frame import results_frame
 from ..report.table import Table
 from ..sizes import MEMORY, parse_bytes
 from ..store import Store
+from .data_source import DataSource
 from .job import Job
 from .machine import Machine
-from .plan import WORLDS, Spec, plan
+from .plan import Spec, plan
+from .run import estimate as estimate_job
+from .run import failed_results, record_failure, run
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -36,31 +36,39 @@ class Benchmark:
     """The results of a grid of cells, one JSON-like dict each, and their table."""
 
     results: tuple[Mapping[str, Any], ...]
-    store: Store | None = None  # where what lies beside them is
+    store: Store | None = None  # the folder that holds the files attached to the results
 
     @property
     def failed(self) -> int:
-        """Number of cells without numbers."""
+        """The number of cells without numbers."""
         return sum(result["status"] != "done" for result in self.results)
 
     def table(self) -> Table:
-        """All of it side by side; what was not measured alike is named in the caption."""
+        """Return the comparison table; results that were not measured alike are named in its caption."""
         return self._table
 
     @cached_property
     def _table(self) -> Table:
         return Table(self.results, mixed=True, attached=self.store.attached if self.store else None)
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each cell; see :func:`czslkit.results`."""
+        return results_frame(self.results, self.store.attached if self.store else None)
+
     def to_markdown(self) -> str:
+        """Return the table in Markdown."""
         return self.table().to_markdown()
 
     def to_csv(self) -> str:
+        """Return the table as CSV, a line for each row, dataset and world."""
         return self.table().to_csv()
 
     def to_latex(self) -> str:
+        """Return the table in LaTeX."""
         return self.table().to_latex()
 
     def to_json(self) -> str:
+        """Return the table as JSON, with the numbers of every seed."""
         return self.table().to_json()
 
 
@@ -81,35 +89,37 @@ def bench(
     cache_images: bool = False,
     memory: str | int = MEMORY,
     estimate: bool = False,
+    keep_stale: bool = False,
     progress: bool = True,
-    log: Callable[[str], None] | None = None,
+    log: Callable[[str], None] = log_to_stderr,
 ) -> Benchmark:
-    """Train and evaluate every method on every dataset, skipping what is done.
+    """Train and evaluate every method on every dataset; results that are there already are not made again.
 
-    A cell that fails is recorded with its reason and the others run. Killed and called
-    again, it goes on where it was.
+    A cell that fails is recorded with its reason and the other cells run. A benchmark that was killed and is called
+    again goes on where it was.
 
     Args:
-        methods: registered names, or one text with commas; those of the checkpoints if None.
+        methods: registered names, or one text with commas; the methods of ``checkpoints`` if None.
         datasets: names; ``all`` for MIT-States, UT-Zappos and C-GQA.
         worlds: ``closed``, ``open`` or both.
-        seeds: one training each.
-        checkpoints: folders that ``czslkit convert`` or a training wrote; their methods are evaluated as they
-            are, the others trained.
+        seeds: one training for each seed.
+        checkpoints: folders that ``czslkit convert`` or a training wrote; their methods are evaluated without
+            training, the other methods are trained.
         data: folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         runs: folder of the results.
         settings: as in :func:`czslkit.runner.plan.plan`, such as ``{"train.epochs": 3}``.
         preset: ``demo`` or ``paper``; see :func:`czslkit.runner.plan.plan`.
         device: ``auto``, or as torch names it.
-        workers: processes that read images.
-        cache: folder of the features of frozen image encoders, which no number depends on; ``runs/cache`` if None,
+        workers: number of processes that read images.
+        cache: folder for the features of frozen image encoders, which no number depends on; ``runs/cache`` if None,
             and ``off`` for none.
-        cache_images: keep decoded images there, too, about 150 KB each at 224 pixels.
-        memory: that an evaluation may take, such as ``"4GB"``, the method's own weights aside.
-        estimate: say what every cell would take, in time and memory, and run none; the results are those cells that
+        cache_images: also keep decoded images there, about 150 KB each at 224 pixels.
+        memory: bytes that an evaluation may take, such as ``"4GB"``, without the weights of the method.
+        estimate: say what every cell would take in time and memory, and run none; the results are the cells that
             cannot be run.
+        keep_stale: accept finished results although something that they depend on has changed; the table names them.
         progress: show bars on a terminal.
-        log: called with a line for every step; standard error if None.
+        log: called with a line for every step; prints to standard error by default.
 
     Raises:
         ConfigError: unknown names, keys or values; nothing has been run.
@@ -123,114 +133,88 @@ def bench(
     >>> result.failed, list(result.results[0]["metrics"])[:2]
     (0, ['auc', 'best_seen'])
     """
-    log = log or (lambda line: print(line, file=sys.stderr, flush=True))
-    names = [canonical(name) for name in _names(datasets, {"all": BENCHMARKS})]
     load_plugins()
     for line in failures():
         log(f"set aside: {line}")
+    dataset_names = [canonical(name) for name in _names(datasets, {"all": BENCHMARKS})]
     saved = [TrainedMethod.read(folder) for folder in checkpoints]
-    asked = [found.method for found in saved] if methods is None else _names(methods)
-    grid = partial(plan, asked, names, _names(worlds), list(seeds), settings, preset, saved)
+    method_names = [found.method for found in saved] if methods is None else _names(methods)
     kept = None if cache == "off" or estimate else Cache(Path(cache or Path(runs) / "cache"), cache_images, log)
-    specs, machine = _planned(grid, names, data, Machine(device, workers, progress, kept), memory)
+    machine = Machine(device, workers, progress=progress, cache=kept)
+    specs, problems = _planned(method_names, dataset_names, _names(worlds), list(seeds), settings, preset, saved)
+    problems += _folder_problems(dataset_names, data)
+    machine, machine_problems = _usable(machine, memory)
+    problems += machine_problems
     if cache == "off" and cache_images:
-        raise ConfigError(["cache is off, but images are to be kept in it: leave out one of the two"])
-    store = Store(Path(runs))
-
-    def digests(name: str) -> dict[str, str]:
-        folder = ensure_folder(name, data)
-        return fingerprint_parts(folder, dataset(name).files(folder))
-
-    digests_of = _remembered(digests)
-    load = _remembered(lambda name: load_dataset(name, data))
-    check = _remembered(lambda name, size: _check(load(name), size, machine.cache, Path(runs) / "checked"))
+        problems.append("cache is off, but images are to be kept in it: leave out one of the two")
+    if problems:
+        raise ConfigError(problems)
+    source, store = DataSource(data, Path(runs) / "checked", machine.cache), Store(Path(runs))
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
-        tell = partial(_tell, log, f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}")
-        job = Job(spec, store, machine)
-        try:
-            name = spec.dataset
-            if estimate:
-                job.estimate(digests_of(name), partial(load, name), tell)
-            else:
-                results += job.run(digests_of(name), partial(load, name), partial(check, name), tell)
-        except Exception as error:  # data or weights that cannot be had, a plugin that cannot be read
-            results += job.refuse(error, tell) if estimate else job.keep(error, tell)
+        prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"
+        job = Job(spec, store, source, machine, keep_stale, _prefixed(log, prefix))
+        results += _estimated(job) if estimate else _finished(job)
     return Benchmark(tuple(results), store)
 
 
-def _planned(
-    grid: Callable[[], list[Spec]],
-    datasets: Sequence[str],
-    data: str | Path | None,
-    machine: Machine,
-    memory: str | int,
-) -> tuple[list[Spec], Machine]:
-    """What is to be run and where, the device found; every mistake in what was asked, at once.
-
-    Raises:
-        ConfigError: names, settings, device, workers or cache that cannot be used.
-    """
-    problems: list[str] = []
-    specs: list[Spec] = []
+def _finished(job: Job) -> list[dict[str, Any]]:
+    """Run a job; data or weights that are missing, or a plugin that cannot be read, fail this job alone."""
     try:
-        specs = grid()
+        return run(job)
+    except Exception as error:
+        return record_failure(job, error)
+
+
+def _estimated(job: Job) -> list[dict[str, Any]]:
+    """Say what a job would take; return a failed result for each world if it cannot be run."""
+    try:
+        estimate_job(job)
+    except Exception as error:
+        return failed_results(job, error)
+    return []
+
+
+def _planned(*grid: Any) -> tuple[list[Spec], list[str]]:
+    """Return the trainings of a grid, and the problems of :func:`czslkit.runner.plan.plan`."""
+    try:
+        return plan(*grid), []
     except ConfigError as error:
-        problems += error.problems
+        return [], list(error.problems)
+
+
+def _folder_problems(datasets: Sequence[str], data: str | Path | None) -> Iterator[str]:
+    """Yield what is wrong with the names of datasets; an absent dataset is not wrong, its cells fail later."""
     for name in datasets:
         try:
             find_folder(name, data)
             checked_filename(name)
         except CzslkitError as error:
-            problems.append(str(error))
+            yield str(error)
+
+
+def _usable(machine: Machine, memory: str | int) -> tuple[Machine, list[str]]:
+    """Return the machine with its device and memory found, and what is wrong with them."""
+    problems: list[str] = []
     try:
-        machine = replace(machine, device=str(machine.torch_device()), memory=parse_bytes(memory))
+        machine = replace(machine, device=str(machine.torch_device()))
     except ConfigError as error:
         problems += error.problems
+    try:
+        machine = replace(machine, memory=parse_bytes(memory))
     except ValueError as error:
         problems.append(f"memory: {error}")
     if machine.workers < 0:
         problems.append(f"workers is {machine.workers}, expected 0 or more")
-    if problems:
-        raise ConfigError(problems)
-    return specs, machine
+    return machine, problems
 
 
-def _remembered(function: Callable[..., T]) -> Callable[..., T]:
-    """A function that is called once for the same arguments; an error is raised again, too."""
-
-    @cache
-    def outcome(*args: Any) -> T | CzslkitError:
-        try:
-            return function(*args)
-        except CzslkitError as error:
-            return error
-
-    def remembered(*args: Any) -> T:
-        found = outcome(*args)
-        if isinstance(found, CzslkitError):
-            raise found
-        return found
-
-    return remembered
-
-
-def _check(splits: Splits, size: int, cache: Cache | None, stamps: Path) -> None:
-    """Decode every image once: into the cache, if images are kept there.
-
-    Raises:
-        DataError: images that cannot be read.
-    """
-    phases = (splits.train, splits.val, splits.test)
-    if not (cache and cache.images) or None in [decoded_images(cache, split, size) for split in phases]:
-        check_images(splits, cache=stamps)
-
-
-def _tell(log: Callable[[str], None], about: str, line: str) -> None:
-    log(f"{about}: {line}")
+def _prefixed(log: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    """Return a log that puts a prefix before every line."""
+    return lambda line: log(f"{prefix}: {line}")
 
 
 def _names(asked: Sequence[str] | str, groups: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """A list from a list or from one text with commas, groups spelled out."""
+    """Return names from a list, or from one text with commas; a name of ``groups`` stands for its members."""
     items = asked.split(",") if isinstance(asked, str) else asked
     return [name for item in items for name in (groups or {}).get(item.strip(), [item.strip()])]

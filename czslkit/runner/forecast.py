@@ -1,4 +1,4 @@
-"""What training and evaluation are going to take, from a few images and pairs."""
+"""The time and memory that trainings and evaluations will take, measured with a few images and pairs."""
 
 from __future__ import annotations
 
@@ -12,62 +12,59 @@ from torch import Tensor
 
 from ..data.batches import Feed
 from ..data.splits import Splits
-from ..evaluation.budget import IMAGES, Chunks, Costs, fit_chunks
-from ..evaluation.evaluator import Task
+from ..evaluation.budget import IMAGES, Chunks, Costs
+from ..evaluation.evaluator import Evaluation
 from ..method import Method
 from ..metrics.sweep import Sweep
-from ..sizes import MEMORY, format_bytes, format_duration
-from ..training.loop import TrainOptions
+from ..sizes import format_bytes, format_duration
+from ..training.options import TrainOptions
 
 ENOUGH = 0.25  # seconds after which one measurement is long enough
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What an evaluation is going to take."""
+    """What an evaluation will take."""
 
     images: int
     pairs: tuple[int, ...]  # to be scored in each world
     chunks: Chunks
-    bytes: int  # at the most; the method's own weights do not count
+    bytes: int  # at most, without the weights of the method
     seconds: float
 
     def __str__(self) -> str:
         pairs = " + ".join(f"{n:,}" for n in self.pairs)
-        at_a_time = f"{self.chunks.images:,} x {self.chunks.pairs:,} at a time"
+        chunk = f"{self.chunks.images:,} x {self.chunks.pairs:,} at a time"
         takes = f"{format_duration(self.seconds)}, {format_bytes(self.bytes)}"
-        return f"{self.images:,} images x {pairs} pairs, {at_a_time}: {takes}"
+        return f"{self.images:,} images x {pairs} pairs, {chunk}: {takes}"
 
 
 @torch.no_grad()
-def evaluation(method: Method, feed: Feed, task: Task, memory: int = MEMORY) -> Forecast:
-    """What scoring the images of ``feed`` for ``task`` takes; each part is measured for a fraction of a second.
+def evaluation(planned: Evaluation) -> Forecast:
+    """Forecast an evaluation; each part of it is measured for a fraction of a second.
 
     Args:
-        method: left in evaluation mode.
-        memory: bytes that the evaluation may take.
-
-    Raises:
-        ConfigError: ``memory`` is too little.
+        planned: its method is left in evaluation mode.
     """
-    costs = task.costs(method, feed)
-    chunks = fit_chunks(costs, memory)
-    images, pairs = len(feed.split), tuple(map(len, task.columns.values()))
+    method, feed, chunks = planned.method, planned.feed, planned.chunks
+    costs = Costs(method.eval(), feed, planned.tasks)
+    images, pairs = len(feed.split), tuple(len(task.pairs) for task in planned.tasks.values())
     sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.kept)
-    alone, together = (_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample)))
-    text = max(together - alone, 0) / max(len(sample) - 1, 1)
+    one, every = (_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample)))
+    text = max(every - one, 0) / max(len(sample) - 1, 1)  # seconds for each pair
     image = 0.0 if feed.encoded else _encoding(method, feed, chunks.images)
-    score = _scoring(method, costs, chunks, max(task.sweeps.values(), key=lambda sweep: len(sweep.candidates)))
+    score = _scoring(method, costs, chunks, [task.sweep() for task in planned.tasks.values()])
     seconds = images * (image * (1 if feed.kept_bytes else passes) + sum(pairs) * score) + sum(pairs) * text
-    return Forecast(images, pairs, chunks, costs.needed(chunks.kept, chunks.images, chunks.pairs), seconds)
+    return Forecast(images, pairs, chunks, costs.total(chunks.kept, chunks.images, chunks.pairs), seconds)
 
 
 def training(method: Method, data: Splits, options: TrainOptions, validation: Forecast, workers: int = 0) -> float:
-    """Seconds that a training takes, from one step of it and the forecast of a validation.
+    """Return the seconds that a training takes, from one step of it and the forecast of a validation.
 
     Args:
-        method: not to be used afterwards: a step may have changed statistics of it.
+        method: not to be used afterwards, since the step may change its running statistics.
         validation: in the closed world, at the end of every epoch.
+        workers: processes that read images.
     """
     if not method.trains:
         return 0.0
@@ -92,35 +89,39 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
 
 
 def _encoding(method: Method, feed: Feed, images: int) -> float:
-    """Seconds that an image takes, until there are features of it."""
+    """Return the seconds that reading and encoding take for each image."""
     pixels = feed.sample(images).images
     assert isinstance(pixels, Tensor)
-    reading, each = _reading(feed, images), _each(lambda n: method.encode(pixels[:n]), len(pixels), method.device)
-    return max(reading, each) if feed.workers else reading + each
+    reading, encoding = (
+        _reading(feed, images),
+        _seconds_each(lambda n: method.encode(pixels[:n]), len(pixels), method.device),
+    )
+    return max(reading, encoding) if feed.workers else reading + encoding
 
 
 def _reading(feed: Feed, images: int) -> float:
-    """Seconds that an image takes to be read; workers share it."""
-    return _each(feed.sample, images, feed.method.device) / max(feed.workers, 1)
+    """Return the seconds that reading takes for each image; the work is shared between processes."""
+    return _seconds_each(feed.sample, images, feed.method.device) / max(feed.workers, 1)
 
 
-def _scoring(method: Method, costs: Costs, chunks: Chunks, like: Sweep) -> float:
-    """Seconds that an image and a pair take, until the score is in a sweep as ``like``."""
-    text, images = costs.some_texts(chunks.pairs), costs.some_images(min(chunks.images, IMAGES))
+def _scoring(method: Method, costs: Costs, chunks: Chunks, sweeps: list[Sweep]) -> float:
+    """Return the seconds for each image and pair, from features to a sweep like the largest of ``sweeps``."""
+    largest = max(sweeps, key=lambda sweep: len(sweep.candidates))
+    text, images = costs.sample_texts(chunks.pairs), costs.sample_images(min(chunks.images, IMAGES))
     columns = torch.arange(chunks.pairs)
-    thresholds = None if like.candidates.thresholds is None else like.candidates.thresholds.tolist()
+    thresholds = None if largest.candidates.thresholds is None else largest.candidates.thresholds.tolist()
     spread = torch.linspace(min(thresholds), max(thresholds), chunks.pairs) if thresholds else None
-    sweep = Sweep(torch.stack((columns, columns), 1), columns == 0, None, spread, thresholds, keep=like.keep)
+    sweep = Sweep(torch.stack((columns, columns), 1), columns == 0, None, spread, thresholds, keep=largest.keep)
 
     def score(n: int) -> None:
         zeros = torch.zeros(n, dtype=torch.long)
-        sweep.update(method.rank(images.first(n), text, costs.setting).float().cpu(), zeros, zeros)
+        sweep.update(method.rank(images.take(n), text, costs.setting).float().cpu(), zeros, zeros)
 
-    return _each(score, len(images.pooled), method.device) / chunks.pairs
+    return _seconds_each(score, len(images.pooled), method.device) / chunks.pairs
 
 
-def _each(do: Callable[[int], Any], most: int, device: torch.device) -> float:
-    """Seconds for each of some items, of which there are at most so many at a time."""
+def _seconds_each(do: Callable[[int], Any], most: int, device: torch.device) -> float:
+    """Return the seconds for each item when ``do`` works on at most ``most`` items at a time."""
     n = 1
     while (taken := _seconds(do, n, device)) < ENOUGH and n < most:
         n = min(4 * n, most)
@@ -128,7 +129,7 @@ def _each(do: Callable[[int], Any], most: int, device: torch.device) -> float:
 
 
 def _seconds(do: Callable[[int], Any], n: int, device: torch.device) -> float:
-    """Of ``do(n)`` once it is warm."""
+    """Return the seconds of the second call of ``do(n)``, when everything is warm."""
     for _ in range(2):
         start = time.perf_counter()
         do(n)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The recipe files of ``configs/``: settings of a method on a dataset, with the numbers published for them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,49 @@ from ..method import METHODS
 from ..report.expected import expected_problems
 from .settings import SECTION_NAMES, parse_sections
 
+PRESETS = ("demo", "paper")
+
 
 def recipes(folder: str, method: str) -> list[Path]:
-    """The recipe files of a method for a dataset, ``configs/<dataset>/<paper><year>_<method>.yaml``."""
+    """Return the recipe files of a method for a dataset, ``configs/<dataset>/<paper><year>_<method>.yaml``."""
     return sorted(p for p in (configs() / folder).glob("*.yaml") if p.stem.partition("_")[2] == method)
 
 
 def configs() -> Path:
-    """The folder of recipes: inside an installed package, or beside it in a checkout."""
-    here = Path(__file__).parents[1]
-    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+    """Return the folder of recipes: inside an installed package, or beside the package in a checkout."""
+    package = Path(__file__).parents[1]
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def recipe_for(method: str, dataset: str, preset: str | None) -> Path | None:
+    """Return the recipe that a preset follows for a method on a dataset, None without a preset.
+
+    Without a preset, the demo world still follows its recipes. A method that has no recipe there uses its defaults.
+
+    Raises:
+        ConfigError: the preset needs a recipe, and there is not exactly one.
+    """
+    if preset is None and dataset != "demo":
+        return None
+    folder = dataset if preset == "paper" else "demo"
+    found = recipes(folder, method)
+    if len(found) == 1:
+        return found[0]
+    if preset != "paper" and not found:
+        return None
+    raise ConfigError(
+        [
+            f"preset {preset!r} needs one recipe of {method} for {dataset}, "
+            f"configs/{folder}/*_{method}.yaml; found {len(found)}"
+        ]
+    )
 
 
 def load_recipe(path: Path) -> dict[str, dict[str, Any]]:
-    """The ``options``, ``train`` and ``eval`` of a recipe, and the numbers ``expected`` of it by world.
+    """Read the ``options``, ``train`` and ``eval`` of a recipe, and its ``expected`` numbers by world.
 
     Raises:
-        ConfigError: not a recipe, or one that does not fit its method; every problem, with the file's name.
+        ConfigError: not a recipe, or a recipe that does not fit its method; every problem, with the file's name.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -37,19 +63,17 @@ def load_recipe(path: Path) -> dict[str, dict[str, Any]]:
     known = ("method", "source", *SECTION_NAMES, "expected")
     if not isinstance(content, dict) or content.get("method") is None:
         raise ConfigError([f"{path}: a recipe names its method; expected {', '.join(known)}"])
-    problems = [f"{key} is not part of a recipe; expected {', '.join(known)}" for key in content if key not in known]
     recipe = {key: {} if content.get(key) is None else content[key] for key in (*SECTION_NAMES, "expected")}
-    method = str(content["method"])
-    if method != path.stem.partition("_")[2]:
-        problems.append(f"its method is {method!r}, its name says {path.stem.partition('_')[2]!r}")
-    mappings = {key: values for key, values in recipe.items() if isinstance(values, dict)}
-    problems += [f"{key} is {recipe[key]!r}, expected settings" for key in SECTION_NAMES if key not in mappings]
+    sections = {key: recipe[key] for key in SECTION_NAMES if isinstance(recipe[key], dict)}
+    method, named = str(content["method"]), path.stem.partition("_")[2]
+    problems = [f"{key} is not part of a recipe; expected {', '.join(known)}" for key in content if key not in known]
+    problems += [f"its method is {method!r}, its name says {named!r}"] if method != named else []
+    problems += [f"{key} is {recipe[key]!r}, expected settings" for key in SECTION_NAMES if key not in sections]
     problems += expected_problems(recipe["expected"])
     problems = [f"{path}: {problem}" for problem in problems]
     try:
-        parse_sections(
-            METHODS[method], mappings, {"options": f"{path}", "train": f"{path}: train", "eval": f"{path}: eval"}
-        )
+        where = {"options": f"{path}", "train": f"{path}: train", "eval": f"{path}: eval"}
+        parse_sections(METHODS[method], sections, where)
     except ConfigError as error:
         problems += error.problems
     except CzslkitError as error:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Settings as a user gives them: their sections, and their values in parsed form."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ from ..errors import ConfigError
 from ..evaluation.evaluator import EvalOptions
 from ..method import Method
 from ..options import parse
-from ..training.loop import TrainOptions
+from ..training.options import TrainOptions
 
+#: Sections beside the options of a method, with the class that holds their settings.
 SECTIONS: Mapping[str, type] = {"train": TrainOptions, "eval": EvalOptions}
-
-
 SECTION_NAMES = ("options", *SECTIONS)
 
 
-PRESETS = ("demo", "paper")
-
-
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts as a mapping; values are YAML.
+    """Read ``KEY=VALUE`` texts into a mapping; values are YAML.
 
     Raises:
         ConfigError: texts of another form, all of them.
@@ -46,14 +42,19 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def parse_sections(
-    cls: type[Method], layers: Mapping[str, Mapping[str, Any]], where: Mapping[str, str]
+    cls: type[Method], sections: Mapping[str, Mapping[str, Any]], where: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The options of a method, of training and of evaluation; the method's own recipe is beneath those of training.
+    """Parse the options of a method, of its training and of its evaluation.
+
+    Args:
+        cls: the method; its ``recipe`` gives the training settings that ``sections`` leave out.
+        sections: values by section and name.
+        where: what messages call each section.
 
     Raises:
-        ConfigError: every problem of every section, each after what ``where`` says of its section.
+        ConfigError: every problem of every section.
     """
-    values = {**layers, "train": {**cls.recipe, **layers.get("train", {})}}
+    values = {**sections, "train": {**cls.recipe, **sections.get("train", {})}}
     problems: list[str] = []
     parsed: dict[str, Any] = {}
     for section, schema in {"options": cls.Options, **SECTIONS}.items():

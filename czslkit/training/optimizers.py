@@ -1,13 +1,40 @@
-"""Optimisers that published recipes need and torch does not have."""
+"""The optimiser of a training, and how its learning rate changes from epoch to epoch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
+
+from .options import TrainOptions
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:
+    """Return the optimiser that ``options`` ask for."""
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "adamw_bert": AdamWBert,
+        "sgd": lambda parameters, **options: torch.optim.SGD(parameters, momentum=0.9, **options),
+    }
+    return kinds[options.optimizer](parameters, lr=options.lr, weight_decay=options.weight_decay)
+
+
+def lr_factor(options: TrainOptions, epoch: int) -> float:
+    """Return the factor of the learning rate in an epoch, counted from 0.
+
+    >>> [lr_factor(TrainOptions(schedule="step", step_size=2, gamma=0.5), epoch) for epoch in range(4)]
+    [1.0, 1.0, 0.5, 0.5]
+    """
+    if options.schedule == "step":
+        return options.gamma ** (epoch // options.step_size)
+    if options.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * epoch / options.epochs))
+    return 1.0
 
 
 class AdamWBert(torch.optim.Optimizer):
@@ -36,7 +63,7 @@ class AdamWBert(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step, and what ``closure`` gives if there is one."""
+        """Update every parameter that has a gradient; return the loss that ``closure`` computes, if it is given."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -1,10 +1,10 @@
-"""What a training keeps on disk: all it takes to go on."""
+"""The file that a training is resumed from."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,57 +13,72 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..method import Method, learned_state, load_learned
-from ..weights import _UMASK, write_tensors
+from ..weights import write_tensors
 
-os.umask(_UMASK)
+STATE_FILE = "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come."""
+
+    history: list[dict[str, float]]  # one row for each finished epoch
+    best: Mapping[str, Tensor]  # the weights of the epoch to keep
+    seconds: float  # over all sessions of the training
 
 
 class TrainingState:
-    """All it takes to go on after the last epoch, in one file, written whole or not at all."""
+    """Everything that a training needs to go on after its last epoch, in one file that is written whole or not at all.
 
-    def __init__(self, folder: Path, key: str) -> None:
+    Args:
+        folder: gets the file.
+        key: names what is being trained; it is written into the file.
+        accepted: other keys that mean the same training.
+    """
+
+    def __init__(self, folder: Path, key: str, accepted: Collection[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed
             unfinished.unlink()
-        self.key, self._file = key, folder / "last.safetensors"
+        self.key, self.accepted, self.file = key, {key, *accepted}, folder / STATE_FILE
 
-    def save(
-        self,
-        method: Method,
-        optimizer: torch.optim.Optimizer,
-        history: list[dict[str, float]],
-        best: Mapping[str, Tensor],
-        seconds: float,
-    ) -> None:
-        """What an epoch ended with: weights, optimiser, history, the best epoch's weights and the time so far."""
+    def save(self, method: Method, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        """Write weights, optimiser, history, the kept epoch's weights and the time so far."""
         tensors = {f"method.{name}": value for name, value in learned_state(method).items()}
-        tensors |= {f"best.{name}": value for name, value in best.items()}
+        tensors |= {f"best.{name}": value for name, value in progress.best.items()}
         for i, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in values.items()}
-        write_tensors(tensors, self._file, {"key": self.key, "history": json.dumps(history), "seconds": str(seconds)})
+        metadata = {"key": self.key, "history": json.dumps(progress.history), "seconds": str(progress.seconds)}
+        write_tensors(tensors, self.file, metadata)
 
-    def restore(
-        self, method: Method, optimizer: torch.optim.Optimizer
-    ) -> tuple[list[dict[str, float]], dict[str, Tensor], float]:
-        """Bring method and optimiser back to the last epoch on disk.
+    def restore(self, method: Method, optimizer: torch.optim.Optimizer) -> Progress:
+        """Bring method and optimiser back to the last epoch in the file.
 
         Returns:
-            History, best epoch's weights and seconds so far; empty and zero if there is nothing to resume.
+            An empty progress if there is no file, or only one with a key that is not accepted.
         """
-        if not self._file.exists():
-            return [], {}, 0.0
-        with safe_open(self._file, "pt") as file:
+        if state_key(self.file.parent) not in self.accepted:
+            return Progress([], {}, 0.0)
+        with safe_open(self.file, "pt") as file:
             metadata = file.metadata()
-        if metadata["key"] != self.key:
-            return [], {}, 0.0
-        parts: dict[str, dict[str, Tensor]] = {"method": {}, "best": {}, "optimizer": {}}
-        for name, value in load_file(self._file).items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        load_learned(method, parts["method"])
+        sections: dict[str, dict[str, Tensor]] = {"method": {}, "best": {}, "optimizer": {}}
+        for name, value in load_file(self.file).items():
+            section, _, rest = name.partition(".")
+            sections[section][rest] = value
+        load_learned(method, sections["method"])
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimizer"].items():
+        for name, value in sections["optimizer"].items():
             i, _, moment = name.partition(".")
             moments.setdefault(int(i), {})[moment] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        return json.loads(metadata["history"]), parts["best"], float(metadata["seconds"])
+        return Progress(json.loads(metadata["history"]), sections["best"], float(metadata["seconds"]))
+
+
+def state_key(folder: Path) -> str | None:
+    """Return the key of the training state in a folder, None if there is none."""
+    file = folder / STATE_FILE
+    if not file.exists():
+        return None
+    with safe_open(file, "pt") as content:
+        key: str | None = (content.metadata() or {}).get("key")
+    return key

@@ -27,6 +27,7 @@ class ClipOptions:
 class Clip(Method):
     """CLIP zero-shot; nothing is trained."""
 
+    version = 1
     Options = ClipOptions
     translation = Translation(names={}, fixed={"experiment_name": "clip"})
 

@@ -1,211 +1,139 @@
-"""DFSP: texts are taken apart into attributes and objects, mixed with the image, and put together.
+"""DFSP: soft prompts are decomposed into attributes and objects, fused with the image, and composed again.
 
 Lu et al., "Decomposed Soft Prompt Guided Fusion Enhancing for Compositional Zero-Shot
 Learning", CVPR 2023. https://arxiv.org/abs/2211.10681
 
-Four variants: ``dfsp-i2t`` lets texts read the image, ``dfsp-t2i`` the image read texts,
-``dfsp-bif`` both, ``dfsp-spm`` neither (the soft prompt alone).
+Four variants differ in the fusion: in ``dfsp-i2t`` texts attend to the image, in ``dfsp-t2i`` the image attends to
+texts, in ``dfsp-bif`` both do, and ``dfsp-spm`` is the soft prompt without fusion.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from czslkit.backbones import load_backbone
-from czslkit.backbones.openai_format import HEAD_WIDTH
 from czslkit.components import HEADS, INTERACTIONS, Backbone, Head, Interaction, cosine
-from czslkit.interactions import QuickGELU
 from czslkit.method import METHODS, Method
 from czslkit.options import option
-from czslkit.prompts import SoftPrompt, in_parts
-from czslkit.translation import State, Translation, count
+from czslkit.prompts import LearnedWordOptions, SoftPrompt, in_parts
+from czslkit.translation import State, Translation, distinct_numbers
 from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures, pair_targets
 
-PAIRS = 1024  # scored at a time
+from .dfsp_fusion import ImageToText, TextToImage, self_attention
+
+PAIRS_PER_CHUNK = 1024  # pairs scored at a time
 
 
 @dataclass(frozen=True)
-class Image(ImageFeatures):
-    before: Tensor | None = None  # [B, D], ``pooled`` before texts were mixed in
+class DfspImage(ImageFeatures):
+    """Image features whose ``pooled`` is fused with texts."""
+
+    unfused: Tensor | None = None  # ``pooled`` before the fusion, [B, D]
 
 
 @dataclass(frozen=True)
-class Text(TextFeatures):
-    """``pair`` is the soft prompt alone; the rest is what is mixed in."""
+class DfspText(TextFeatures):
+    """Text features whose ``pair`` is the soft prompt before any fusion."""
 
-    parts: Tensor | None = None  # [A + O, L, W]; mean over the pairs of each attribute and object
-    read: Tensor | None = None  # [B, A + O, W], at the end mark, once texts have read the image
-    refined: Tensor | None = None  # [P, D], where texts only pass self-attention
+    decomposed: Tensor | None = None  # mean over the pairs of each attribute and object, [A + O, L, W]
+    fused: Tensor | None = None  # decomposed texts after attention to the image, at the end mark, [B, A + O, W]
+    self_attended: Tensor | None = None  # pairs after self-attention, if texts do not attend to the image, [P, D]
 
     def by_pair(self) -> dict[str, Tensor | None]:
-        return super().by_pair() | {"refined": self.refined}
+        return super().by_pair() | {"self_attended": self.self_attended}
 
 
-class Block(nn.Module):
-    """Pre-norm attention and MLP, both residual, on ``[N, L, W]``; reads itself or a second sequence."""
+@dataclass(frozen=True)
+class FusionSettings:
+    """Directions and sizes of a variant's fusion; the default is no fusion."""
 
-    def __init__(self, width: int, *, cross: bool = False, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.attn = nn.MultiheadAttention(width, max(1, width // HEAD_WIDTH), batch_first=True)
-        self.norm = nn.LayerNorm(width)
-        self.norm_other = nn.LayerNorm(width) if cross else None
-        self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), QuickGELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
-        )
-
-    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        query = self.norm(x)
-        context = query if self.norm_other is None else self.norm_other(other)
-        x = x + self.attn(query, context, context, need_weights=False)[0]
-        mixed: Tensor = x + self.mlp(self.norm_mlp(x))
-        return mixed
-
-
-def refine(width: int, layers: int) -> nn.Sequential:
-    """The self-attention that follows every fusion."""
-    return nn.Sequential(*(Block(width, dropout=0.3) for _ in range(layers)))
-
-
-class ImageToText(nn.Module):
-    """The parts of the texts read an image's tokens, which are first mapped onto as many places.
-
-    Args:
-        visual_width, width: of image tokens ``V`` and text tokens ``W``.
-        tokens: of an image, ``T``.
-        parts: attributes and objects, ``A + O``.
-        length: tokens of a prompt, ``L``.
-        layers: of self-attention afterwards.
-        mixing: ``original`` lets the images of a batch see each other as in the released program.
-    """
-
-    def __init__(
-        self, visual_width: int, width: int, tokens: int, parts: int, length: int, layers: int, mixing: str
-    ) -> None:
-        super().__init__()
-        self.parts, self.length, self.mixing = parts, length, mixing
-        self.project, self.place = nn.Linear(visual_width, width), nn.Linear(tokens, length * parts)
-        self.dropout = nn.Dropout(0.3)
-        self.cross, self.refine = Block(width, cross=True), refine(width, layers)
-
-    def forward(self, tokens: Tensor, parts: Tensor) -> Tensor:
-        """``[B, T, V]`` and ``[A + O, L, W]`` to ``[B, A + O, L, W]``."""
-        images = len(tokens)
-        placed = self.place(self.project(tokens).transpose(1, 2)).transpose(1, 2)  # [B, L * (A + O), W]
-        placed = self.dropout(placed)
-        if self.mixing == "original":  # images are the inner axis when places are told apart
-            placed = placed.transpose(0, 1).reshape(1, images * self.length, self.parts, -1)
-        else:
-            placed = placed.reshape(images, self.length, self.parts, -1)
-        groups = len(placed)  # that do not see each other: images, or the batch as a whole
-        context = placed.transpose(1, 2).flatten(0, 1)  # [groups * (A + O), ..., W]
-        query = parts.repeat(groups, images // groups, 1)
-        read: Tensor = self.refine(self.cross(query, context))
-        read = read.view(groups, self.parts, images // groups, self.length, -1)
-        return read.transpose(1, 2).flatten(0, 1)
-
-
-class TextToImage(nn.Module):
-    """The image's tokens read the parts of the texts, which are first mapped onto as many places.
-
-    Args: see :class:`ImageToText`.
-    """
-
-    def __init__(self, visual_width: int, width: int, tokens: int, parts: int, length: int) -> None:
-        super().__init__()
-        self.project, self.place = nn.Linear(width, visual_width), nn.Linear(length * parts, tokens)
-        self.dropout = nn.Dropout(0.3)
-        self.cross = Block(visual_width, cross=True)
-
-    def forward(self, tokens: Tensor, parts: Tensor) -> Tensor:
-        """``[B, T, V]`` and ``[A + O, L, W]`` to ``[B, T, V]``."""
-        flat = self.project(parts).transpose(0, 1).flatten(0, 1)  # [L * (A + O), V]
-        placed = self.dropout(self.place(flat.T)).T  # [T, V], the same for every image
-        mixed: Tensor = self.cross(tokens, placed.expand(len(tokens), -1, -1))
-        return mixed
+    image_to_text: bool = False  # texts attend to the image
+    text_to_image: bool = False  # the image attends to texts
+    layers: int = 0  # self-attention layers after the fusion
+    residual_weight: float = 1.0  # weight of the features before the fusion, from 0 to 1
+    batch_mixing: str = "none"  # see ``ImageToText``
 
 
 @INTERACTIONS.register("decomposed_fusion")
 class DecomposedFusion(Interaction):
-    """Image tokens and the parts of texts read each other, as the variant says.
+    """The fusion of image tokens and decomposed texts.
 
     Args:
-        backbone: supplies widths and the number of visual tokens.
-        parts: attributes and objects, ``A + O``.
-        length: tokens of a prompt, ``L``.
-        end: where a prompt is read.
-        image_to_text, text_to_image: which way information goes.
-        layers: of self-attention after the fusion.
-        keep: share of the features without fusion in the mixture.
-        mixing: see :class:`ImageToText`.
+        backbone: CLIP whose widths and number of visual tokens the layers take.
+        primitives: number of attributes and objects, ``A + O``.
+        length: number of tokens in a prompt, ``L``.
+        end: position of the end mark in the prompt of a pair.
+        settings: directions and sizes of the fusion.
+
+    Raises:
+        ValueError: the backbone returns no visual tokens.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        parts: int,
-        length: int,
-        end: int,
-        *,
-        image_to_text: bool,
-        text_to_image: bool,
-        layers: int = 1,
-        keep: float = 0.8,
-        mixing: str = "none",
-    ) -> None:
-        super().__init__()
-        if (image_to_text or text_to_image) and not backbone.visual_tokens:
-            raise ValueError("the fusion needs the tokens of a vision transformer, the backbone returns none")
-        self.end, self.keep = end, keep
-        sizes = backbone.visual_width, backbone.token_width, backbone.visual_tokens, parts, length
-        self.image_to_text = ImageToText(*sizes, layers, mixing) if image_to_text else None
-        self.text_to_image = TextToImage(*sizes) if text_to_image else None
-        self.reads_tokens = fuses = image_to_text or text_to_image
-        self.refine_image = refine(backbone.visual_width, layers) if fuses else None
-        self.refine_text = refine(backbone.token_width, layers) if text_to_image and not image_to_text else None
+    version = 1
 
-    def refined(self, text: TextFeatures, backbone: Backbone) -> Tensor:
-        """What self-attention alone makes of texts that do not read the image, ``[P, D]``."""
+    def __init__(self, backbone: Backbone, primitives: int, length: int, end: int, settings: FusionSettings) -> None:
+        super().__init__()
+        self.reads_tokens = settings.image_to_text or settings.text_to_image
+        if self.reads_tokens and not backbone.visual_tokens:
+            raise ValueError("the fusion needs the tokens of a vision transformer, the backbone returns none")
+        self.end, self.residual_weight = end, settings.residual_weight
+        sizes = backbone.visual_width, backbone.token_width, backbone.visual_tokens, primitives, length
+        self.image_to_text = (
+            ImageToText(*sizes, settings.layers, settings.batch_mixing) if settings.image_to_text else None
+        )
+        self.text_to_image = TextToImage(*sizes) if settings.text_to_image else None
+        self.refine_image = self_attention(backbone.visual_width, settings.layers) if self.reads_tokens else None
+        text_alone = settings.text_to_image and not settings.image_to_text
+        self.refine_text = self_attention(backbone.token_width, settings.layers) if text_alone else None
+
+    def self_attend(self, text: TextFeatures, backbone: Backbone) -> Tensor:
+        """Return the pairs ``[P, D]`` after self-attention, for texts that do not attend to the image."""
         assert self.refine_text is not None
         return backbone.project_text(self.refine_text(text.tokens)[:, self.end])
 
     def forward(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
     ) -> tuple[ImageFeatures, TextFeatures]:
-        assert isinstance(text, Text) and text.parts is not None
+        assert isinstance(text, DfspText) and text.decomposed is not None
         if not self.reads_tokens:
-            return Image(image.pooled, before=image.pooled), text
+            return DfspImage(image.pooled, unfused=image.pooled), text
         assert image.tokens is not None and self.refine_image is not None
         tokens = image.tokens
         if self.image_to_text is not None:
-            text = replace(text, read=self.image_to_text(tokens, text.parts)[:, :, self.end])
+            text = replace(text, fused=self.image_to_text(tokens, text.decomposed)[:, :, self.end])
         if self.text_to_image is not None:
-            tokens = self.text_to_image(tokens, text.parts)
+            tokens = self.text_to_image(tokens, text.decomposed)
         fused = backbone.project_image(self.refine_image(tokens)[:, 0])
-        return Image(self.keep * image.pooled + (1 - self.keep) * fused, before=image.pooled), text
+        pooled = self.residual_weight * image.pooled + (1 - self.residual_weight) * fused
+        return DfspImage(pooled, unfused=image.pooled), text
 
 
 @dataclass(frozen=True)
 class DfspScores(Scores):
-    soft: Tensor | None = None  # [B, P], of the soft prompt and the image, neither mixed with the other
+    """Scores whose ``pair`` comes from fused features."""
+
+    soft: Tensor | None = None  # cosine of soft prompt and image before the fusion, [B, P]
 
 
 @HEADS.register("decomposed")
 class DecomposedHead(Head):
-    """Cosine of the mixtures; attributes and objects score the mean of their pairs without fusion.
+    """Cosine of fused image and fused pair; attributes and objects score the mean of their pairs without fusion.
 
     Args:
-        backbone: projects what is put together.
-        num_attrs, num_objs: ``A`` and ``O``.
-        compose: texts have read the image in parts, which are multiplied into pairs.
-        keep: share of the features without fusion in the mixture.
-        primitive_weight, soft_weight: of the cross-entropies of both primitives and of the soft prompt.
+        backbone: CLIP that projects composed pairs into the joint space.
+        num_attrs, num_objs: number of attributes ``A`` and of objects ``O``.
+        compose: compose pairs from the product of their fused attribute and fused object.
+        residual_weight: weight of the pair features before the fusion, from 0 to 1.
+        primitive_weight: weight of the cross-entropies of attribute and object.
+        soft_weight: weight of the cross-entropy of the soft prompt.
     """
+
+    version = 1
 
     def __init__(
         self,
@@ -214,29 +142,30 @@ class DecomposedHead(Head):
         num_objs: int,
         *,
         compose: bool,
-        keep: float = 0.8,
+        residual_weight: float = 0.8,
         primitive_weight: float = 0.01,
         soft_weight: float = 0.1,
     ) -> None:
         super().__init__()
         self.register_buffer("scale", backbone.scale.detach().clone(), persistent=False)
         self.scale: Tensor
-        self.num_attrs, self.num_objs, self.keep = num_attrs, num_objs, keep
+        self.num_attrs, self.num_objs, self.residual_weight = num_attrs, num_objs, residual_weight
         self.primitive_weight, self.soft_weight = primitive_weight, soft_weight
         width = backbone.token_width
         self.compose = nn.Linear(width, width) if compose else None
         self._project = backbone.project_text
 
     def forward(self, image: ImageFeatures, text: TextFeatures) -> Scores:
-        assert isinstance(image, Image) and isinstance(text, Text) and text.pair is not None
-        assert image.before is not None
-        chunks = torch.arange(len(text.pairs), device=text.pairs.device).split(PAIRS)
-        mixed = torch.cat([cosine(image.pooled, self._mixture(text, rows), self.scale) for rows in chunks], 1)
-        soft = cosine(image.before, text.pair, self.scale)  # [B, P]
+        assert isinstance(image, DfspImage) and isinstance(text, DfspText) and text.pair is not None
+        assert image.unfused is not None
+        chunks = torch.arange(len(text.pairs), device=text.pairs.device).split(PAIRS_PER_CHUNK)
+        fused = torch.cat([cosine(image.pooled, self._fused_pairs(text, rows), self.scale) for rows in chunks], 1)
+        soft = cosine(image.unfused, text.pair, self.scale)  # [B, P]
         attr, obj = (
-            _means(soft, index, size) for index, size in zip(text.pairs.T, (self.num_attrs, self.num_objs), strict=True)
+            _primitive_means(soft, index, size)
+            for index, size in zip(text.pairs.T, (self.num_attrs, self.num_objs), strict=True)
         )
-        return DfspScores(mixed, attr, obj, soft)
+        return DfspScores(fused, attr, obj, soft)
 
     def loss(self, scores: Scores, batch: Batch, pairs: Tensor) -> Tensor:
         assert isinstance(scores, DfspScores)
@@ -246,25 +175,28 @@ class DecomposedHead(Head):
         soft = F.cross_entropy(scores.soft, target)
         return F.cross_entropy(scores.pair, target) + self.primitive_weight * primitives + self.soft_weight * soft
 
-    def _mixture(self, text: Text, rows: Tensor) -> Tensor:
-        """What some pairs are compared with, ``[N, D]`` or ``[B, N, D]``."""
+    def _fused_pairs(self, text: DfspText, rows: Tensor) -> Tensor:
+        """Return the fused features of the pairs in ``rows``, ``[N, D]``; ``[B, N, D]`` if they depend on the image."""
         assert text.pair is not None
         pair = text.pair[rows]
         if self.compose is not None:
-            assert text.read is not None
+            assert text.fused is not None
             attr, obj = text.pairs[rows].T
-            fused = self._project(self.compose(text.read[:, attr] * text.read[:, self.num_attrs + obj]))
-        elif text.refined is not None:
-            fused = text.refined[rows]
+            fused = self._project(self.compose(text.fused[:, attr] * text.fused[:, self.num_attrs + obj]))
+        elif text.self_attended is not None:
+            fused = text.self_attended[rows]
         else:
             return pair
-        return self.keep * pair + (1 - self.keep) * fused
+        return self.residual_weight * pair + (1 - self.residual_weight) * fused
 
 
-def _means(scores: Tensor, index: Tensor, size: int) -> Tensor:
-    """Mean over the columns of ``scores`` ``[B, P]`` that ``index`` ``[P]`` puts together, ``[B, size]``.
+def _primitive_means(scores: Tensor, index: Tensor, size: int) -> Tensor:
+    """Return the mean score of the pairs of each attribute, or of each object, ``[B, size]``.
 
-    What no column belongs to can never be right: it gets the least number there is.
+    Args:
+        scores: ``[B, P]``.
+        index: attribute or object of each pair, ``[P]``.
+        size: number of attributes or objects. One without a pair cannot be right: it gets the lowest finite number.
     """
     counts = index.bincount(minlength=size)
     sums = scores.new_zeros(len(scores), size).index_add(1, index, scores)
@@ -272,41 +204,43 @@ def _means(scores: Tensor, index: Tensor, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DfspOptions:
-    backbone: str = option("ViT-L-14-quickgelu/openai", "CLIP model and weights")
-    context: str = option("a photo of", "words that the learned context starts from")
-    context_length: int = option(8, "tokens of a prompt, marks included", minimum=5)
-    word_dropout: float = option(0.3, "dropout on the learned words", minimum=0, maximum=1)
-    primitive_loss_weight: float = option(0.01, "of the attribute and object cross-entropies", minimum=0)
-    soft_loss_weight: float = option(0.1, "of the soft prompt's cross-entropy", minimum=0)
+class DfspOptions(LearnedWordOptions):
+    """The options of ``dfsp-spm``, and of every variant."""
+
+    primitive_loss_weight: float = option(0.01, "weight of the attribute and object cross-entropies", minimum=0)
+    soft_loss_weight: float = option(0.1, "weight of the soft prompt's cross-entropy", minimum=0)
 
 
 @dataclass(frozen=True)
 class FusionOptions(DfspOptions):
+    """The options of ``dfsp-t2i``, and of every variant with a fusion."""
+
     layers: int = option(1, "self-attention layers after the fusion", minimum=0)
-    keep: float = option(0.8, "share of the features without fusion", minimum=0, maximum=1)
+    keep: float = option(0.8, "weight of the features before the fusion", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True)
-class ReadingOptions(FusionOptions):
-    batch_mixing: Literal["none", "original"] = option("none", "original lets the images of a batch see each other")
+class ImageToTextOptions(FusionOptions):
+    """The options of ``dfsp-i2t`` and ``dfsp-bif``."""
+
+    batch_mixing: Literal["none", "original"] = option("none", "original mixes the images of a batch, none does not")
 
 
-def _sizes(state: State) -> dict[str, int]:
-    sizes = {}
-    if blocks := count(state, r"fusion\.resblocks_img\.(\d+)\."):
-        sizes["layers"] = blocks
-    if (positions := state.get("clip.positional_embedding")) is not None:
-        sizes["context_length"] = len(positions)
-    return sizes
+def _prompt_sizes(state: State) -> dict[str, int]:
+    """Return the option that the shapes of every variant determine."""
+    positions = state.get("clip.positional_embedding")
+    return {} if positions is None else {"context_length": len(positions)}
 
 
-def _without_layers(state: State) -> dict[str, int]:
-    return {option: size for option, size in _sizes(state).items() if option != "layers"}
+def _fusion_sizes(state: State) -> dict[str, int]:
+    """Return the options that the shapes of a variant with a fusion determine."""
+    layers = distinct_numbers(state, r"fusion\.resblocks_img\.(\d+)\.")
+    return ({"layers": layers} if layers else {}) | _prompt_sizes(state)
 
 
 def _translation(fusion: str) -> Translation:
-    """Of the variant that the authors call ``fusion``."""
+    """Return the translation of the variant that the authors call ``fusion``."""
+    fuses = fusion != "OnlySPM"
     return Translation(
         names={
             r"prompt\.words": "soft_att_obj",
@@ -335,22 +269,20 @@ def _translation(fusion: str) -> Translation:
             "attr_dropout": "word_dropout",
             "att_obj_w": "primitive_loss_weight",
             "sp_w": "soft_loss_weight",
-            **({} if fusion == "OnlySPM" else {"SA_K": "layers", "res_w": "keep"}),
+            **({"SA_K": "layers", "res_w": "keep"} if fuses else {}),
         },
         fixed={"fusion": fusion},
-        unseen=("fusion",),
-        sizes=_without_layers if fusion == "OnlySPM" else _sizes,
+        required_config=("fusion",),
+        sizes=_fusion_sizes if fuses else _prompt_sizes,
     )
 
 
 class Dfsp(Method):
-    """A soft prompt, the fusion of its parts with the image, and four cross-entropies."""
+    """A decomposed soft prompt, its fusion with the image, and four cross-entropies; subclasses choose the fusion."""
 
+    version = 1
     Options = DfspOptions
-    #: Attributes and objects are means over the candidates.
-    chunkable = False
-    image_to_text: ClassVar[bool] = False
-    text_to_image: ClassVar[bool] = False
+    chunkable = False  # scores of attributes and objects are means over the candidates
 
     def __init__(self, options: DfspOptions, space: PairSpace) -> None:
         backbone = load_backbone(options.backbone)
@@ -363,84 +295,102 @@ class Dfsp(Method):
             dropout=options.word_dropout,
             context_length=options.context_length,
         )
-        interaction = DecomposedFusion(
-            backbone,
-            len(space.attrs) + len(space.objs),
-            options.context_length,
-            prompt.end,
-            image_to_text=self.image_to_text,
-            text_to_image=self.text_to_image,
-            layers=getattr(options, "layers", 0),
-            keep=getattr(options, "keep", 1.0),
-            mixing=getattr(options, "batch_mixing", "none"),
-        )
+        num_attrs, num_objs = len(space.attrs), len(space.objs)
+        settings = self.fusion(options)
+        interaction = DecomposedFusion(backbone, num_attrs + num_objs, options.context_length, prompt.end, settings)
         head = DecomposedHead(
             backbone,
-            len(space.attrs),
-            len(space.objs),
-            compose=self.image_to_text,
-            keep=interaction.keep,
+            num_attrs,
+            num_objs,
+            compose=settings.image_to_text,
+            residual_weight=settings.residual_weight,
             primitive_weight=options.primitive_loss_weight,
             soft_weight=options.soft_loss_weight,
         )
         super().__init__(space=space, backbone=backbone, prompt=prompt, interaction=interaction, head=head)
-        self.independent = getattr(options, "batch_mixing", "none") == "none"
+        self.independent = settings.batch_mixing == "none"
 
-    def text(self, pairs: Tensor) -> Text:
-        """Soft prompts of ``pairs`` ``[P, 2]`` and the parts they come apart into.
+    def fusion(self, options: DfspOptions) -> FusionSettings:
+        """Return the directions and sizes of the variant's fusion."""
+        return FusionSettings()
 
-        An attribute or object that no pair holds has a part of zeros.
+    def text(self, pairs: Tensor) -> DfspText:
+        """Return the soft prompts of ``pairs`` ``[P, 2]`` and the texts they are decomposed into.
+
+        The decomposed text of an attribute or object without a pair is zero.
         """
-        num_attrs, fusion = len(self.space.attrs), self.interaction
-        assert isinstance(fusion, DecomposedFusion)
-        sums = torch.zeros((), device=pairs.device)  # of tokens by attribute and by object, [A + O, L, W]
+        num_attrs, interaction = len(self.space.attrs), self.interaction
+        assert isinstance(interaction, DecomposedFusion)
+        sums = torch.zeros((), device=pairs.device)  # sum of tokens for each attribute and object, [A + O, L, W]
 
-        def encode(rows: slice) -> Tensor:  # [n, D], or [n, 2 * D] with what self-attention makes of them
+        def encode(rows: slice) -> Tensor:  # [n, D], or [n, 2 * D] with the pairs after self-attention
             nonlocal sums
             text, (attr, obj) = Method.text(self, pairs[rows]), pairs[rows].T
             assert text.tokens is not None and text.pair is not None
             if not sums.ndim:
                 sums = text.tokens.new_zeros(num_attrs + len(self.space.objs), *text.tokens.shape[1:])
             sums = sums.index_add(0, attr, text.tokens).index_add(0, num_attrs + obj, text.tokens)
-            if fusion.refine_text is None:
+            if interaction.refine_text is None:
                 return text.pair
-            return torch.cat((text.pair, fusion.refined(text, self.backbone)), 1)
+            return torch.cat((text.pair, interaction.self_attend(text, self.backbone)), 1)
 
-        found = in_parts(len(pairs), encode)
+        encoded = in_parts(len(pairs), encode)
         counts = torch.cat((pairs[:, 0], num_attrs + pairs[:, 1])).bincount(minlength=len(sums)).clamp(min=1)
-        pair, *refined = found.split(self.backbone.dim, 1)
-        return Text(pairs, pair, parts=sums / counts[:, None, None], refined=refined[0] if refined else None)
+        pair, *rest = encoded.split(self.backbone.dim, 1)
+        decomposed = sums / counts[:, None, None]
+        return DfspText(pairs, pair, decomposed=decomposed, self_attended=rest[0] if rest else None)
 
 
 @METHODS.register("dfsp-i2t")
 class DfspI2T(Dfsp):
-    """DFSP: texts read the image."""
+    """DFSP with image-to-text fusion: texts attend to the image."""
 
-    Options = ReadingOptions
-    image_to_text = True
+    version = 1
+    Options = ImageToTextOptions
     translation = _translation("img2txt")
+
+    def fusion(self, options: ImageToTextOptions) -> FusionSettings:  # type: ignore[override]
+        return FusionSettings(
+            image_to_text=True,
+            layers=options.layers,
+            residual_weight=options.keep,
+            batch_mixing=options.batch_mixing,
+        )
 
 
 @METHODS.register("dfsp-t2i")
 class DfspT2I(Dfsp):
-    """DFSP: the image reads texts."""
+    """DFSP with text-to-image fusion: the image attends to texts."""
 
+    version = 1
     Options = FusionOptions
-    text_to_image = True
     translation = _translation("txt2img")
+
+    def fusion(self, options: FusionOptions) -> FusionSettings:  # type: ignore[override]
+        return FusionSettings(text_to_image=True, layers=options.layers, residual_weight=options.keep)
 
 
 @METHODS.register("dfsp-bif")
 class DfspBif(Dfsp):
-    """DFSP: texts and image read each other."""
+    """DFSP with bidirectional fusion: texts and image attend to each other."""
 
-    Options = ReadingOptions
-    image_to_text = text_to_image = True
+    version = 1
+    Options = ImageToTextOptions
     translation = _translation("BiFusion")
+
+    def fusion(self, options: ImageToTextOptions) -> FusionSettings:  # type: ignore[override]
+        return FusionSettings(
+            image_to_text=True,
+            text_to_image=True,
+            layers=options.layers,
+            residual_weight=options.keep,
+            batch_mixing=options.batch_mixing,
+        )
 
 
 @METHODS.register("dfsp-spm")
 class DfspSpm(Dfsp):
-    """DFSP: the soft prompt alone, without fusion."""
+    """DFSP without fusion: the soft prompt alone."""
 
+    version = 1
     translation = _translation("OnlySPM")

@@ -1,10 +1,10 @@
-"""MSCI: texts read shallow visual layers first, then deep ones.
+"""MSCI: texts attend to shallow visual layers first, and then to deep ones.
 
 "MSCI: Addressing CLIP's Inherent Limitations for Compositional Zero-Shot Learning",
 IJCAI 2025. https://arxiv.org/abs/2505.10289
 
-Own parts: the aggregator of low and high layers, the two-stage interaction and its two
-fusions. Adapters, soft prompts and the three-branch head are shared with Troika.
+Its own parts are the aggregator of low and high layers, the two-stage interaction and the two fusions. It shares the
+adapters, the soft prompts and the three-branch head with Troika.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from czslkit.components import AGGREGATORS, INTERACTIONS, Aggregator, Backbone, 
 from czslkit.interactions import CrossAttention, attended, contributions
 from czslkit.method import METHODS
 from czslkit.options import option
-from czslkit.translation import State, Translation, count
+from czslkit.translation import State, Translation, distinct_numbers
 from czslkit.types import AttentionMaps, ImageFeatures, TextFeatures
 
 from .troika import SHARED_NAMES, SHARED_NEEDS, SHARED_SETTINGS, ThreeBranch, ThreeBranchOptions, shared_sizes
@@ -28,15 +28,17 @@ from .troika import SHARED_NAMES, SHARED_NEEDS, SHARED_SETTINGS, ThreeBranch, Th
 
 @AGGREGATORS.register("low_high")
 class LowHigh(Aggregator):
-    """First ``low`` and last ``high`` layers, each group joined and brought back to ``dim``.
+    """The first ``low`` and the last ``high`` layers, joined to one level each by a projection to width ``dim``.
 
-    A group of one layer passes as it is.
+    A group of one layer is used without a projection.
 
     Args:
         dim: joint width ``D``.
-        low, high: number of layers; groups of a shallow backbone may overlap.
-        dropout: on the aggregated tokens.
+        low, high: number of layers in each group. In a shallow backbone the groups may overlap.
+        dropout: dropout on the joined tokens.
     """
+
+    version = 1
 
     def __init__(self, dim: int, low: int = 4, high: int = 4, dropout: float = 0.1) -> None:
         super().__init__()
@@ -61,7 +63,12 @@ class LowHigh(Aggregator):
 
 
 class Stage(nn.Module):
-    """Texts ``[N, D]`` or ``[B, N, D]`` read one level ``[B, T, D]``, normalised once for all layers."""
+    """One stage of cross-attention of texts to the tokens of a level.
+
+    Args:
+        dim: joint width ``D``.
+        heads, layers, dropout: sizes of the cross-attention, and its dropout.
+    """
 
     def __init__(self, dim: int, heads: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -69,39 +76,54 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(CrossAttention(dim, heads, dropout) for _ in range(layers))
 
     def forward(self, query: Tensor, level: Tensor) -> Tensor:
+        """Return texts ``[B, N, D]`` from texts ``[N, D]`` or ``[B, N, D]`` and a level ``[B, T, D]``."""
         level = self.norm(level)
         for layer in self.layers:
             query = layer(query, level)
         return query
 
     def explain(self, query: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``forward``, with the mean attention of its heads and layers, ``[B, N, T]``."""
+        """Return the texts of ``forward`` and the mean attention of all heads and layers, ``[B, N, T]``."""
         return attended(self.layers, query, self.norm(level))
 
 
 class WeightedSum(nn.Module):
-    """``t + a * local + b * global`` with learned channel weights, the same for every pair and image."""
+    """The sum ``t + a * local + b * global`` with learned channel weights, the same for every text and image.
+
+    Args:
+        dim: joint width ``D``.
+        init: initial value of all weights.
+    """
 
     def __init__(self, dim: int, init: float) -> None:
         super().__init__()
         self.local_weight, self.global_weight = (nn.Parameter(torch.full((dim,), init)) for _ in range(2))
 
-    def weights(self, text: Tensor, local: Tensor, overall: Tensor) -> tuple[Tensor, Tensor]:
-        """Local and global weights, ``[B, N, D]`` each: the learned ones, repeated."""
-        return self.local_weight.expand_as(local), self.global_weight.expand_as(overall)
+    def weights(self, text: Tensor, local_text: Tensor, global_text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the local and the global weights, repeated to ``[B, N, D]`` each."""
+        return self.local_weight.expand_as(local_text), self.global_weight.expand_as(global_text)
 
-    def forward(self, text: Tensor, local: Tensor, overall: Tensor) -> Tensor:
-        return text + self.local_weight * local + self.global_weight * overall
+    def forward(self, text: Tensor, local_text: Tensor, global_text: Tensor) -> Tensor:
+        """Return the fused texts ``[B, N, D]``.
+
+        Args:
+            text: texts before both stages, ``[N, D]``.
+            local_text: texts after the local stage, ``[B, N, D]``.
+            global_text: texts after the global stage, ``[B, N, D]``.
+        """
+        return text + self.local_weight * local_text + self.global_weight * global_text
 
 
 class Gated(nn.Module):
-    """``t + a * local + b * global`` with ``a, b`` in (0, 1) from all three, per pair, image and channel.
+    """The sum ``t + a * local + b * global`` with weights from 0 to 1 that depend on text, image and channel.
 
-    Our reading of the paper, not its equations, which we did not have: its abstract has the
-    weights of local and global information depend on the composition and its elements. That
-    they are a sigmoid of one linear layer is our own choice; the released program, which
-    ``WeightedSum`` follows, ships another gate and never calls it.
-    ``init`` is the value of both weights before training.
+    This is our reading of the paper's abstract, in which the weights of local and global information depend on the
+    composition and its elements. The sigmoid of one linear layer is our own choice, because the paper's equations
+    were not available. The released program, which ``WeightedSum`` follows, has another gate and never calls it.
+
+    Args:
+        dim: joint width ``D``.
+        init: initial value of all weights.
     """
 
     def __init__(self, dim: int, init: float) -> None:
@@ -110,19 +132,20 @@ class Gated(nn.Module):
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, torch.logit(torch.tensor(init)).item())
 
-    def weights(self, text: Tensor, local: Tensor, overall: Tensor) -> tuple[Tensor, Tensor]:
-        """Local and global weights, ``[B, N, D]`` each, from ``[N, D]`` and twice ``[B, N, D]``."""
-        joined = torch.cat((text.expand_as(local), local, overall), -1)
+    def weights(self, text: Tensor, local_text: Tensor, global_text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the local and the global weights, ``[B, N, D]`` each; arguments as in ``forward``."""
+        joined = torch.cat((text.expand_as(local_text), local_text, global_text), -1)
         local_weight, global_weight = self.gate(joined).sigmoid().chunk(2, -1)
         return local_weight, global_weight
 
-    def forward(self, text: Tensor, local: Tensor, overall: Tensor) -> Tensor:
-        local_weight, global_weight = self.weights(text, local, overall)
-        return text + local_weight * local + global_weight * overall
+    def forward(self, text: Tensor, local_text: Tensor, global_text: Tensor) -> Tensor:
+        """Return the fused texts ``[B, N, D]``; arguments as in :meth:`WeightedSum.forward`."""
+        local_weight, global_weight = self.weights(text, local_text, global_text)
+        return text + local_weight * local_text + global_weight * global_text
 
 
 def by_branch(joined: Tensor, text: TextFeatures) -> dict[str, Tensor]:
-    """What belongs to pairs, attributes and objects of ``[B, P + A + O, ...]``."""
+    """Split ``[B, P + A + O, ...]`` into the tensors of pairs, attributes and objects."""
     assert text.pair is not None and text.attr is not None and text.obj is not None
     pair, attr, obj = joined.split([len(text.pair), len(text.attr), len(text.obj)], 1)
     return {"pair": pair, "attr": attr, "obj": obj}
@@ -133,14 +156,16 @@ FUSIONS: dict[str, type[WeightedSum] | type[Gated]] = {"weighted_sum": WeightedS
 
 @INTERACTIONS.register("two_stage")
 class TwoStage(Interaction):
-    """Every text reads the low level, what it became reads the high level, and a fusion joins the three.
+    """Attention of every text to the low level, of the result to the high level, and a fusion of all three texts.
 
     Args:
         dim: joint width ``D``.
-        heads, layers, dropout: of the cross-attention, one number per stage.
+        heads, layers, dropout: sizes of the cross-attention and its dropout, a number for each stage.
         fusion: ``weighted_sum`` (the released program) or ``gated``.
-        init: weight of either stage before training.
+        init: initial weight of the texts after either stage.
     """
+
+    version = 1
 
     def __init__(
         self,
@@ -152,6 +177,7 @@ class TwoStage(Interaction):
         init: float = 0.1,
     ) -> None:
         super().__init__()
+        # "overall" is the global stage: the word is part of the tensor names in saved checkpoints
         self.local, self.overall = (Stage(dim, *sizes) for sizes in zip(heads, layers, dropout, strict=True))
         self.fusion = FUSIONS[fusion](dim, init)
 
@@ -159,8 +185,8 @@ class TwoStage(Interaction):
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
     ) -> tuple[ImageFeatures, TextFeatures]:
         joined, (low, high) = self._joined(text), image.levels
-        local = self.local(joined, low)  # [B, P + A + O, D]
-        fused = self.fusion(joined, local, self.overall(local, high))
+        local_text = self.local(joined, low)  # [B, P + A + O, D]
+        fused = self.fusion(joined, local_text, self.overall(local_text, high))
         return image, replace(text, **by_branch(fused, text))
 
     def explain(
@@ -186,27 +212,33 @@ class TwoStage(Interaction):
 
     @staticmethod
     def _joined(text: TextFeatures) -> Tensor:
-        """Texts of all branches, normalised, ``[P + A + O, D]``: they do not see each other."""
+        """Return the normalised texts of all branches, ``[P + A + O, D]``; texts do not attend to each other."""
         assert text.pair is not None and text.attr is not None and text.obj is not None
         return F.normalize(torch.cat((text.pair, text.attr, text.obj)), dim=-1)
 
 
 @dataclass(frozen=True)
 class MsciOptions(ThreeBranchOptions):
-    low_layers: int = option(4, "first visual layers, for the local stage", minimum=1)
-    high_layers: int = option(4, "last visual layers, for the global stage", minimum=1)
+    """The options of MSCI."""
+
+    low_layers: int = option(4, "number of first visual layers, for the local stage", minimum=1)
+    high_layers: int = option(4, "number of last visual layers, for the global stage", minimum=1)
     heads: tuple[int, int] = option((12, 12), "attention heads of the two stages", minimum=1)
     layers: tuple[int, int] = option((1, 1), "cross-attention layers of the two stages", minimum=1)
     dropout: tuple[float, float] = option((0.1, 0.1), "dropout in the two stages", minimum=0, maximum=1)
-    fusion: Literal["weighted_sum", "gated"] = option("weighted_sum", "how text, local and global join")
+    fusion: Literal["weighted_sum", "gated"] = option(
+        "weighted_sum", "weighted_sum learns the weights of the stages, gated computes them from text and image"
+    )
 
 
+#: Names of the two stages in the authors' checkpoint.
 STAGES = ("stage1_local_alignment", "stage2_global_fusion")
 
 
 def _sizes(state: State) -> dict[str, Any]:
+    """Return the options that the shapes of a checkpoint determine."""
     sizes: dict[str, Any] = dict(shared_sizes(state))
-    layers = [count(state, rf"{stage}\.cross_attn_layers\.(\d+)\.") for stage in STAGES]
+    layers = [distinct_numbers(state, rf"{stage}\.cross_attn_layers\.(\d+)\.") for stage in STAGES]
     if all(layers):
         sizes["layers"] = layers
     for group in ("low", "high"):
@@ -220,6 +252,7 @@ def _sizes(state: State) -> dict[str, Any]:
 class Msci(ThreeBranch):
     """MSCI: adapters, three soft prompts, two-stage interaction, three branches."""
 
+    version = 1
     Options = MsciOptions
     translation = Translation(
         names={
@@ -244,11 +277,13 @@ class Msci(ThreeBranch):
             "stage_2_dropout": "dropout.1",
         },
         needs=SHARED_NEEDS,
-        unseen=("stage_1_num_heads", "stage_2_num_heads"),
+        required_config=("stage_1_num_heads", "stage_2_num_heads"),
         sizes=_sizes,
     )
 
-    def between(self, options: MsciOptions, backbone: Backbone) -> tuple[Aggregator, Interaction]:  # type: ignore[override]
-        return LowHigh(backbone.dim, options.low_layers, options.high_layers), TwoStage(
+    def own_parts(self, options: MsciOptions, backbone: Backbone) -> tuple[Aggregator, Interaction]:  # type: ignore[override]
+        aggregator = LowHigh(backbone.dim, options.low_layers, options.high_layers)
+        interaction = TwoStage(
             backbone.dim, options.heads, options.layers, options.dropout, options.fusion, options.fusion_init
         )
+        return aggregator, interaction

@@ -1,10 +1,10 @@
-"""Troika: one prompt and one view of the image each for the pair, its attribute and its object.
+"""Troika: a prompt and a view of the image for each of pair, attribute and object.
 
 Huang et al., "Troika: Multi-Path Cross-Modal Traction for Compositional Zero-Shot
 Learning", CVPR 2024. https://arxiv.org/abs/2303.15230
 
-Own part: the cross-modal traction. Adapters, the three soft prompts and the three-branch
-head are what MSCI builds on, too.
+Its own part is the cross-modal traction. It shares the adapters, the three soft prompts and the three-branch head
+with MSCI.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from czslkit.heads import ScoreFusion, ThreeBranchHead
 from czslkit.interactions import CrossAttention, attended, contributions
 from czslkit.method import METHODS, Method
 from czslkit.options import option
-from czslkit.prompts import SoftPrompt
-from czslkit.translation import Names, State, Translation, count
+from czslkit.prompts import LearnedWordOptions, SoftPrompt
+from czslkit.translation import Names, State, Translation, distinct_numbers
 from czslkit.types import AttentionMaps, ImageFeatures, PairSpace, TextFeatures
 
 
 @INTERACTIONS.register("traction")
 class Traction(Interaction):
-    """Every text reads the image's tokens and moves towards what it read: ``t + weight * read``.
+    """Attention of every text to the image's tokens: text ``t`` becomes ``t + weight * attended(t)``.
 
-    One layer norm is applied to the tokens for the pairs, and again to its own output for the
-    attributes, and again for the objects, as in the released program.
+    One layer norm is applied to the tokens for pairs, to its own output for attributes, and again to its own output
+    for objects, as in the released program.
 
     Args:
         dim: joint width ``D``.
-        heads, layers, dropout: of the cross-attention.
-        init: weight of what was read before training, for every channel.
+        heads, layers, dropout: sizes of the cross-attention, and its dropout.
+        init: initial weight of the attended texts, for every channel.
     """
+
+    version = 1
 
     def __init__(self, dim: int, heads: int, layers: int = 3, dropout: float = 0.1, init: float = 0.1) -> None:
         super().__init__()
@@ -82,33 +84,40 @@ class Traction(Interaction):
 
 
 @dataclass(frozen=True)
-class ThreeBranchOptions:
-    """What Troika and MSCI share."""
+class ThreeBranchOptions(LearnedWordOptions):
+    """The options that Troika and MSCI share."""
 
-    backbone: str = option("ViT-L-14-quickgelu/openai", "CLIP model and weights")
-    context: str = option("a photo of", "words that the learned contexts start from")
-    context_length: int = option(8, "tokens of a prompt, marks included", minimum=5)
-    word_dropout: float = option(0.3, "dropout on the learned words", minimum=0, maximum=1)
-    adapter_dim: int = option(64, "bottleneck of the adapters", minimum=1)
+    adapter_dim: int = option(64, "bottleneck width of the adapters", minimum=1)
     adapter_dropout: float = option(0.1, "dropout inside the adapters", minimum=0, maximum=1)
-    fusion_init: float = option(0.1, "weight of what texts read before training", minimum=1e-3, maximum=0.999)
-    loss_weights: tuple[float, float, float] = option((1.0, 1.0, 1.0), "of pair, attribute and object", minimum=0)
-    score_weights: tuple[float, float, float] = option((1.0, 1.0, 1.0), "of pair, attribute and object", minimum=0)
-    closed_score_weights: tuple[float, float, float] | None = option(None, "in the closed-world test", minimum=0)
-    open_score_weights: tuple[float, float, float] | None = option(None, "in the open-world test", minimum=0)
-    primitive_chunk: int = option(0, "pairs over which the test divides primitive probabilities", minimum=0)
+    fusion_init: float = option(0.1, "initial weight of the attended texts", minimum=1e-3, maximum=0.999)
+    loss_weights: tuple[float, float, float] = option(
+        (1.0, 1.0, 1.0), "weights of the pair, attribute and object cross-entropies", minimum=0
+    )
+    score_weights: tuple[float, float, float] = option(
+        (1.0, 1.0, 1.0), "weights of the pair, attribute and object scores", minimum=0
+    )
+    closed_score_weights: tuple[float, float, float] | None = option(
+        None, "score weights in the closed-world test; score_weights if not set", minimum=0
+    )
+    open_score_weights: tuple[float, float, float] | None = option(
+        None, "score weights in the open-world test; score_weights if not set", minimum=0
+    )
+    primitive_chunk: int = option(
+        0, "pairs per chunk; the number of chunks divides primitive probabilities in the test; 0 for never", minimum=0
+    )
 
 
 class ThreeBranch(Method):
-    """Adapters, three soft prompts, three branches; subclasses choose what is between."""
+    """Adapters, three soft prompts and three branches; subclasses choose the aggregator and the interaction."""
 
+    version = 1
     Options = ThreeBranchOptions
 
     def __init__(self, options: ThreeBranchOptions, space: PairSpace) -> None:
         backbone = load_backbone(
             options.backbone, adapter_dim=options.adapter_dim, adapter_dropout=options.adapter_dropout
         )
-        aggregator, interaction = self.between(options, backbone)
+        aggregator, interaction = self.own_parts(options, backbone)
         prompt = SoftPrompt(
             backbone,
             space,
@@ -130,19 +139,21 @@ class ThreeBranch(Method):
             head=ThreeBranchHead(backbone.dim, backbone.scale, options.loss_weights, fusion),
         )
 
-    def between(self, options: ThreeBranchOptions, backbone: Backbone) -> tuple[Aggregator, Interaction]:
-        """The method's own aggregator and interaction."""
+    def own_parts(self, options: ThreeBranchOptions, backbone: Backbone) -> tuple[Aggregator, Interaction]:
+        """Return the method's own aggregator and interaction."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class TroikaOptions(ThreeBranchOptions):
+    """The options of Troika."""
+
     heads: int | None = option(None, "attention heads; one for every 64 channels if not set", minimum=1)
     layers: int = option(3, "cross-attention layers", minimum=1)
     dropout: float = option(0.1, "dropout in the cross-attention", minimum=0, maximum=1)
 
 
-#: Names that Troika's program and MSCI's, which grew out of it, have in common.
+#: Tensor names that the program of Troika shares with the program of MSCI, which extends it.
 SHARED_NAMES: Names = {
     r"prompt\.words": "soft_att_obj",
     r"prompt\.context\.0": "comp_ctx_vectors",
@@ -154,6 +165,7 @@ SHARED_NAMES: Names = {
     r"\.layers\.(\d+)\.(query|key|value)\.": lambda m: f".layers.{m[1]}.cross_attn.{m[2][0]}_proj.",
     r"\.layers\.(\d+)\.out\.0": r".layers.\1.cross_attn.proj",
 }
+#: Configuration keys that the two programs share, with our option for each.
 SHARED_SETTINGS = {
     "ctx_init": "context",
     "attr_dropout": "word_dropout",
@@ -167,17 +179,19 @@ SHARED_SETTINGS = {
     "obj_inference_weight": "score_weights.2",
     "text_encoder_batch_size": "primitive_chunk",
 }
+#: Configuration keys of the two programs that need another key to be true.
 SHARED_NEEDS = {"text_encoder_batch_size": "text_first"}
 
 
 def shared_sizes(state: State) -> dict[str, int]:
-    """Sizes of what the two programs have in common."""
+    """Return the options that the shapes of both programs' checkpoints determine."""
     down = state.get("additional_visual_params.0.down_proj.weight")
     return {"adapter_dim": len(down)} if down is not None and down.ndim == 2 else {}
 
 
 def _sizes(state: State) -> dict[str, int]:
-    layers = count(state, r"cmt\.(\d+)\.")
+    """Return the options that the shapes of a checkpoint determine."""
+    layers = distinct_numbers(state, r"cmt\.(\d+)\.")
     return shared_sizes(state) | ({"layers": layers} if layers else {})
 
 
@@ -185,6 +199,7 @@ def _sizes(state: State) -> dict[str, int]:
 class Troika(ThreeBranch):
     """Troika: adapters, three soft prompts, cross-modal traction, three branches."""
 
+    version = 1
     Options = TroikaOptions
     translation = Translation(
         names={
@@ -198,6 +213,6 @@ class Troika(ThreeBranch):
         sizes=_sizes,
     )
 
-    def between(self, options: TroikaOptions, backbone: Backbone) -> tuple[Aggregator, Interaction]:  # type: ignore[override]
+    def own_parts(self, options: TroikaOptions, backbone: Backbone) -> tuple[Aggregator, Interaction]:  # type: ignore[override]
         heads = options.heads or max(1, backbone.dim // 64)
         return LastLayer(), Traction(backbone.dim, heads, options.layers, options.dropout, options.fusion_init)

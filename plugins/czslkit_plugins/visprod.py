@@ -20,7 +20,9 @@ from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures
 
 
 class CandidatesOnly(nn.Module):
-    """Text features of a method without text: the candidates and nothing else."""
+    """The prompt of a method without text: it returns the candidates and no features."""
+
+    version = 1
 
     def forward(self, backbone: nn.Module, pairs: Tensor) -> TextFeatures:
         return TextFeatures(pairs)
@@ -28,21 +30,23 @@ class CandidatesOnly(nn.Module):
 
 @HEADS.register("two_classifiers")
 class TwoClassifiers(Head):
-    """``log p(attribute) + log p(object)``, each from a classifier on the pooled image.
+    """Two classifiers on the pooled image; a pair scores ``log p(attribute) + log p(object)``.
 
     Args:
         dim: width of the image features.
-        attrs, objs: number of each.
+        attrs, objs: number of attributes ``A`` and of objects ``O``.
         hidden: width of a hidden layer; 0 for a linear classifier.
-        dropout: before the classifiers.
+        dropout: dropout before every linear layer.
     """
+
+    version = 1
 
     def __init__(self, dim: int, attrs: int, objs: int, hidden: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
 
         def classifier(classes: int) -> nn.Sequential:
-            deep = [nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
-            return nn.Sequential(nn.Dropout(dropout), *deep, nn.Linear(hidden or dim, classes))
+            hidden_layer = [nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
+            return nn.Sequential(nn.Dropout(dropout), *hidden_layer, nn.Linear(hidden or dim, classes))
 
         self.attr, self.obj = classifier(attrs), classifier(objs)
 
@@ -59,16 +63,17 @@ class TwoClassifiers(Head):
 @dataclass(frozen=True)
 class VisprodOptions:
     backbone: str = option("timm/resnet18", "image tower")
-    image_size: int | None = option(None, "pixels; the tower's own size if none", minimum=8)
-    tune: Literal["head", "all"] = option("head", "what is trained: the classifiers, or the tower too")
-    hidden: int = option(0, "width of a hidden layer in each classifier; 0 for none", minimum=0)
-    dropout: float = option(0.0, "dropout before the classifiers", minimum=0, maximum=1)
+    image_size: int | None = option(None, "height and width in pixels; the tower's own if not set", minimum=8)
+    tune: Literal["head", "all"] = option("head", "head trains the classifiers, all trains the tower as well")
+    hidden: int = option(0, "width of a hidden layer in each classifier; 0 for no hidden layer", minimum=0)
+    dropout: float = option(0.0, "dropout before every linear layer of the classifiers", minimum=0, maximum=1)
 
 
 @METHODS.register("visprod")
 class Visprod(Method):
     """VisProd: separate attribute and object classifiers on an image tower."""
 
+    version = 1
     Options = VisprodOptions
 
     def __init__(self, options: VisprodOptions, space: PairSpace) -> None:

@@ -210,7 +210,7 @@ def test_weights_that_cannot_be_fetched_are_a_clear_error(setting, monkeypatch):
 
     monkeypatch.setattr("open_clip.create_model", offline)
     monkeypatch.setattr("timm.create_model", offline)
-    message = f"the weights of {setting} cannot be had: the hub is not there; a file works as well"
+    message = f"the weights of {setting} could not be loaded: the hub is not there; a file works as well"
     with pytest.raises(ConfigError, match=message):
         load_backbone(setting)
 

@@ -97,7 +97,7 @@ def test_every_model_of_open_clip_is_a_backbone(without_memory, name):
     features = backbone.encode_image(draw_nothing(backbone), layers)
     assert features.pooled.shape == (2, backbone.dim)
     assert all(layer.shape == (2, backbone.visual_tokens, backbone.dim) for layer in features.layers)
-    if backbone._foreign_text():
+    if backbone._no_prompts_reason():
         length = open_clip.get_model_config(name)["text_cfg"].get("context_length", 77)
         text = backbone.clip.encode_text(torch.zeros(2, length, dtype=torch.long))
     else:
@@ -200,7 +200,9 @@ def test_a_tokenizer_that_cannot_be_had_is_a_clear_error(foreign, space, monkeyp
         raise OSError("the hub is not there\nand much more")
 
     monkeypatch.setattr(open_clip, "get_tokenizer", offline)
-    message = r"^the tokenizer of siglip cannot be had: the hub is not there; it comes from a hub, through the package"
+    message = (
+        r"^the tokenizer of siglip could not be loaded: the hub is not there; it comes from a hub, through the package"
+    )
     with pytest.raises(ConfigError, match=message):
         czslkit.build("clip", space, backbone=foreign).text(space.pairs)
 

@@ -70,10 +70,12 @@ def test_other_words_are_refused(method, clip_file, tmp_path):
     save(tmp_path / "a", "msci", method, {"backbone": str(clip_file), **OPTIONS})
     space = method.space
     swapped = PairSpace(("dotted", "wet", "Faux.Fur"), space.objs, space.pairs, space.seen)
-    with pytest.raises(ConfigError, match=r"knows 3 attrs, here are 3; what differs first is 'Faux\.Fur', here 'wet'"):
+    with pytest.raises(
+        ConfigError, match=r"trained on 3 attrs, here are 3; the first difference is 'Faux\.Fur', here 'wet'"
+    ):
         TrainedMethod.read(tmp_path / "a").build(swapped)
     more = PairSpace(space.attrs, (*space.objs, "tree"), space.pairs, space.seen)
-    with pytest.raises(ConfigError, match="knows 4 objs, here are 5; what differs first is their number"):
+    with pytest.raises(ConfigError, match="trained on 4 objs, here are 5; the first difference is their number"):
         TrainedMethod.read(tmp_path / "a").build(more)
 
 
@@ -137,7 +139,7 @@ def test_a_folder_that_is_written_again_holds_the_new_method_alone(method, clip_
     save(tmp_path / "a", "msci", method, OPTIONS, backbone=openai_state())
     save(tmp_path / "a", "msci", method, {"backbone": str(clip_file), **OPTIONS})
     assert {path.name for path in (tmp_path / "a").iterdir()} == {METADATA_FILE, WEIGHTS_FILE}
-    assert TrainedMethod.read(tmp_path / "a").settled["backbone"] == str(clip_file)
+    assert TrainedMethod.read(tmp_path / "a").fixed_options["backbone"] == str(clip_file)
 
 
 def test_a_folder_half_written_holds_no_method(method, tmp_path, monkeypatch, openai_state):
@@ -169,7 +171,7 @@ def test_a_checkpoint_of_the_authors_is_converted_and_evaluated(toys, openai_sta
     assert main(["convert", "csp.pt", "out", *arguments, "--config", "csp.yml", "--backbone", "clip.pt"]) == 0
     said = capsys.readouterr()
     assert said.out == "out\n"
-    assert "csp: 3 attributes and 3 objects, sorted by name; settled: word_dropout=0.2" in said.err
+    assert "csp: 3 attributes and 3 objects, sorted by name; fixed options: word_dropout=0.2" in said.err
     head = json.loads((tmp_path / "out" / METADATA_FILE).read_text())
     assert (head["method"], head["options"]["word_dropout"]) == ("csp", 0.2)
     assert head["source"]["checkpoint"] == "csp.pt"

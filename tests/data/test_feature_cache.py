@@ -155,7 +155,7 @@ def test_a_method_that_encodes_in_its_own_way_keeps_nothing_on_disk(toy, clip_fi
 def test_other_code_makes_features_again(toy, clip_file, cache, encoded, monkeypatch):
     method = czslkit.build("csp", toy.space, backbone=str(clip_file))
     pooled(method, toy.val, cache)
-    monkeypatch.setattr(provenance, "homes", lambda *classes: {"czslkit.data.images": "changed"})
+    monkeypatch.setattr(provenance, "class_versions", lambda classes: {"czslkit.data.images": "changed"})
     pooled(method, toy.val, cache)
     assert encoded == [8, 8]
     assert len(files(cache)) == 1

@@ -15,8 +15,8 @@ from czslkit.data.make.mini import write_mini
 from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError
 from czslkit.evaluation.budget import Chunks, Costs, fit_chunks
-from czslkit.evaluation.evaluator import Task, sweeps
-from czslkit.evaluation.memory import Footprint
+from czslkit.evaluation.evaluator import Evaluation
+from czslkit.evaluation.footprint import Footprint
 from czslkit.method import METHODS
 
 OPTIONS = {"visprod": {"backbone": "timm/resnet10t/random", "image_size": 32}, "msci": {"heads": (4, 4)}}
@@ -42,7 +42,7 @@ def many(data: Splits) -> Splits:
 @pytest.fixture
 def no_cushions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few texts at a time, and blocks of scores so small that a tiny model is not hidden by them."""
-    monkeypatch.setattr("czslkit.prompts.PROMPTS", 4)
+    monkeypatch.setattr("czslkit.prompts.PROMPTS_PER_CHUNK", 4)
     monkeypatch.setattr("czslkit.evaluation.budget.SAMPLE", 4)
     monkeypatch.setattr("czslkit.metrics.sweep.BLOCK", 500)
 
@@ -52,21 +52,26 @@ def built(name: str, data: Splits, clip_file: Any, **options: Any) -> Any:
     return czslkit.build(name, data.space, **{"backbone": str(clip_file), **OPTIONS.get(name, {}), **options}).eval()
 
 
-def costs(method: Any, data: Splits) -> Costs:
-    return Task.of(method, data, "test", ["open"]).costs(method, Feed(method, data.test, 16))
+def plan(method: Any, data: Splits, worlds: list[str], **memory: int) -> Evaluation:
+    return Evaluation.plan(method, data, "test", worlds, Feed(method, data.test, 16), **memory)
+
+
+def costs(method: Any, data: Splits, worlds: list[str] | None = None) -> Costs:
+    planned = plan(method, data, worlds or ["open"])
+    return Costs(method, planned.feed, planned.tasks)
 
 
 @pytest.mark.usefixtures("no_cushions")
 @pytest.mark.parametrize("name", METHODS)
 def test_a_budget_is_kept_and_changes_no_number(name: str, data: Splits, clip_file: Any) -> None:
     method = built(name, data, clip_file)
-    plenty = sweeps(method, data, "test", WORLDS, Feed(method, data.test, 16))
-    everything = Task.of(method, data, "test", WORLDS).costs(method, Feed(method, data.test, 16)).needed(84, 16, 48)
+    plenty = plan(method, data, WORLDS).run()
+    everything = costs(method, data, WORLDS).total(84, 16, 48)
     kept = 0
     for memory in (int(share * everything) for share in (0.2, 0.4, 0.7, 1)):
         try:
             with Footprint() as footprint:
-                filled = sweeps(method, data, "test", WORLDS, Feed(method, data.test, 16), memory=memory)
+                filled = plan(method, data, WORLDS, memory=memory).run()
         except ConfigError:
             continue
         kept += 1
@@ -82,11 +87,11 @@ def test_texts_that_are_too_many_take_turns(many: Splits, clip_file: Any, monkey
     asked: list[int] = []
     text = method.text
     monkeypatch.setattr(method, "text", lambda pairs: (asked.append(len(pairs)), text(pairs))[1])
-    plenty = sweeps(method, many, "test", WORLDS, Feed(method, many.test, 16))
+    plenty = plan(method, many, WORLDS).run()
     assert asked == [4, len(many.candidates("test").nonzero()), 600]
     asked.clear()
     with Footprint() as footprint:
-        parts = sweeps(method, many, "test", WORLDS, Feed(method, many.test, 16), memory=420_000)
+        parts = plan(method, many, WORLDS, memory=420_000).run()
     assert footprint.peak <= 420_000
     assert len(asked) > 3 and sum(asked[1:]) == 600 + len(many.candidates("test").nonzero())
     for world in WORLDS:
@@ -112,7 +117,7 @@ def test_images_that_see_each_other_stay_in_their_batches(data: Splits, clip_fil
     method = built("dfsp-i2t", data, clip_file, batch_mixing="original")
     assert not method.independent and built("dfsp-i2t", data, clip_file).independent
     found = costs(method, data)
-    least = found.needed(48, 16, 48)
+    least = found.total(48, 16, 48)
     assert fit_chunks(found, least).images == 16
     with pytest.raises(ConfigError, match="to score 16 x 48 images x pairs at a time"):
         fit_chunks(found, least - 1)
@@ -122,21 +127,20 @@ def test_pairs_that_depend_on_each_other_stay_in_their_world(
     data: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = built("dfsp-spm", data, clip_file)
-    feed = Feed(method, data.test, 16)
-    task = Task.of(method, data, "test", WORLDS)
-    together = fit_chunks(task.costs(method, feed), 10**9)
-    assert together == Chunks(16, 48, 84)
+    measured = costs(method, data, WORLDS)
+    assert fit_chunks(measured, 10**9) == Chunks(16, 48, 84)
     monkeypatch.setattr("czslkit.evaluation.budget.KEPT", 0)
-    assert fit_chunks(task.costs(method, feed), 10**9) == Chunks(16, 48, 48)
+    assert fit_chunks(measured, 10**9) == Chunks(16, 48, 48)
 
 
 def test_too_little_is_said_with_what_takes_how_much(data: Splits, clip_file: Any) -> None:
     method = built("csp", data, clip_file)
     message = (
-        r"memory is 1.0 kB, but 3. MB are needed: .* for the texts of 1 pairs, 32 MB to remember .*, .* to make texts"
+        r"memory is 1.0 kB, but 3. MB are needed: .* for the texts of 1 pairs, "
+        r"32 MB for features and scores that are kept, .* to encode texts"
     )
     with pytest.raises(ConfigError, match=message):
-        sweeps(method, data, "test", ["closed"], Feed(method, data.test, 16), memory=1000)
+        plan(method, data, ["closed"], memory=1000).run()
 
 
 @pytest.mark.parametrize("width", [48, 5])

@@ -17,7 +17,7 @@ from czslkit.data.batches import Feed
 from czslkit.data.make.mini import write_mini
 from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError
-from czslkit.evaluation.evaluator import EvalOptions, searched_threshold, sweeps
+from czslkit.evaluation.evaluator import EvalOptions, Evaluation, OpenWorld, searched_threshold
 from czslkit.metrics.sweep import Metrics, evaluate
 from czslkit.options import as_dict, parse
 from czslkit.types import Setting
@@ -66,6 +66,12 @@ def feed(method: Any, split: Any) -> Feed:
     return Feed(method, split, 7)
 
 
+def sweeps(method: Any, data: Splits, worlds: list[str], *rule: Any) -> dict[str, Any]:
+    """The filled sweeps of the test split."""
+    open_world = OpenWorld(*rule) if rule else None
+    return Evaluation.plan(method, data, "test", worlds, feed(method, data.test), open_world=open_world).run()
+
+
 @pytest.fixture(scope="module")
 def naive(data: Splits, feasible: Tensor) -> Any:
     """Metrics of the whole matrix of scores of a split."""
@@ -92,8 +98,7 @@ def naive(data: Splits, feasible: Tensor) -> Any:
 def test_a_threshold_gives_the_numbers_of_the_masked_matrix(
     data: Splits, method: Any, feasible: Tensor, naive: Any, threshold: float, infeasible: Any, bins: Any
 ) -> None:
-    line = {"feasibility": feasible, "thresholds": [threshold], "infeasible": infeasible}
-    filled = sweeps(method, data, "test", ["open"], feed(method, data.test), **line)
+    filled = sweeps(method, data, ["open"], feasible, [threshold], infeasible)
     (found,), expected = filled["open"].compute_all(bins), naive(data.test, threshold, infeasible, bins)
     assert expected.auc > 0
     for name in NUMBERS:
@@ -102,8 +107,7 @@ def test_a_threshold_gives_the_numbers_of_the_masked_matrix(
 
 @pytest.mark.parametrize("infeasible", ["exclude", "original"])
 def test_infeasible_pairs_are_never_encoded(data: Splits, method: Any, feasible: Tensor, infeasible: Any) -> None:
-    line = {"feasibility": feasible, "thresholds": [0.5], "infeasible": infeasible}
-    sweeps(method, data, "test", ["open"], feed(method, data.test), **line)
+    sweeps(method, data, ["open"], feasible, [0.5], infeasible)
     space = data.space.open()
     kept = space.pairs[(feasible >= 0.5) | space.seen]
     assert 24 < len(kept) < 48
@@ -115,26 +119,31 @@ def test_a_method_whose_scores_depend_on_the_pairs_sees_all_of_them(
     data: Splits, method: Any, feasible: Tensor, naive: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(method), "chunkable", False)
-    filled = sweeps(method, data, "test", ["open"], feed(method, data.test), feasibility=feasible, thresholds=[0.5])
+    filled = sweeps(method, data, ["open"], feasible, [0.5])
     assert [len(pairs) for pairs in method.asked] == [48, 48]  # to measure what they take, and to be scored
     expected = naive(data.test, 0.5, "exclude", "exact")
     assert filled["open"].compute_all("exact")[0].auc == pytest.approx(expected.auc, abs=1e-9)
 
 
 def test_the_closed_world_has_no_threshold(data: Splits, method: Any, feasible: Tensor) -> None:
-    both = sweeps(
-        method, data, "test", ["closed", "open"], feed(method, data.test), feasibility=feasible, thresholds=[0.5]
-    )
-    alone = sweeps(method, data, "test", ["closed"], feed(method, data.test))
+    both = sweeps(method, data, ["closed", "open"], feasible, [0.5])
+    alone = sweeps(method, data, ["closed"])
     assert both["closed"].compute_all() == alone["closed"].compute_all()
     assert both["closed"].candidates.thresholds is None
 
 
-def test_feasibility_needs_thresholds(data: Splits, method: Any, feasible: Tensor) -> None:
-    with pytest.raises(ValueError, match="feasibility without thresholds: give both or neither"):
-        sweeps(method, data, "test", ["open"], feed(method, data.test), feasibility=feasible)
+def test_feasibility_is_one_number_for_each_pair(data: Splits, method: Any, feasible: Tensor) -> None:
     with pytest.raises(ValueError, match=r"feasibility is \[47\], expected \[48\] as there are pairs"):
-        sweeps(method, data, "test", ["open"], feed(method, data.test), feasibility=feasible[:47], thresholds=[0.5])
+        sweeps(method, data, ["open"], feasible[:47], [0.5])
+
+
+def test_an_evaluation_can_be_run_again(data: Splits, method: Any) -> None:
+    """It is measured once, and each run starts from empty sweeps."""
+    evaluation = Evaluation.plan(method, data, "test", ["closed"], feed(method, data.test))
+    first, second = evaluation.run()["closed"], evaluation.run()["closed"]
+    assert first is not second
+    assert first.compute_all() == second.compute_all()
+    assert len(method.asked) == 3  # once to measure, and once for each run
 
 
 @pytest.mark.parametrize("infeasible", ["exclude", "original"])

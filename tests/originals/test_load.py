@@ -11,7 +11,7 @@ import yaml
 
 import czslkit
 from czslkit.errors import ConfigError, UnknownNameError
-from czslkit.translation import ELSEWHERE
+from czslkit.translation import IGNORED_KEYS
 from czslkit.types import PairSpace
 
 
@@ -266,8 +266,8 @@ def test_it_is_ready_to_evaluate(csp):
 
 
 def test_passed_over_settings_are_none_that_some_method_reads(cases):
-    """A key may be ELSEWHERE for one method and read by another, but every key of the recorded runs is one or both."""
+    """A key may be ignored by one method and read by another, but every key of the recorded runs is one or both."""
     for case in cases:
         translation = type(case.load()).translation
         read = {*translation.settings, *translation.fixed}
-        assert {key for key in case.config if key not in read} <= ELSEWHERE | {"adapter_dim", "adapter_dropout"}
+        assert {key for key in case.config if key not in read} <= IGNORED_KEYS | {"adapter_dim", "adapter_dropout"}

@@ -15,8 +15,8 @@ from torch import nn
 
 import czslkit
 from czslkit.backbones.openai_format import from_openai
+from czslkit.evaluation.validation import validation_loss
 from czslkit.method import METHODS, construct
-from czslkit.training.loop import validation_loss
 from czslkit.training.optimizers import AdamWBert
 from czslkit.types import Batch, Setting
 
@@ -64,7 +64,7 @@ def test_words_and_contexts_start_where_theirs_do(case):
     cls = METHODS[case.method]
     options = dataclasses.replace(cls.Options(**SIZES.get(case.method, {})), backbone=from_openai(case.clip))
     method = construct(cls, options, case.space, where=case.method)
-    ours = {cls.translation.theirs(name): value for name, value in method.state_dict().items()}
+    ours = {cls.translation.to_author_key(name): value for name, value in method.state_dict().items()}
     ours["frozen_embeddings"] = getattr(method.prompt, "words", None)  # of CoOp, whose words are not in its checkpoint
     for key in (key for key in case.arrays if key.startswith("init.")):
         close(ours[key.removeprefix("init.")], case.arrays[key], 1e-6)
@@ -175,13 +175,13 @@ def test_losses_and_gradients(case, mode):
                 close(getattr(scores, branch), case.arrays[f"{mode}mode.logits_train.{name}"], TRAINING)
         for key in (key for key in case.arrays if key.startswith(f"{mode}mode.bn_after_one_forward.")):
             name = key.split("forward.")[1]
-            found = {method.translation.theirs(k): value for k, value in method.state_dict().items()}[name]
+            found = {method.translation.to_author_key(k): value for k, value in method.state_dict().items()}[name]
             close(found, case.arrays[key], LOGITS)
         method.load_state_dict(kept)
     loss = method.loss(case.batch, pairs)
     loss.backward()
     assert loss.item() == pytest.approx(case.json["loss"][mode]["total"], abs=LOSS)
-    gradients = {method.translation.theirs(name): p.grad for name, p in method.named_parameters()}
+    gradients = {method.translation.to_author_key(name): p.grad for name, p in method.named_parameters()}
     for key in (key for key in case.arrays if key.startswith(f"{mode}mode.grad.")):
         close(gradients[key.split(".grad.")[1]], case.arrays[key], GRADIENTS)
 
@@ -216,7 +216,7 @@ def test_optimisation_goes_the_same_way(case):
         losses.append(method.loss(case.batch, case.pairs("train")).item())
         assert losses[0] == pytest.approx(recorded["losses"][0], abs=LOSS)
         assert losses == pytest.approx([*recorded["losses"], recorded["final_loss"]], abs=TRAJECTORY), name
-        ours = {method.translation.theirs(key): p for key, p in method.named_parameters()}
+        ours = {method.translation.to_author_key(key): p for key, p in method.named_parameters()}
         for key in (key for key in case.arrays if key.startswith(f"traj.{name}.final.")):
             close(ours[key.split(".final.")[1]], case.arrays[key], 10 * TRAJECTORY)
 

@@ -2,6 +2,7 @@ import pytest
 
 from czslkit.components import AGGREGATORS, BACKBONES, HEADS, INTERACTIONS
 from czslkit.method import METHODS, build
+from czslkit.prompts import FixedPrompt, SoftPrompt
 from czslkit.testing import check_method, demo_space
 
 #: Settings that make a method small; any other method is checked with its own defaults on the demo backbone.
@@ -32,3 +33,12 @@ def test_every_registered_component_is_part_of_a_method_that_keeps_the_contract(
     assert {name for name in BACKBONES if BACKBONES[name] not in used} == {
         "open_clip"
     }  # in tests/backbones, with files
+
+
+def test_every_class_that_computes_numbers_has_a_version_of_its_own():
+    registries = (METHODS, BACKBONES, AGGREGATORS, INTERACTIONS, HEADS)
+    registered = {registry[name] for registry in registries for name in registry}
+    for cls in registered | {FixedPrompt, SoftPrompt}:
+        for base in cls.__mro__:
+            if base.__module__.startswith("czslkit"):
+                assert vars(base).get("version", 0) >= 1, f"{base.__name__} has no version of its own"

@@ -17,12 +17,11 @@ import torch
 from filelock import FileLock
 
 import czslkit
-from czslkit import provenance
 from czslkit.data import image_cache, image_check, images
 from czslkit.data.layout import pairs_file
 from czslkit.data.make.mini import write_mini
 from czslkit.errors import ConfigError
-from czslkit.runner import job as running
+from czslkit.runner import run as running
 from czslkit.store import Store
 from czslkit.training import loop as training
 from czslkit.weights import read_tensors
@@ -70,9 +69,14 @@ def test_results_say_what_they_rest_on(bench, clip_file):
     assert closed["metrics"]["auc"] == closed["metrics"]["auc_original"]
     assert closed["metrics"]["n_seen"] + closed["metrics"]["n_unseen"] == 8
     assert closed["training"]["trainable_parameters"] == 6 * 64
-    assert set(closed["depends"]["data"]) > {"train_pairs.txt", "images"}
-    assert {"czslkit.method", "czslkit_plugins.csp"} <= set(closed["depends"]["code"])
-    assert closed["depends"]["plugins"]["czslkit_plugins.csp"].startswith(f"czslkit {czslkit.__version__} ")
+    assert set(closed["depends"]["training"]["data"]) > {"train_pairs.txt", "images"}
+    assert {
+        *("czslkit.training", "czslkit.data.images", "czslkit.method:Method", "czslkit_plugins.csp:Csp"),
+        *("czslkit.prompts:SoftPrompt", "czslkit.heads:CosineHead", "czslkit.backbones.open_clip:OpenClip"),
+        "czslkit.data.datasets:Dataset",
+    } <= set(closed["depends"]["training"]["code"])
+    assert set(closed["depends"]["evaluation"]["code"]) == {"czslkit.evaluation", "czslkit.data.images"}
+    assert closed["components"]["czslkit_plugins.csp"] == f"czslkit {czslkit.__version__}"
     assert closed["versions"]["python"] == platform.python_version()
     assert closed["config"]["options"]["backbone"] == str(clip_file)
     json.dumps(result.results, allow_nan=False)
@@ -105,7 +109,7 @@ def test_the_printed_area_can_be_the_exact_one(bench):
 
 def test_finished_cells_are_not_run_again(bench, monkeypatch):
     first = bench()
-    monkeypatch.setattr(running.Job, "_compute", lambda *a: pytest.fail("run again"))
+    monkeypatch.setattr(running, "make_results", lambda *a: pytest.fail("run again"))
     again = bench()
     assert numbers(again) == numbers(first)
     assert all("done before" in line for line in bench.said)
@@ -113,7 +117,7 @@ def test_finished_cells_are_not_run_again(bench, monkeypatch):
 
 def test_a_world_added_later_uses_the_same_training(bench, monkeypatch):
     bench("csp", worlds="closed")
-    monkeypatch.setattr(training, "_epoch", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained again"))
     assert bench("csp", worlds="closed,open").failed == 0
 
 
@@ -197,24 +201,6 @@ def test_weights_that_are_gone_keep_what_was_measured(bench, tmp_path, clip_file
     assert first.failed == 0
 
 
-def test_a_source_that_cannot_be_parsed_still_counts(tmp_path):
-    (tmp_path / "template.py").write_text("{{ not python }}")
-    before = provenance._digest(tmp_path / "template.py")
-    provenance._digest.cache_clear()
-    (tmp_path / "template.py").write_text("{{ other }}")
-    assert provenance._digest(tmp_path / "template.py") != before
-
-
-def test_comments_and_docstrings_do_not_count_as_code(tmp_path):
-    source = tmp_path / "m.py"
-    digests = []
-    for text in ('"""Doc."""\nx = 1\n', '"""Other."""\nx = 1  # one\n', '"""Doc."""\nx = 2\n'):
-        source.write_text(text)
-        provenance._digest.cache_clear()
-        digests.append(provenance._digest(source))
-    assert digests[0] == digests[1] != digests[2]
-
-
 def test_a_failure_that_cannot_be_stored_leaves_the_others_to_run(bench, monkeypatch):
     real = Store.put
 
@@ -254,7 +240,7 @@ def test_an_unreadable_image_fails_before_anything_is_trained(bench, toys, tmp_p
     data = shutil.copytree(toys, tmp_path / "data")
     image = next((data / "toys" / "images").rglob("train*.png"))
     image.write_bytes(image.read_bytes()[:100])
-    monkeypatch.setattr(training, "_epoch", lambda *a: pytest.fail("trained"))
+    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained"))
     result = bench("clip,csp", worlds="closed", data=data, cache_images=cached)
     for failed in result.results:
         assert f"1 of {counted} cannot be read:\n  {image}" in failed["error"]["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ import czslkit
 from czslkit.data.batches import Feed
 from czslkit.data.splits import Splits
 from czslkit.evaluation.budget import Chunks
-from czslkit.evaluation.evaluator import Task
+from czslkit.evaluation.evaluator import Evaluation
 from czslkit.runner import forecast
 from czslkit.runner.forecast import Forecast
-from czslkit.training.loop import TrainOptions
+from czslkit.training.options import TrainOptions
 
 SOON = Forecast(8, (3,), Chunks(2, 3, 3), 10**6, seconds=100.0)
 
@@ -38,14 +39,12 @@ def built(name: str, data: Splits, clip_file: Any) -> Any:
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("name", "passes"), [("csp", 1), ("troika", 3)])
 def test_images_are_encoded_once_or_for_every_part_of_the_texts(
-    name: str, passes: int, data: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, passes: int, data: Splits, clip_file: Any
 ) -> None:
     method = built(name, data, clip_file)
-    task = Task.of(method, data, "test", ["closed", "open"])
-    pairs = tuple(map(len, task.columns.values()))
-    kept = -(-sum(pairs) // 3)
-    monkeypatch.setattr(forecast, "fit_chunks", lambda costs, memory: Chunks(4, 5, kept))
-    found = forecast.evaluation(method, Feed(method, data.test, 4), task, 10**9)
+    planned = Evaluation.plan(method, data, "test", ["closed", "open"], Feed(method, data.test, 4))
+    pairs = tuple(len(task.pairs) for task in planned.tasks.values())
+    found = forecast.evaluation(replace(planned, chunks=Chunks(4, 5, -(-sum(pairs) // 3))))
     assert (found.images, found.pairs) == (len(data.test), pairs)
     image = 1 + 1  # to read and to encode
     assert found.seconds == pytest.approx(len(data.test) * (passes * image + sum(pairs) / 5) + sum(pairs))
@@ -53,10 +52,14 @@ def test_images_are_encoded_once_or_for_every_part_of_the_texts(
 
 def test_it_foretells_no_more_bytes_than_there_are(data: Splits, clip_file: Any) -> None:
     method = built("csp", data, clip_file)
-    task, feed = Task.of(method, data, "test", ["open"]), Feed(method, data.test, 4)
-    plenty = forecast.evaluation(method, feed, task, 10**9)
+
+    def foretold(memory: int) -> Forecast:
+        feed = Feed(method, data.test, 4)
+        return forecast.evaluation(Evaluation.plan(method, data, "test", ["open"], feed, memory=memory))
+
+    plenty = foretold(10**9)
     assert plenty.bytes < 10**8 and plenty.chunks == Chunks(4, 9, 9)
-    tight = forecast.evaluation(method, feed, task, plenty.bytes - 1)
+    tight = foretold(plenty.bytes - 1)
     assert tight.bytes < plenty.bytes and tight.chunks.images * tight.chunks.pairs < 4 * 9
 
 

@@ -18,7 +18,9 @@ from czslkit.data.make.mini import REPLICAS, write_mini
 from czslkit.data.splits import Splits
 from czslkit.evaluation.feasibility_source import FeasibilityScores, from_backbone
 from czslkit.metrics.feasibility import threshold_grid
-from czslkit.runner import job as running
+from czslkit.runner import prepare as preparing
+from czslkit.runner import run as running
+from czslkit.runner import staleness
 from czslkit.runner.recipes import load_recipe, recipes
 from czslkit.training import loop as training
 
@@ -119,8 +121,9 @@ def test_a_result_says_by_which_threshold_it_was_measured(bench: Any, data: Spli
     words = (f"{space.attrs[a]} {space.objs[o]}\n" for a, o in space.open().pairs[kept_rows].tolist())
     biases = opened["protocol"].pop("biases")
     assert biases == sorted(biases) and 2 <= len(biases) <= 25
+    digests = opened["depends"]["training"]["data"]
     assert opened["protocol"] == {
-        "split_files": {name: digest for name, digest in opened["depends"]["data"].items() if name != "images"},
+        "split_files": {name: digest for name, digest in digests.items() if name != "images"},
         "candidates_sha256": hashlib.sha256("".join(words).encode()).hexdigest(),
         "bins": "original",
         "split": "test",
@@ -136,7 +139,8 @@ def test_a_result_says_by_which_threshold_it_was_measured(bench: Any, data: Spli
     cut = {"threshold_from", "feasibility", "feasibility_sha256", "infeasible"}
     assert set(closed["protocol"]) == {*opened["protocol"], "biases"} - cut
     assert closed["protocol"]["threshold"] is None
-    assert "feasibility" in opened["depends"] and "feasibility" not in closed["depends"]
+    assert "feasibility" in opened["depends"]["evaluation"]
+    assert "feasibility" not in closed["depends"]["evaluation"]
     assert any(line.endswith(f"threshold 0.3, given: {kept} of 48 pairs are candidates") for line in bench.said)
 
 
@@ -187,7 +191,7 @@ def test_a_changed_vector_runs_the_open_world_again_and_nothing_else(
     first = bench("csp", "closed,open", threshold=0.3).results
     assert bench("csp", "closed,open", threshold=0.3).results == first
     assert bench.said[-1].endswith("done before")
-    monkeypatch.setattr(training, "_epoch", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained again"))
     digests = []
     for values in (feasible, -feasible):
         torch.save(values, bench.root / FILE)
@@ -197,7 +201,7 @@ def test_a_changed_vector_runs_the_open_world_again_and_nothing_else(
         assert not any("closed world" in line for line in bench.said)
         digests.append(opened["protocol"]["feasibility_sha256"])
     assert digests == [FeasibilityScores(values, "").digest for values in (feasible, -feasible)]
-    monkeypatch.setattr(running.Job, "_compute", lambda *a: pytest.fail("run again"))
+    monkeypatch.setattr(running, "make_results", lambda *a: pytest.fail("run again"))
     bench("csp", "closed,open", threshold=0.3)
 
 
@@ -215,8 +219,8 @@ def test_a_vector_that_cannot_be_used_stops_the_open_world_alone(bench: Any, fea
 
 
 def test_the_closed_world_asks_for_no_feasibility(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "source_file", lambda *a: pytest.fail("looked for"))
-    monkeypatch.setattr(running, "load_feasibility", lambda *a: pytest.fail("read"))
+    monkeypatch.setattr(staleness, "source_file", lambda *a: pytest.fail("looked for"))
+    monkeypatch.setattr(preparing, "load_feasibility", lambda *a: pytest.fail("read"))
     assert bench(worlds="closed", threshold="search").failed == 0
     assert bench(worlds="open", feasibility="clip").failed == 0  # without a threshold nothing is asked for either
 

@@ -18,13 +18,13 @@ from czslkit.method import METHODS
 from czslkit.metrics.names import METRICS
 from czslkit.options import config_id
 from czslkit.runner import recipes as recipe_files
+from czslkit.runner import run as running
 from czslkit.runner.bench import BENCHMARKS as DATASETS
-from czslkit.runner.job import Job
 from czslkit.runner.plan import plan
 from czslkit.runner.recipes import load_recipe, recipes
 from czslkit.store import Store
 from czslkit.testing import demo_space
-from czslkit.training.loop import TrainOptions
+from czslkit.training.options import TrainOptions
 
 #: Everything of this package but the classical baseline, which nobody published on a CLIP.
 NAMES = [n for n in METHODS if METHODS[n].__module__.startswith("czslkit_plugins.") and n != "visprod"]
@@ -373,7 +373,7 @@ def test_finished_results_learn_of_a_recipe_that_is_new(replica, tmp_path, monke
     (before,) = replica("clip", worlds="closed").results
     assert "published" not in before
     path.write_text(text)
-    monkeypatch.setattr(Job, "_compute", lambda *a: pytest.fail("run again"))
+    monkeypatch.setattr(running, "make_results", lambda *a: pytest.fail("run again"))
     (after,) = replica("clip", worlds="closed").results
     assert after["published"]["S"] == 30.2
     assert after["metrics"] == before["metrics"]

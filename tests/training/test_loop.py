@@ -12,12 +12,14 @@ import czslkit
 from czslkit.data.batches import Feed
 from czslkit.data.images import ImageSet
 from czslkit.errors import ConfigError, TrainingError
-from czslkit.evaluation.evaluator import EvalOptions
+from czslkit.evaluation import validation
+from czslkit.evaluation.evaluator import Evaluation
+from czslkit.evaluation.validation import plan_validation
 from czslkit.method import learned_state
 from czslkit.options import as_dict, parse
 from czslkit.training import loop as training
 from czslkit.training import state
-from czslkit.training.loop import TrainOptions
+from czslkit.training.options import TrainOptions
 
 SETTINGS = {
     "csp": {"lr": 1e-2},
@@ -58,20 +60,29 @@ def build(toy, clip_file):
 
 
 @pytest.fixture
-def run(toy, build, tmp_path):
+def validating(toy):
+    """The validation of a method, as a function without arguments."""
+    return lambda method, options: plan_validation(
+        method, toy, Feed(method, toy.val, options.batch_size), options, bins="original"
+    )
+
+
+@pytest.fixture
+def run(toy, build, validating, tmp_path):
     """Train a fresh method; gives the method and what came of it."""
 
     def go(name="csp", folder="a", key="k", seed=0, options=None, said=None, **settings):
         method = build(name, seed, **(options or {}))
         chosen = {"epochs": 3, "batch_size": 8, "schedule": "step", "step_size": 1, **SETTINGS[name], **settings}
+        options = parse(TrainOptions, chosen, where="test")
+        feed = Feed(method, toy.train, options.batch_size, augment=options.augment, seed=seed)
         result = training.train(
             method,
-            toy,
-            parse(TrainOptions, chosen, where="test"),
-            EvalOptions(),
+            feed,
+            options,
+            validating(method, options),
+            state.TrainingState(tmp_path / folder, key),
             seed=seed,
-            folder=tmp_path / folder,
-            key=key,
             progress=False,
             log=(said if said is not None else []).append,
         )
@@ -116,8 +127,8 @@ def killed_at(owner, attribute, call):
 def test_a_killed_training_goes_on_to_the_same_end(run, name, settings, moment):
     whole, expected = run(name, "whole", augment=True, **settings)
     where = {
-        "before the first epoch ends": (training, "sweeps", 1),
-        "after an epoch": (training, "_epoch", 2),
+        "before the first epoch ends": (Evaluation, "run", 1),
+        "after an epoch": (training, "_train_epoch", 2),
         "before a state is written": (state.TrainingState, "save", 2),
     }
     with killed_at(*where[moment]):
@@ -131,7 +142,7 @@ def test_a_killed_training_goes_on_to_the_same_end(run, name, settings, moment):
 @pytest.mark.parametrize("select", ["auc", "loss", "last"])
 def test_a_finished_training_is_not_trained_again(run, monkeypatch, select):
     first, expected = run(select=select)
-    monkeypatch.setattr(training, "_epoch", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained again"))
     second, found = run(select=select)
     assert same(first, second)
     assert found == expected
@@ -163,13 +174,13 @@ def validated(monkeypatch):
             def compute_all(self, bins):
                 return [type("M", (), {"auc": self.auc})]
 
-        def sweeps(method, *args, **kwargs):
-            seen.append({name: value.clone() for name, value in learned_state(method).items()})
+        def run(evaluation):
+            seen.append({name: value.clone() for name, value in learned_state(evaluation.method).items()})
             Fixed.auc, Fixed.loss = next(values)
             return {"closed": Fixed()}
 
-        monkeypatch.setattr(training, "sweeps", sweeps)
-        monkeypatch.setattr(training, "validation_loss", lambda *args, **kwargs: Fixed.loss)
+        monkeypatch.setattr(Evaluation, "run", run)
+        monkeypatch.setattr(validation, "validation_loss", lambda *args, **kwargs: Fixed.loss)
         return seen
 
     return go
@@ -209,7 +220,7 @@ def test_a_line_for_every_epoch_has_the_loss_that_it_is_selected_by(run, validat
 
 @pytest.mark.parametrize("select", ["auc", "last"])
 def test_without_need_no_validation_loss_is_computed(run, monkeypatch, select):
-    monkeypatch.setattr(training, "validation_loss", lambda *args, **kwargs: pytest.fail("computed"))
+    monkeypatch.setattr(validation, "validation_loss", lambda *args, **kwargs: pytest.fail("computed"))
     said = []
     _, result = run(select=select, said=said)
     assert all(row.keys() == {"loss", "lr", "val_auc"} for row in result.history)
@@ -256,7 +267,7 @@ def test_the_validation_loss_is_that_of_a_naive_loop_over_all_pairs(run, toy, fu
     assert found == pytest.approx(naive_validation_loss(method, toy, 5, fused), abs=1e-5)
     assert abs(found - naive_validation_loss(method, toy, 8, fused)) > 1e-3
     assert abs(found - naive_validation_loss(method, toy, 5, not fused)) > 1e-3
-    again = training.validation_loss(method.train(), Feed(method, toy.val, 5), toy.space.pairs, fused=fused)
+    again = validation.validation_loss(method.train(), Feed(method, toy.val, 5), toy.space.pairs, fused=fused)
     assert again == found
     assert not method.training
 
@@ -282,7 +293,7 @@ def naive_training(method, data, evaluation_mode_from):
     """Three epochs without anything optional."""
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
     for epoch in range(3):
-        torch.manual_seed(training._derive(0, epoch))
+        torch.manual_seed(training.epoch_seed(0, epoch))
         method.train()
         if epoch >= evaluation_mode_from:
             method.eval()
@@ -299,7 +310,7 @@ def test_modes_of_training_are_those_of_a_naive_loop(run, build, toy, flag, eval
     settings = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 0, "schedule": "constant", "augment": False}
     settings |= {"select": "last", "eval_mode_after_first_epoch": flag}
     if killed:
-        with killed_at(training, "_epoch", 2):
+        with killed_at(training, "_train_epoch", 2):
             run("msci", **settings)
     found = learned_state(run("msci", **settings)[0])
     expected = naive_training(build("msci"), toy, evaluation_mode_from)
@@ -332,8 +343,9 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step(run, monkeypatch):
 
 
 def test_a_split_of_one_image_cannot_train(toy, run, monkeypatch):
-    monkeypatch.setattr(training, "_whole", lambda batches: iter(()))
-    with pytest.raises(TrainingError, match="21 training images make no batch of two"):
+    monkeypatch.setattr(training, "_without_single_images", lambda batches: iter(()))
+    message = "not enough training images: found 21, and batch normalisation needs 2 in a batch"
+    with pytest.raises(TrainingError, match=message):
         run()
 
 
@@ -349,7 +361,7 @@ def test_accumulated_batches_step_as_one_large_batch_does(run):
 def test_accumulated_gradients_are_weighted_as_asked(run, build, toy, accumulation, rescale):
     """One epoch, with the gradient of each batch taken by itself and summed by hand."""
     method = build(word_dropout=0.0)
-    torch.manual_seed(training._derive(0, 0))
+    torch.manual_seed(training.epoch_seed(0, 0))
     batches = batches_of_8(method, toy.train, torch.randperm(21))
     words, velocity = method.prompt.words, torch.zeros_like(method.prompt.words)
     for first in range(0, 3, accumulation):
@@ -410,6 +422,7 @@ def test_options_change_what_is_learned(run):
 
 def test_a_method_with_nothing_to_learn_is_left_alone(toy, clip_file, tmp_path):
     method = czslkit.build("clip", toy.space, backbone=str(clip_file))
-    result = training.train(method, toy, TrainOptions(), EvalOptions(), seed=0, folder=tmp_path, key="k")
+    feed = Feed(method, toy.train, 8)
+    result = training.train(method, feed, TrainOptions(), dict, state.TrainingState(tmp_path, "k"), seed=0)
     assert (result.epochs, result.best_epoch, result.trainable_parameters) == (0, None, 0)
     assert as_dict(TrainOptions())["epochs"] == 20

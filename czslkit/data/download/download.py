@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...errors import ConfigError, DataError
+from ...files import log_to_stderr
 from ..folders import data_root, dataset, find_folder
 from ..published import BENCHMARKS
 from ..sources import DOWNLOADS, GLOVE_MEMBER
@@ -57,7 +57,7 @@ def download(
     """
     base, asked = data_root(root), (names,) if isinstance(names, str) else names
     asked = [each for name in asked for each in (BENCHMARKS if name == "all" else (name,))]
-    cache = ArchiveCache(base / DOWNLOADS, _mirrors(mirror), client or HttpClient(), log or _to_stderr)
+    cache = ArchiveCache(base / DOWNLOADS, _mirrors(mirror), client or HttpClient(), log or log_to_stderr)
     folders = {dataset(name).name: find_folder(name, base) for name in asked}
     steps: dict[str, Step] = {name: partial(_check_files, name, folder) for name, folder in folders.items() if folder}
     steps |= _install_steps([name for name, folder in folders.items() if not folder], base, cache, keep)
@@ -117,7 +117,3 @@ def _mirrors(mirror: str | None) -> tuple[str, ...]:
     if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).netloc:
         raise ConfigError([f"the mirror is {mirror!r}, expected a URL such as https://host/folder"])
     return (mirror,)
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

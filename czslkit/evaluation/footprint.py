@@ -1,4 +1,4 @@
-"""Bytes that a computation takes."""
+"""Bytes that a computation takes, measured while it runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class Footprint(TorchDispatchMode):
-    """Bytes of the tensors that the operations inside it make, on any device; those made before do not count.
+    """A context that counts the bytes of the tensors that are made inside it, on any device.
 
-    Nor does what an operation takes for itself and gives back before it returns.
+    Tensors that were made before the context do not count, nor does memory that one operation takes and gives back
+    before it returns.
 
     >>> import torch
     >>> with Footprint() as footprint:
@@ -25,27 +26,27 @@ class Footprint(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self._sizes: dict[int, int] = {}  # of each storage that is there, 0 of those made before
+        self._bytes: dict[int, int] = {}  # by storage; 0 for a storage from before the context
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for value in tree_leaves((args, kwargs)):
-            self._meet(value, made=False)
+            self._count(value, is_new=False)
         out = func(*args, **kwargs)
         for value in tree_leaves(out):
-            self._meet(value, made=True)
+            self._count(value, is_new=True)
         self.peak = max(self.peak, self.live)
         return out
 
-    def _meet(self, value: Any, *, made: bool) -> None:
+    def _count(self, value: Any, *, is_new: bool) -> None:
         if not isinstance(value, Tensor):
             return
         storage = value.untyped_storage()
         key = storage._cdata
-        if key not in self._sizes:
-            self._sizes[key] = storage.nbytes() if made else 0
-            self.live += self._sizes[key]
-            weakref.finalize(storage, self._part, key)
+        if key not in self._bytes:
+            self._bytes[key] = storage.nbytes() if is_new else 0
+            self.live += self._bytes[key]
+            weakref.finalize(storage, self._forget, key)
 
-    def _part(self, key: int) -> None:
-        self.live -= self._sizes.pop(key)
+    def _forget(self, key: int) -> None:
+        self.live -= self._bytes.pop(key)

@@ -1,0 +1,69 @@
+"""The numbers that an epoch is selected by, from the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from ..data.batches import Feed
+from ..data.splits import Splits
+from ..method import Method
+from ..metrics.sweep import Bins
+from ..sizes import MEMORY
+from ..training.options import TrainOptions
+from .evaluator import Evaluation
+
+
+def plan_validation(
+    method: Method, data: Splits, feed: Feed, options: TrainOptions, *, bins: Bins, memory: int = MEMORY
+) -> Callable[[], dict[str, float]]:
+    """Plan the validation of a method once; the returned function then validates it after any number of epochs.
+
+    Args:
+        method: left in evaluation mode.
+        feed: batches of the same method and the validation split.
+        options: say whether a validation loss is wanted.
+        bins: the curve whose area is the AUC.
+        memory: bytes that scoring may take; a validation loss is not bounded.
+
+    Returns:
+        A function that gives ``val_auc`` in the closed world, and ``val_loss`` if epochs are selected by it.
+
+    Raises:
+        ConfigError: ``memory`` is too little.
+    """
+    evaluation = Evaluation.plan(method, data, "val", ["closed"], feed, memory=memory)
+
+    def validate() -> dict[str, float]:
+        metrics = evaluation.run()["closed"].compute_all(bins)[0]
+        if options.select != "loss":
+            return {"val_auc": metrics.auc}
+        pairs = data.space.pairs.to(method.device)
+        loss = validation_loss(method, feed, pairs, fused=options.fused_validation_loss)
+        return {"val_auc": metrics.auc, "val_loss": loss}
+
+    return validate
+
+
+@torch.no_grad()
+def validation_loss(method: Method, feed: Feed, pairs: Tensor, *, fused: bool = False) -> float:
+    """Return the loss of a split against the candidates ``pairs`` ``[P, 2]``, in evaluation mode.
+
+    It is the mean of the batches' means, as in the authors' programs: images of a short last batch weigh more.
+
+    Args:
+        method: left in evaluation mode; its head computes the loss.
+        fused: use the fused scores that pairs are ranked by as pair logits, as Troika's and MSCI's programs do.
+    """
+    method.eval()
+    text, losses = method.text(pairs), []
+    for batch in feed.batches():
+        scores = method(batch.images, text)
+        if fused:
+            scores = replace(scores, pair=method.head.rank(scores, pairs))
+        losses.append(method.head.loss(scores, batch, pairs).item())
+    return fmean(losses)

@@ -1,0 +1,73 @@
+"""The datasets of a benchmark, each read and checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+from ..data.cache import Cache
+from ..data.fingerprint import fingerprint_parts
+from ..data.folders import dataset, ensure_folder
+from ..data.image_cache import decoded_images
+from ..data.image_check import check_images
+from ..data.loading import load_dataset
+from ..data.splits import Splits
+from ..errors import CzslkitError
+
+
+class DataSource:
+    """The datasets below one folder; a dataset that could not be read fails again in the same way, without a new try.
+
+    Args:
+        root: the folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
+        checked: a folder that notes which datasets have been found readable.
+        cache: where decoded images are kept, if they are.
+    """
+
+    def __init__(self, root: str | Path | None, checked: Path, cache: Cache | None) -> None:
+        self._root, self._checked, self._cache = root, checked, cache
+        self._outcomes: dict[Hashable, Any] = {}
+
+    def digests(self, name: str) -> dict[str, str]:
+        """Return the digest of each file of a dataset, and ``images`` for all pictures.
+
+        Raises:
+            DataError: the dataset is absent or incomplete.
+        """
+        return self._once(("digests", name), lambda: self._digests(name))
+
+    def load(self, name: str) -> Splits:
+        """Return a dataset.
+
+        Raises:
+            DataError: the dataset is absent, malformed, or at odds with itself.
+        """
+        return self._once(("load", name), lambda: load_dataset(name, self._root))
+
+    def check_images(self, name: str, size: int) -> None:
+        """Decode every image of a dataset once; into the cache at ``size`` pixels, if decoded images are kept.
+
+        Raises:
+            DataError: images cannot be read.
+        """
+        self._once(("check", name, size), lambda: self._check_images(self.load(name), size))
+
+    def _digests(self, name: str) -> dict[str, str]:
+        folder = ensure_folder(name, self._root)
+        return fingerprint_parts(folder, dataset(name).files(folder))
+
+    def _check_images(self, data: Splits, size: int) -> None:
+        splits, cache = (data.train, data.val, data.test), self._cache
+        if not (cache and cache.images) or None in [decoded_images(cache, split, size) for split in splits]:
+            check_images(data, cache=self._checked)
+
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self._outcomes:
+            try:
+                self._outcomes[key] = make()
+            except CzslkitError as error:
+                self._outcomes[key] = error
+        if isinstance(self._outcomes[key], CzslkitError):
+            raise self._outcomes[key]
+        return self._outcomes[key]

@@ -1,0 +1,80 @@
+"""The evaluation of a trained method on the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from ..evaluation import details
+from ..evaluation.evaluator import OpenWorld, searched_threshold
+from ..metrics.sweep import Sweep
+from .job import Job
+from .plan import Spec
+from .prepare import Prepared, evaluation_feed, plan_test
+from .recipes import load_recipe, recipes
+from .record import FeasibilityThreshold, metrics_record, protocol_record, threshold_summary
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The scores of a method in each world, reduced to what the metrics need."""
+
+    sweeps: Mapping[str, Sweep]
+    threshold: FeasibilityThreshold | None  # of the open world
+
+
+def evaluate(job: Job, prepared: Prepared) -> Measured:
+    """Score the test split in every world that can be evaluated; search the threshold first if that is asked for."""
+    method, data, worlds = prepared.method, prepared.data, prepared.worlds
+    threshold = choose_threshold(job, prepared) if "open" in worlds else None
+    infeasible = job.spec.evaluation.infeasible
+    open_world = OpenWorld(threshold.scores.values, [threshold.value], infeasible) if threshold else None
+    try:
+        sweeps = plan_test(job, method, data, worlds, open_world).run()
+    except ConfigError:  # the worlds fit into memory one by one, not together
+        sweeps = {world: plan_test(job, method, data, [world], open_world).run()[world] for world in worlds}
+    return Measured(sweeps, threshold)
+
+
+def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | None:
+    """Return the threshold that was asked for, or the best one on the validation split; None without feasibility."""
+    evaluation, scores = job.spec.evaluation, prepared.feasibility
+    if scores is None:
+        return None
+    if isinstance(evaluation.threshold, (int, float)):
+        return FeasibilityThreshold(evaluation.threshold, "published" if _is_published(job.spec) else "given", scores)
+    threshold = searched_threshold(
+        prepared.method,
+        prepared.data,
+        scores.values,
+        evaluation_feed(job, prepared.method, prepared.data.val),
+        bins=evaluation.bins,
+        infeasible=evaluation.infeasible,
+        memory=job.machine.memory,
+    )
+    return FeasibilityThreshold(threshold, "searched on validation", scores)
+
+
+def measured_records(job: Job, prepared: Prepared, measured: Measured) -> dict[str, dict[str, Any]]:
+    """Return metrics and protocol of each world, and attach the files that tables and reports draw from."""
+    spec, space, bins = job.spec, prepared.data.space, job.spec.evaluation.bins
+    digests = job.source.digests(spec.dataset)
+    split_files = {name: digest for name, digest in digests.items() if name != "images"}
+    found: dict[str, dict[str, Any]] = {}
+    for world, sweep in measured.sweeps.items():
+        protocol = {"split_files": split_files, **protocol_record(sweep, world, spec, space, measured.threshold)}
+        files = job.store.attach(spec.cell(world), details.files(sweep, space, bins))
+        found[world] = {"metrics": metrics_record(sweep, bins), "protocol": protocol, "files": files}
+        if world == "open" and measured.threshold:
+            job.log(threshold_summary(protocol))
+    return found
+
+
+def _is_published(spec: Spec) -> bool:
+    """Tell whether the threshold is the one of the method's paper for the dataset, with the published feasibility."""
+    if spec.dataset == "demo" or spec.evaluation.feasibility != "file":
+        return False
+    found = (load_recipe(path)["eval"].get("threshold") for path in recipes(spec.dataset, spec.method))
+    return spec.evaluation.threshold in found

@@ -1,0 +1,142 @@
+"""Everything that is made ready before a training: the method, its data, and which worlds can be evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..data.batches import Feed
+from ..data.splits import Split, Splits
+from ..errors import ConfigError, CzslkitError
+from ..evaluation import details
+from ..evaluation.evaluator import Evaluation, OpenWorld, plan_search
+from ..evaluation.feasibility_source import FeasibilityScores, load_feasibility, published_files
+from ..method import Method, build
+from ..options import as_dict
+from ..provenance import backbone_digest
+from . import forecast
+from .job import Job
+from .record import failure
+from .staleness import needs_feasibility
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A method that is ready to be trained, and what it will be evaluated with."""
+
+    method: Method  # as it is before training, on the machine's device
+    data: Splits
+    worlds: tuple[str, ...]  # the worlds that can be evaluated
+    feasibility: FeasibilityScores | None  # of the open world; None if every pair is a candidate
+    failed: Mapping[str, Mapping[str, Any]]  # the failures of the other worlds
+
+
+def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
+    """Build the method, check every image, and find out which worlds can be evaluated in the memory given.
+
+    Raises:
+        DataError: images cannot be read, or the backbone's weight file is not there.
+        CzslkitError: the method cannot be built.
+    """
+    if job.spec.backbone:
+        backbone_digest(job.spec.backbone)  # raises for a weight file that is not there
+    data = job.source.load(job.spec.dataset)
+    method = build_method(job, data)
+    job.source.check_images(job.spec.dataset, method.backbone.image_size)
+    failed: dict[str, Mapping[str, Any]] = {}
+    feasibility = None
+    if any(needs_feasibility(job.spec, world) for world in worlds):
+        try:
+            feasibility = find_feasibility(job, method, data)
+        except CzslkitError as error:  # the closed world does not need it
+            failed["open"] = failure(error)
+    for world in worlds:
+        if world not in failed:
+            try:
+                _check_memory(job, method, data, world, feasibility, show="open" in worlds)
+            except ConfigError as error:
+                failed[world] = failure(error)
+    for world, result in failed.items():
+        job.log(f"{world} world failed: {result['error']['message']}")
+    return Prepared(method, data, tuple(world for world in worlds if world not in failed), feasibility, failed)
+
+
+def build_method(job: Job, data: Splits) -> Method:
+    """Build the method of a job as it is before training, on the machine's device."""
+    spec = job.spec
+    torch.manual_seed(spec.seed)
+    method = build(spec.method, data.space, **as_dict(spec.options))
+    if spec.checkpoint is not None:
+        spec.checkpoint.load_into(method)
+    return method.to(job.machine.torch_device())
+
+
+def evaluation_feed(job: Job, method: Method, split: Split) -> Feed:
+    """Return the batches of a split for evaluation."""
+    return job.machine.feed(method, split, job.spec.evaluation.batch_size or job.spec.train.batch_size)
+
+
+def find_feasibility(job: Job, method: Method, data: Splits) -> FeasibilityScores | None:
+    """Return the feasibility scores that choose the candidates of the open world; None, loudly, if there is no file."""
+    evaluation = job.spec.evaluation
+    found = load_feasibility(evaluation.feasibility, data, method.backbone)
+    if found is None:
+        files = published_files(data.name, data.root)
+        names, folders = dict.fromkeys(f.name for f in files), dict.fromkeys(str(f.parent) for f in files)
+        job.log(
+            f"NO FEASIBILITY THRESHOLD in the open world, though threshold is {evaluation.threshold}: there is no "
+            f"{' or '.join(names)} in {' or '.join(folders)}. Put the published file there, or set "
+            "eval.feasibility to clip or to the path of a vector or of word vectors"
+        )
+    return found
+
+
+def planned_evaluations(
+    job: Job, method: Method, data: Splits, world: str, feasibility: FeasibilityScores | None
+) -> Iterator[tuple[str, Evaluation]]:
+    """Yield each evaluation that a world takes, with what it is called in lines for the user.
+
+    Where a threshold is still to be searched, every pair counts as a candidate of the test.
+
+    Raises:
+        ConfigError: the machine's memory is too little.
+    """
+    threshold, memory = job.spec.evaluation.threshold, job.machine.memory
+    infeasible = job.spec.evaluation.infeasible
+    purpose, open_world = f"test, {world} world", None
+    if feasibility and world == "open" and threshold == "search":
+        feed = evaluation_feed(job, method, data.val)
+        search = plan_search(method, data, feasibility.values, feed, infeasible=infeasible, memory=memory)
+        yield "search of a threshold", search
+        purpose += ", at most"
+    elif feasibility and world == "open":
+        assert isinstance(threshold, (int, float))
+        open_world = OpenWorld(feasibility.values, [threshold], infeasible)
+    yield purpose, plan_test(job, method, data, [world], open_world)
+
+
+def plan_test(
+    job: Job, method: Method, data: Splits, worlds: Sequence[str], open_world: OpenWorld | None
+) -> Evaluation:
+    """Plan the evaluation of a job on the test split; see :meth:`Evaluation.plan`."""
+    feed = evaluation_feed(job, method, data.test)
+    keep = max(details.TOP)
+    return Evaluation.plan(
+        method, data, "test", worlds, feed, open_world=open_world, keep=keep, memory=job.machine.memory
+    )
+
+
+def _check_memory(
+    job: Job, method: Method, data: Splits, world: str, feasibility: FeasibilityScores | None, *, show: bool
+) -> None:
+    """Check that the evaluations of a world fit into memory, and ``show`` what they will take.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    for purpose, evaluation in planned_evaluations(job, method, data, world, feasibility):
+        if show:
+            job.log(f"{purpose}, about: {forecast.evaluation(evaluation)}")

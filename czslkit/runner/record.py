@@ -1,0 +1,100 @@
+"""What a finished or failed cell records: its metrics, and the protocol that they were measured by."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from ..evaluation.feasibility_source import FeasibilityScores
+from ..metrics.candidates import UNUSED
+from ..metrics.sweep import Metrics, Sweep
+from ..provenance import environment
+from ..types import PairSpace
+from .plan import Spec
+
+#: The criterion behind each value of ``train.select``, in words.
+SELECTED_BY = {"auc": "validation AUC, closed world", "loss": "validation loss", "last": "the last epoch"}
+
+
+@dataclass(frozen=True, eq=False)
+class FeasibilityThreshold:
+    """The threshold that an unseen pair's feasibility has to reach in the open world."""
+
+    value: float
+    origin: str  # "given", "published" or "searched on validation"
+    scores: FeasibilityScores
+
+
+def metrics_record(sweep: Sweep, bins: str) -> dict[str, float]:
+    """Return the numbers of an evaluation: ``auc`` and the others follow ``bins``, and both areas are there."""
+    by_bins: dict[str, Metrics] = {kind: sweep.compute_all(kind)[0] for kind in ("original", "exact")}
+    names = ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc", "n_seen", "n_unseen")
+    areas = {f"auc_{kind}": found.auc for kind, found in by_bins.items()}
+    return {name: getattr(by_bins[bins], name) for name in names} | areas
+
+
+def protocol_record(
+    sweep: Sweep, world: str, spec: Spec, space: PairSpace, threshold: FeasibilityThreshold | None = None
+) -> dict[str, Any]:
+    """Return how numbers were measured; results of different protocols are not compared.
+
+    Args:
+        threshold: of the open world; None if every pair is a candidate.
+    """
+    candidates = sweep.candidates.group != UNUSED
+    words = (f"{space.attrs[a]} {space.objs[o]}\n" for a, o in sweep.candidates.pairs[candidates].tolist())
+    biases = sweep.compute_all("original")[0].curve.biases.tolist()
+    protocol = {
+        "bins": spec.evaluation.bins,
+        "biases": biases if spec.evaluation.bins == "original" else "every breakpoint",
+        "split": "test",
+        "columns": len(candidates),
+        "candidates": int(candidates.sum()),
+        "candidates_sha256": hashlib.sha256("".join(words).encode()).hexdigest(),
+        "threshold": None,
+        "selected_by": "a checkpoint" if spec.checkpoint else SELECTED_BY[spec.train.select],
+    }
+    if world == "closed" or spec.evaluation.threshold is None:
+        return protocol
+    if threshold is None:
+        return protocol | {"feasibility": f"missing: feasibility_{spec.dataset}.pt"}
+    return protocol | {
+        "threshold": threshold.value,
+        "threshold_from": threshold.origin,
+        "feasibility": threshold.scores.source,
+        "feasibility_sha256": threshold.scores.digest,
+        "infeasible": spec.evaluation.infeasible,
+    }
+
+
+def threshold_summary(protocol: Mapping[str, Any]) -> str:
+    """Say what a threshold has done to the open world."""
+    candidates = f"{protocol['candidates']} of {protocol['columns']} pairs are candidates"
+    return f"open world: threshold {protocol['threshold']:.4g}, {protocol['threshold_from']}: {candidates}"
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """Return the content of a result that says why there are no numbers."""
+    return {
+        "status": "failed",
+        "error": {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+        },
+        "protocol": {},
+        "metrics": {},
+        "training": None,
+        "timing": None,
+        "versions": environment("unknown"),
+        "finished": now(),
+    }
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,111 @@
+"""From layers of settings to the options of one method on one dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..checkpoints.trained import TrainedMethod
+from ..errors import ConfigError
+from ..evaluation.evaluator import EvalOptions
+from ..method import METHODS
+from ..options import as_dict
+from ..training.options import TrainOptions
+from .recipes import load_recipe, recipe_for
+from .settings import SECTION_NAMES, parse_sections
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The parsed settings of a method on a dataset, and the recipe that they follow."""
+
+    options: Any  # the method's own
+    train: TrainOptions
+    evaluation: EvalOptions
+    recipe: str | None  # "cgqa/nayak2023_csp"; None without a recipe
+    changed: tuple[str, ...]  # settings whose value is not the recipe's: "backbone", "train.epochs"
+    published: Mapping[str, Any]  # numbers that were published for the recipe, by world
+
+
+def resolve_settings(
+    name: str,
+    dataset: str,
+    settings: Mapping[str, Any],
+    preset: str | None,
+    methods: Sequence[str],
+    checkpoint: TrainedMethod | None,
+) -> Resolved:
+    """Put the layers of settings together: recipe, then checkpoint, then what the user has set.
+
+    Args:
+        settings: as :func:`czslkit.runner.plan.plan` takes them.
+        methods: all methods of the benchmark, whose names may begin a key.
+        checkpoint: of this method, which is then not trained.
+
+    Raises:
+        ConfigError: unknown keys or values that cannot be used, all of them.
+    """
+    cls, path = METHODS[name], recipe_for(name, dataset, preset)
+    recipe = load_recipe(path) if path else {}
+    sections = {section: dict(recipe.get(section, {})) for section in SECTION_NAMES}
+    if checkpoint:
+        sections["options"].update(checkpoint.fixed_options)
+    for (section, option), value in _addressed(name, settings, methods).items():
+        sections[section][option] = value
+    if checkpoint:  # nothing is trained, whatever the other methods are trained with
+        sections["train"]["epochs"] = 0
+    try:
+        parsed = parse_sections(cls, sections, {"options": name, "train": f"{name}.train", "eval": f"{name}.eval"})
+    except ConfigError as error:
+        own = {field.name for field in dataclasses.fields(cls.Options)}
+        foreign = [key for key in settings if key in sections["options"] and key not in own]
+        hints = (_hint(key, [method for method in methods if method != name]) for key in foreign)
+        raise ConfigError([*error.problems, *(hint for hint in hints if hint)]) from None
+    found = Resolved(parsed["options"], parsed["train"], parsed["eval"], None, (), {})
+    if path is None:
+        return found
+    changed = _changed(parse_sections(cls, recipe, dict.fromkeys(SECTION_NAMES, "")), parsed, trained=not checkpoint)
+    if checkpoint:
+        changed += (f"weights (those in {checkpoint.folder.name}, not trained here)",)
+    published = recipe["expected"] if preset == "paper" else {}
+    return dataclasses.replace(found, recipe=f"{path.parent.name}/{path.stem}", changed=changed, published=published)
+
+
+def _addressed(name: str, settings: Mapping[str, Any], methods: Sequence[str]) -> dict[tuple[str, str], Any]:
+    """Return the settings that concern a method, by section and option; its own ones win over those of all methods.
+
+    Raises:
+        ConfigError: a key begins with something that is neither a method nor a section.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    for key, value in sorted(settings.items(), key=lambda item: item[0].split(".")[0] in methods):
+        first = key.split(".")[0]
+        if first in methods and first != name:
+            continue
+        rest = key.removeprefix(f"{name}.") if first == name else key
+        section, _, option = rest.partition(".") if "." in rest else ("options", "", rest)
+        if section not in SECTION_NAMES:
+            raise ConfigError(
+                [f"{key}: {section} is neither one of the methods ({', '.join(methods)}) nor train nor eval"]
+            )
+        found[section, option] = value
+    return found
+
+
+def _changed(recipe: Mapping[str, Any], asked: Mapping[str, Any], *, trained: bool) -> tuple[str, ...]:
+    """Name the settings whose values are not the recipe's, as ``--set`` does; training settings only if ``trained``."""
+    return tuple(
+        key if section == "options" else f"{section}.{key}"
+        for section in SECTION_NAMES
+        if trained or section != "train"
+        for key, value in as_dict(asked[section]).items()
+        if value != as_dict(recipe[section])[key]
+    )
+
+
+def _hint(key: str, methods: Sequence[str]) -> str | None:
+    """Say how to set an option that only some methods have."""
+    having = [m for m in methods if key in (f.name for f in dataclasses.fields(METHODS[m].Options))]
+    return f"{key} is an option of {having[0]}: set it as {having[0]}.{key}" if having else None

@@ -1,0 +1,204 @@
+"""The life of a job: find finished results, prepare, train, evaluate, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..errors import CzslkitError, DataError
+from ..evaluation.evaluator import Evaluation
+from ..files import file_lock
+from ..provenance import distributions, environment
+from ..sizes import format_duration
+from . import forecast
+from .evaluate import evaluate, measured_records
+from .job import Job
+from .prepare import build_method, evaluation_feed, find_feasibility, planned_evaluations, prepare
+from .record import failure, now
+from .staleness import (
+    evaluation_changes,
+    evaluation_dependencies,
+    needs_feasibility,
+    training_changes,
+    training_key,
+)
+from .train import dependencies_of, train_method
+
+Results = dict[str, dict[str, Any]]  # by world
+
+
+def run(job: Job) -> list[dict[str, Any]]:
+    """Return the result of every world: finished results that are not stale, and new ones that are made and stored.
+
+    An error is recorded in the results of the worlds that it stopped.
+
+    Raises:
+        DataError: the dataset cannot be read; no finished result has been replaced.
+    """
+    spec = job.spec
+    folder = job.store.folder(spec.cell("closed"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / ".lock", job.log):
+        finished = finished_results(job)
+        results, same_keys = usable_results(job, finished)
+        missing = [world for world in spec.worlds if world not in results]
+        if missing:
+            job.log("running")
+            try:
+                new = make_results(job, missing, same_keys)
+            except DataError:
+                raise
+            except Exception as error:
+                job.log(f"failed: {type(error).__name__}: {error}")
+                new = {world: failure(error) for world in missing}
+            results |= record(job, new)
+        else:
+            job.log("done before")
+    return [results[world] for world in spec.worlds]
+
+
+def finished_results(job: Job) -> Results:
+    """Return the stored results that have numbers, stale or not."""
+    found: Results = {}
+    for world in job.spec.worlds:
+        try:
+            result = job.store.get(job.spec.cell(world))
+        except CzslkitError as error:  # a file that is not a result; it is kept when the new result is stored
+            job.log(str(error))
+            continue
+        if result and result["status"] == "done":
+            found[world] = result
+    return found
+
+
+def usable_results(job: Job, finished: Results) -> tuple[Results, set[str]]:
+    """Return the finished results that need not be made again, and the keys of trainings that are not stale.
+
+    With ``keep_stale``, a stale result is usable, too, and says why it is stale.
+    """
+    spec, usable, same_keys = job.spec, {}, set()
+    data = job.source.digests(spec.dataset)
+    splits = job.source.load(spec.dataset) if any(needs_feasibility(spec, world) for world in finished) else None
+    for world, result in finished.items():
+        trained = training_changes(result, spec, data)
+        evaluated = evaluation_changes(result, spec, splits)
+        if not trained and "training_key" in result:
+            same_keys.add(result["training_key"])
+        reason = "; ".join(filter(None, (trained, evaluated)))
+        if reason and not job.keep_stale:
+            job.log(f"{world} world stale because {reason}")
+            continue
+        if reason:
+            job.log(f"{world} world kept although it is stale because {reason}")
+        usable[world] = _refreshed(job, result, reason)
+    return usable, same_keys
+
+
+def make_results(job: Job, worlds: Sequence[str], same_keys: set[str]) -> Results:
+    """Train and evaluate; return the contents of new results, not yet stored.
+
+    Args:
+        worlds: the worlds that have no usable result.
+        same_keys: keys of trainings on disk that stand for this one.
+    """
+    prepared = prepare(job, worlds)
+    failed = {world: dict(result) for world, result in prepared.failed.items()}
+    if not prepared.worlds:
+        return failed
+    dependencies = dependencies_of(job, prepared)
+    training = train_method(job, prepared, dependencies, same_keys)
+    start = time.monotonic()
+    measured = measured_records(job, prepared, evaluate(job, prepared))
+    method = prepared.method
+    common = {
+        "status": "done",
+        "error": None,
+        "training": asdict(training),
+        "training_key": training_key(job.spec, dependencies),
+        "timing": {"train_s": training.seconds, "eval_s": time.monotonic() - start},
+        "versions": environment(str(method.device)),
+        "components": distributions(type(module) for module in method.modules()),
+        "finished": now(),
+    }
+    done = {
+        world: {
+            **common,
+            "depends": {
+                "training": dependencies,
+                "evaluation": evaluation_dependencies(job.spec, world, prepared.data),
+            },
+            **found,
+        }
+        for world, found in measured.items()
+    }
+    return done | failed
+
+
+def record(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Results:
+    """Store what came of some worlds; return the results as stored, and failures even if nothing can be stored."""
+    results: Results = {}
+    for world, content in contents.items():
+        identity = {"cell": job.spec.cell(world), "config": job.spec.config, "depends": {}}
+        result = {**identity, **job.spec.recipe_info(world), **content}
+        try:
+            job.store.put(result)
+        except OSError as error:
+            results[world] = {**result, **failure(error)}
+        else:
+            results[world] = job.store.get(result["cell"]) or result
+    return results
+
+
+def record_failure(job: Job, error: Exception) -> list[dict[str, Any]]:
+    """Return finished results as they are, and store ``error`` for the other worlds: data or weights are missing."""
+    results = finished_results(job)
+    job.log(f"{error}" + (f"\nkept as they were: {', '.join(results)}" if results else ""))
+    results |= record(job, {world: failure(error) for world in job.spec.worlds if world not in results})
+    return [results[world] for world in job.spec.worlds]
+
+
+def failed_results(job: Job, error: Exception) -> list[dict[str, Any]]:
+    """Return ``error`` for every world without storing it."""
+    job.log(str(error))
+    return [{"cell": job.spec.cell(world), **failure(error)} for world in job.spec.worlds]
+
+
+def estimate(job: Job) -> None:
+    """Say what ``run`` would take in time and memory; nothing is trained or stored.
+
+    Raises:
+        CzslkitError: the dataset cannot be read, or an evaluation does not fit into memory.
+    """
+    usable, _ = usable_results(job, finished_results(job))
+    worlds = [world for world in job.spec.worlds if world not in usable]
+    if not worlds:
+        job.log("done before")
+        return
+    data, options = job.source.load(job.spec.dataset), job.spec.train
+    method = build_method(job, data)
+    feasibility = None
+    if any(needs_feasibility(job.spec, world) for world in worlds):
+        feasibility = find_feasibility(job, method, data)
+    for world in worlds:
+        for purpose, evaluation in planned_evaluations(job, method, data, world, feasibility):
+            job.log(f"{purpose}, about: {forecast.evaluation(evaluation)}")
+    if method.trains and options.epochs:
+        feed = evaluation_feed(job, method, data.val)
+        validation = Evaluation.plan(method, data, "val", ["closed"], feed, memory=job.machine.memory)
+        seconds = forecast.training(method, data, options, forecast.evaluation(validation), job.machine.workers)
+        job.log(f"training of {options.epochs} epochs, about: {format_duration(seconds)}")
+
+
+def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
+    """Return a result with its recipe as it is now, since the same numbers may have been asked for without a recipe.
+
+    Args:
+        stale: why the result is stale; empty if it is not.
+    """
+    kept = {key: value for key, value in result.items() if key not in ("recipe", "published", "stale")}
+    refreshed = {**kept, **job.spec.recipe_info(result["cell"]["world"])} | ({"stale": stale} if stale else {})
+    if refreshed != result:
+        job.store.put(refreshed)
+    return refreshed

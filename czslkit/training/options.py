@@ -1,0 +1,50 @@
+"""The settings of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..options import option
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The settings of a training."""
+
+    epochs: int = option(20, "number of passes over the training images", minimum=0)
+    batch_size: int = option(64, "number of images in a batch", minimum=2)
+    accumulation: int = option(1, "number of batches whose gradients are added up before a step", minimum=1)
+    rescale_short_groups: bool = option(
+        True,
+        "true gives each image of a step the same weight; false divides the mean loss of every batch by accumulation",
+    )
+    optimizer: Literal["adam", "adamw", "adamw_bert", "sgd"] = option(
+        "adam",
+        "adam adds weight decay to the gradient, adamw decays the weights, adamw_bert is AdamW as in BERT's first "
+        "PyTorch port, sgd has momentum 0.9",
+    )
+    lr: float = option(1e-4, "learning rate", minimum=0)
+    weight_decay: float = option(1e-5, "weight decay", minimum=0)
+    schedule: Literal["step", "cosine", "constant"] = option("step", "change of the learning rate from epoch to epoch")
+    step_size: int = option(5, "number of epochs between two steps of the step schedule", minimum=1)
+    gamma: float = option(0.5, "factor of the learning rate at each step of the step schedule", minimum=0)
+    augment: bool = option(True, "true flips, tilts and rotates the training images at random")
+    precision: Literal["fp32", "bf16"] = option("fp32", "number format of the forward pass; weights stay fp32")
+    eval_mode_after_first_epoch: bool = option(
+        False,
+        "true trains without dropout from the second epoch on, and with the batch statistics of the first epoch",
+    )
+    select: Literal["auc", "loss", "last"] = option(
+        "auc", "the epoch to keep: the highest validation AUC, the lowest validation loss, or the last epoch"
+    )
+    fused_validation_loss: bool = option(
+        False, "true computes the validation loss from the fused scores that pairs are ranked by"
+    )
+
+    def __post_init__(self) -> None:
+        if self.fused_validation_loss and self.select != "loss":
+            raise ValueError(
+                f"fused_validation_loss is true, but no validation loss is computed while select is {self.select!r}; "
+                "set select to 'loss' or fused_validation_loss to false"
+            )

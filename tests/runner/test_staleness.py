@@ -1,0 +1,258 @@
+"""What makes a result stale, what only asks for another evaluation, and what changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import czslkit
+from czslkit import evaluation, provenance
+from czslkit import training as training_package
+from czslkit.heads import CosineHead
+from czslkit.method import METHODS, Method
+from czslkit.provenance import class_name, class_version, class_versions, current_version
+from czslkit.store import FORMAT_1, Store
+from czslkit.training import loop
+from czslkit.types import TextFeatures
+
+
+@pytest.fixture
+def bench(toys: Path, clip_file: Path, tmp_path: Path) -> Any:
+    """Benchmark of CSP on the toys; what it logged is in ``.said``."""
+
+    def go(methods: str = "csp", worlds: str = "closed", settings: Any = None, **arguments: Any) -> Any:
+        go.said = []
+        quick = {"backbone": str(clip_file), "train.epochs": 2, "train.batch_size": 8, "train.lr": 1e-2}
+        where = {"data": toys, "runs": tmp_path / "runs", "log": go.said.append, "progress": False}
+        return czslkit.bench(methods, "toys", worlds, settings=quick | (settings or {}), **where, **arguments)
+
+    return go
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An entry for each epoch that is trained."""
+    epochs: list[int] = []
+    real = loop._train_epoch
+
+    def counted(*args: Any) -> float:
+        epochs.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(loop, "_train_epoch", counted)
+    return epochs
+
+
+def cell(runs: Path) -> Path:
+    (path,) = runs.rglob("closed.json")
+    return path.parent
+
+
+def as_format_1(path: Path, **depends: Any) -> dict[str, Any]:
+    """Rewrite a result as the first format had it; returns its new content."""
+    result = json.loads(path.read_text())
+    training = result.pop("depends")["training"]
+    old = {"data": training["data"], "code": {"czslkit.method": "d1"}, "plugins": {}, "weights": training["weights"]}
+    content = {**result, "format": 1, "depends": old | depends}
+    content.pop("training_key")
+    path.write_text(json.dumps(content))
+    return content
+
+
+def test_a_raised_version_of_the_evaluation_evaluates_again_without_training(
+    bench: Any, trainings: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (first,) = bench().results
+    weights = (cell(tmp_path / "runs") / "training" / "weights.safetensors").read_bytes()
+    assert len(trainings) == 2
+    monkeypatch.setattr(evaluation, "VERSION", 2)
+    (again,) = bench().results
+    assert len(trainings) == 2
+    assert any(line.endswith("closed world stale because code: czslkit.evaluation changed") for line in bench.said)
+    assert again["metrics"] == first["metrics"]
+    assert again["depends"]["evaluation"]["code"]["czslkit.evaluation"] == "version 2"
+    assert (cell(tmp_path / "runs") / "training" / "weights.safetensors").read_bytes() == weights
+    assert not list((tmp_path / "runs").rglob("training.stale*"))
+    assert bench().results == (again,)
+    assert bench.said[-1].endswith("done before")
+
+
+@pytest.mark.parametrize("where", ["training loop", "head", "method"])
+def test_a_raised_version_trains_again_and_keeps_the_old_weights(
+    bench: Any, trainings: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    bench()
+    weights = (cell(tmp_path / "runs") / "training" / "weights.safetensors").read_bytes()
+    owner, name, changed = {
+        "training loop": (training_package, "VERSION", "czslkit.training"),
+        "head": (CosineHead, "version", "czslkit.heads:CosineHead"),
+        "method": (METHODS["csp"], "version", "czslkit_plugins.csp:Csp"),
+    }[where]
+    for version, kept in ((2, "training.stale"), (3, "training.stale-2")):
+        monkeypatch.setattr(owner, name, version)
+        (again,) = bench().results
+        assert any(line.endswith(f"closed world stale because code: {changed} changed") for line in bench.said)
+        assert len(trainings) == 2 * version
+        assert again["depends"]["training"]["code"][changed] == f"version {version}"
+        folder = cell(tmp_path / "runs")
+        assert (folder / kept / "weights.safetensors").read_bytes() == weights
+        assert any(str(folder / kept) in line for line in bench.said)
+    assert {file.name for file in folder.glob("closed.stale*.json")} == {"closed.stale.json", "closed.stale-2.json"}
+
+
+def test_an_evaluation_setting_makes_another_cell_with_the_same_training(bench: Any, trainings: list[int]) -> None:
+    (first,) = bench().results
+    (other,) = bench(settings={"eval.infeasible": "original"}).results
+    assert len(trainings) == 2
+    assert first["cell"]["config_id"] != other["cell"]["config_id"]
+    assert first["training"]["history"] == other["training"]["history"]
+    assert first["training_key"] == other["training_key"]
+    assert any("has the same settings, data and code, and is used here" in line for line in bench.said)
+    bench(settings={"eval.bins": "exact"})  # the AUC that the epoch is selected by
+    assert len(trainings) == 4
+
+
+def test_stale_results_can_be_kept_and_are_named_in_the_table(
+    bench: Any, trainings: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (first,) = bench().results
+    monkeypatch.setattr(training_package, "VERSION", 2)
+    kept = bench(keep_stale=True)
+    assert len(trainings) == 2
+    reason = "code: czslkit.training changed"
+    assert kept.results == ({**first, "stale": reason},)
+    assert any(f"kept although it is stale because {reason}" in line for line in bench.said)
+    for table in (kept.table(), czslkit.runner.bench.Table(Store(tmp_path / "runs").results())):
+        assert any(reason in note and note.startswith("csp on toys (closed") for note in table.notes())
+    both = bench(worlds="closed,open", keep_stale=True)  # the new world is measured with the weights that are there
+    assert both.failed == 0 and len(trainings) == 2
+    monkeypatch.setattr(training_package, "VERSION", 1)
+    assert bench().results == (first,)
+
+
+def test_a_docstring_and_a_help_text_change_nothing(
+    bench: Any, trainings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bench().results
+    monkeypatch.setattr(CosineHead, "__doc__", "Another text.")
+    monkeypatch.setattr(METHODS["csp"].Options, "__doc__", "Another text.")
+    assert bench().results == first
+    assert bench.said == ["[1/1] csp on toys, seed 0: done before"]
+
+
+def test_what_no_number_depends_on_is_no_dependency(bench: Any) -> None:
+    """The code of the command line, of tables and of the report has no version."""
+    (found,) = bench().results
+    code = {*found["depends"]["training"]["code"], *found["depends"]["evaluation"]["code"]}
+    above = ("czslkit.cli", "czslkit.report", "czslkit.explain", "czslkit.runner", "czslkit.store")
+    assert code and not [name for name in code if name.startswith(above)]
+
+
+def test_results_of_the_first_format_stand_and_are_read(bench: Any, trainings: list[int], tmp_path: Path) -> None:
+    (first,) = bench().results
+    as_format_1(cell(tmp_path / "runs") / "closed.json")
+    (again,) = bench().results
+    assert bench.said[-1].endswith("done before")
+    assert again["metrics"] == first["metrics"]
+    assert again["depends"]["training"]["code"] == {FORMAT_1: "version 1"}
+    assert "csp" in bench().table().to_text()
+    assert len(trainings) == 2
+
+
+def test_results_of_the_first_format_are_stale_once_a_version_is_raised(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench()
+    as_format_1(cell(tmp_path / "runs") / "closed.json")
+    monkeypatch.setattr(CosineHead, "version", 2)
+    (again,) = bench().results
+    assert any(f"stale because code: {FORMAT_1} changed" in line for line in bench.said)
+    assert again["format"] == 2
+    assert again["depends"]["training"]["code"]["czslkit.heads:CosineHead"] == "version 2"
+
+
+def test_an_evaluation_of_the_first_format_is_made_again_with_its_weights(
+    bench: Any, trainings: list[int], tmp_path: Path
+) -> None:
+    """The state on disk has the key of the first format; the result beside it says that it still stands."""
+    (first,) = bench(worlds="closed").results
+    folder = cell(tmp_path / "runs")
+    as_format_1(folder / "closed.json")
+    key = Store(tmp_path / "runs").get(first["cell"])["training_key"]
+    state = folder / "training" / "last.safetensors"
+    with safe_open(state, "pt") as file:
+        metadata = file.metadata() | {"key": key}
+    save_file(load_file(state), state, metadata)
+    closed, opened = bench(worlds="closed,open").results
+    assert len(trainings) == 2
+    assert (closed["status"], opened["status"]) == ("done", "done")
+    assert opened["training"]["history"] == first["training"]["history"]
+    assert not list(folder.glob("training.stale*"))
+
+
+def test_a_plugin_of_the_first_format_counts_by_its_distribution(bench: Any, tmp_path: Path) -> None:
+    bench()
+    path = cell(tmp_path / "runs") / "closed.json"
+    shipped = {
+        "torch.nn": f"torch {provenance.version('torch')} (torch.nn)",
+        "czslkit_plugins.csp": "czslkit 0.0.1 (x)",
+    }
+    as_format_1(path, plugins=shipped)
+    bench()
+    assert bench.said[-1].endswith("done before")
+    content = json.loads(path.read_text())
+    content["depends"]["plugins"] = {"torch.nn": "torch 0.1 (torch.nn)"}
+    path.write_text(json.dumps(content))
+    bench()
+    assert any("stale because code: torch.nn changed" in line for line in bench.said)
+    assert not bench.said[-1].endswith("done before")
+
+
+def test_a_class_goes_by_its_own_version_or_by_what_ships_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sub(CosineHead):
+        pass
+
+    assert class_version(CosineHead) == "version 1"
+    assert class_version(torch.nn.Linear) is None and class_version(TextFeatures) is None
+    file = tmp_path / "my_head.py"
+    file.write_text("from czslkit.heads import CosineHead\nclass Mine(CosineHead):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_head
+
+    before = class_version(my_head.Mine)
+    assert before is not None and before.startswith("file ")
+    file.write_text(file.read_text() + "# longer\n")
+    assert class_version(my_head.Mine) not in (None, before)
+    assert current_version("my_head:Mine") == class_version(my_head.Mine)
+    assert class_versions([my_head.Mine])["czslkit.heads:CosineHead"] == "version 1"
+    my_head.Mine.version = 7
+    assert class_version(my_head.Mine) == "version 7"
+
+
+def test_what_is_gone_has_no_version() -> None:
+    assert current_version("czslkit.heads:NoSuchHead") is None
+    assert current_version("czslkit.no_such_module:Head") is None
+    assert current_version("czslkit.evaluation") == "version 1"
+    assert current_version(class_name(Method)) == "version 1"
+
+
+def test_a_package_in_editable_mode_counts_by_its_files_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = provenance.module_version("filelock")
+    assert plain == f"filelock {provenance.version('filelock')}"
+    monkeypatch.setattr(provenance, "_is_editable", lambda name: True)
+    assert provenance.module_version("filelock").startswith(f"{plain}, file ")
+
+
+def test_a_training_that_was_finished_is_not_saved_again(bench: Any, tmp_path: Path) -> None:
+    bench(worlds="closed")
+    saved = cell(tmp_path / "runs") / "training" / "method.json"
+    before = saved.stat().st_mtime_ns
+    bench(worlds="closed,open")
+    assert saved.stat().st_mtime_ns == before
+    assert json.loads(saved.read_text())["training_key"]
