@@ -34,7 +34,7 @@ _HOME = {
     "SoftPrompt": "prompts",
     "load_backbone": "backbones",
     "load_dataset": "data.loading",
-    "import_dataset": "data.make.import_folder",
+    "import_dataset": "data.make.dataset_import",
     "Feed": "data.batches",
     "Cache": "data.cache",
     "download": "data.download.download",
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from .data.datasets import Dataset as Dataset
     from .data.download.download import download as download
     from .data.loading import load_dataset as load_dataset
-    from .data.make.import_folder import import_dataset as import_dataset
+    from .data.make.dataset_import import import_dataset as import_dataset
     from .errors import CzslkitError as CzslkitError
     from .evaluation.feasibility_source import word_feasibility as word_feasibility
     from .method import METHODS as METHODS

@@ -276,7 +276,7 @@ def _data(root: str, report: Report) -> Rows:
         report(f"{rows['free']} are free below {there}", "make room, or name another folder")
     for each in dataset_statuses(root):
         rows[each.name] = f"{each.state}, {each.images:,} images in {each.folder}" if each.folder else "absent"
-        if fault := each.fault or _unreadable(each):
+        if fault := each.problem or _unreadable(each):
             remedy = f"czslkit data download {each.name} if it is a published one; czslkit data verify {each.name}"
             report(f"{each.name}: {fault}", f"{remedy} says all that is wrong")
     return rows | {f"on its way {n}": line for n, line in enumerate(unfinished_downloads(root), 1)}

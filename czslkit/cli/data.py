@@ -49,17 +49,17 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _verify(args: argparse.Namespace) -> int:
     from ..data.check.verification import verify
-    from ..data.make.mini import COUNTS, NAMES
+    from ..data.make.mini import MINI_COUNTS, REPLICAS
     from ..data.published import BENCHMARKS
 
     done = []
-    for name in (NAMES if args.mini else BENCHMARKS) if args.name == "all" else (args.name,):
-        done.append(verify(name, args.data, expected=COUNTS if args.mini else None, workers=args.workers))
+    for name in (REPLICAS if args.mini else BENCHMARKS) if args.name == "all" else (args.name,):
+        done.append(verify(name, args.data, expected=MINI_COUNTS if args.mini else None, workers=args.workers))
         if args.format == "text":
             print(done[-1].to_text(), flush=True)
     if args.format == "json":
         print(json.dumps([each.to_json() for each in done], indent=1))
-    return 0 if all(each.sound for each in done) else 1
+    return 0 if all(each.passed for each in done) else 1
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
@@ -82,13 +82,14 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _import(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from ..data.check.verification import count, quantities
-    from ..data.listing import read_listing
-    from ..data.make.import_folder import import_dataset
+    from czslkit.data.listing import read_listing
+
+    from ..data.check.counts import count_listing, named_counts
+    from ..data.make.dataset_import import import_dataset
 
     folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
     print(folder)
-    print(tabulate(quantities(count(read_listing(folder))).items(), tablefmt="plain", intfmt=","))
+    print(tabulate(named_counts(count_listing(read_listing(folder))).items(), tablefmt="plain", intfmt=","))
     return 0
 
 
@@ -126,15 +127,16 @@ def _status(args: argparse.Namespace) -> int:
     held = dataset_statuses(args.data)
     rows = [(each.name, each.state, each.images, format_bytes(each.size), each.folder) for each in held]
     print(tabulate(rows, headers=("dataset", "state", "images", "size", "folder"), tablefmt="plain"))
-    for line in [*(each.fault for each in held if each.fault), *unfinished_downloads(args.data), free_space(args.data)]:
+    problems = [each.problem for each in held if each.problem]
+    for line in [*problems, *unfinished_downloads(args.data), free_space(args.data)]:
         print(line)
     return 0
 
 
 def _mini(args: argparse.Namespace) -> int:
-    from ..data.make.mini import NAMES, write_mini
+    from ..data.make.mini import REPLICAS, write_mini
 
-    for name in NAMES if args.name == "all" else (args.name,):
+    for name in REPLICAS if args.name == "all" else (args.name,):
         if args.name == "all" and (args.out / name).exists():
             print(f"{args.out / name}: there already", file=sys.stderr)
         else:

@@ -59,7 +59,8 @@ class EvalOptions:
     def __post_init__(self) -> None:
         if self.feasibility not in NAMED_SOURCES and not Path(self.feasibility).expanduser().is_file():
             raise ValueError(
-                f"feasibility is {self.feasibility!r}, expected {', '.join(NAMED_SOURCES)} or the path of a file that is there."
+                f"feasibility is {self.feasibility!r}, expected {', '.join(NAMED_SOURCES)} "
+                "or the path of a file that is there."
                 f"{did_you_mean(self.feasibility, NAMED_SOURCES)}"
             )
 

@@ -1,4 +1,4 @@
-"""What there is of each dataset, and what is on its way. Needs no torch, and opens no image."""
+"""Report which datasets are on the disk, which downloads are unfinished and how much space is free. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import DataError
 from ...sizes import format_bytes
 from ..datasets import DATASETS
-from ..download.resumable_http import Begun
+from ..download.resumable_http import TransferRecord
 from ..fingerprint import image_sizes
 from ..folders import data_root, dataset, find_folder, unregistered
 from ..layout import images_folder
@@ -18,57 +18,65 @@ from ..sources import DOWNLOADS
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """A dataset as it lies on the disk."""
+    """A dataset's folder on the disk and whether it is complete; no image was opened."""
 
     name: str
     folder: Path | None
-    """None where it is absent."""
-    fault: str
-    """Why it is not complete, empty if it is; whether it is right is another question."""
+    """None if the dataset is absent."""
+    problem: str
+    """Why the dataset is incomplete, empty if it is complete or absent."""
     images: int
+    """Number of image files."""
     size: int
-    """Of the images, in bytes."""
+    """Bytes of all image files."""
 
     @property
     def state(self) -> str:
-        return ("incomplete" if self.fault else "complete") if self.folder else "absent"
+        """One of ``complete``, ``incomplete`` and ``absent``."""
+        return ("incomplete" if self.problem else "complete") if self.folder else "absent"
 
 
 def dataset_statuses(root: str | Path | None = None) -> list[DatasetStatus]:
-    """Every registered dataset, and every other folder in the field's layout."""
-    return [_holding(name, find_folder(name, root)) for name in (*DATASETS, *unregistered(data_root(root)))]
+    """Return the status of every registered dataset, and of every other folder in the field's layout."""
+    return [_dataset_status(name, find_folder(name, root)) for name in (*DATASETS, *unregistered(data_root(root)))]
 
 
 def unfinished_downloads(root: str | Path | None = None) -> list[str]:
-    """A line for every archive that is partly or wholly here, and for every dataset that is being unpacked."""
+    """Return one line of text for every archive in the download folder, and for every partly unpacked dataset."""
     base = data_root(root)
-    lines = []
-    for file in sorted((base / DOWNLOADS).glob("*")) if (base / DOWNLOADS).is_dir() else []:
-        if file.suffix == ".partial":
-            begun = Begun.read(file)
-            total = format_bytes(begun.total) if begun and begun.total else "an unknown size"
-            lines.append(f"{file.stem}: {format_bytes(file.stat().st_size)} of {total} have come")
-        elif ".refused" in file.suffix:
-            lines.append(f"{file.name}: refused, {format_bytes(file.stat().st_size)} that can be deleted")
-        elif file.name.endswith((".zip", ".tar.gz")):
-            lines.append(f"{file.name}: {format_bytes(file.stat().st_size)}, whole")
+    files = sorted((base / DOWNLOADS).glob("*")) if (base / DOWNLOADS).is_dir() else []
+    lines = [line for file in files if (line := _archive_line(file))]
     return lines + [f"{work.stem[1:]}: partly unpacked" for work in sorted(base.glob(".*.download"))]
 
 
 def free_space(root: str | Path | None = None) -> str:
-    """How much can still be written where the datasets lie, as a line."""
+    """Return a line of text that says how much space is free in the folder of all datasets."""
     base = data_root(root)
-    there = next(folder for folder in (base, *base.absolute().parents) if folder.is_dir())
-    return f"{base}: {format_bytes(shutil.disk_usage(there).free)} free"
+    existing = next(folder for folder in (base, *base.absolute().parents) if folder.is_dir())
+    return f"{base}: {format_bytes(shutil.disk_usage(existing).free)} free"
 
 
-def _holding(name: str, folder: Path | None) -> DatasetStatus:
+def _dataset_status(name: str, folder: Path | None) -> DatasetStatus:
     if folder is None:
         return DatasetStatus(name, None, "", 0, 0)
     sizes = image_sizes(images_folder(folder))
-    fault = "" if sizes else f"no images in {images_folder(folder)}"
+    problem = "" if sizes else f"no images in {images_folder(folder)}"
     try:
         dataset(name).files(folder)
     except DataError as error:
-        fault = str(error)
-    return DatasetStatus(name, folder, fault, len(sizes), sum(sizes.values()))
+        problem = str(error)
+    return DatasetStatus(name, folder, problem, len(sizes), sum(sizes.values()))
+
+
+def _archive_line(file: Path) -> str:
+    """Return what a file of the download folder is, empty for locks and records."""
+    size = format_bytes(file.stat().st_size)
+    if file.suffix == ".partial":
+        record = TransferRecord.read(file)
+        total = format_bytes(record.total) if record and record.total else "an unknown size"
+        return f"{file.stem}: {size} of {total} downloaded"
+    if ".refused" in file.suffix:
+        return f"{file.name}: {size}, refused; you can delete it"
+    if file.name.endswith((".zip", ".tar.gz")):
+        return f"{file.name}: {size}, complete"
+    return ""

@@ -1,10 +1,11 @@
-"""A folder of archives: each is had from the first source that has it whole and right, and used while it is there."""
+"""A folder of downloaded archives. Each archive comes from the first source whose copy passes every check."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain, count
@@ -14,97 +15,117 @@ from ...errors import DataError
 from ...files import file_lock, write_text
 from ..sources import Refused, RemoteFile
 from .archives import check_archive
-from .resumable_http import Begun, Web, discard, partial_of
+from .resumable_http import HttpClient, TransferRecord, discard_partial, partial_path
 
 Log = Callable[[str], None]
-_BLOCK = 1 << 20
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class ArchiveCache:
-    """A folder of archives, and where to have those that are not in it."""
+    """A folder of archives, and the servers from which absent archives are downloaded."""
 
     folder: Path
     mirrors: tuple[str, ...] = ()
-    """URLs below which an archive is looked for before its own."""
-    web: Web = field(default_factory=Web)
+    """URLs of folders that are tried before an archive's own URLs."""
+    client: HttpClient = field(default_factory=HttpClient)
     log: Log = print
 
-    def use(self, file: RemoteFile, take: Callable[[Path], None] | None = None) -> None:
-        """Give an archive to ``take``, from the first source of which it can be had and used.
+    def use(self, file: RemoteFile, consume: Callable[[Path], None] | None = None) -> None:
+        """Call ``consume`` with a checked archive, trying one source after the other until one works.
+
+        The sources are a copy in the folder, the mirrors, and the archive's own URLs. A copy that fails is put aside
+        as ``<name>.refused``. Other processes that want the same archive wait.
 
         Args:
-            file: which.
-            take: raises ``Refused`` if it cannot be used; None just to have it in the folder.
+            file: the archive.
+            consume: unpacks the archive, and raises ``Refused`` if its content is unusable. None: only download.
 
         Raises:
-            DataError: no source has it, with the reason of each; or there is not enough room.
+            DataError: no source works, with the reason for each; or there is not enough free space.
         """
-        archive = self.folder / file.name
-        with file_lock(self.folder / f".{file.name}.lock", self.log):
-            reasons = []
+        archive = self._path(file)
+        with self._lock(file):
+            failures = []
             for source in ([str(archive)] if archive.exists() else []) + self._urls(file):
                 try:
-                    if source != str(archive):
-                        self.log(f"{file.name} from {source}")
-                        self.web.fetch(source, archive, file.size)
-                    digest = self._checked(file, archive)
-                    if take:
-                        self.log(f"unpacking {file.name}")
-                        take(archive)
-                        write_text(self._note(file), json.dumps({"sha256": digest, "source": source}, indent=1))
+                    self._use_source(source, file, consume)
+                    return
                 except Refused as error:
-                    reasons.append(f"  {source}: {error}")
+                    failures.append(f"  {source}: {error}")
                     if archive.exists():
-                        archive.replace(self._refused(file))
-                    continue
-                return
-            raise DataError("\n".join([f"{file.name} could not be had:", *reasons, self._by_hand(file)]))
+                        archive.replace(self._refused_path(file))
+            advice = f"If you can get the file in another way, save it as {archive} and run the command again."
+            raise DataError("\n".join([f"no source has a usable {file.name}:", *failures, advice]))
 
-    def drop(self, file: RemoteFile) -> None:
-        """Delete an archive that is not needed any more, and what was fetched of it."""
-        archive = self.folder / file.name
-        with file_lock(self.folder / f".{file.name}.lock", self.log):
-            discard(partial_of(archive))
-            archive.unlink(missing_ok=True)
+    def delete(self, file: RemoteFile) -> None:
+        """Delete an archive that is no longer needed, and its partial download."""
+        with self._lock(file):
+            discard_partial(partial_path(self._path(file)))
+            self._path(file).unlink(missing_ok=True)
 
-    def recorded(self, file: RemoteFile) -> str:
-        """SHA-256 of an archive when it was first used here; empty if it never was."""
-        note = self._note(file)
+    def recorded_digest(self, file: RemoteFile) -> str:
+        """Return the SHA-256 that an archive had when it was first used here, empty if it was never used.
+
+        Raises:
+            DataError: the record cannot be read.
+        """
+        record = self._digest_path(file)
         try:
-            return str(json.loads(note.read_text(encoding="utf-8"))["sha256"]) if note.exists() else ""
+            return str(json.loads(record.read_text(encoding="utf-8"))["sha256"]) if record.exists() else ""
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{note} holds no SHA-256; delete it if its archive can be trusted") from error
+            raise DataError(f"{record} holds no SHA-256; delete this file if you trust {file.name}") from error
 
-    def _urls(self, file: RemoteFile) -> list[str]:
-        """The mirrors, and then the file's own sources: first that of a partial file."""
-        begun = Begun.read(partial_of(self.folder / file.name))
-        own = sorted(file.urls, key=lambda url: begun is None or url != begun.url)
-        return [*(f"{mirror.rstrip('/')}/{file.name}" for mirror in self.mirrors), *own]
+    def _use_source(self, source: str, file: RemoteFile, consume: Callable[[Path], None] | None) -> None:
+        """Get an archive from one source, check it, consume it and record its digest.
 
-    def _checked(self, file: RemoteFile, archive: Path) -> str:
-        """The SHA-256 of an archive that is whole and what it has to be."""
+        Raises:
+            Refused: the source does not have the archive, or a check fails.
+        """
+        archive = self._path(file)
+        if source != str(archive):
+            self.log(f"downloading {file.name} from {source}")
+            self.client.fetch(source, archive, file.size)
+        digest = self._checked_digest(file)
+        if consume:
+            self.log(f"unpacking {file.name}")
+            consume(archive)
+            write_text(self._digest_path(file), json.dumps({"sha256": digest, "source": source}, indent=1))
+
+    def _checked_digest(self, file: RemoteFile) -> str:
+        """Check that an archive is complete and the expected one, and return its SHA-256."""
+        archive = self._path(file)
         check_archive(archive)
         digest, size = _sha256(archive), archive.stat().st_size
         if file.size not in (None, size):
-            raise Refused(f"it has {size:,} bytes, expected {file.size:,}")
+            raise Refused(f"the archive has {size:,} bytes, expected {file.size:,}")
         if not fnmatchcase(digest, file.sha256):
-            raise Refused(f"its SHA-256 is {digest}, expected {file.sha256}")
-        if (recorded := self.recorded(file)) not in ("", digest):
+            raise Refused(f"the archive has the SHA-256 {digest}, expected {file.sha256}")
+        if (recorded := self.recorded_digest(file)) not in ("", digest):
             raise Refused(
-                f"its SHA-256 is {digest}, and was {recorded} when it was first used here; it is now "
-                f"{self._refused(file)}. If the change is right, delete {self._note(file)} and rename it to {file.name}"
+                f"the archive has the SHA-256 {digest}, but had {recorded} when it was first used here. "
+                f"The new archive is now {self._refused_path(file)}: to accept it, delete {self._digest_path(file)} "
+                f"and rename the archive to {file.name}"
             )
         return digest
 
-    def _by_hand(self, file: RemoteFile) -> str:
-        return f"If you have it by other means, put it there as {self.folder / file.name}, and run the command again."
+    def _urls(self, file: RemoteFile) -> list[str]:
+        """Return the URLs to try: mirrors first, then the URL of a partial download, then the other URLs."""
+        record = TransferRecord.read(partial_path(self._path(file)))
+        own = sorted(file.urls, key=lambda url: record is None or url != record.url)
+        return [*(f"{mirror.rstrip('/')}/{file.name}" for mirror in self.mirrors), *own]
 
-    def _note(self, file: RemoteFile) -> Path:
+    def _lock(self, file: RemoteFile) -> AbstractContextManager[None]:
+        return file_lock(self.folder / f".{file.name}.lock", self.log)
+
+    def _path(self, file: RemoteFile) -> Path:
+        return self.folder / file.name
+
+    def _digest_path(self, file: RemoteFile) -> Path:
         return self.folder / f"{file.name}.json"
 
-    def _refused(self, file: RemoteFile) -> Path:
-        """Where an archive is put aside: nothing is ever overwritten there."""
+    def _refused_path(self, file: RemoteFile) -> Path:
+        """Return an unused name for a refused archive, so that no earlier one is overwritten."""
         names = (f"{file.name}.refused{n}" for n in chain([""], (f"-{n}" for n in count(2))))
         return next(path for path in (self.folder / name for name in names) if not path.exists())
 
@@ -112,6 +133,6 @@ class ArchiveCache:
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()

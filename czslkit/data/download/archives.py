@@ -1,4 +1,4 @@
-"""Archives from strangers: checked before they are used, and unpacked only where and as far as they are meant to be."""
+"""Check and unpack archives that may be damaged or hostile: no link, no path outside the folder, no endless content."""
 
 from __future__ import annotations
 
@@ -15,147 +15,150 @@ from typing import IO
 
 from ..sources import Refused
 
-MEMBERS = 500_000
-"""No archive may hold more."""
-GROWTH = 50
-"""What comes out of an archive may be so many times as large, and ``SPARE`` more."""
-SPARE = 64 << 20
-_BLOCK = 1 << 20
+MAX_MEMBERS = 500_000
+"""Most members of an archive."""
+MAX_GROWTH = 50
+"""Most unpacked bytes for each byte of an archive, ``MAX_EXTRA`` not counted."""
+MAX_EXTRA = 64 << 20
+"""Bytes that any archive may unpack to in addition."""
+_READ_BYTES = 1 << 20
 _ENCRYPTED, _UTF8 = 1, 1 << 11  # bits of a zip member's flags
 _MAGIC = {".zip": b"PK", ".tar.gz": b"\x1f\x8b"}
 
-Opened = tuple[str, Callable[[], IO[bytes]]]
+Member = tuple[str, Callable[[], IO[bytes]]]
+"""A member's name, and a function that opens the member."""
 
 
 def check_archive(archive: Path) -> None:
-    """See that a file is a whole archive of the kind that its name says, as far as can be told without unpacking it.
+    """Check, without unpacking, that a file is a complete archive of the kind that its name says.
 
     Raises:
-        Refused: it is not.
+        Refused: the file is of another kind, is incomplete or damaged, or has too much content.
     """
-    kind = _kind(archive)
+    kind = _archive_kind(archive)
     with archive.open("rb") as file:
         start = file.read(32)
     if not start.startswith(_MAGIC[kind]):
-        raise Refused(f"it is no {kind} archive: it starts with {start!r}")
-    with _reading("it is cut short or damaged"):
+        raise Refused(f"the file is not a {kind} archive: it starts with {start!r}")
+    with _refuse_on_error("the archive is incomplete or damaged"):
         if kind == ".zip":
             zipfile.ZipFile(archive).close()
             return
-        left = _allowance(archive)
+        left = _max_unpacked(archive)
         with gzip.open(archive) as stream:
-            while left > 0 and (block := stream.read(_BLOCK)):
+            while left > 0 and (block := stream.read(_READ_BYTES)):
                 left -= len(block)
     if left <= 0:
-        raise _bomb(archive)
+        raise _too_much_content(archive)
 
 
-def unpack(archive: Path, place: Callable[[str], Sequence[str]], target: Path) -> int:
-    """Write the members that are needed; sizes are believed only as they come out.
+def unpack(archive: Path, destinations: Callable[[str], Sequence[str]], target: Path) -> int:
+    """Write the needed members of an archive, counting bytes as they come out, not as the archive declares them.
 
     Args:
         archive: ``.zip`` or ``.tar.gz``.
-        place: the paths below ``target`` that a member goes to; none if it is not needed.
-        target: a folder; what it held before is never overwritten.
+        destinations: returns the paths below ``target`` to which a member is written, none if it is not needed.
+        target: a folder; files that are already in it are never overwritten.
 
     Returns:
-        How many members were needed.
+        Number of members that were needed.
 
     Raises:
-        Refused: the archive is damaged, or a name in it leads out of it; a needed member is not an ordinary file, is
-            encrypted or would land where another did; or more comes out than is plausible. What was written until
-            then is still there.
-        OSError: it cannot be written.
+        Refused: the archive is damaged, has too many members or too much content, or a name in it leads out of the
+            folder; or a needed member is not an ordinary file, is encrypted, or has the same path as another.
+            Members that were written before stay.
+        OSError: a file cannot be written.
     """
-    needed, left = 0, _allowance(archive)
-    for name, opened in _members(archive):
-        _stay_inside(name)
-        if not (places := place(name)):
+    needed, left = 0, _max_unpacked(archive)
+    for name, open_member in _members(archive):
+        _check_inside(name)
+        if not (paths := destinations(name)):
             continue
-        for path in places:
-            _stay_inside(path)
-        with _reading(f"{name!r} in it is damaged"):
-            stream = opened()
+        for path in paths:
+            _check_inside(path)
+        with _refuse_on_error(f"the member {name!r} is damaged"):
+            stream = open_member()
         with stream:
-            left -= len(places) * _write(stream, [target / path for path in places], name, left // len(places))
+            left -= len(paths) * _copy_member(stream, [target / path for path in paths], name, left // len(paths))
         if left < 0:
-            raise _bomb(archive)
+            raise _too_much_content(archive)
         needed += 1
     return needed
 
 
-def _write(stream: IO[bytes], files: Sequence[Path], name: str, limit: int) -> int:
-    """Copy a member to every one of ``files``; the bytes it has, or had until they were more than ``limit``."""
+def _copy_member(stream: IO[bytes], files: Sequence[Path], name: str, limit: int) -> int:
+    """Copy a member to each of ``files`` and return its bytes; stop once they are more than ``limit``."""
     size = 0
     with ExitStack() as stack:
-        outs = [stack.enter_context(_created(file, name)) for file in files]
-        while size <= limit and (block := _read(stream, name)):
+        outs = [stack.enter_context(_create_file(file, name)) for file in files]
+        while size <= limit and (block := _read_member(stream, name)):
             size += len(block)
             for out in outs:
                 out.write(block)
     return size
 
 
-def _created(file: Path, name: str) -> IO[bytes]:
+def _create_file(file: Path, name: str) -> IO[bytes]:
+    """Open a new file for a member."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         return file.open("xb")
     except (FileExistsError, NotADirectoryError) as error:  # two capitalisations are one file on some disks
-        raise Refused(f"{name!r} in it would land where another member did, at {file.name!r}") from error
+        raise Refused(f"the member {name!r} would overwrite another member, at {file.name!r}") from error
 
 
-def _read(stream: IO[bytes], name: str) -> bytes:
-    with _reading(f"{name!r} in it is damaged"):
-        return stream.read(_BLOCK)
+def _read_member(stream: IO[bytes], name: str) -> bytes:
+    with _refuse_on_error(f"the member {name!r} is damaged"):
+        return stream.read(_READ_BYTES)
 
 
-def _members(archive: Path) -> Iterator[Opened]:
-    """Name of every member that is no folder, and what opens it."""
-    return _zip_members(archive) if _kind(archive) == ".zip" else _tar_members(archive)
+def _members(archive: Path) -> Iterator[Member]:
+    """Yield every member that is not a folder."""
+    return _zip_members(archive) if _archive_kind(archive) == ".zip" else _tar_members(archive)
 
 
-def _zip_members(archive: Path) -> Iterator[Opened]:
+def _zip_members(archive: Path) -> Iterator[Member]:
     with ExitStack() as stack:
-        with _reading("it is damaged"):
+        with _refuse_on_error("the archive is damaged"):
             file = stack.enter_context(zipfile.ZipFile(archive))
         infos = [info for info in file.infolist() if not info.is_dir()]
-        _count(len(infos))
+        _check_member_count(len(infos))
         for info in infos:
-            yield _zip_name(info), partial(_open_zipped, file, info)
+            yield _zip_name(info), partial(_open_zip_member, file, info)
 
 
-def _tar_members(archive: Path) -> Iterator[Opened]:
+def _tar_members(archive: Path) -> Iterator[Member]:
     with ExitStack() as stack:
-        with _reading("it is damaged"):
+        with _refuse_on_error("the archive is damaged"):
             file = stack.enter_context(tarfile.open(archive, "r:gz"))
         for number in count(1):
-            with _reading("it is damaged"):
+            with _refuse_on_error("the archive is damaged"):
                 info = file.next()
             if info is None:
                 return
-            _count(number)
+            _check_member_count(number)
             if not info.isdir():
-                yield info.name, partial(_open_tarred, file, info)
+                yield info.name, partial(_open_tar_member, file, info)
 
 
-def _open_zipped(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where no Unix system wrote the archive
+def _open_zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if no Unix system wrote the archive
     if kind not in (0, stat.S_IFREG):
-        raise Refused(f"{info.filename!r} in it is a link or a device")
+        raise Refused(f"the member {info.filename!r} is a link or a device")
     if info.flag_bits & _ENCRYPTED:
-        raise Refused(f"{info.filename!r} in it is encrypted")
+        raise Refused(f"the member {info.filename!r} is encrypted")
     return file.open(info)
 
 
-def _open_tarred(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+def _open_tar_member(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     stream = file.extractfile(info) if info.isreg() else None
     if stream is None:
-        raise Refused(f"{info.name!r} in it is a link or a device")
+        raise Refused(f"the member {info.name!r} is a link or a device")
     return stream
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """UTF-8 even where the archive does not say so, which ``zipfile`` reads as code page 437."""
+    """Return a member's name, read as UTF-8 even without the UTF-8 flag, where ``zipfile`` assumes code page 437."""
     if info.flag_bits & _UTF8:
         return info.filename
     try:
@@ -164,35 +167,37 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         return info.filename
 
 
-def _stay_inside(path: str) -> None:
+def _check_inside(path: str) -> None:
     parts = PureWindowsPath(path)  # splits at / and at \
     if parts.anchor or ".." in parts.parts or "\0" in path:
-        raise Refused(f"{path!r} in it leads out of the folder")
+        raise Refused(f"the path {path!r} leads out of the folder")
 
 
-def _count(members: int) -> None:
-    if members > MEMBERS:
-        raise Refused(f"it has more than {MEMBERS:,} members")
+def _check_member_count(members: int) -> None:
+    if members > MAX_MEMBERS:
+        raise Refused(f"the archive has more than {MAX_MEMBERS:,} members")
 
 
-def _kind(archive: Path) -> str:
+def _archive_kind(archive: Path) -> str:
     return ".zip" if archive.name.endswith(".zip") else ".tar.gz"
 
 
-def _allowance(archive: Path) -> int:
-    return GROWTH * archive.stat().st_size + SPARE
+def _max_unpacked(archive: Path) -> int:
+    """Return the most bytes that an archive may unpack to."""
+    return MAX_GROWTH * archive.stat().st_size + MAX_EXTRA
 
 
-def _bomb(archive: Path) -> Refused:
-    return Refused(f"more than {_allowance(archive):,} bytes come out of its {archive.stat().st_size:,}")
+def _too_much_content(archive: Path) -> Refused:
+    size = archive.stat().st_size
+    return Refused(f"the archive has {size:,} bytes and unpacks to more than {_max_unpacked(archive):,}")
 
 
 @contextmanager
-def _reading(fault: str) -> Iterator[None]:
-    """A damaged archive fails in a dozen ways; each is ``fault``."""
+def _refuse_on_error(problem: str) -> Iterator[None]:
+    """Turn every error inside the block into ``Refused``, since a damaged archive can fail in many ways."""
     try:
         yield
     except Refused:
         raise
     except Exception as error:
-        raise Refused(f"{fault}: {type(error).__name__}: {error}") from error
+        raise Refused(f"{problem}: {type(error).__name__}: {error}") from error

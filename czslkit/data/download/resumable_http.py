@@ -1,4 +1,4 @@
-"""A file from the web, whole or not at all: it goes on where it stopped, in this process or in a later one."""
+"""Download one file over HTTP. An interrupted download resumes where it stopped, also in a later process."""
 
 from __future__ import annotations
 
@@ -22,203 +22,220 @@ from ...files import write_text
 from ...sizes import format_bytes
 from ..sources import Refused
 
-_BLOCK = 1 << 16
-_TRANSIENT = (408, 416, 429, *range(500, 600))  # an answer may be another the next time; 416: not from that byte
+_READ_BYTES = 1 << 16
+_RETRIED_STATUS = (408, 416, 429, *range(500, 600))  # 416: the server cannot send the requested rest of the file
 
 
-class Interrupted(Exception):
-    """A transfer that may get further when it is tried again."""
+class TransferInterrupted(Exception):
+    """A transfer stopped for a reason that a new attempt may not meet again."""
 
 
 @dataclass(frozen=True)
-class Web:
-    """How files are fetched."""
+class HttpClient:
+    """Timeouts and retries of downloads over HTTP."""
 
     timeout: float = 30.0
-    """Seconds without a connection, or without a byte, after which an attempt has failed."""
-    tries: int = 4
-    """Attempts in a row that get no further before a source is given up."""
+    """Seconds without a connection, or without a byte, after which an attempt fails."""
+    attempts: int = 4
+    """Attempts in a row without new bytes after which the download from a server fails."""
     pause: float = 0.5
-    """Seconds before the next attempt, doubled for each in a row that got no further."""
+    """Seconds before the next attempt, doubled after each attempt in a row without new bytes."""
     progress: bool = True
-    """Show a bar on a terminal."""
+    """Show a progress bar on a terminal."""
 
     def fetch(self, url: str, target: Path, size: int | None = None) -> None:
-        """Write what ``url`` holds to ``target``, by way of ``<target>.partial``.
+        """Download ``url`` to ``target``, by way of ``<target>.partial``.
 
-        A partial file is gone on with if the server says that the file is still the same, else begun anew. An answer
-        with a length is whole when so many bytes have come; what a server sends beyond it is not read.
+        A partial file is resumed if the server says that its file is still the same; otherwise the download starts
+        from the first byte. If the server gives a length, the file is complete after that many bytes, and the client
+        reads no more.
 
         Args:
-            size: bytes that it has to have, where that is known.
+            size: expected bytes, None if unknown.
 
         Raises:
-            Refused: the server has no such file, one of another size, or one without a length that fills the disk; or
-                it gets no further, and what has come is kept.
-            DataError: there is not enough room.
-            OSError: it cannot be written.
+            Refused: the server does not have the file, has a file of another size, or sends a file of unknown length
+                that would fill the disk. Or too many attempts brought no new bytes; then the partial file stays.
+            DataError: there is not enough free space.
+            OSError: the file cannot be written.
         """
-        partial = partial_of(target)
-        furthest, idle = size_of(partial), 0
-        while not self._whole(url, partial):
+        partial = partial_path(target)
+        most_bytes, failed_attempts = file_size(partial), 0
+        while not _is_complete(url, partial):
             try:
                 self._attempt(url, partial, size)
-            except Interrupted as error:
-                here = size_of(partial)
-                furthest, idle = max(furthest, here), 0 if here > furthest else idle + 1
-                if idle == self.tries:
-                    raise Refused(f"{error} (after {idle} attempts; {format_bytes(here)} are kept)") from error
-                time.sleep(self.pause * 2**idle)
+            except TransferInterrupted as error:
+                bytes_now = file_size(partial)
+                failed_attempts = 0 if bytes_now > most_bytes else failed_attempts + 1
+                most_bytes = max(most_bytes, bytes_now)
+                if failed_attempts == self.attempts:
+                    kept = f"{format_bytes(bytes_now)} are kept"
+                    raise Refused(f"{error} ({failed_attempts} attempts brought no new bytes; {kept})") from error
+                time.sleep(self.pause * 2**failed_attempts)
             else:
                 break
         partial.replace(target)
-        discard(partial)
-
-    def _whole(self, url: str, partial: Path) -> bool:
-        """Whether a process was killed between the last byte and the end."""
-        begun = Begun.read(partial)
-        return begun is not None and begun.url == url and begun.total == size_of(partial)
+        discard_partial(partial)
 
     def _attempt(self, url: str, partial: Path, size: int | None) -> None:
-        begun = Begun.read(partial)
-        offset = size_of(partial) if begun and begun.url == url else 0
-        with self._answer(url, begun.asking(offset) if begun and offset else {}, partial) as response:
-            found = Begun.of(url, response)
-            start = _start(response)
-            if start and not (begun and start == offset and found.same_as(begun)):
-                discard(partial)
-                raise Interrupted("the file there has changed")
-            if None not in (found.total, size) and found.total != size:
-                raise Refused(f"it has {found.total:,} bytes, expected {size:,}")
-            if found.total is not None:
-                _check_room(partial, found.total, start)
-            with partial.open("ab" if start else "wb") as out:  # emptied before the note says whose bytes it holds
-                write_text(_note(partial), json.dumps(asdict(found)))
-                self._receive(response, out, found.total, size)
-        if found.total is not None and size_of(partial) < found.total:
-            raise Interrupted(f"it ended after {size_of(partial):,} of {found.total:,} bytes")
+        """Request a file, or the missing rest of it, and write the answer to the partial file."""
+        record = TransferRecord.read(partial)
+        offset = file_size(partial) if record and record.url == url else 0
+        with self._open(url, record.range_headers(offset) if record and offset else {}, partial) as response:
+            answer = TransferRecord.from_response(url, response)
+            start = _first_byte(response)
+            if start and not (record and start == offset and answer.same_file_as(record)):
+                discard_partial(partial)
+                raise TransferInterrupted("the file on the server has changed")
+            if None not in (answer.total, size) and answer.total != size:
+                raise Refused(f"the file on the server has {answer.total:,} bytes, expected {size:,}")
+            if answer.total is not None:
+                _check_free_space(partial, answer.total, start)
+            with partial.open("ab" if start else "wb") as out:  # "wb" drops old bytes before the record changes
+                write_text(_record_path(partial), json.dumps(asdict(answer)))
+                self._receive(response, out, answer.total, size)
+        if answer.total is not None and file_size(partial) < answer.total:
+            raise TransferInterrupted(f"the connection ended after {file_size(partial):,} of {answer.total:,} bytes")
 
-    def _answer(self, url: str, headers: dict[str, str], partial: Path) -> HTTPResponse:
+    def _open(self, url: str, headers: dict[str, str], partial: Path) -> HTTPResponse:
+        """Send a request and return the answer, whose body is not read yet."""
         request = Request(url, headers={"User-Agent": f"czslkit/{__version__}", **headers})
         try:
-            answer: HTTPResponse = build_opener(_Redirects).open(request, timeout=self.timeout)
+            response: HTTPResponse = build_opener(_SafeRedirects).open(request, timeout=self.timeout)
         except HTTPError as error:
             error.close()
             if error.code == 416:
-                discard(partial)
-            kind = Interrupted if error.code in _TRANSIENT else Refused
-            raise kind(f"HTTP {error.code} {error.reason}") from error
+                discard_partial(partial)
+            failure = TransferInterrupted if error.code in _RETRIED_STATUS else Refused
+            raise failure(f"HTTP {error.code} {error.reason}") from error
         except (OSError, HTTPException) as error:
-            raise Interrupted(self._reason(error)) from error
-        return answer
+            raise TransferInterrupted(self._connection_problem(error)) from error
+        return response
 
     def _receive(self, response: HTTPResponse, out: IO[bytes], total: int | None, size: int | None) -> None:
+        """Append the body of an answer to an open file.
+
+        A body of unknown length may have the expected ``size``, or else may take half of the free space.
+        """
         name = Path(out.name).name.removesuffix(".partial")
-        most = out.tell() + shutil.disk_usage(Path(out.name).parent).free // 2 if size is None else size
-        hidden = None if self.progress else True  # None: on a terminal only
+        limit = out.tell() + shutil.disk_usage(Path(out.name).parent).free // 2 if size is None else size
+        hide_bar = None if self.progress else True  # None: tqdm shows the bar on a terminal only
         with tqdm(
-            total=total, initial=out.tell(), desc=name, unit="B", unit_scale=True, leave=False, disable=hidden
+            total=total, initial=out.tell(), desc=name, unit="B", unit_scale=True, leave=False, disable=hide_bar
         ) as bar:
-            while block := self._read(response):
+            while block := self._read_block(response):
                 out.write(block)
                 bar.update(len(block))
-                if total is None and out.tell() > most:
+                if total is None and out.tell() > limit:
                     out.truncate(0)
-                    raise Refused(f"it says no length, and is more than {format_bytes(most)}")
+                    raise Refused(f"the server gives no length and sends more than {format_bytes(limit)}")
 
-    def _read(self, response: HTTPResponse) -> bytes:
+    def _read_block(self, response: HTTPResponse) -> bytes:
         try:
-            return response.read1(_BLOCK)
+            return response.read1(_READ_BYTES)
         except (OSError, HTTPException) as error:
-            raise Interrupted(self._reason(error)) from error
+            raise TransferInterrupted(self._connection_problem(error)) from error
 
-    def _reason(self, error: Exception) -> str:
+    def _connection_problem(self, error: Exception) -> str:
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, TimeoutError):
-            return f"nothing came for {self.timeout:g} seconds"
+            return f"the server sent nothing for {self.timeout:g} seconds"
         return str(reason) or type(reason).__name__
 
 
 @dataclass(frozen=True)
-class Begun:
-    """What a server said about a file when it was begun; kept beside the partial file."""
+class TransferRecord:
+    """A server's description of a file when its download began, stored as JSON next to the partial file."""
 
     url: str
     etag: str
     modified: str
     total: int | None
-    """Bytes of the whole file, None if nobody says."""
+    """Bytes of the complete file, None if the server does not say."""
 
     @classmethod
-    def of(cls, url: str, response: HTTPResponse) -> Begun:
+    def from_response(cls, url: str, response: HTTPResponse) -> TransferRecord:
+        """Return what an answer says about the complete file."""
         headers, length = response.headers, response.length
-        total = None if length is None else _start(response) + length
-        if response.status == 206 and (said := re.search(r"/(\d+)$", headers.get("Content-Range", ""))):
-            total = int(said[1])
+        total = None if length is None else _first_byte(response) + length
+        if response.status == 206 and (content_range := re.search(r"/(\d+)$", headers.get("Content-Range", ""))):
+            total = int(content_range[1])
         return cls(url, headers.get("ETag", ""), headers.get("Last-Modified", ""), total)
 
     @classmethod
-    def read(cls, partial: Path) -> Begun | None:
-        """None where nothing was begun, or nothing that can be relied upon."""
+    def read(cls, partial: Path) -> TransferRecord | None:
+        """Return the record of a partial file, or None if there is none or it is damaged."""
         try:
-            content: Any = json.loads(_note(partial).read_text(encoding="utf-8"))
+            content: Any = json.loads(_record_path(partial).read_text(encoding="utf-8"))
             return cls(**content)
         except (OSError, ValueError, TypeError):
             return None
 
-    def asking(self, offset: int) -> dict[str, str]:
-        """Headers that ask for the rest, or for all of it if the file has changed."""
+    def range_headers(self, offset: int) -> dict[str, str]:
+        """Return headers that request the bytes from ``offset`` on, or all bytes if the file has changed."""
         validator = self.modified if not self.etag or self.etag.startswith("W/") else self.etag
         return {"Range": f"bytes={offset}-"} | ({"If-Range": validator} if validator else {})
 
-    def same_as(self, begun: Begun) -> bool:
-        return (self.etag, self.modified) == (begun.etag, begun.modified) and begun.total in (None, self.total)
+    def same_file_as(self, earlier: TransferRecord) -> bool:
+        """Return whether two answers describe the same content."""
+        same_version = (self.etag, self.modified) == (earlier.etag, earlier.modified)
+        return same_version and earlier.total in (None, self.total)
 
 
-class _Redirects(HTTPRedirectHandler):
-    """Follows redirects, but never from an encrypted connection to a plain one, nor to anything but the web."""
+class _SafeRedirects(HTTPRedirectHandler):
+    """A handler that follows redirects to web addresses only, and never from an encrypted connection to a plain one."""
 
     def redirect_request(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> Any:
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if after not in ("http", "https") or (before == "https" and after == "http"):
-            raise Refused(f"it redirects from {before} to {newurl}")
+            raise Refused(f"the server redirects from {before} to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def partial_of(target: Path) -> Path:
+def partial_path(target: Path) -> Path:
+    """Return the file that holds the bytes of an unfinished download."""
     return target.with_name(f"{target.name}.partial")
 
 
-def discard(partial: Path) -> None:
-    """Forget a partial file and what is known about it."""
+def discard_partial(partial: Path) -> None:
+    """Delete a partial file and its record."""
     partial.unlink(missing_ok=True)
-    _note(partial).unlink(missing_ok=True)
+    _record_path(partial).unlink(missing_ok=True)
 
 
-def size_of(file: Path) -> int:
-    """Bytes; 0 where there is no file."""
+def file_size(file: Path) -> int:
+    """Return the bytes of a file, 0 if it does not exist."""
     return file.stat().st_size if file.exists() else 0
 
 
-def _note(partial: Path) -> Path:
+def _record_path(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
 
 
-def _start(response: HTTPResponse) -> int:
-    """The first byte of an answer, counted from that of the file."""
-    said = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", "")) if response.status == 206 else None
-    return int(said[1]) if said else 0
+def _is_complete(url: str, partial: Path) -> bool:
+    """Return whether a partial file has all bytes, as after a process was killed just before the end."""
+    record = TransferRecord.read(partial)
+    return record is not None and record.url == url and record.total == file_size(partial)
 
 
-def _check_room(partial: Path, total: int, here: int) -> None:
-    """That there is room for the rest of an archive and, since pictures hardly shrink, as much again for what is in it.
+def _first_byte(response: HTTPResponse) -> int:
+    """Return the position in the complete file of the first byte of an answer."""
+    content_range = response.headers.get("Content-Range", "") if response.status == 206 else ""
+    start = re.match(r"bytes (\d+)-", content_range)
+    return int(start[1]) if start else 0
+
+
+def _check_free_space(partial: Path, total: int, received: int) -> None:
+    """Check that the rest of an archive fits on the disk, and its content too.
+
+    Pictures hardly shrink when they are packed, so the content needs about as many bytes as the archive.
 
     Raises:
-        DataError: there is not.
+        DataError: there is not enough free space.
     """
-    free, needed = shutil.disk_usage(partial.parent).free, 2 * total - here
+    free, needed = shutil.disk_usage(partial.parent).free, 2 * total - received
     if free < needed:
         raise DataError(
-            f"{partial.parent} has {format_bytes(free)} free, and {partial.name.removesuffix('.partial')} needs about "
+            f"{partial.parent} has {format_bytes(free)} free, but {partial.name.removesuffix('.partial')} needs about "
             f"{format_bytes(needed)} until it is unpacked"
         )

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Make datasets: import your own pictures, and write small replicas of the published datasets."""

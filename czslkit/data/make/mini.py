@@ -1,8 +1,8 @@
-"""Small replicas of the published datasets: their files, names and splits in miniature, with rendered pictures.
+"""Write small replicas of the published datasets: the same file names and kinds of splits, with rendered pictures.
 
-Each has 8 attributes and 6 objects; 24 training pairs of 6 images, and for validation and test each 6 seen and 6
-unseen pairs of 4 images. As in the real ones, the lists are in no order, and some instances do not count: without an
-attribute, of no set, or of a pair that no list holds.
+Each replica has 8 attributes and 6 objects. The training split has 24 pairs with 6 images each; validation and test
+each have 6 seen and 6 unseen pairs with 4 images each. As in the published datasets, the lists are not sorted, and some
+instances do not count: they have no attribute, no set, or a pair that is in no list.
 """
 
 from __future__ import annotations
@@ -16,109 +16,116 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from czslkit.data.layout import ABSENT, Pair
+from czslkit.data.writing import write_dataset
+
 from ...errors import DataError, UnknownNameError, did_you_mean
 from .. import demo_world
 from ..datasets import Counts, SplitCounts
 from ..folders import canonical
-from ..layout import ABSENT, Pair
-from ..writing import write_dataset
 
 _TRAIN_PAIRS, _SEEN, _UNSEEN = 24, 6, 6
-_PER_PAIR = {"train": 6, "val": 4, "test": 4}
-_MIN_PARTNERS = 3
-COUNTS = Counts(
+_IMAGES_PER_PAIR = {"train": 6, "val": 4, "test": 4}
+_MIN_PAIRS_PER_LABEL = 3  # training pairs in which each label occurs
+MINI_COUNTS = Counts(
     attrs=8,
     objs=6,
     pairs=_TRAIN_PAIRS + 2 * _UNSEEN,
     splits={
-        "train": SplitCounts(_TRAIN_PAIRS, 0, _TRAIN_PAIRS * _PER_PAIR["train"]),
-        "val": SplitCounts(_SEEN, _UNSEEN, (_SEEN + _UNSEEN) * _PER_PAIR["val"]),
-        "test": SplitCounts(_SEEN, _UNSEEN, (_SEEN + _UNSEEN) * _PER_PAIR["test"]),
+        "train": SplitCounts(_TRAIN_PAIRS, 0, _TRAIN_PAIRS * _IMAGES_PER_PAIR["train"]),
+        "val": SplitCounts(_SEEN, _UNSEEN, (_SEEN + _UNSEEN) * _IMAGES_PER_PAIR["val"]),
+        "test": SplitCounts(_SEEN, _UNSEEN, (_SEEN + _UNSEEN) * _IMAGES_PER_PAIR["test"]),
     },
 )
-"""Of every replica."""
-_IGNORED = 3  # instances of each kind that does not count
-_SIDES = (64, 96)
+"""What every replica holds."""
+_SKIPPED = 3  # instances of each kind that does not count
+_SIDES = (64, 96)  # pixels of the smallest and of the largest picture, without its frame
 
 T = TypeVar("T")
-Names = Callable[[str, str, np.random.Generator], dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Words:
-    """What a replica is made of; the n-th word looks like the n-th of the demo world."""
+class Replica:
+    """The labels and the file names of a replica. Its n-th label is drawn like the n-th label of the demo world."""
 
     attrs: tuple[str, ...]
     objs: tuple[str, ...]
-    files: Names
-    """How the metadata names the file of a picture of a pair."""
+    file_fields: Callable[[str, str, np.random.Generator], dict[str, str]]
+    """Returns the metadata fields that name the file of a picture, given its attribute and object."""
 
 
 def write_mini(name: str, root: str | Path, seed: int = 0) -> Path:
-    """Write the replica of a dataset to ``<root>/<name>``.
+    """Write the replica of a dataset to ``<root>/<name>`` and return this folder.
 
-    Returns:
-        The folder.
+    Args:
+        name: name or alias of a published dataset.
+        root: the folder of all datasets.
+        seed: changes pairs, file names and pictures.
 
     Raises:
-        UnknownNameError: no replica of that name.
-        DataError: the folder is there already; nothing is overwritten.
+        UnknownNameError: there is no replica of this name.
+        DataError: the folder exists already; nothing is overwritten.
     """
     if canonical(name) not in REPLICAS:
         known = ", ".join(REPLICAS)
         raise UnknownNameError(f"no small replica of {name!r}.{did_you_mean(name, REPLICAS)} Known: {known}.")
     folder = Path(root).expanduser() / name
-    words = REPLICAS[canonical(name)]
+    replica = REPLICAS[canonical(name)]
     rng = np.random.default_rng([seed, list(REPLICAS).index(canonical(name))])
-    pairs, unlisted = _drawn_pairs(words, rng)
-    if not write_dataset(folder, pairs, _pictures(words, _instances(pairs, unlisted, rng), rng)):
-        raise DataError(f"{folder} is there already, and is left as it is")
+    pairs, unlisted = _draw_pairs(replica, rng)
+    if not write_dataset(folder, pairs, _pictures(replica, _draw_instances(pairs, unlisted, rng), rng)):
+        raise DataError(f"{folder} exists already and is not changed")
     return folder
 
 
-def _drawn_pairs(words: Words, rng: np.random.Generator) -> tuple[dict[str, list[Pair]], list[Pair]]:
-    """The lists of the three phases, and the pairs that are in none."""
-    order = _shuffled(list(product(words.attrs, words.objs)), rng)
-    while _fewest_partners(words, order[:_TRAIN_PAIRS]) < _MIN_PARTNERS:
-        order = _shuffled(order, rng)
+def _draw_pairs(replica: Replica, rng: np.random.Generator) -> tuple[dict[str, list[Pair]], list[Pair]]:
+    """Return the pairs of each split, and the pairs that are in no split."""
+    order = _permuted(list(product(replica.attrs, replica.objs)), rng)
+    while _fewest_pairs_per_label(replica, order[:_TRAIN_PAIRS]) < _MIN_PAIRS_PER_LABEL:
+        order = _permuted(order, rng)
     train, rest = order[:_TRAIN_PAIRS], order[_TRAIN_PAIRS:]
     val = train[:_SEEN] + rest[:_UNSEEN]
     test = train[_SEEN : 2 * _SEEN] + rest[_UNSEEN : 2 * _UNSEEN]
     return {"train": train, "val": val, "test": test}, rest[2 * _UNSEEN :]
 
 
-def _fewest_partners(words: Words, pairs: list[Pair]) -> int:
-    used = [word for pair in pairs for word in pair]
-    return min(used.count(word) for word in words.attrs + words.objs)
+def _fewest_pairs_per_label(replica: Replica, pairs: list[Pair]) -> int:
+    labels = [label for pair in pairs for label in pair]
+    return min(labels.count(label) for label in replica.attrs + replica.objs)
 
 
-def _instances(
+def _draw_instances(
     pairs: dict[str, list[Pair]], unlisted: list[Pair], rng: np.random.Generator
 ) -> list[tuple[str, str, str]]:
-    """Set, attribute and object of every picture, shuffled as in the real metadata."""
-    found = [(phase, *pair) for phase in pairs for pair in pairs[phase] for _ in range(_PER_PAIR[phase])]
-    found += [("train", *pair) for pair in unlisted[:_IGNORED]]
-    found += [("test", ABSENT, obj) for _, obj in pairs["test"][:_IGNORED]]
-    found += [(ABSENT, *pair) for pair in pairs["train"][:_IGNORED]]
-    return _shuffled(found, rng)
+    """Return the set, attribute and object of every picture, in random order as in the published metadata."""
+    found = [(split, *pair) for split in pairs for pair in pairs[split] for _ in range(_IMAGES_PER_PAIR[split])]
+    found += [("train", *pair) for pair in unlisted[:_SKIPPED]]
+    found += [("test", ABSENT, obj) for _, obj in pairs["test"][:_SKIPPED]]
+    found += [(ABSENT, *pair) for pair in pairs["train"][:_SKIPPED]]
+    return _permuted(found, rng)
 
 
-def _shuffled(items: list[T], rng: np.random.Generator) -> list[T]:
+def _permuted(items: list[T], rng: np.random.Generator) -> list[T]:
     return [items[i] for i in rng.permutation(len(items))]
 
 
 def _pictures(
-    words: Words, instances: list[tuple[str, str, str]], rng: np.random.Generator
+    replica: Replica, instances: list[tuple[str, str, str]], rng: np.random.Generator
 ) -> Iterator[tuple[dict[str, str], Image.Image]]:
-    looks = dict(zip(words.attrs + words.objs, demo_world.ATTRS[: len(words.attrs)] + demo_world.OBJS, strict=False))
-    for phase, attr, obj in instances:
-        state = looks.get(attr, demo_world.ATTRS[0])  # one without an attribute looks like anything
-        picture = _framed(demo_world.render(state, looks[obj], rng), rng)
-        yield {**words.files(attr, obj, rng), "attr": attr, "obj": obj, "set": phase}, picture
+    """Yield the metadata entry and the picture of every instance."""
+    demo_attrs = dict(zip(replica.attrs, demo_world.ATTRS, strict=False))
+    demo_objs = dict(zip(replica.objs, demo_world.OBJS, strict=False))
+    for split, attr, obj in instances:
+        demo_attr = demo_attrs.get(attr, demo_world.ATTRS[0])  # for an absent attribute, any look will do
+        picture = _resized_with_frame(demo_world.render(demo_attr, demo_objs[obj], rng), rng)
+        yield {**replica.file_fields(attr, obj, rng), "attr": attr, "obj": obj, "set": split}, picture
 
 
-def _framed(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A picture in another size, every other one in a frame that makes it wide or tall; a centre crop takes it off."""
+def _resized_with_frame(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Return a picture in a random size, half of the time with a frame that makes it wide or tall.
+
+    A centre crop removes the frame.
+    """
     side, margin = (int(n) for n in rng.integers((_SIDES[0], 4), (_SIDES[1] + 1, 13)))
     right, down = ((2 * margin, 0), (0, 2 * margin), (0, 0), (0, 0))[rng.integers(4)]
     canvas = Image.new("RGB", (side + right, side + down), picture.getpixel((0, 0)))
@@ -126,28 +133,30 @@ def _framed(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return canvas
 
 
-def _mit_states_file(attr: str, obj: str, rng: np.random.Generator) -> dict[str, str]:
-    folder = f"{'adj' if attr == ABSENT else attr}_{obj}"  # the real ones without an attribute lie under "adj"
+def _mit_states_fields(attr: str, obj: str, rng: np.random.Generator) -> dict[str, str]:
+    folder = (
+        f"{'adj' if attr == ABSENT else attr}_{obj}"  # published images without an attribute are in folders "adj_..."
+    )
     return {"image": f"{folder}/{rng.bytes(16).hex()}.jpg"}
 
 
-def _ut_zappos_file(attr: str, obj: str, rng: np.random.Generator) -> dict[str, str]:
+def _ut_zappos_fields(attr: str, obj: str, rng: np.random.Generator) -> dict[str, str]:
     file = f"{rng.integers(7_000_000, 8_200_000)}.{rng.integers(10, 100_000)}.jpg"
     kind, _, subkind = obj.partition(".")
     return {"image": f"{attr}_{obj}/{file}", "_image": f"{kind}/{subkind.replace('.', ' ') or kind}/Maker/{file}"}
 
 
-def _cgqa_file(attr: str, obj: str, rng: np.random.Generator) -> dict[str, str]:
+def _cgqa_fields(attr: str, obj: str, rng: np.random.Generator) -> dict[str, str]:
     return {"image": f"{rng.integers(1, 2_420_000)}-{rng.integers(0, 40)}-{attr}-{obj}.jpg"}
 
 
 REPLICAS = {
-    "mit-states": Words(
+    "mit-states": Replica(
         attrs=("ancient", "broken", "mossy", "old", "painted", "rusty", "wet", "wrinkled"),
         objs=("bag", "bike", "bottle", "car", "clock", "door"),
-        files=_mit_states_file,
+        file_fields=_mit_states_fields,
     ),
-    "ut-zappos": Words(
+    "ut-zappos": Replica(
         attrs=("Canvas", "Cotton", "Faux.Fur", "Faux.Leather", "Full.grain.leather", "Hair.Calf", "Nubuck", "Suede"),
         objs=(
             "Boots.Mid-Calf",
@@ -157,13 +166,11 @@ REPLICAS = {
             "Shoes.Sneakers.and.Athletic.Shoes",
             "Slippers",
         ),
-        files=_ut_zappos_file,
+        file_fields=_ut_zappos_fields,
     ),
-    "cgqa": Words(
+    "cgqa": Replica(
         attrs=("black_and_white", "brown", "leafy", "metal", "striped", "wet", "wooden", "woven"),
         objs=("bench", "dry-erase_board", "eiffel_tower", "fence", "teddy_bear", "trash_can"),
-        files=_cgqa_file,
+        file_fields=_cgqa_fields,
     ),
 }
-
-NAMES = tuple(REPLICAS)

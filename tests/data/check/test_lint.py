@@ -17,7 +17,7 @@ def found(folder: Path) -> dict[str, Finding]:
     return {finding.kind: finding for finding in lint(read_listing(folder))}
 
 
-def test_nothing_is_odd_about_a_plain_dataset(pets: Path) -> None:
+def test_a_correct_dataset_has_no_findings(pets: Path) -> None:
     assert found(pets) == {}
 
 
@@ -47,7 +47,7 @@ def test_a_split_without_seen_or_unseen_pairs_is_named(pets: Path, pairs: str, k
     [
         ("hot dog", "space-in-name", "1 object names are empty or have spaces: 'hot dog'"),
         ("", "space-in-name", "1 object names are empty or have spaces: ''"),
-        ("NaN", "missing-label", "1 object names look like missing ones: 'NaN'"),
+        ("NaN", "missing-label", "1 object names look like missing labels: 'NaN'"),
         ("hot/dog", "odd-name", "1 object names have unusual characters: hot/dog"),
         ("hot,dog", "odd-name", "1 object names have unusual characters: hot,dog"),
         ("_dog", "odd-name", "1 object names have unusual characters: _dog"),
@@ -57,13 +57,13 @@ def test_a_split_without_seen_or_unseen_pairs_is_named(pets: Path, pairs: str, k
         ("d_o-g", "look-alike", "1 object names have several spellings: 'd_o-g' = 'dog'"),
     ],
 )
-def test_names_that_may_be_mistakes_are_named(pets: Path, edit: Edit, word: str, kind: str, said: str) -> None:
+def test_labels_that_may_be_mistakes_are_named(pets: Path, edit: Edit, word: str, kind: str, said: str) -> None:
     edit(lambda entries: entries.append(entries[0] | {"obj": word}))
     assert str(found(pets)[kind]).startswith(said)
 
 
 @pytest.mark.parametrize("word", ["Shoes.Clogs.and.Mules", "dry-erase_board", "éclair", "狗", "3d", "dog's", "कुत्ता"])
-def test_names_as_the_published_datasets_have_them_are_not_odd(pets: Path, edit: Edit, word: str) -> None:
+def test_labels_of_the_published_datasets_are_plain(pets: Path, edit: Edit, word: str) -> None:
     edit(lambda entries: entries.append(entries[0] | {"obj": word}))
     assert found(pets).keys() == {"skipped"}
 
@@ -71,9 +71,9 @@ def test_names_as_the_published_datasets_have_them_are_not_odd(pets: Path, edit:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"attr": "NA"}, "1 instances have no attribute, and do not count: wet_dog/train0.jpg"),
-        ({"set": "NA"}, "1 instances are of no set, and do not count: wet_dog/train0.jpg"),
-        ({"attr": "old"}, "1 instances show a pair that no list holds, and do not count: wet_dog/train0.jpg (old dog)"),
+        ({"attr": "NA"}, "1 instances have no attribute and do not count: wet_dog/train0.jpg"),
+        ({"set": "NA"}, "1 instances have no set and do not count: wet_dog/train0.jpg"),
+        ({"attr": "old"}, "1 instances show a pair that is in no list and do not count: wet_dog/train0.jpg (old dog)"),
     ],
 )
 def test_instances_that_do_not_count_are_noted_with_the_reason(

@@ -25,19 +25,19 @@ def test_every_dataset_is_counted(pets: Path) -> None:
     assert (held["cgqa"].state, held["cgqa"].images) == ("absent", 0)
 
 
-def test_a_dataset_that_lacks_something_is_not_complete(pets: Path) -> None:
+def test_a_dataset_with_missing_files_is_incomplete(pets: Path) -> None:
     shutil.copytree(pets, pets.parent / "ut-zap50k")
     metadata_file(pets.parent / "ut-zap50k").unlink()
     shutil.rmtree(images_folder(pets))
     held = {each.name: each for each in dataset_statuses(pets.parent)}
-    assert (held["pets"].state, held["pets"].fault) == ("incomplete", f"no images in {images_folder(pets)}")
+    assert (held["pets"].state, held["pets"].problem) == ("incomplete", f"no images in {images_folder(pets)}")
     assert held["ut-zappos"].state == "incomplete"
-    assert held["ut-zappos"].fault.endswith(
+    assert held["ut-zappos"].problem.endswith(
         "ut-zap50k is not a complete dataset: no metadata_compositional-split-natural.t7"
     )
 
 
-def test_what_is_on_its_way_is_a_line_each(tmp_path: Path) -> None:
+def test_every_unfinished_download_is_a_line(tmp_path: Path) -> None:
     (tmp_path / ".downloads").mkdir()
     for name in ("cgqa.zip.partial", "b.zip.partial", "a.zip", "a.zip.refused", "a.zip.json", ".a.zip.lock"):
         (tmp_path / ".downloads" / name).write_bytes(bytes(2000))
@@ -45,16 +45,16 @@ def test_what_is_on_its_way_is_a_line_each(tmp_path: Path) -> None:
     (tmp_path / ".downloads" / "cgqa.zip.partial.json").write_text(note)
     (tmp_path / ".mit-states.download").mkdir()
     assert unfinished_downloads(tmp_path) == [
-        "a.zip: 2.0 kB, whole",
-        "a.zip.refused: refused, 2.0 kB that can be deleted",
-        "b.zip: 2.0 kB of an unknown size have come",
-        "cgqa.zip: 2.0 kB of 5.0 MB have come",
+        "a.zip: 2.0 kB, complete",
+        "a.zip.refused: 2.0 kB, refused; you can delete it",
+        "b.zip: 2.0 kB of an unknown size downloaded",
+        "cgqa.zip: 2.0 kB of 5.0 MB downloaded",
         "mit-states: partly unpacked",
     ]
     assert unfinished_downloads(tmp_path / "nowhere") == []
 
 
-def test_room_is_that_of_the_folder_that_will_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_space_is_that_of_the_nearest_existing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or Free)
     assert free_space(tmp_path / "a" / "b") == f"{tmp_path}/a/b: 5.0 GB free"
@@ -65,7 +65,7 @@ class Free:
     free = 5_000_000_000
 
 
-def test_status_says_what_is_where_without_torch(pets: Path) -> None:
+def test_status_needs_no_torch(pets: Path) -> None:
     metadata_file(pets).unlink()
     program = (
         "import sys; from czslkit.cli import main\n"

@@ -1,4 +1,4 @@
-"""What else can go wrong while a dataset is made ready: processes that are killed or meet, and disks."""
+"""Killed processes, processes that meet, and full disks during a download."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from typing import IO, Any, NoReturn
 import pytest
 
 from czslkit.cli import main
-from czslkit.data.download import archive_cache, archives, resumable_http
-from czslkit.data.download import download as module
+from czslkit.data.download import archive_cache, archives, install, resumable_http
 from czslkit.data.download.download import download
-from czslkit.data.download.resumable_http import Web
+from czslkit.data.download.resumable_http import HttpClient
 from czslkit.data.make.mini import write_mini
 from czslkit.errors import DataError
 
-WEB = Web(timeout=2, tries=2, pause=0.001, progress=False)
-#: Enough of a dataset to be unpacked; whether it can be loaded is not asked here.
+CLIENT = HttpClient(timeout=2, attempts=2, pause=0.001, progress=False)
+#: Files of a dataset that can be unpacked, but not loaded.
 FILES = {f"images/{n}.jpg": os.urandom(3000) for n in range(40)}
 
 
@@ -55,7 +54,7 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def complete(root: Path) -> bool:
-    """Whether the dataset is there as it should be, and nothing else but notes and locks."""
+    """Whether the dataset is complete, and nothing else exists but digest files and locks."""
     folder = root / "cgqa"
     found = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     found.pop(".unpacked.json")
@@ -64,10 +63,10 @@ def complete(root: Path) -> bool:
 
 
 def started(processes: list[subprocess.Popen[str]], root: Path, shop: Any, hang: str = "") -> subprocess.Popen[str]:
-    """A download in a process of its own.
+    """Start a download in another process.
 
     Args:
-        hang: function that is never left once it has been called, as ``module.function:calls``; then a line is said.
+        hang: ``module.function:calls``; after so many calls, the next call prints a line and never returns.
     """
     program = f"""
 import importlib, sys, time
@@ -102,14 +101,14 @@ def until(true: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     "hang",
     [
-        "czslkit.data.download.archive_cache._sha256:0",  # the archive is fetched, and not looked at
-        "czslkit.data.download.archives._write:20",  # being unpacked
-        "czslkit.data.download.archive_cache.write_text:0",  # unpacked, and its digest not noted
-        "czslkit.data.download.download.write_text:0",  # that is noted, and not that it is unpacked
-        "czslkit.data.download.archive_cache.file_lock:1",  # that, too, and it is not deleted
+        "czslkit.data.download.archive_cache._sha256:0",  # the archive is downloaded, but not checked
+        "czslkit.data.download.archives._copy_member:20",  # the archive is partly unpacked
+        "czslkit.data.download.archive_cache.write_text:0",  # the archive is unpacked, but its digest is not recorded
+        "czslkit.data.download.install.write_text:0",  # the digest is recorded, but not that the archive is unpacked
+        "czslkit.data.download.archive_cache.file_lock:1",  # both are recorded, but the archive is not deleted
     ],
 )
-def test_a_process_that_was_killed_is_gone_on_with(
+def test_a_killed_process_is_continued(
     tmp_path: Path, shop: Any, processes: list[subprocess.Popen[str]], hang: str
 ) -> None:
     process = started(processes, tmp_path, shop, hang)
@@ -118,22 +117,22 @@ def test_a_process_that_was_killed_is_gone_on_with(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "cgqa").exists()
-    assert download("cgqa", tmp_path, mirror=shop.url, web=WEB, log=lambda line: None) == (tmp_path / "cgqa",)
+    assert download("cgqa", tmp_path, mirror=shop.url, client=CLIENT, log=lambda line: None) == (tmp_path / "cgqa",)
     assert complete(tmp_path)
     assert len(shop.requests) == 1
 
 
-def test_a_process_that_was_killed_while_it_fetched_is_gone_on_with(
+def test_a_process_that_was_killed_during_a_transfer_is_resumed(
     tmp_path: Path, shop: Any, processes: list[subprocess.Popen[str]]
 ) -> None:
     shop.answers["cgqa.zip"] = [shop.stall(50_000)]
     process = started(processes, tmp_path, shop)
     partial = tmp_path / ".downloads" / "cgqa.zip.partial"
-    until(lambda: resumable_http.size_of(partial) > 0)
+    until(lambda: resumable_http.file_size(partial) > 0)
     process.send_signal(signal.SIGKILL)
     process.wait()
     here = partial.stat().st_size
-    download("cgqa", tmp_path, mirror=shop.url, web=WEB, log=lambda line: None)
+    download("cgqa", tmp_path, mirror=shop.url, client=CLIENT, log=lambda line: None)
     assert complete(tmp_path)
     assert shop.ranges() == [None, f"bytes={here}-"]
 
@@ -162,7 +161,7 @@ def test_of_two_processes_one_works_and_the_other_waits(
 
 
 class Full(io.RawIOBase):
-    """A file on a disk that has no room left."""
+    """A file on a full disk."""
 
     def write(self, block: Any) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -181,14 +180,14 @@ def full_after(calls: int, real: Callable[..., IO[bytes]]) -> Callable[..., Any]
     ("where", "name", "fault"),
     [
         (resumable_http, "write_text", no_room),
-        (resumable_http.Web, "_receive", no_room),
+        (resumable_http.HttpClient, "_receive", no_room),
         (archive_cache, "write_text", no_room),
-        (module, "write_text", no_room),
-        (archives, "_created", full_after(0, archives._created)),
-        (archives, "_created", full_after(20, archives._created)),
+        (install, "write_text", no_room),
+        (archives, "_create_file", full_after(0, archives._create_file)),
+        (archives, "_create_file", full_after(20, archives._create_file)),
     ],
 )
-def test_a_full_disk_is_said_and_once_there_is_room_the_same_command_goes_on(
+def test_after_a_full_disk_the_same_command_continues(
     tmp_path: Path, shop: Any, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, fault: Any, capsys: Any
 ) -> None:
     command = ["data", "download", "cgqa", "--data", str(tmp_path), "--mirror", shop.url]
@@ -196,14 +195,17 @@ def test_a_full_disk_is_said_and_once_there_is_room_the_same_command_goes_on(
         patched.setattr(where, name, fault)
         assert main(command) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"czslkit: cgqa: cannot write below {tmp_path}: [Errno 28] No space left on device. What ")
+    assert said == (
+        f"czslkit: cgqa: cannot write below {tmp_path}: [Errno 28] No space left on device. "
+        "All bytes that have arrived are kept: remove the cause and run the command again to continue"
+    )
     assert not (tmp_path / "cgqa").exists()
     assert not list(tmp_path.glob(".cgqa.download/.half"))
     assert main(command) == 0
     assert complete(tmp_path)
 
 
-#: Run by root, it goes on as nobody, to whom folders can be barred; all code is loaded by then.
+#: A program that root runs as the user nobody, who cannot write everywhere, after all modules are imported.
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
@@ -225,8 +227,8 @@ except DataError as error:
 """
 
 
-def test_a_folder_that_may_not_be_written_can_be_used_and_not_added_to() -> None:
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own may not be entered by nobody
+def test_a_read_only_folder_can_be_used_but_not_extended() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # the user nobody cannot enter pytest's own folder
         write_mini("ut-zappos", folder)
         os.chmod(folder, 0o555)
         done = subprocess.run([sys.executable, "-c", AS_NOBODY, folder], capture_output=True, text=True)
@@ -238,4 +240,4 @@ def test_a_folder_that_may_not_be_written_can_be_used_and_not_added_to() -> None
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, shop: Any) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=f"cgqa: cannot write below {tmp_path}/file/data: .*Not a directory"):
-        download("cgqa", tmp_path / "file" / "data", mirror=shop.url, web=WEB)
+        download("cgqa", tmp_path / "file" / "data", mirror=shop.url, client=CLIENT)

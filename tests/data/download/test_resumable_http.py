@@ -14,12 +14,12 @@ from urllib.request import Request
 import pytest
 
 from czslkit.data.download import resumable_http
-from czslkit.data.download.resumable_http import Web, partial_of, size_of
+from czslkit.data.download.resumable_http import HttpClient, file_size, partial_path
 from czslkit.data.sources import Refused
 from czslkit.errors import DataError
 
 CONTENT = bytes(range(256)) * 1000
-WEB = Web(timeout=0.3, tries=3, pause=0.001, progress=False)
+CLIENT = HttpClient(timeout=0.3, attempts=3, pause=0.001, progress=False)
 Room = namedtuple("Room", "total used free")
 
 
@@ -35,214 +35,219 @@ def url(shop: Any) -> str:
 
 
 @pytest.fixture
-def begun(target: Path, url: str, shop: Any) -> Path:
-    """The first 1,000 bytes, as a process leaves them that did not get further."""
+def partial(target: Path, url: str, shop: Any) -> Path:
+    """A partial file of 1,000 bytes, as an interrupted process leaves it."""
     shop.answers["pets.zip"] = [shop.serve(stop=1000), shop.fail(404)]
     with pytest.raises(Refused, match="HTTP 404 Not Found"):
-        WEB.fetch(url, target)
-    assert partial_of(target).read_bytes() == CONTENT[:1000]
+        CLIENT.fetch(url, target)
+    assert partial_path(target).read_bytes() == CONTENT[:1000]
     shop.requests.clear()
-    return partial_of(target)
+    return partial_path(target)
 
 
-def whole(target: Path) -> bool:
-    """Whether the file is there, and nothing beside it."""
+def complete(target: Path) -> bool:
+    """Whether the file exists, and no other file."""
     return target.read_bytes() == CONTENT and list(target.parent.iterdir()) == [target]
 
 
-def test_a_file_is_fetched_by_one_request_that_says_who_asks(target: Path, url: str, shop: Any) -> None:
-    WEB.fetch(url, target)
-    assert whole(target)
+def test_a_file_is_fetched_by_one_request_with_a_user_agent(target: Path, url: str, shop: Any) -> None:
+    CLIENT.fetch(url, target)
+    assert complete(target)
     ((_, headers),) = shop.requests
     assert headers["User-Agent"].startswith("czslkit/")
 
 
 @pytest.mark.parametrize("fault", ["stall", "reset"])
-def test_a_connection_that_ends_halfway_is_gone_on_with(target: Path, url: str, shop: Any, fault: str) -> None:
+def test_a_broken_connection_is_resumed(target: Path, url: str, shop: Any, fault: str) -> None:
     shop.answers["pets.zip"] = [getattr(shop, fault)(1000), shop.serve(stop=5000)]
-    WEB.fetch(url, target)
-    assert whole(target)
+    CLIENT.fetch(url, target)
+    assert complete(target)
     assert shop.ranges() == [None, "bytes=1000-", "bytes=6000-"]
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (("stall", 0), "nothing came for 0.3 seconds"),
+        (("stall", 0), "the server sent nothing for 0.3 seconds"),
         (("reset", 0), "Connection reset by peer"),
         (("fail", 500), "HTTP 500 Internal Server Error"),
         (("fail", 429), "HTTP 429 Too Many Requests"),
     ],
 )
-def test_a_server_that_gets_no_further_is_given_up(
+def test_attempts_without_new_bytes_end_in_an_error(
     target: Path, url: str, shop: Any, fault: tuple[str, int], reason: str
 ) -> None:
     shop.answers["pets.zip"] = [getattr(shop, fault[0])(fault[1]) for _ in range(5)]
-    with pytest.raises(Refused, match=re.escape(f"{reason} (after 3 attempts; 0.0 kB are kept)")):
-        WEB.fetch(url, target)
+    with pytest.raises(Refused, match=re.escape(f"{reason} (3 attempts brought no new bytes; 0.0 kB are kept)")):
+        CLIENT.fetch(url, target)
     assert len(shop.requests) == 3
     assert not target.exists()
 
 
-def test_a_fault_that_passes_is_none(target: Path, url: str, shop: Any) -> None:
+def test_a_temporary_failure_is_retried(target: Path, url: str, shop: Any) -> None:
     shop.answers["pets.zip"] = [shop.fail(503), shop.fail(500)]
-    WEB.fetch(url, target)
-    assert whole(target)
+    CLIENT.fetch(url, target)
+    assert complete(target)
 
 
-def test_attempts_that_get_further_do_not_count(target: Path, url: str, shop: Any) -> None:
+def test_attempts_with_new_bytes_do_not_count(target: Path, url: str, shop: Any) -> None:
     shop.answers["pets.zip"] = [shop.serve(stop=1000) for _ in range(20)]
-    WEB.fetch(url, target)
-    assert whole(target)
+    CLIENT.fetch(url, target)
+    assert complete(target)
 
 
-def test_a_missing_file_is_not_asked_for_twice(target: Path, url: str, shop: Any) -> None:
+def test_a_missing_file_is_requested_once(target: Path, url: str, shop: Any) -> None:
     with pytest.raises(Refused, match="HTTP 404 Not Found"):
-        WEB.fetch(f"{url}.gz", target)
+        CLIENT.fetch(f"{url}.gz", target)
     assert len(shop.requests) == 1
 
 
-def test_a_server_that_nobody_answers_for_is_given_up(target: Path) -> None:
+def test_a_refused_connection_is_an_error(target: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{other.getsockname()[1]}/pets.zip"
         with pytest.raises(Refused, match="Connection refused"):
-            WEB.fetch(url, target)
+            CLIENT.fetch(url, target)
 
 
-def test_a_file_that_was_begun_is_gone_on_with(target: Path, url: str, shop: Any, begun: Path) -> None:
-    WEB.fetch(url, target)
-    assert whole(target)
+def test_a_partial_file_is_resumed(target: Path, url: str, shop: Any, partial: Path) -> None:
+    CLIENT.fetch(url, target)
+    assert complete(target)
     assert shop.ranges() == ["bytes=1000-"]
 
 
 @pytest.mark.parametrize("answer", [{"ranges": False}, {"ranges": False, "etag": False}], ids=["ranges", "etags"])
-def test_a_server_that_ignores_ranges_is_begun_anew(
-    target: Path, url: str, shop: Any, begun: Path, answer: dict[str, bool]
+def test_if_the_server_ignores_ranges_the_download_starts_again(
+    target: Path, url: str, shop: Any, partial: Path, answer: dict[str, bool]
 ) -> None:
     shop.answers["pets.zip"] = [shop.serve(**answer)]
-    WEB.fetch(url, target)
-    assert whole(target)
+    CLIENT.fetch(url, target)
+    assert complete(target)
 
 
-def test_a_server_that_says_nothing_about_its_files_is_trusted_to_keep_them(target: Path, url: str, shop: Any) -> None:
+def test_without_etag_and_date_the_file_counts_as_unchanged(target: Path, url: str, shop: Any) -> None:
     shop.answers["pets.zip"] = [shop.serve(etag=False, stop=1000), shop.serve(etag=False)]
-    WEB.fetch(url, target)
-    assert whole(target)
+    CLIENT.fetch(url, target)
+    assert complete(target)
     assert shop.ranges() == [None, "bytes=1000-"]
 
 
-def test_a_server_that_refuses_ranges_is_begun_anew(target: Path, url: str, shop: Any, begun: Path) -> None:
+def test_if_the_server_refuses_ranges_the_download_starts_again(
+    target: Path, url: str, shop: Any, partial: Path
+) -> None:
     shop.answers["pets.zip"] = [shop.fail(416)]
-    WEB.fetch(url, target)
-    assert whole(target)
+    CLIENT.fetch(url, target)
+    assert complete(target)
     assert shop.ranges() == ["bytes=1000-", None]
 
 
-def test_a_server_that_ignores_ranges_and_never_gets_further_is_given_up(target: Path, url: str, shop: Any) -> None:
+def test_restarts_without_new_bytes_end_in_an_error(target: Path, url: str, shop: Any) -> None:
     shop.answers["pets.zip"] = [shop.serve(ranges=False, stop=1000) for _ in range(5)]
-    with pytest.raises(Refused, match=r"it ended after 1,000 of 256,000 bytes \(after 3 attempts; 1.0 kB are kept"):
-        WEB.fetch(url, target)
+    with pytest.raises(
+        Refused,
+        match=r"the connection ended after 1,000 of 256,000 bytes \(3 attempts brought no new bytes; 1.0 kB are kept\)",
+    ):
+        CLIENT.fetch(url, target)
     assert len(shop.requests) == 4
 
 
-def test_a_file_that_changed_since_it_was_begun_is_begun_anew(target: Path, url: str, shop: Any, begun: Path) -> None:
+def test_a_file_that_changed_on_the_server_is_downloaded_again(
+    target: Path, url: str, shop: Any, partial: Path
+) -> None:
     shop.files["pets.zip"] = CONTENT[::-1]
-    WEB.fetch(url, target)
+    CLIENT.fetch(url, target)
     assert target.read_bytes() == CONTENT[::-1]
 
 
-def test_a_change_is_seen_even_where_the_server_ignores_conditions(
-    target: Path, url: str, shop: Any, begun: Path
+def test_a_change_is_noticed_even_if_the_server_ignores_conditions(
+    target: Path, url: str, shop: Any, partial: Path
 ) -> None:
     def unconditional(handler: Any, content: bytes) -> None:
         del handler.headers["If-Range"]
         shop.serve()(handler, content)
 
     shop.files["pets.zip"], shop.answers["pets.zip"] = CONTENT[::-1], [unconditional]
-    WEB.fetch(url, target)
+    CLIENT.fetch(url, target)
     assert target.read_bytes() == CONTENT[::-1]
     assert shop.ranges() == ["bytes=1000-", None]
 
 
-def test_an_answer_that_starts_elsewhere_is_not_appended(target: Path, url: str, shop: Any, begun: Path) -> None:
+def test_an_answer_from_another_byte_is_not_appended(target: Path, url: str, shop: Any, partial: Path) -> None:
     def elsewhere(handler: Any, content: bytes) -> None:
         handler.headers.replace_header("Range", "bytes=2000-")
         shop.serve()(handler, content)
 
     shop.answers["pets.zip"] = [elsewhere]
-    WEB.fetch(url, target)
-    assert whole(target)
+    CLIENT.fetch(url, target)
+    assert complete(target)
 
 
-def test_another_source_does_not_go_on_with_what_the_first_began(
-    target: Path, url: str, shop: Any, begun: Path
-) -> None:
+def test_a_partial_file_of_another_source_is_not_resumed(target: Path, url: str, shop: Any, partial: Path) -> None:
     shop.files["other.zip"] = CONTENT
-    WEB.fetch(f"{shop.url}/other.zip", target)
-    assert whole(target)
+    CLIENT.fetch(f"{shop.url}/other.zip", target)
+    assert complete(target)
     assert shop.ranges() == [None]
 
 
-def test_a_source_that_fails_leaves_what_another_began(target: Path, url: str, shop: Any, begun: Path) -> None:
+def test_a_failed_source_keeps_the_partial_file_of_another(target: Path, url: str, shop: Any, partial: Path) -> None:
     with pytest.raises(Refused, match="HTTP 404"):
-        WEB.fetch(f"{shop.url}/other.zip", target)
-    WEB.fetch(url, target)
+        CLIENT.fetch(f"{shop.url}/other.zip", target)
+    CLIENT.fetch(url, target)
     assert shop.ranges() == [None, "bytes=1000-"]
 
 
-def test_a_file_without_its_note_is_begun_anew(target: Path, url: str, shop: Any, begun: Path) -> None:
-    begun.with_name("pets.zip.partial.json").write_text('{"url": 1}')
-    WEB.fetch(url, target)
-    assert shop.ranges() == [None]
-    assert whole(target)
-
-
-def test_a_file_that_was_complete_when_its_process_was_killed_is_not_asked_for(
-    target: Path, url: str, shop: Any, begun: Path
+def test_a_partial_file_without_a_valid_record_is_downloaded_again(
+    target: Path, url: str, shop: Any, partial: Path
 ) -> None:
-    begun.write_bytes(CONTENT)
-    WEB.fetch(url, target)
-    assert whole(target)
+    partial.with_name("pets.zip.partial.json").write_text('{"url": 1}')
+    CLIENT.fetch(url, target)
+    assert shop.ranges() == [None]
+    assert complete(target)
+
+
+def test_a_complete_partial_file_needs_no_request(target: Path, url: str, shop: Any, partial: Path) -> None:
+    partial.write_bytes(CONTENT)
+    CLIENT.fetch(url, target)
+    assert complete(target)
     assert shop.requests == []
 
 
-def test_less_than_was_promised_is_not_the_file(target: Path, url: str, shop: Any) -> None:
+def test_fewer_bytes_than_the_declared_length_are_an_error(target: Path, url: str, shop: Any) -> None:
     shop.answers["pets.zip"] = [shop.promise(len(CONTENT) + 5) for _ in range(5)]
-    with pytest.raises(Refused, match="it ended after 256,000 of 256,005 bytes"):
-        WEB.fetch(url, target)
+    with pytest.raises(Refused, match="the connection ended after 256,000 of 256,005 bytes"):
+        CLIENT.fetch(url, target)
     assert not target.exists()
 
 
-def test_more_than_was_promised_is_not_read(target: Path, url: str, shop: Any) -> None:
+def test_bytes_beyond_the_declared_length_are_not_read(target: Path, url: str, shop: Any) -> None:
     shop.answers["pets.zip"] = [shop.promise(len(CONTENT) - 5)]
-    WEB.fetch(url, target)
+    CLIENT.fetch(url, target)
     assert target.read_bytes() == CONTENT[:-5]
 
 
 def test_a_file_of_unknown_length_ends_with_the_connection(target: Path, url: str, shop: Any) -> None:
     shop.answers["pets.zip"] = [shop.serve(length=False)]
-    WEB.fetch(url, target)
-    assert whole(target)
+    CLIENT.fetch(url, target)
+    assert complete(target)
 
 
 def test_redirects_are_followed(target: Path, url: str, shop: Any) -> None:
     shop.answers["old.zip"] = [shop.fail(302, Location=url)]
-    WEB.fetch(f"{shop.url}/old.zip", target)
-    assert whole(target)
+    CLIENT.fetch(f"{shop.url}/old.zip", target)
+    assert complete(target)
 
 
 def test_redirects_in_a_circle_are_refused(target: Path, url: str, shop: Any) -> None:
     shop.answers["pets.zip"] = [shop.fail(301, Location=url) for _ in range(20)]
     with pytest.raises(Refused, match="HTTP 301"):
-        WEB.fetch(url, target)
+        CLIENT.fetch(url, target)
 
 
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
         ("file:///etc/passwd", "HTTP 302 .*Redirection to url 'file:///etc/passwd' is not allowed"),
-        ("ftp://127.0.0.1/pets.zip", "it redirects from http to ftp://127.0.0.1/pets.zip"),
+        ("ftp://127.0.0.1/pets.zip", "the server redirects from http to ftp://127.0.0.1/pets.zip"),
     ],
 )
 def test_redirects_to_anything_but_the_web_are_refused(
@@ -250,52 +255,52 @@ def test_redirects_to_anything_but_the_web_are_refused(
 ) -> None:
     shop.answers["pets.zip"] = [shop.fail(302, Location=location)]
     with pytest.raises(Refused, match=reason):
-        WEB.fetch(url, target)
+        CLIENT.fetch(url, target)
 
 
 def test_redirects_from_an_encrypted_connection_to_a_plain_one_are_refused() -> None:
-    handler, request = resumable_http._Redirects(), Request("https://a.org/pets.zip")
-    with pytest.raises(Refused, match=r"it redirects from https to http://a\.org/pets\.zip"):
+    handler, request = resumable_http._SafeRedirects(), Request("https://a.org/pets.zip")
+    with pytest.raises(Refused, match=r"the server redirects from https to http://a\.org/pets\.zip"):
         handler.redirect_request(request, io.BytesIO(), 302, "Found", {}, "http://a.org/pets.zip")
     new = handler.redirect_request(request, io.BytesIO(), 302, "Found", {}, "https://b.org/pets.zip")
     assert new.full_url == "https://b.org/pets.zip"
 
 
-def test_there_has_to_be_room_for_the_archive_and_what_is_in_it(
+def test_the_disk_needs_space_for_the_archive_and_its_content(
     target: Path, url: str, shop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Room(0, 0, 511_999))
-    with pytest.raises(DataError, match=r"has 512 kB free, and pets.zip needs about 512 kB until it is unpacked"):
-        WEB.fetch(url, target)
-    assert not partial_of(target).exists()
+    with pytest.raises(DataError, match=r"has 512 kB free, but pets.zip needs about 512 kB until it is unpacked"):
+        CLIENT.fetch(url, target)
+    assert not partial_path(target).exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Room(0, 0, 512_000))
-    WEB.fetch(url, target)
+    CLIENT.fetch(url, target)
 
 
-def test_a_full_disk_keeps_what_has_come(target: Path, url: str, shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Web, response: Any, out: Any, *sizes: int) -> NoReturn:
+def test_a_full_disk_keeps_the_partial_file(target: Path, url: str, shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: HttpClient, response: Any, out: Any, *sizes: int) -> NoReturn:
         out.write(response.read(1000))
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Web, "_receive", full)
+        patched.setattr(HttpClient, "_receive", full)
         with pytest.raises(OSError, match="No space left"):
-            WEB.fetch(url, target)
-    assert partial_of(target).read_bytes() == CONTENT[:1000]
-    WEB.fetch(url, target)
-    assert whole(target)
+            CLIENT.fetch(url, target)
+    assert partial_path(target).read_bytes() == CONTENT[:1000]
+    CLIENT.fetch(url, target)
+    assert complete(target)
     assert shop.ranges() == [None, "bytes=1000-"]
 
 
-def test_what_is_known_of_a_partial_file_lies_beside_it(begun: Path, url: str) -> None:
-    note = json.loads(begun.with_name("pets.zip.partial.json").read_text())
+def test_the_record_lies_next_to_the_partial_file(partial: Path, url: str) -> None:
+    note = json.loads(partial.with_name("pets.zip.partial.json").read_text())
     assert (note["url"], note["total"]) == (url, len(CONTENT))
 
 
-def test_a_file_of_another_size_is_refused_before_it_comes(target: Path, url: str) -> None:
-    with pytest.raises(Refused, match="it has 256,000 bytes, expected 1,000"):
-        WEB.fetch(url, target, 1000)
-    assert not target.exists() and size_of(partial_of(target)) == 0
+def test_a_file_of_another_size_is_refused_before_its_bytes_arrive(target: Path, url: str) -> None:
+    with pytest.raises(Refused, match="the file on the server has 256,000 bytes, expected 1,000"):
+        CLIENT.fetch(url, target, 1000)
+    assert not target.exists() and file_size(partial_path(target)) == 0
 
 
 def test_an_answer_without_a_length_does_not_fill_the_disk(
@@ -303,6 +308,6 @@ def test_an_answer_without_a_length_does_not_fill_the_disk(
 ) -> None:
     shop.answers["pets.zip"] = [shop.serve(length=False)]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Room(0, 0, 300_000))
-    with pytest.raises(Refused, match="it says no length, and is more than 150 kB"):
-        WEB.fetch(url, target)
-    assert size_of(partial_of(target)) == 0
+    with pytest.raises(Refused, match="the server gives no length and sends more than 150 kB"):
+        CLIENT.fetch(url, target)
+    assert file_size(partial_path(target)) == 0

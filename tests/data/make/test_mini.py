@@ -10,7 +10,7 @@ from PIL import Image
 from czslkit.data.image_check import check_images
 from czslkit.data.layout import metadata_file, pairs_file
 from czslkit.data.loading import load_dataset
-from czslkit.data.make.mini import NAMES, REPLICAS, write_mini
+from czslkit.data.make.mini import REPLICAS, write_mini
 from czslkit.data.pair_lists import read_pairs
 from czslkit.errors import DataError, UnknownNameError
 
@@ -18,37 +18,37 @@ from czslkit.errors import DataError, UnknownNameError
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("minis")
-    for name in NAMES:
+    for name in REPLICAS:
         write_mini(name, root)
     return root
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPLICAS)
 def test_a_replica_loads_with_the_structure_it_promises(root: Path, name: str) -> None:
     data = load_dataset(name, root)
     assert (len(data.space.attrs), len(data.space.objs)) == (8, 6)
     assert (len(data.train), len(data.val), len(data.test)) == (24 * 6, 12 * 4, 12 * 4)
     assert len(data.train.pairs) == int(data.space.seen.sum()) == 24
-    for phase, split in (("val", data.val), ("test", data.test)):
+    for name_of_split, split in (("val", data.val), ("test", data.test)):
         seen = (split.pairs[:, None] == data.train.pairs).all(-1).any(1)
         assert (len(split.pairs), int(seen.sum())) == (12, 6)
-        assert int(data.candidates(phase).sum()) == 24 + 6
+        assert int(data.candidates(name_of_split).sum()) == 24 + 6
     assert len(data.space.pairs) == 24 + 6 + 6
     check_images(data)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_replica_holds_all_that_the_rules_skip(root: Path, name: str) -> None:
+@pytest.mark.parametrize("name", REPLICAS)
+def test_a_replica_has_instances_that_do_not_count(root: Path, name: str) -> None:
     entries = torch.load(metadata_file(root / name), weights_only=True)
-    listed = {pair for phase in ("train", "val", "test") for pair in read_pairs(pairs_file(root / name, phase))}
+    listed = {pair for split in ("train", "val", "test") for pair in read_pairs(pairs_file(root / name, split))}
     assert sum(entry["attr"] == "NA" for entry in entries) == 3
     assert sum(entry["set"] == "NA" for entry in entries) == 3
     assert sum((entry["attr"], entry["obj"]) not in listed for entry in entries if entry["attr"] != "NA") == 3
     assert load_dataset(name, root).skipped == 9
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_order_of_the_training_list_is_not_the_sorted_one(root: Path, name: str) -> None:
+@pytest.mark.parametrize("name", REPLICAS)
+def test_the_training_list_is_not_sorted(root: Path, name: str) -> None:
     pairs = read_pairs(pairs_file(root / name, "train"))
     assert list(pairs) != sorted(pairs)
 
@@ -69,7 +69,7 @@ def test_files_are_named_as_in_the_published_metadata(root: Path, name: str, ima
     assert len({entry["image"] for entry in entries}) == len(entries)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPLICAS)
 def test_pictures_are_jpegs_of_several_shapes(root: Path, name: str) -> None:
     sizes = set()
     for file in (root / name / "images").rglob("*.jpg"):
@@ -81,7 +81,7 @@ def test_pictures_are_jpegs_of_several_shapes(root: Path, name: str) -> None:
     assert min(min(size) for size in sizes) >= 64
 
 
-def test_names_have_the_peculiarities_of_the_published_ones() -> None:
+def test_labels_have_the_unusual_characters_of_the_published_ones() -> None:
     words = {word for replica in REPLICAS.values() for word in replica.attrs + replica.objs}
     assert {"Faux.Fur", "Shoes.Clogs.and.Mules", "Boots.Mid-Calf", "dry-erase_board", "black_and_white"} <= words
 
@@ -93,7 +93,7 @@ def test_the_same_seed_writes_the_same_files(root: Path, tmp_path: Path) -> None
     assert all((folder / file).read_bytes() == (root / "cgqa" / file).read_bytes() for file in files)
 
 
-def test_under_its_other_name_and_another_seed_a_replica_is_another(root: Path, tmp_path: Path) -> None:
+def test_another_seed_and_an_alias_write_another_replica(root: Path, tmp_path: Path) -> None:
     assert write_mini("ut-zap50k", tmp_path, seed=1) == tmp_path / "ut-zap50k"
     data = load_dataset("ut-zappos", tmp_path)
     assert (data.name, data.root) == ("ut-zappos", tmp_path / "ut-zap50k")
@@ -102,7 +102,7 @@ def test_under_its_other_name_and_another_seed_a_replica_is_another(root: Path, 
 
 def test_nothing_is_overwritten(pets: Path) -> None:
     pets.rename(pets.with_name("cgqa"))
-    with pytest.raises(DataError, match=r"/cgqa is there already, and is left as it is"):
+    with pytest.raises(DataError, match=r"/cgqa exists already and is not changed"):
         write_mini("cgqa", pets.parent)
     assert load_dataset("cgqa", pets.parent).space.objs == ("cat", "dog")
 

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from czslkit.data.check.counts import count_listing, named_counts
+from czslkit.data.check.verification import verify
+from czslkit.data.datasets import DATASETS, SplitCounts
+from czslkit.data.listing import read_listing
+from czslkit.data.published import BENCHMARKS
+
+Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
+
+
+def test_the_published_counts_are_those_of_the_papers() -> None:
+    published = {  # attrs, objs, attrs x objs, pairs, train pairs and images, seen + unseen pairs and images twice
+        "mit-states": (115, 245, 28175, 1962, 1262, 30338, 300, 300, 10420, 400, 400, 12995),
+        "ut-zappos": (16, 12, 192, 116, 83, 22998, 15, 15, 3214, 18, 18, 2914),
+        "cgqa": (413, 674, 278362, 7555, 5592, 26920, 1252, 1040, 7280, 888, 923, 5098),
+    }
+    counts = {name: DATASETS[name].counts for name in BENCHMARKS}
+    assert {name: tuple(named_counts(each).values()) for name, each in counts.items() if each} == published
+
+
+def test_counts_are_of_the_lists_and_of_the_images_that_count(pets: Path, edit: Edit) -> None:
+    edit(lambda entries: entries[0].update(attr="NA"))
+    assert named_counts(count_listing(read_listing(pets))) == {
+        "attributes": 2,
+        "objects": 2,
+        "attributes x objects": 4,
+        "pairs": 4,
+        "train pairs": 2,
+        "train images": 5,
+        "val seen pairs": 1,
+        "val unseen pairs": 1,
+        "val images": 4,
+        "test seen pairs": 1,
+        "test unseen pairs": 1,
+        "test images": 4,
+    }
+
+
+def test_counts_that_are_not_as_expected_are_an_error(pets: Path) -> None:
+    counts = count_listing(read_listing(pets))
+    expected = replace(counts, objs=3, splits={**counts.splits, "val": SplitCounts(1, 2, 4)})
+    finding = verify("pets", pets.parent, expected=expected).findings[0]
+    assert (finding.severity, finding.what) == ("error", "3 of 12 counts are not as expected")
+    assert finding.where == (
+        "objects 2 instead of 3",
+        "attributes x objects 4 instead of 6",
+        "val unseen pairs 1 instead of 2",
+    )
