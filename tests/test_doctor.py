@@ -149,6 +149,17 @@ def test_a_dataset_that_is_not_complete_is_a_problem(
     assert "czslkit data verify mine" in second.remedy
 
 
+def test_unfinished_downloads_are_listed(
+    tmp_path: Path, problems: list[Problem], report: Callable[[str, str], None]
+) -> None:
+    (tmp_path / ".downloads").mkdir()
+    for name in ("a.zip", "b.zip"):
+        (tmp_path / ".downloads" / name).write_bytes(bytes(2000))
+    rows = checks.datasets(str(tmp_path), report)
+    assert [rows[f"download {n}"].split(":")[0] for n in (1, 2)] == ["a.zip", "b.zip"]
+    assert problems == []
+
+
 def test_a_full_disk_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problems: list[Problem], report: Callable[[str, str], None]
 ) -> None:

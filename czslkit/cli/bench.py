@@ -42,12 +42,13 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         help="datasets to run on: demo, mit-states, ut-zappos, cgqa, any other name that czslkit data status shows, or "
         "all for the three published ones (default: demo)",
     )
+    add_data_folder(group)
     group.add_argument(
         "--worlds",
         default="closed,open",
         metavar="NAME,...",
-        help="worlds to evaluate in: closed, where only the dataset's own pairs are candidates, open, where all "
-        "combinations are, or both (default: closed,open)",
+        help="worlds to evaluate in: closed, where the candidates are the dataset's own pairs, and open, where they "
+        "are all combinations of its attributes and objects (default: closed,open)",
     )
     group.add_argument(
         "--seeds",
@@ -95,7 +96,6 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:
     """Add the options that say where and with what the benchmark runs; no number depends on them."""
-    add_data_folder(group)
     add_device(group)
     group.add_argument(
         "--workers",
@@ -147,7 +147,10 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the benchmark, print its table and write it to the folder of results in every format; the exit status."""
+    """Run the benchmark, print its table and write it to the folder of results in every format.
+
+    Returns the exit status: 1 if a cell has no numbers.
+    """
     from ..registry import load_unpackaged
     from ..runner.bench import bench
     from ..runner.settings import parse_settings

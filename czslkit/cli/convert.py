@@ -44,7 +44,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert the checkpoint and print the folder; the exit status."""
+    """Convert the checkpoint, print the folder and return the exit status."""
     from ..checkpoints.authors import convert
     from ..data.loading import load_dataset
 

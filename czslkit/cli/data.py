@@ -1,4 +1,4 @@
-"""``czslkit data``: download, list, check, import and imitate datasets."""
+"""``czslkit data``: download, list, check and import datasets, and write small replicas of published ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``data`` with its own commands."""
     parser = commands.add_parser(
         "data",
-        help="download, list, check, import and imitate datasets",
-        description="Download, list, check, import and imitate datasets. 'czslkit data COMMAND --help' explains one "
-        "command.",
+        help="download, list, check and import datasets, and write small replicas",
+        description="Download, list, check and import datasets, and write small replicas of published ones. "
+        "'czslkit data COMMAND --help' explains one command.",
     )
     data_commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_download, _add_status, _add_mini, _add_verify, _add_import):
@@ -25,6 +25,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def _add_download(commands: Commands) -> None:
+    """Add the command that downloads datasets."""
     parser = commands.add_parser(
         "download",
         help="download published datasets, and resume a download that stopped",
@@ -57,7 +58,7 @@ def _add_download(commands: Commands) -> None:
 
 
 def run_download(args: argparse.Namespace) -> int:
-    """Download datasets and print the folder of each; the exit status."""
+    """Download datasets, print the folder of each and return the exit status."""
     from ..data.download.download import download
 
     if not (args.names or args.glove):
@@ -68,6 +69,7 @@ def run_download(args: argparse.Namespace) -> int:
 
 
 def _add_status(commands: Commands) -> None:
+    """Add the command that lists datasets."""
     parser = commands.add_parser(
         "status",
         help="list which datasets are complete, incomplete or absent, and unfinished downloads",
@@ -79,7 +81,7 @@ def _add_status(commands: Commands) -> None:
 
 
 def run_status(args: argparse.Namespace) -> int:
-    """Print the state of every dataset; the exit status."""
+    """Print the state of every dataset and return the exit status."""
     from tabulate import tabulate
 
     from ..data.check.status import dataset_statuses, free_space, unfinished_downloads
@@ -95,6 +97,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 
 def _add_mini(commands: Commands) -> None:
+    """Add the command that writes replicas."""
     parser = commands.add_parser(
         "mini",
         help="write a small replica of a published dataset, in its layout",
@@ -102,7 +105,9 @@ def _add_mini(commands: Commands) -> None:
         "words and pictures.",
     )
     parser.add_argument(
-        "name", metavar="NAME|all", help="dataset to imitate: mit-states, ut-zappos, cgqa, or all for the three"
+        "name",
+        metavar="NAME|all",
+        help="dataset to write a replica of: mit-states, ut-zappos, cgqa, or all for the three",
     )
     parser.add_argument(
         "--out", metavar="DIR", required=True, type=Path, help="folder in which the folder of the replica is made"
@@ -111,7 +116,7 @@ def _add_mini(commands: Commands) -> None:
 
 
 def run_mini(args: argparse.Namespace) -> int:
-    """Write replicas and print the folder of each; the exit status."""
+    """Write replicas, print the folder of each and return the exit status."""
     from ..data.make.mini import NAMES, write_mini
 
     for name in NAMES if args.name == "all" else (args.name,):
@@ -123,6 +128,7 @@ def run_mini(args: argparse.Namespace) -> int:
 
 
 def _add_verify(commands: Commands) -> None:
+    """Add the command that checks datasets."""
     parser = commands.add_parser(
         "verify",
         help="check a dataset against the published counts, and every file of it",
@@ -141,7 +147,7 @@ def _add_verify(commands: Commands) -> None:
         "--workers",
         type=positive_number,
         metavar="N",
-        help="number of threads that read and decode images (default: a few more than processors)",
+        help="number of threads that read and decode images (default: processors + 4, at most 32)",
     )
     parser.add_argument(
         "--format",
@@ -153,7 +159,7 @@ def _add_verify(commands: Commands) -> None:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Print the findings about each dataset; the exit status, 1 if one of them has an error."""
+    """Print the findings about each dataset, and return the exit status, 1 if a dataset has an error."""
     from ..data.check.verification import verify
     from ..data.make.mini import COUNTS, NAMES
     from ..data.published import BENCHMARKS
@@ -172,6 +178,7 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def _add_import(commands: Commands) -> None:
+    """Add the command that makes a dataset of pictures."""
     parser = commands.add_parser(
         "import",
         help="make a dataset of your own pictures",
@@ -207,7 +214,7 @@ def _add_import(commands: Commands) -> None:
 
 
 def run_import(args: argparse.Namespace) -> int:
-    """Make the dataset and print its folder and its counts; the exit status."""
+    """Make the dataset, print its folder and its counts, and return the exit status."""
     from tabulate import tabulate
 
     from ..data.check.verification import count, quantities

@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found; the exit status."""
+    """Print what was found and return the exit status."""
     from ..doctor import examine
 
     found = examine(args.data, args.backbone)

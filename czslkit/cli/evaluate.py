@@ -123,7 +123,7 @@ def _add_open_world(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the metrics and write them to ``--out``; the exit status."""
+    """Print the metrics, write them to ``--out`` and return the exit status."""
     from ..data.layout import read_pairs
     from ..evaluation.score_file import label_space, members, open_scores
     from ..evaluation.summary import summarise
@@ -132,14 +132,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(problems)
     scores, pairs = open_scores(args.scores), read_pairs(args.pairs)
     space = label_space(pairs, read_pairs(args.seen))
-    labels = _labels(args, scores, space)
+    labels = _true_labels(args, scores, space)
     candidates = members(pairs, read_pairs(args.candidates), "candidate") if args.candidates else None
     summary = summarise(
         scores,
         space,
         labels,
         candidates,
-        _feasibility(args, space),
+        _feasibility_of_columns(args, space),
         args.threshold,
         topk=args.topk,
         bins=args.bins,
@@ -167,7 +167,7 @@ def _option_problems(args: argparse.Namespace) -> list[str]:
     return problems
 
 
-def _labels(args: argparse.Namespace, scores: ScoreFile, space: PairSpace) -> Labels:
+def _true_labels(args: argparse.Namespace, scores: ScoreFile, space: PairSpace) -> Labels:
     """Return the true attribute and object of each image, ``[N]`` each, from ``--labels`` or from the scores' file.
 
     Raises:
@@ -187,7 +187,7 @@ def _labels(args: argparse.Namespace, scores: ScoreFile, space: PairSpace) -> La
     )
 
 
-def _feasibility(args: argparse.Namespace, space: PairSpace) -> Tensor | None:
+def _feasibility_of_columns(args: argparse.Namespace, space: PairSpace) -> Tensor | None:
     """Return the feasibility score of each column ``[K]``, or None without ``--feasibility``."""
     if args.feasibility is None:
         return None

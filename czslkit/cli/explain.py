@@ -50,7 +50,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw the explanation, print a line for each pair and the path of the drawing; the exit status."""
+    """Draw the explanation, print a line for each pair and the path of the drawing, and return the exit status."""
     from tabulate import tabulate
 
     from ..checkpoints.trained import load_checkpoint

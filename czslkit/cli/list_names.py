@@ -49,7 +49,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each name, and to standard error a line for each plugin that failed; the exit status."""
+    """Print every name, print every plugin that failed to standard error, and return the exit status."""
     from tabulate import tabulate
 
     names, problems = registered_names()
@@ -140,4 +140,5 @@ def print_plugin_names(prefix: str) -> None:
 
 
 def _first_line(docstring: str | None) -> str:
+    """Return the first line of a docstring, ``""`` if there is none."""
     return (docstring or "").strip().split("\n")[0]

@@ -24,7 +24,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the page and print its path; the exit status."""
+    """Write the page, print its path and return the exit status."""
     out = args.out or args.runs / "report.html"
     write_text(out, selected_table(args).render("html"))
     print(out)

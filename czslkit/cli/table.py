@@ -26,6 +26,6 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; the exit status."""
+    """Print the table and return the exit status."""
     print_table(selected_table(args, intervals=args.intervals), args.format)
     return 0

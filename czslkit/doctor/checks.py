@@ -62,7 +62,7 @@ def devices(report: Report) -> Rows:
     """Return the processors and accelerators that torch can use; report an NVIDIA driver that torch cannot use."""
     import torch
 
-    rows = {"cpu": f"{os.cpu_count()} processors, {torch.get_num_threads()} threads{_memory()}"}
+    rows = {"cpu": f"{os.cpu_count()} processors, {torch.get_num_threads()} threads{_main_memory()}"}
     for n in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(n)
         rows[f"cuda:{n}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
@@ -74,7 +74,7 @@ def devices(report: Report) -> Rows:
     return rows
 
 
-def _memory() -> str:
+def _main_memory() -> str:
     """Return the size of the main memory as the end of a row, ``""`` if the system does not tell it."""
     try:
         return f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB of memory"
@@ -95,7 +95,7 @@ def weights(backbone: str, report: Report) -> Rows:
     from ..weights import read_tensors
 
     default = inspect.signature(OpenClip).parameters["argument"].default
-    here = {f"{name}/{tag}": file for name, tag in open_clip.list_pretrained() for file in _cached(name, tag)}
+    here = {f"{name}/{tag}": file for name, tag in open_clip.list_pretrained() for file in _cached_weights(name, tag)}
     rows = {"cache": HF_HUB_CACHE, default: "not here, comes from the hub when first used", **here}
     files = (Path(part) for part in (backbone, backbone.partition("/")[2]) if part)
     if file := next((file for file in files if file.is_file()), None):
@@ -109,7 +109,7 @@ def weights(backbone: str, report: Report) -> Rows:
     return rows
 
 
-def _cached(name: str, tag: str) -> Iterator[str]:
+def _cached_weights(name: str, tag: str) -> Iterator[str]:
     """Yield the file in which open_clip finds a model's weights without a network, or nothing."""
     import open_clip
     from huggingface_hub import try_to_load_from_cache
@@ -157,7 +157,7 @@ def datasets(root: str, report: Report) -> Rows:
         if fault := status.fault or _listing_error(status):
             remedy = f"czslkit data download {status.name} if it is a published one; czslkit data verify {status.name}"
             report(f"{status.name}: {fault}", f"{remedy} says all that is wrong")
-    return rows | {f"on its way {n}": line for n, line in enumerate(unfinished_downloads(root), 1)}
+    return rows | {f"download {n}": line for n, line in enumerate(unfinished_downloads(root), 1)}
 
 
 def _listing_error(status: DatasetStatus) -> str:

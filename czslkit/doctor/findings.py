@@ -38,7 +38,7 @@ class Findings:
             return "\n".join([*lines, "nothing is wrong"])
         lines.append("what is wrong:")
         for problem in self.problems:
-            lines += [_wrapped(problem.what, "  - ", "    "), _wrapped(problem.remedy, "    -> ", "       ")]
+            lines += [_paragraph(problem.what, "  - ", "    "), _paragraph(problem.remedy, "    -> ", "       ")]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Findings:
         return {**self.sections, "problems": [vars(problem) for problem in self.problems]}
 
 
-def _wrapped(text: str, first_indent: str, indent: str) -> str:
+def _paragraph(text: str, first_indent: str, indent: str) -> str:
     """Return a text in lines of at most ``_WIDTH`` characters, without breaking words such as paths."""
     return textwrap.fill(
         text,

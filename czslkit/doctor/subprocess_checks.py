@@ -71,6 +71,7 @@ def _failure(status: int, stderr: str) -> str:
 
 
 def _reinstall(check: str) -> str:
+    """Return the remedy for a check that failed."""
     return f"reinstall the packages that {check} needs"
 
 
@@ -110,4 +111,5 @@ def print_checks(prefix: str, data: str, backbone: str) -> None:
 
 
 def _import(module: str) -> None:
+    """Import a module, as a check that has no rows."""
     importlib.import_module(module)

@@ -186,4 +186,5 @@ def _write(pen: ImageDraw.ImageDraw, at: Position, text: str, width: int, size: 
 
 @functools.cache
 def _font(size: int) -> Any:
+    """Return Pillow's default font in a size."""
     return ImageFont.load_default(size)
