@@ -137,7 +137,7 @@ def code(node: ast.stmt) -> str:
 def classes() -> list[type]:
     """Every class of this project with a version: registered classes, and the bases and prompts that they build on."""
     load_plugins()
-    registered = [cls for registry in REGISTRIES.values() for cls in registry.classes()]
+    registered = [cls for registry in REGISTRIES.values() for _, cls in registry.items()]
     prompts = [czslkit.SoftPrompt, importlib.import_module("czslkit.prompts").FixedPrompt]
     every = {base for cls in [*registered, *prompts] for base in cls.__mro__}
     own = [cls for cls in every if cls.__module__.partition(".")[0] in OWN and "version" in vars(cls)]
@@ -174,7 +174,7 @@ def test_versions_never_fall() -> None:
 @pytest.mark.parametrize("kind", REGISTRIES)
 def test_every_registered_class_has_a_version_of_its_own(kind: str) -> None:
     load_plugins()
-    own = [cls for cls in REGISTRIES[kind].classes() if cls.__module__.partition(".")[0] in OWN]
+    own = [cls for _, cls in REGISTRIES[kind].items() if cls.__module__.partition(".")[0] in OWN]
     assert own
     without = [class_name(cls) for cls in (*own, REGISTRIES[kind].base) if type(vars(cls).get("version")) is not int]
     assert not without, f"{', '.join(without)}: add version: ClassVar[int] = 1 to the class body"

@@ -12,11 +12,10 @@ from typing import Literal
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from czslkit.data.image_transforms import open_rgb
-
 from ...errors import DataError
 from ...files import file_digest
 from ..fingerprint import image_sizes
+from ..image_transforms import open_rgb
 from ..integrity import Finding, leads_out
 from ..layout import SPLITS, Listing
 

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from czslkit.data.layout import metadata_file
-from czslkit.data.metadata import read_metadata
-
 from ...errors import DataError
 from ...files import file_lock, write_text
 from ..datasets import Dataset
 from ..folders import find_folder
+from ..layout import metadata_file
+from ..metadata import read_metadata
 from ..sources import GLOVE, GLOVE_MEMBER, Refused, Source
 from .archive_cache import ArchiveCache
 from .archives import unpack

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from czslkit.data.layout import SPLITS, Instance, Listing, Pair
-from czslkit.data.writing import write_dataset
-
 from ...errors import ConfigError, DataError
 from ..datasets import DATASETS
 from ..folders import canonical, data_root
 from ..integrity import listing_errors
+from ..layout import SPLITS, Instance, Listing, Pair
+from ..writing import write_dataset
 from .labelled_pictures import LabelledPicture, refuse_if_any
 from .picture_folder import read_folder
 from .picture_table import read_table

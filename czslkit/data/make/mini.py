@@ -16,13 +16,12 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from czslkit.data.layout import ABSENT, Pair
-from czslkit.data.writing import write_dataset
-
 from ...errors import DataError, UnknownNameError, did_you_mean
 from .. import demo_world
 from ..datasets import Counts, SplitCounts
 from ..folders import canonical
+from ..layout import ABSENT, Pair
+from ..writing import write_dataset
 
 _TRAIN_PAIRS, _SEEN, _UNSEEN = 24, 6, 6
 _IMAGES_PER_PAIR = {"train": 6, "val": 4, "test": 4}
