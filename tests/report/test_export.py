@@ -71,3 +71,31 @@ def test_json_holds_the_intervals_and_the_distance_to_the_best(compared_table: M
     assert gap | {"difference": 0} == {"best": "best", "difference": 0, "low": 0, "high": 0, "below": 0, "tied": True}
     assert poor["against_best"]["auc"]["high"] < 0
     assert poor["metrics"]["auc"]["tied"] is False
+
+
+def test_csv_has_a_column_for_each_setting_that_differs(result: Make) -> None:
+    configs: list[dict[str, Any]] = [
+        {"options": {"layers": [1, 2]}, "train": {"lr": 0.1, "schedule": "step", "augment": True, "epochs": 3}},
+        {"options": {}, "train": {"lr": 1e-05, "schedule": "cosine", "augment": None, "epochs": 3}},
+    ]
+    results = [
+        result(method, world=world, seed=seed, config=config, config_id=method)
+        for method, config in zip(("msci", "csp"), configs, strict=True)
+        for world in ("closed", "open")
+        for seed in (0, 1)
+    ]
+    rows = list(csv.DictReader(io.StringIO(Table(results).to_csv())))
+    settings = ["layers", "train.lr", "train.schedule", "train.augment"]
+    assert list(rows[0])[:8] == ["method", *settings, "dataset", "world", "done"]
+    assert [[row[name] for name in settings] for row in rows] == [
+        ["[1,2]", "0.1", "step", "true"],
+        ["[1,2]", "0.1", "step", "true"],
+        ["", "1e-05", "cosine", "null"],
+        ["", "1e-05", "cosine", "null"],
+    ]
+    assert {row["done"] for row in rows} == {"2"}
+
+
+def test_csv_of_results_with_the_same_settings_has_no_column_for_them(result: Make) -> None:
+    (row,) = csv.DictReader(io.StringIO(Table([result(config={"train": {"lr": 0.1}})]).to_csv()))
+    assert list(row)[:5] == ["method", "dataset", "world", "done", "failed"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from czslkit.errors import CzslkitError
+from czslkit.report.measurement import data_digests
 from czslkit.report.table import Table
 
 Make = Callable[..., dict[str, Any]]
@@ -79,3 +80,13 @@ def test_thresholds_found_in_the_same_way_may_differ_and_rules_may_not(result: M
 def test_each_dataset_has_its_own_data_and_a_failure_has_none(result: Make, failed: Make) -> None:
     other = {"test_pairs.txt": "d2"}
     Table([result("csp"), result("csp", dataset="cgqa", data=other), failed(MISSING_DATA, method="msci")])
+
+
+def test_results_of_both_formats_are_compared_by_the_digests_of_their_data(result: Make) -> None:
+    old, new, other = result(), result("msci"), result("clip")
+    for made, digest in ((new, "d1"), (other, "d2")):
+        made["depends"] = {"training": {"data": {"test_pairs.txt": digest}, "weights": "w"}, "evaluation": {}}
+    assert data_digests(old) == data_digests(new) == {"test_pairs.txt": "d1"}
+    Table([old, new])
+    with pytest.raises(CzslkitError, match=r"clip on demo .* was measured on different data than csp on demo"):
+        Table([old, other])

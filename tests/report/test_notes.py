@@ -55,3 +55,11 @@ def test_a_long_error_is_cut(failed: Make) -> None:
     assert Table([failed(many)]).notes()[0].splitlines()[-2:] == ["  line 11", "  ... and 8 more lines"]
     wide = {"type": "RuntimeError", "message": "x" * 1000}
     assert Table([failed(wide)]).notes() == [f"failed: csp on demo (closed, seed 0): RuntimeError: {'x' * 299}…"]
+
+
+def test_results_that_were_kept_although_they_are_stale_are_named(result: Make) -> None:
+    kept = result() | {"stale": "code: czslkit.method\x1b[31m changed"}
+    note = "csp on demo (closed, seed 0): kept although it is stale: code: czslkit.method changed"
+    assert Table([kept, result("msci")]).notes() == [note]
+    assert note in Table([kept]).to_html()
+    assert "stale" not in Table([result()]).to_text()
