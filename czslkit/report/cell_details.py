@@ -10,8 +10,8 @@ from ..errors import CzslkitError
 from ..store import Result
 from .resamples import Attached, Interval
 
-FILE = "details.json"
-FORMAT = 1  # of that file
+DETAILS_FILE = "details.json"
+DETAILS_FORMAT = 1  # of that file
 MOST_ROWS = 20  # of a table of details
 #: Keys of a result that are shown as JSON, in this order.
 _SECTIONS = (
@@ -41,8 +41,8 @@ def cell_details(
     tables: list[dict[str, Any]] = []
     if attached and result["status"] == "done":
         try:
-            content = attached(result, FILE)
-            tables = _detail_tables(json.loads(content), f"{result['cell']['world']}.{FILE}") if content else []
+            content = attached(result, DETAILS_FILE)
+            tables = _detail_tables(json.loads(content), f"{result['cell']['world']}.{DETAILS_FILE}") if content else []
         except (CzslkitError, ValueError) as error:
             sections["details"] = str(error)
     traceback = (result.get("error") or {}).get("traceback")
@@ -55,8 +55,8 @@ def _detail_tables(details: Any, file: str) -> list[dict[str, Any]]:
     Raises:
         CzslkitError: the file has another format.
     """
-    if not isinstance(details, Mapping) or details.get("format") != FORMAT:
-        raise CzslkitError(f"{file} is not of format {FORMAT}")
+    if not isinstance(details, Mapping) or details.get("format") != DETAILS_FORMAT:
+        raise CzslkitError(f"{file} is not of format {DETAILS_FORMAT}")
     tables = [_top_k_table(details)]
     for name, table in details.items():
         if not isinstance(table, Mapping) or "rows" not in table:

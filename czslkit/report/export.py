@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..store import Result
 from .arrangement import Arrangement
+from .escaping import printable
 from .frame import setting_names
 from .published import Comparison, published_caption
 from .significance import Significance
@@ -44,7 +45,8 @@ def as_csv(arrangement: Arrangement, significance: Significance, comparisons: Se
         statistics,
         pd.DataFrame([published.get(key, {}) for key in keys]),
     ]
-    return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n")
+    lines = pd.concat(parts, axis=1)
+    return lines.to_csv(index=False, header=list(map(printable, lines.columns)), lineterminator="\n")
 
 
 def as_json(

@@ -28,8 +28,8 @@ def as_text(blocks: Sequence[Block], color: bool = False) -> str:
         pad = " " if block.has_ties else ""
         for grid in block.grids:
             lines = _text_lines(grid, mark, pad)
-            narrow = max(map(_visible_width, lines)) <= WIDTH
-            parts += [lines] if narrow else [_text_lines(part, mark, pad) for part in grid.split()]
+            fits = max(map(_visible_width, lines)) <= WIDTH
+            parts += [lines] if fits else [_text_lines(part, mark, pad) for part in grid.split()]
         best, second = mark(Number("best", rank=1)), mark(Number("second best", rank=2))
         ranks_sentence = [f"In each column, the {best} and the {second} number are marked."] if block.has_ranks else []
         parts.append([*block.caption, *ranks_sentence, *block.notes])

@@ -19,7 +19,7 @@ Interval = tuple[float, float]  # low and high end, fractions as the metrics are
 #: result has no such file.
 Attached = Callable[[Result, str], bytes | None]
 
-FILE = "images.npz"
+IMAGES_FILE = "images.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def resampled_result(result: Result, attached: Attached | None) -> Resamples | C
     if attached is None or result["status"] != "done":
         return None
     try:
-        content = attached(result, FILE)
+        content = attached(result, IMAGES_FILE)
     except CzslkitError as error:
         return error
     if content is None:
@@ -62,7 +62,7 @@ def resampled_result(result: Result, attached: Attached | None) -> Resamples | C
         images = Outcomes.from_bytes(content)
         values = bootstrap.resampled(images, bins, bootstrap.RESAMPLES, bootstrap.SEED)
     except ValueError as error:
-        return CzslkitError(f"seed {result['cell']['seed']}: {FILE}: {error}")
+        return CzslkitError(f"seed {result['cell']['seed']}: {IMAGES_FILE}: {error}")
     return Resamples(images, (data_digests(result), bins), values, _intervals(values))
 
 

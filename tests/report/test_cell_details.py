@@ -78,7 +78,7 @@ def test_a_file_that_cannot_be_read_is_named() -> None:
 
 
 def test_the_format_is_the_one_that_is_written() -> None:
-    assert module.FORMAT == details.FORMAT == DETAILS["format"]
+    assert module.DETAILS_FORMAT == details.FORMAT == DETAILS["format"]
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b'{"format": 2}'])

@@ -169,7 +169,7 @@ def test_a_row_without_numbers_per_image_is_named(result: Make, compared_table: 
 @pytest.mark.parametrize("render", ["to_text", "to_markdown", "to_latex", "to_csv", "to_json", "to_html"])
 def test_no_terminal_escape_gets_through(render: str, result: Make, failed: Make) -> None:
     error = {"type": "\x1b[1mType", "message": "\x1b[2J\x9b2Jgone\x07", "traceback": "plain"}
-    setting = {"options": {"x": "\x1b[31m"}}
+    setting = {"options": {"x": "\x1b[31m", "y\x1b[31m": 1}}
     table = Table(
         [
             result(HOSTILE, dataset="\x1b]0;title\x07", world="a\nb\u202ec"),

@@ -105,8 +105,8 @@ def test_a_threshold_without_its_file_is_not_applied_and_said_so_aloud(bench: An
         "published file there, or set eval.feasibility to clip or to the path of a vector or of word vectors"
     )
     assert (
-        "In the open world of cgqa, all pairs are candidates: there is no feasibility threshold (feasibility_cgqa.pt is "
-        "missing)."
+        "In the open world of cgqa, all pairs are candidates: there is no feasibility threshold "
+        "(feasibility_cgqa.pt is missing)."
     ) in result.table().caption()
     (searched,) = bench(threshold="search").results
     assert searched["metrics"] == plain["metrics"]
