@@ -1,4 +1,4 @@
-"""Explanations: the same scores as ever, and attention, weights and shares as a loop finds them."""
+"""Explanations: the same scores as ever, and attention, weights and contributions as a loop finds them."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ def test_ranks_are_those_of_the_setting(clip_file, space, images):
 
 def test_shapes_are_as_documented(method, images):
     explanation = method.explain(images, method.text(method.space.pairs[:5]))
-    stages = ["read"] if "Troika" in type(method).__name__ else ["local", "global"]
-    for group, last in ((explanation.attention, (17,)), (explanation.weights, (64,)), (explanation.share, ())):
+    stages = ["traction"] if "Troika" in type(method).__name__ else ["local", "global"]
+    for group, last in ((explanation.attention, (17,)), (explanation.weights, (64,)), (explanation.contribution, ())):
         assert list(group) == stages
         for stage in stages:
             shapes = {branch: tuple(value.shape) for branch, value in group[stage].items()}
@@ -154,7 +154,7 @@ def test_shapes_are_as_documented(method, images):
 def test_an_explanation_holds_no_graph(method, images):
     explanation = method.explain(images, method.text(method.space.pairs))
     assert not explanation.scores.pair.requires_grad
-    for group in (explanation.attention, explanation.weights, explanation.share):
+    for group in (explanation.attention, explanation.weights, explanation.contribution):
         assert not any(value.requires_grad for branches in group.values() for value in branches.values())
 
 
@@ -164,7 +164,7 @@ def test_an_images_explanation_does_not_depend_on_its_batch_or_on_the_other_pair
     alone = method.explain(method.encode(images[2:3]), method.text(method.space.pairs[4:6]))
     torch.testing.assert_close(alone.ranked[0], together.ranked[2, 4:6], atol=2e-5, rtol=1e-4)
     for stage in together.attention:
-        for name in ("attention", "weights", "share"):
+        for name in ("attention", "weights", "contribution"):
             one, all_ = getattr(alone, name)[stage], getattr(together, name)[stage]
             torch.testing.assert_close(one["pair"][0], all_["pair"][2, 4:6], atol=2e-5, rtol=1e-4)
             torch.testing.assert_close(one["obj"][0], all_["obj"][2], atol=2e-5, rtol=1e-4)
@@ -193,7 +193,7 @@ def test_two_stages_are_explained_as_a_loop_does(make, variant, images):
                 torch.testing.assert_close((1 + a[n] + b[n]) * t[n] + sum(moves), fused, atol=1e-5, rtol=1e-4)
                 lengths = [sum(float(x) ** 2 for x in move) ** 0.5 for move in moves]
                 for stage, length in zip(("local", "global"), lengths, strict=True):
-                    found = float(explanation.share[stage][branch][i, n])
+                    found = float(explanation.contribution[stage][branch][i, n])
                     assert found == pytest.approx(length / sum(lengths), abs=1e-4)
 
 
@@ -221,17 +221,19 @@ def test_weights_of_the_sum_are_the_learned_vectors(make, images):
 
 
 @pytest.mark.parametrize(("idle", "local"), [("overall", 1.0), ("local", 0.0)])
-def test_a_stage_that_adds_nothing_has_no_share(make, images, idle, local):
+def test_a_stage_that_adds_nothing_contributes_nothing(make, images, idle, local):
     method = make("gated")
     with torch.no_grad():
         for layer in getattr(method.interaction, idle).layers:
             for last in (layer.out[0], layer.mlp[3]):
                 last.weight.zero_()
                 last.bias.zero_()
-    share = method.explain(images, method.text(method.space.pairs)).share
+    contribution = method.explain(images, method.text(method.space.pairs)).contribution
     for branch in BRANCHES:
-        torch.testing.assert_close(share["local"][branch], torch.full_like(share["local"][branch], local))
-        torch.testing.assert_close(share["global"][branch], torch.full_like(share["global"][branch], 1 - local))
+        torch.testing.assert_close(contribution["local"][branch], torch.full_like(contribution["local"][branch], local))
+        torch.testing.assert_close(
+            contribution["global"][branch], torch.full_like(contribution["global"][branch], 1 - local)
+        )
 
 
 @torch.no_grad()
@@ -246,10 +248,10 @@ def test_traction_is_explained_as_a_loop_does(make, images):
         t = F.normalize(getattr(text, branch), dim=-1)
         for i in range(len(images)):
             _, expected = read(interaction.layers, t, tokens[i])
-            torch.testing.assert_close(explanation.attention["read"][branch][i], expected, atol=1e-5, rtol=1e-4)
-        weights, share = explanation.weights["read"][branch], explanation.share["read"][branch]
+            torch.testing.assert_close(explanation.attention["traction"][branch][i], expected, atol=1e-5, rtol=1e-4)
+        weights, contribution = explanation.weights["traction"][branch], explanation.contribution["traction"][branch]
         assert torch.equal(weights, interaction.weight.expand_as(weights))
-        torch.testing.assert_close(share, torch.ones_like(share))  # all that there is
+        torch.testing.assert_close(contribution, torch.ones_like(contribution))  # all that there is
 
 
 @pytest.mark.parametrize(
