@@ -269,7 +269,7 @@ def train(
 
 
 def written(batch: list[Picture], stated: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Return the tokens of the distinct captions of a batch ``[C, 16]`` and the two captions of each picture ``[B, 2]``.
+    """Return the tokens of the distinct captions of a batch ``[C, 16]`` and the two of each picture ``[B, 2]``.
 
     The first caption of a picture names its state with probability ``stated``; the second caption never does.
     """
