@@ -11,13 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .entry_points import distribution_of_module, plugin_of_module
 from .errors import DataError
 from .files import file_digest
-from .registry import owner, plugin_of
 
 #: Parts of this package that no number depends on.
 SILENT = {
-    *("__init__", "__main__", "benchmark", "catalog", "cli", "config", "doctor", "errors", "options"),
+    *("__init__", "__main__", "benchmark", "catalog", "cli", "config", "doctor", "entry_points", "errors", "options"),
     *("explanation", "overlay", "provenance", "published", "registry", "report", "store", "testing"),
     *("cells", "forecast", "memory", "rendering", "significance", "sizes"),
     *("evaluation.bootstrap", "evaluation.details", "evaluation.outcomes"),  # of the numbers, not in them
@@ -64,7 +64,7 @@ def homes(*classes: type) -> dict[str, str]:
 def plugins(classes: Iterable[type]) -> dict[str, str]:
     """Distribution and version of every plugin among the homes of ``classes``, by module."""
     modules = {cls.__module__ for cls in classes if cls.__module__.split(".")[0] not in FOREIGN}
-    return {module: owner(module) for module in sorted(modules) if plugin_of(module)}
+    return {module: distribution_of_module(module) for module in sorted(modules) if plugin_of_module(module)}
 
 
 def weights(setting: str) -> str:
