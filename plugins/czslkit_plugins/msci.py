@@ -57,6 +57,7 @@ class LowHigh(Aggregator):
 
     @staticmethod
     def _project(layers: int, dim: int, dropout: float) -> nn.Module:
+        """Return the projection of a group of ``layers`` layers, joined along their width, to width ``dim``."""
         if layers == 1:
             return nn.Identity()
         return nn.Sequential(nn.Linear(layers * dim, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(dropout))
