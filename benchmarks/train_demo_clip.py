@@ -3,11 +3,13 @@
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 python benchmarks/train_demo_clip.py
     python benchmarks/train_demo_clip.py --probe
 
-The first line takes about 15 minutes on two cores (a fifth longer without the two settings, which keep the allocator
-from returning memory after every step); the second measures what is in the package. Only the training pairs of the
-world are ever rendered here, and never a picture of the dataset. Every picture has two captions like those of the web:
-most name the object, some the colour, the background, the place or the size. One of the two names the state, until late
-in training, when hardly any does: so the model has learned to see states, and then to say little of them.
+The first command takes about 15 minutes on two cores. It takes a fifth longer without the two settings, which stop the
+allocator from returning memory after every step. The second command measures the weights in the package.
+
+Only training pairs of the world are rendered here, and never a picture of the dataset. Every picture has two captions
+like those on the web: most name the object, and some the colour, the background, the place or the size. For most of the
+training, one of the two names the state. Late in the training hardly any caption does, so that the model learns to see
+states first, and then to name them rarely.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ from czslkit.data import demo_drawing, demo_world
 FOLDER = Path(__file__).resolve().parents[1] / "czslkit" / "backbones" / "demo_clip"
 NAME = "czslkit-demo"
 DESCRIBED, STATED_LATER = 0.7, 0.02
-"""For this share of the steps every picture has a caption that names its state, after that only this share of them."""
+"""Fraction of the steps in which every picture has a caption with its state; fraction of such pictures afterwards."""
 TRAINING, PROBING = 101, 102
-"""Streams of pictures. Those of the dataset come from generators seeded with five numbers, these from three."""
+"""Streams of pictures. They differ from the dataset's: their generators have three seed numbers, the dataset's five."""
 
 WITH_STATE = (
     "a photo of {state} {obj}",
@@ -62,7 +64,7 @@ WITHOUT_STATE = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what can be said of it."""
+    """A picture with the facts that a caption can name."""
 
     pixels: NDArray[np.uint8]
     """``[64, 64, 3]``."""
@@ -72,7 +74,7 @@ class Picture:
 
 
 def picture(number: int, stream: int, seed: int) -> Picture:
-    """One of an endless series; the training pairs of the default split take turns, and there are no others."""
+    """Draw picture ``number`` of an endless stream, in which the training pairs of the default split take turns."""
     pairs = demo_world.split_pairs()["train"]
     state, obj = pairs[number % len(pairs)]
     rng = np.random.default_rng([seed, stream, number])
@@ -81,7 +83,7 @@ def picture(number: int, stream: int, seed: int) -> Picture:
 
 
 def caption(pictured: Picture, templates: tuple[str, ...], rng: np.random.Generator) -> str:
-    """Something true of a picture, different each time."""
+    """Return a caption that is true of a picture, from a random template."""
     right, down = pictured.scene.centre
     across, up = "right" if right > 0 else "left", "bottom" if down > 0 else "top"
     return templates[rng.integers(len(templates))].format(
@@ -95,13 +97,13 @@ def caption(pictured: Picture, templates: tuple[str, ...], rng: np.random.Genera
 
 
 def render(count: int, stream: int, seed: int) -> list[Picture]:
-    """The first ``count`` pictures of a stream, drawn by two processes."""
+    """Draw the first ``count`` pictures of a stream in two processes."""
     with ProcessPoolExecutor(2) as pool:
         return list(pool.map(picture, range(count), [stream] * count, [seed] * count, chunksize=256))
 
 
 def pixels(pictures: list[Picture]) -> Tensor:
-    """``[B, 3, 64, 64]``, normalised as CLIP's are."""
+    """Return the pixels of pictures, normalised as for CLIP, ``[B, 3, 64, 64]``."""
     stack = torch.from_numpy(np.stack([each.pixels for each in pictures])).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
     return ((stack - mean) / std).contiguous()
@@ -112,12 +114,12 @@ def pixels(pictures: list[Picture]) -> Tensor:
 
 @functools.cache
 def tokenizer() -> open_clip.SimpleTokenizer:
-    """CLIP's, with the context length of the demo CLIP."""
+    """Return CLIP's tokenizer with the context length of the demo CLIP."""
     return open_clip.SimpleTokenizer(context_length=16)
 
 
 class UsedTokens(nn.Module):
-    """Embeddings of the tokens that occur, looked up by their usual ids: a hundredth of the table to update."""
+    """A table of the embeddings of tokens that occur, found by their usual ids: a hundredth of the whole table."""
 
     ids: Tensor
 
@@ -131,25 +133,25 @@ class UsedTokens(nn.Module):
 
 
 def blank() -> open_clip.CLIP:
-    """The architecture with any weights."""
+    """Return the architecture with random weights."""
     open_clip.add_model_config(FOLDER / f"{NAME}.json")
     return open_clip.create_model(NAME)
 
 
 def first_embedding(words: int, width: int) -> Tensor:
-    """Embeddings before training, ``[words, width]``; rows of words never trained on stay so and are not stored."""
+    """Return the embeddings before training, ``[words, width]``; rows of untrained words stay so and are not stored."""
     return torch.randn(words, width, generator=torch.Generator().manual_seed(0)) * 0.02
 
 
 def untrained() -> open_clip.CLIP:
-    """The model as training starts from it: its token embeddings are the same whatever the seed."""
+    """Return the model before training; its token embeddings do not depend on the seed."""
     model = blank()
     model.token_embedding = UsedTokens(stored_tokens(), first_embedding(*model.token_embedding.weight.shape))
     return model
 
 
 def stored_tokens() -> Tensor:
-    """Sorted ids of every token in the captions and in the words of the world, ``[n]``."""
+    """Return the sorted ids of all tokens in the captions and in the words of the world, ``[n]``."""
     words = [
         *demo_world.ATTRS,
         *demo_world.OBJS,
@@ -161,7 +163,7 @@ def stored_tokens() -> Tensor:
 
 
 def save(model: open_clip.CLIP, path: Path) -> None:
-    """Write the weights of a model that ``untrained`` made, in half precision."""
+    """Write the weights of a model from ``untrained`` in half precision."""
     state = {
         name: value.half() if value.is_floating_point() else value.int() for name, value in model.state_dict().items()
     }
@@ -169,7 +171,7 @@ def save(model: open_clip.CLIP, path: Path) -> None:
 
 
 def load(path: Path) -> open_clip.CLIP:
-    """The model in a file that ``save`` wrote, with embeddings of all tokens."""
+    """Load the model in a file that ``save`` wrote, with embeddings of all tokens."""
     state = load_file(path)
     ids, rows = state.pop("token_embedding.ids").long(), state.pop("token_embedding.rows")
     model = blank()
@@ -180,9 +182,9 @@ def load(path: Path) -> open_clip.CLIP:
 
 @torch.no_grad()
 def open_eyes(model: open_clip.CLIP, pictures: list[Picture]) -> None:
-    """Start vision off with whitened principal components of patches, and with places made of a row and a column.
+    """Initialise the vision tower: patch filters with whitened principal components, positions with row plus column.
 
-    From random filters a transformer sees little but mean colour for its first thousands of steps.
+    With random filters, a transformer sees little but mean colour in its first thousands of steps.
     """
     width, _, side, _ = model.visual.conv1.weight.shape
     patches = F.unfold(pixels(pictures), side, stride=side).transpose(1, 2).flatten(0, 1)  # [n, 3 * side * side]
@@ -197,13 +199,13 @@ def open_eyes(model: open_clip.CLIP, pictures: list[Picture]) -> None:
 
 
 def contrastive_loss(image: Tensor, text: Tensor, which: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's loss in both directions; images that share a caption are all right for it, and it counts for each.
+    """Return CLIP's loss in both directions. A caption that several images share is right for all of them.
 
     Args:
-        image: normalised, ``[B, D]``.
-        text: of the different captions, normalised, ``[C, D]``.
-        which: captions of each image, ``[B, n]``.
-        scale: multiplies the cosines.
+        image: normalised image features, ``[B, D]``.
+        text: normalised features of the distinct captions, ``[C, D]``.
+        which: indices of the captions of each image, ``[B, n]``.
+        scale: factor of the cosines.
     """
     logits = scale * image @ text.T  # [B, C]
     times = torch.bincount(which.flatten(), minlength=len(text))
@@ -213,7 +215,7 @@ def contrastive_loss(image: Tensor, text: Tensor, which: Tensor, scale: Tensor) 
 
 
 def optimiser(model: nn.Module, rate: float) -> torch.optim.Optimizer:
-    """AdamW that decays matrices only, and never the token embeddings."""
+    """Return AdamW with weight decay for matrices, except token embeddings."""
     named = list(model.named_parameters())
     decayed = [p for name, p in named if p.ndim > 1 and "embedding" not in name]
     others = [p for name, p in named if p.ndim <= 1 or "embedding" in name]
@@ -222,7 +224,7 @@ def optimiser(model: nn.Module, rate: float) -> torch.optim.Optimizer:
 
 
 def batches(count: int, size: int, steps: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Indices of every picture in turn, shuffled anew each time round."""
+    """Yield the picture indices of ``steps`` batches, shuffled again after every pass over the pictures."""
     order = np.empty(0, np.int64)
     for _ in range(steps):
         if len(order) < size:
@@ -234,7 +236,10 @@ def batches(count: int, size: int, steps: int, rng: np.random.Generator) -> Iter
 def train(
     model: open_clip.CLIP, pictures: list[Picture], steps: int, size: int, rate: float, seed: int, out: Path
 ) -> None:
-    """Train in place and save every 200 steps; the rate rises over the first 5 % and falls over the last 15 %."""
+    """Train ``model`` in place and save it every 200 steps.
+
+    The learning rate rises in the first 5 % of the steps and falls in the last 15 %.
+    """
     rng = np.random.default_rng([seed, TRAINING])
     optimizer = optimiser(model.train(), rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -264,9 +269,9 @@ def train(
 
 
 def written(batch: list[Picture], stated: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Tokens of the different captions of a batch, ``[C, 16]``, and the two that each picture has, ``[B, 2]``.
+    """Return the tokens of the distinct captions of a batch ``[C, 16]`` and the two of each picture ``[B, 2]``.
 
-    The first caption of a picture names its state with probability ``stated``, the second never does.
+    The first caption of a picture names its state with probability ``stated``; the second caption never does.
     """
     captions = [
         [caption(each, WITH_STATE if rng.random() < stated else WITHOUT_STATE, rng), caption(each, WITHOUT_STATE, rng)]
@@ -281,7 +286,7 @@ def written(batch: list[Picture], stated: float, rng: np.random.Generator) -> tu
 
 @torch.no_grad()
 def tokens(model: open_clip.CLIP, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalised image features ``[B, D]`` and the mean patch token after every layer ``[layers, B, W]``."""
+    """Return normalised image features ``[B, D]`` and the mean patch token after every layer ``[layers, B, W]``."""
     means: list[Tensor] = []
     blocks = model.visual.transformer.resblocks
     hooks = [each.register_forward_hook(lambda _, __, out: means.append(out[:, 1:].mean(1))) for each in blocks]
@@ -293,13 +298,13 @@ def tokens(model: open_clip.CLIP, images: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def zero_shot(model: open_clip.CLIP, image: Tensor, prompts: list[str]) -> Tensor:
-    """Index of the prompt that suits each image best, ``[B]``."""
+    """Return the index of the prompt with the highest cosine for each image, ``[B]``."""
     text = model.encode_text(tokenizer()(prompts), normalize=True)
     return (image @ text.T).argmax(1)
 
 
 def recognised(model: open_clip.CLIP, image: Tensor, pictures: list[Picture]) -> tuple[float, float]:
-    """Shares of pictures whose state, and whose object, zero-shot recognition names."""
+    """Return the zero-shot accuracies of state and of object, from 0 to 1."""
     states = zero_shot(model, image, [f"a photo of {name}" for name in demo_world.ATTRS])
     objects = zero_shot(model, image, [f"a photo of {name}" for name in demo_world.OBJS])
     return (
@@ -309,7 +314,7 @@ def recognised(model: open_clip.CLIP, image: Tensor, pictures: list[Picture]) ->
 
 
 def linear_probe(fit: Tensor, fit_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Accuracy of ridge regression onto the classes, on features standardised by those it is fitted to."""
+    """Return the test accuracy of ridge regression onto the classes; the fitted features standardise all features."""
     mean, std = fit.mean(0), fit.std(0)
     fit, test = (F.pad((x - mean) / std, (0, 1), value=1.0) for x in (fit, test))
     penalty = 1e-3 * len(fit) * torch.eye(fit.shape[1])
@@ -322,7 +327,7 @@ def _share(found: Tensor, labels: Tensor) -> float:
 
 
 def probe(model: open_clip.CLIP, count: int, seed: int) -> None:
-    """Print how well state and object can be told on new pictures of training pairs, in per cent."""
+    """Print the accuracies of state and object on new pictures of training pairs, in per cent."""
     pictures, half = render(count, PROBING, seed), count // 2
     image, layers = tokens(model, pixels(pictures))
     pairs = demo_world.split_pairs()["train"]
@@ -340,13 +345,15 @@ def probe(model: open_clip.CLIP, count: int, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probe", action="store_true", help="train nothing, measure the weights in --out")
-    parser.add_argument("--out", type=Path, default=FOLDER / f"{NAME}.safetensors")
-    parser.add_argument("--steps", type=int, default=1400)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--pictures", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--probe", action="store_true", help="measure the weights in --out without a training")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER / f"{NAME}.safetensors", help="file of the weights (default: in the package)"
+    )
+    parser.add_argument("--steps", type=int, default=1400, help="training steps (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="pictures in a batch (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate (default: %(default)s)")
+    parser.add_argument("--pictures", type=int, default=20_000, help="different pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of pictures and training (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)

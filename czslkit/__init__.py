@@ -42,6 +42,7 @@ _HOME = {
     "Sweep": "metrics.sweep",
     "feasibility": "metrics.feasibility",
     "word_feasibility": "evaluation.feasibility_source",
+    "results": "report.frame",
     "bench": "runner.bench",
     "CzslkitError": "errors",
 }
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from .metrics.sweep import Sweep as Sweep
     from .metrics.sweep import evaluate as evaluate
     from .prompts import SoftPrompt as SoftPrompt
+    from .report.frame import results as results
     from .runner.bench import bench as bench
     from .types import Batch as Batch
     from .types import ImageFeatures as ImageFeatures

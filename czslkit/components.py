@@ -106,6 +106,7 @@ class Backbone(nn.Module, ABC):
         raise NotImplementedError(self._no_text_tower())
 
     def _no_text_tower(self) -> str:
+        """Return the error message of the text methods."""
         return f"{type(self).__name__} has no text tower; this method needs a CLIP model"
 
 

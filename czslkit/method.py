@@ -128,10 +128,10 @@ class Method(nn.Module):
             CzslkitError: the interaction has no attention to show; the message names the interactions that have.
         """
         image = images if isinstance(images, ImageFeatures) else self.encode(images)
-        seen, read, reading = self.interaction.explain(self.aggregator(image), text, self.backbone)
-        scores: Scores = self.head(seen, read)
+        image, changed_text, maps = self.interaction.explain(self.aggregator(image), text, self.backbone)
+        scores: Scores = self.head(image, changed_text)
         ranked = self.head.rank(scores, text.pairs, setting)
-        return Explanation(reading.attention, reading.weights, reading.contribution, text.pairs, scores, ranked)
+        return Explanation(maps.attention, maps.weights, maps.contribution, text.pairs, scores, ranked)
 
     def loss(self, batch: Batch, pairs: Tensor) -> Tensor:
         """Return the training loss of ``batch`` with the candidates ``pairs`` ``[P, 2]``, a scalar.

@@ -101,5 +101,6 @@ def check_gradients(method: Method, images: Tensor, space: PairSpace) -> None:
 
 
 def _check_equal(found: Tensor, expected: Tensor, claim: str) -> None:
+    """Check that two tensors of scores are equal within the tolerance; ``claim`` starts the message if not."""
     difference = (found - expected).abs().max().item()
     assert difference <= TOLERANCE, f"{claim}: scores differ by up to {difference:.2g}"

@@ -83,9 +83,11 @@ class Translation:
         return options, problems
 
     def _set_option(self, options: dict[str, Any], key: str, value: Any, defaults: Mapping[str, Any]) -> list[str]:
-        """Add to ``options`` the option that ``key`` of the authors stands for; return what is wrong with its value."""
+        """Add the option that the authors call ``key`` to ``options``, and return a line if its value is wrong."""
         option, _, index = self.settings[key].partition(".")
-        if isinstance(defaults[option], str) and isinstance(value, list):  # theirs has the words of every branch
+        if isinstance(defaults[option], str) and isinstance(
+            value, list
+        ):  # the authors list the context of every branch
             if len({str(words).strip() for words in value}) != 1:
                 return [f"{key} is {value!r}, expected the same for every branch"]
             options[option] = str(value[0]).strip()

@@ -173,25 +173,24 @@ Branches = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What an interaction's texts read, by stage, in the order of reading, and by branch.
+    """The attention of texts to an image's tokens, for each stage of an interaction, in order, and each branch.
 
-    ``contribution`` is how much of what the image did to a text each stage did. A stage turns texts ``t`` into
-    ``t + d``, and a fusion weighs what the stages made of them; what it returns is a multiple of the first
-    stage's texts, channel by channel, plus a multiple of every ``d``. The contribution of a stage is the Euclidean
-    norm of its weighted ``d`` over the sum of these norms: from 0 to 1, and 1 in all. It has no sign: a stage
-    with a large contribution may have spoken for the text or against it. Where stages build on one another, what a
-    later one reads depends on what an earlier one has read, and counts as the later one's.
+    A stage turns texts ``t`` into ``t + d``. In every channel, the texts after the fusion are a multiple of the texts
+    before the first stage plus a weighted ``d`` of each stage. The contribution of a stage is the Euclidean norm of
+    its weighted ``d`` over the sum of these norms for all stages: it is from 0 to 1, and the contributions sum to 1. It
+    has no sign: a stage with a large contribution may raise or lower the score of a text. If a stage continues from the
+    texts of an earlier stage, the effect of the earlier stage on its ``d`` counts for the later stage.
     """
 
-    attention: Mapping[str, Branches]  # [B, N, T], mean over heads and layers; sums to 1 over T, class token first
-    weights: Mapping[str, Branches]  # [B, N, D], of what the stage made of the texts, where it joins them
-    contribution: Mapping[str, Branches]  # [B, N]
+    attention: Mapping[str, Branches]  # mean over heads and layers, [B, N, T]; sums to 1 over T, class token first
+    weights: Mapping[str, Branches]  # weights of the stage in the fusion, [B, N, D]
+    contribution: Mapping[str, Branches]  # contribution of the stage, [B, N]
 
 
 @dataclass(frozen=True)
 class Explanation(AttentionMaps):
-    """How a method came to score images as it did; without gradients."""
+    """The scores of a method for some images, with the attention behind them; without gradients."""
 
-    pairs: Tensor  # [P, 2] long: attribute and object index of each pair
-    scores: Scores
-    ranked: Tensor  # [B, P], what pairs are sorted by
+    pairs: Tensor  # attribute and object index of each pair, [P, 2] long
+    scores: Scores  # raw logits of every branch
+    ranked: Tensor  # scores that pairs are sorted by, [B, P]

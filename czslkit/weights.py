@@ -117,7 +117,7 @@ def download_or_raise(
 
     Args:
         setting: backbone setting, for the error message.
-        part: what ``create`` makes, for the error message.
+        part: name of the result of ``create``, for the error message.
         hint: advice at the end of the error message.
 
     Raises:
@@ -137,6 +137,6 @@ def _without_module_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _first_sentence(error: Exception) -> str:
-    """Return the first sentence of an error; for a refused pickle, the sentence that names what was refused."""
+    """Return the first sentence of an error message; for a refused pickle, the sentence with the refused name."""
     text = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
     return re.split(r"\. |\n", text)[0] or type(error).__name__

@@ -35,7 +35,7 @@ class Inner(nn.Module):
 
 
 class Outer(nn.Module):
-    """Submodules in three ways, and tensors that are halves, transposed, shared, cut out and expanded."""
+    """A module with submodules of three kinds, and with half, transposed, shared, sliced and expanded tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Outer(nn.Module):
 
 
 def tree(tensors: dict[str, torch.Tensor]) -> nn.Module:
-    """A module that does nothing and has these tensors under these names; whole numbers are buffers."""
+    """Return a module without a function that holds ``tensors`` under their names, integers as buffers."""
     root = nn.Identity()
     for name, tensor in tensors.items():
         *path, last = name.split(".")
@@ -124,7 +124,7 @@ def test_a_truncated_archive_is_refused(tmp_path, keep):
 
 
 class Hostile:
-    """Unpickled, it would create a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, file) -> None:
         self.file = file
@@ -134,7 +134,7 @@ class Hostile:
 
 
 def archive(path, pickled: bytes, numbers: bytes = bytes(range(48)), byteorder: str = "little"):
-    """A zip with the outside of TorchScript."""
+    """Write a zip file with the folders of a TorchScript archive."""
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("w/data.pkl", pickled)
         file.writestr("w/constants.pkl", b"\x80\x02).")
@@ -194,7 +194,7 @@ def test_a_pickle_changes_nothing_that_outlives_it(tmp_path):
 
 
 class Numbers:
-    """A view of storage 0, pickled as TorchScript does."""
+    """A view of storage 0 that is pickled as in TorchScript."""
 
     def __init__(self, *view) -> None:
         self.view = view
@@ -205,7 +205,10 @@ class Numbers:
 
 @pytest.fixture
 def view_file(tmp_path, monkeypatch):
-    """An archive of one module whose ``weight`` is a view of 12 floats; 0.5 stands for their storage."""
+    """Return a function that writes an archive of one module, whose ``weight`` is a view of 12 floats.
+
+    In the pickled view, 0.5 stands for the storage.
+    """
     module = type("A", (), {"__module__": "__torch__", "__qualname__": "A"})
     monkeypatch.setitem(sys.modules, "__torch__", types.SimpleNamespace(A=module))
 

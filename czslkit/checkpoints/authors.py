@@ -105,7 +105,7 @@ def convert(
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A method with the tensors of a checkpoint, and what else the checkpoint and its settings say."""
+    """A method with the tensors of a checkpoint, the options that the checkpoint fixes, and the CLIP inside."""
 
     method: Method
     options: dict[str, Any]  # options that the settings and the shapes determine

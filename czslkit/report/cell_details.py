@@ -1,4 +1,4 @@
-"""What the page tells of a single result, behind its numbers in the table."""
+"""The section of the HTML page on a single result."""
 
 from __future__ import annotations
 
@@ -8,79 +8,85 @@ from typing import Any
 
 from ..errors import CzslkitError
 from ..store import Result
-from .significance import Attached, Findings
+from .resamples import Attached, Interval
 
-FILE = "details.json"
-FORMAT = 1  # of that file
-SHOWN = 20  # rows of a table of details
-_BEHIND = (
-    *("metrics", "recipe", "published", "config", "protocol", "depends"),
+DETAILS_FILE = "details.json"
+DETAILS_FORMAT = 1  # of that file
+MOST_ROWS = 20  # of a table of details
+#: Keys of a result that are shown as JSON, in this order.
+_SECTIONS = (
+    *("stale", "metrics", "recipe", "published", "config", "protocol", "depends"),
     *("versions", "training", "timing", "finished"),
 )
 
 
 def cell_details(
-    name: str, label: str, result: Result, findings: Findings, attached: Attached | None
+    name: str, result: Result, intervals: Mapping[str, Interval], attached: Attached | None
 ) -> dict[str, Any]:
-    """A result as :func:`czslkit.report.rendering.as_page` shows it.
+    """Return what :func:`czslkit.report.page.as_page` shows of a result.
 
     Args:
-        name: what it is called.
-        label: its row.
-        findings: of the table that it is in.
-        attached: gives the files beside it.
+        name: name of the cell.
+        result: as the store returns it.
+        intervals: 95 % interval of each resampled metric, empty without numbers per image.
+        attached: gives the files beside the result, as :meth:`Store.attached`; without it the page has no tables.
+
+    Returns:
+        ``name``, ``status``, ``sections`` (title -> text), ``tables`` (each with title, columns and rows of texts) and
+        ``traceback``.
     """
-    cell = result["cell"]
-    sections = {key: json.dumps(result[key], indent=1) for key in _BEHIND if result.get(key)}
-    intervals = findings.of_seeds.get(((label, cell["dataset"], cell["world"]), cell["seed"]))
+    sections = {key: json.dumps(result[key], indent=1) for key in _SECTIONS if result.get(key)}
     if intervals:
         sections["95% intervals"] = json.dumps(intervals)
     tables: list[dict[str, Any]] = []
     if attached and result["status"] == "done":
         try:
-            content = attached(result, FILE)
-            tables = _tables(json.loads(content), f"{cell['world']}.{FILE}") if content else []
+            content = attached(result, DETAILS_FILE)
+            tables = _detail_tables(json.loads(content), f"{result['cell']['world']}.{DETAILS_FILE}") if content else []
         except (CzslkitError, ValueError) as error:
             sections["details"] = str(error)
     traceback = (result.get("error") or {}).get("traceback")
     return {"name": name, "status": result["status"], "sections": sections, "tables": tables, "traceback": traceback}
 
 
-def _tables(details: Any, file: str) -> list[dict[str, Any]]:
-    """The tables of a cell's details, cut to ``SHOWN`` rows each: those of the most images.
+def _detail_tables(details: Any, file: str) -> list[dict[str, Any]]:
+    """Return the tables of a file of details; long ones are cut to the ``MOST_ROWS`` rows with the most images.
 
     Raises:
-        CzslkitError: they are not as this czslkit writes them.
+        CzslkitError: the file has another format.
     """
-    if not isinstance(details, Mapping) or details.get("format") != FORMAT:
-        raise CzslkitError(f"{file} is not of format {FORMAT}")
-    biases = ", ".join(f"{at.replace('_', ' ')} is {float(bias):.4g}" for at, bias in details["biases"].items())
-    guesses = details["accuracy_of_top_k_at_zero"]
-    tables = [
-        {
-            "title": f"accuracy of the best k pairs at bias 0, % (biases below: {biases})",
-            "columns": [f"k = {k}" for k in guesses],
-            "rows": [[_shown(share) for share in guesses.values()]],
-        }
-    ]
+    if not isinstance(details, Mapping) or details.get("format") != DETAILS_FORMAT:
+        raise CzslkitError(f"{file} is not of format {DETAILS_FORMAT}")
+    tables = [_top_k_table(details)]
     for name, table in details.items():
         if not isinstance(table, Mapping) or "rows" not in table:
             continue
         images = table["columns"].index("images")
-        rows = sorted(table["rows"], key=lambda row: -row[images])[:SHOWN]
-        cut = f", {len(rows)} of {len(table['rows'])}: those of the most images" * (len(rows) < len(table["rows"]))
+        rows = sorted(table["rows"], key=lambda row: -row[images])[:MOST_ROWS]
+        total = len(table["rows"])
+        cut = f": the {len(rows)} of {total} rows with the most images" if len(rows) < total else ""
         tables.append(
             {
                 "title": name.replace("_", " ") + cut,
                 "columns": [column.replace("_", " ") for column in table["columns"]],
-                "rows": [[_shown(value) for value in row] for row in rows],
+                "rows": [[_printed(value) for value in row] for row in rows],
             }
         )
     return tables
 
 
-def _shown(value: Any) -> str:
-    """Shares in percent, as everywhere in the table; whether a pair is seen in words."""
+def _top_k_table(details: Mapping[str, Any]) -> dict[str, Any]:
+    biases = ", ".join(f"{name.replace('_', ' ')} is {float(bias):.4g}" for name, bias in details["biases"].items())
+    accuracies = details["accuracy_of_top_k_at_zero"]
+    return {
+        "title": f"accuracy of the best k pairs at bias 0, % (in the tables below, bias {biases})",
+        "columns": [f"k = {k}" for k in accuracies],
+        "rows": [[_printed(accuracy) for accuracy in accuracies.values()]],
+    }
+
+
+def _printed(value: Any) -> str:
+    """Return a fraction in percent, a flag as seen or unseen, and any other value as text."""
     if isinstance(value, bool):
         return "seen" if value else "unseen"
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)

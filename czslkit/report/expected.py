@@ -1,4 +1,4 @@
-"""TODO."""
+"""Check of the published numbers in a recipe or a result."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from ..metrics.names import METRICS, WORLDS
 
 
 def expected_problems(expected: Any) -> list[str]:
-    """What is wrong with the ``expected`` of a recipe: by world S, U, H, AUC and source, maybe spread and disagreement.
+    """Return the mistakes in the ``expected`` section of a recipe, a sentence each.
+
+    Args:
+        expected: for each world S, U, H and AUC in percent and ``source``, maybe ``spread`` and ``disagreement``.
 
     >>> expected_problems({"closed": {"S": 46.6, "U": 499, "H": 36.3, "source": "a table"}})
     ['expected.closed: U is 499, expected a percentage from 0 to 100', 'expected.closed lacks AUC']
     """
     if not isinstance(expected, Mapping):
         return [f"expected is {expected!r}, expected the worlds with their numbers"]
-    problems = _unknown("expected", expected, WORLDS)
+    problems = _unknown_keys("expected", expected, WORLDS)
     for world in WORLDS:
         if world in expected:
             problems += world_problems(f"expected.{world}", expected[world])
@@ -25,6 +28,12 @@ def expected_problems(expected: Any) -> list[str]:
 
 
 def world_problems(where: str, content: Any) -> list[str]:
+    """Return the mistakes in the published numbers of one world, a sentence each.
+
+    Args:
+        where: name of the section, which starts every sentence.
+        content: the section.
+    """
     problems = _number_problems(where, content, text="source", optional=("spread", "disagreement"))
     if isinstance(content, Mapping) and "spread" in content:
         problems += _number_problems(f"{where}.spread", content["spread"], text="what")
@@ -34,24 +43,24 @@ def world_problems(where: str, content: Any) -> list[str]:
 
 
 def _number_problems(where: str, content: Any, *, text: str, optional: tuple[str, ...] = ()) -> list[str]:
-    """Of numbers with a text that says what they are."""
+    """Return the mistakes in a section with a percentage for each metric and the key ``text``, which describes them."""
     if not isinstance(content, Mapping):
         return [f"{where} is {content!r}, expected {', '.join(METRICS)} and {text}"]
-    problems = _unknown(where, content, (*METRICS, text, *optional))
+    problems = _unknown_keys(where, content, (*METRICS, text, *optional))
     for name in METRICS:
         value = content.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:
             problems.append(f"{where}: {name} is {value!r}, expected a percentage from 0 to 100")
     if text in content:
         problems += _text_problems(where, text, content[text])
-    if lacking := [name for name in (*METRICS, text) if name not in content]:
-        problems.append(f"{where} lacks {', '.join(lacking)}")
+    if missing := [name for name in (*METRICS, text) if name not in content]:
+        problems.append(f"{where} lacks {', '.join(missing)}")
     return problems
 
 
-def _unknown(where: str, content: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
+def _unknown_keys(where: str, content: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
     return [
-        f"{where}: {key} is not part of it.{did_you_mean(str(key), known)} Known: {', '.join(known)}."
+        f"{where} has no key {key}.{did_you_mean(str(key), known)} Known: {', '.join(known)}."
         for key in content
         if key not in known
     ]

@@ -1,188 +1,204 @@
-"""Our numbers beside those that a recipe was published with; pure functions of results."""
+"""Our numbers compared with the numbers that a recipe's paper published."""
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
+from ..store import Result
+from .arrangement import Arrangement, Column
 from .expected import world_problems
+from .grids import Number
 
-WHAT = ("ours", "published", "difference")
+KINDS = ("ours", "published", "difference")  # the lines of a comparison
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row of a table on one dataset in one world; every number in percent, by the names of ``METRICS``."""
+    """Our numbers and the published numbers of one row in one dataset and world, by the names of ``METRICS``."""
 
-    row: str
+    label: str
     dataset: str
     world: str
-    ours: Mapping[str, float | None]  # mean over the finished seeds
-    published: Mapping[str, float]
+    ours: Mapping[str, float | None]  # percent, mean over the finished seeds
+    published: Mapping[str, float]  # percent
     source: str
-    spread: Mapping[str, float] = field(default_factory=dict)  # of the published numbers; empty if none was
-    spread_is: str = ""  # such as "standard error over 5 random seeds"
-    disagreement: str = ""  # what else is printed elsewhere
+    spread: Mapping[str, float] = field(default_factory=dict)  # of the published numbers, percent; empty if not given
+    spread_meaning: str = ""  # such as "standard error over 5 random seeds"
+    disagreement: str = ""  # other published values
     recipe: str = ""
-    changed: tuple[str, ...] = ()  # settings that are not the recipe's
-    unlike: str = ""  # how the candidates are not those of the published numbers
+    changed: tuple[str, ...] = ()  # settings that differ from the recipe
+    candidates_note: str = ""  # difference between our candidates and the published ones, a sentence
 
     def difference(self, name: str) -> float | None:
-        """In percentage points; positive where ours is higher."""
+        """Return ours minus published, in percentage points."""
         ours = self.ours[name]
         return None if ours is None else ours - self.published[name]
 
-    def shown(self, what: str) -> list[str]:
-        """A line of numbers as printed, with as many decimals as the published number needs, but at least one.
+    def printed(self, kind: str) -> list[str]:
+        """Return one line of numbers, with as many decimals as the published number needs, but at least one.
+
+        Args:
+            kind: one of ``KINDS``.
 
         >>> ours, published = dict.fromkeys(METRICS, 7.04), dict.fromkeys(METRICS, 7.5)
         >>> row = Comparison("clip", "cgqa", "open", ours, published, "a table", spread={"S": 0.25})
-        >>> [row.shown(what)[0] for what in WHAT]
+        >>> [row.printed(kind)[0] for kind in KINDS]
         ['7.0', '7.5 ± 0.25', '-0.5']
         """
-        return [self._shown(what, name) for name in METRICS]
+        return [self._printed_number(kind, name) for name in METRICS]
 
-    def cells(self) -> dict[str, float | str | None]:
-        """For a line of CSV: fractions, as the metrics are there."""
-        cells: dict[str, float | str | None] = {}
+    def csv_columns(self) -> dict[str, float | str | None]:
+        """Return the columns of a line of CSV; numbers are fractions there, as the metrics are."""
+        columns: dict[str, float | str | None] = {}
         for name, metric in METRICS.items():
-            three = self.published[name], self.spread.get(name), self.difference(name)
-            for what, value in zip(("published", "spread", "difference"), three, strict=True):
-                cells[f"{metric}_{what}"] = None if value is None else round(value / 100, 9)
-        return {**cells, "published_source": self.source, "changed": ", ".join(self.changed)}
+            numbers = {
+                "published": self.published[name],
+                "spread": self.spread.get(name),
+                "difference": self.difference(name),
+            }
+            for kind, value in numbers.items():
+                columns[f"{metric}_{kind}"] = None if value is None else round(value / 100, 9)
+        return {**columns, "published_source": self.source, "changed": ", ".join(self.changed)}
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        said = asdict(self)
-        return {"method": said.pop("row"), **said, "difference": {name: self.difference(name) for name in METRICS}}
+        """Return all values, ready for JSON."""
+        return {
+            "method": self.label,
+            "dataset": self.dataset,
+            "world": self.world,
+            "ours": dict(self.ours),
+            "published": dict(self.published),
+            "source": self.source,
+            "spread": dict(self.spread),
+            "spread_is": self.spread_meaning,
+            "disagreement": self.disagreement,
+            "recipe": self.recipe,
+            "changed": list(self.changed),
+            "unlike": self.candidates_note,
+            "difference": {name: self.difference(name) for name in METRICS},
+        }
 
-    def _shown(self, what: str, name: str) -> str:
+    def _printed_number(self, kind: str, name: str) -> str:
         published, spread = self.published[name], self.spread.get(name)
-        if what == "published":
-            return _printed(published) + ("" if spread is None else f" ± {_printed(spread)}")
-        value = self.ours[name] if what == "ours" else self.difference(name)
+        if kind == "published":
+            return _as_papers_print(published) + ("" if spread is None else f" ± {_as_papers_print(spread)}")
+        value = self.ours[name] if kind == "ours" else self.difference(name)
         if value is None:
             return "-"
-        decimals = len(_printed(published).partition(".")[2])
+        decimals = len(_as_papers_print(published).partition(".")[2])
         rounded = round(value, decimals) + 0.0  # no "-0.0"
-        return f"{rounded:+.{decimals}f}" if what == "difference" else f"{rounded:.{decimals}f}"
+        return f"{rounded:+.{decimals}f}" if kind == "difference" else f"{rounded:.{decimals}f}"
 
 
-def comparisons(labels: Sequence[str], results: Sequence[Mapping[str, Any]]) -> list[Comparison]:
-    """One for each row, dataset and world that has finished results with published numbers, in the order given.
+def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Comparison]:
+    """Return a comparison for each entry of a table that has finished results and published numbers.
 
     Args:
-        labels: the row of each result.
-        results: as the store returns them; what is published is read from the first of a row.
+        arrangement: the entries.
+        results: the result of each row of ``arrangement.frame``; an entry's published numbers are those of its first
+            finished result that has any.
 
     Raises:
-        CzslkitError: what a result calls published is nothing of the kind.
+        CzslkitError: the published numbers in a result are not such numbers.
     """
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for label, result in zip(labels, results, strict=True):
-        if result["status"] == "done":
-            groups[label, result["cell"]["dataset"], result["cell"]["world"]].append(result)
     found = []
-    for (row, dataset, world), of_row in groups.items():
-        told = next((result for result in of_row if result.get("published")), None)
-        if told is None:
+    for key, cells in arrangement.finished.items():
+        result = next((results[i] for i in cells if results[i].get("published")), None)
+        if result is None:
             continue
-        published, recipe = told["published"], told.get("recipe") or {}
+        label, dataset, world = key
+        published, recipe = result["published"], result.get("recipe") or {}
         if problems := world_problems("published", published):
-            raise CzslkitError(f"{row} on {dataset} ({world}): {'; '.join(problems)}")
+            raise CzslkitError(f"{label} on {dataset} ({world}): {'; '.join(problems)}")
+        means = {name: arrangement.mean(key, metric) for name, metric in METRICS.items()}
         spread = dict(published.get("spread") or {})
         found.append(
             Comparison(
-                row,
+                label,
                 dataset,
                 world,
-                {name: _percent(of_row, metric) for name, metric in METRICS.items()},
+                {name: None if mean is None else 100 * mean for name, mean in means.items()},
                 {name: published[name] for name in METRICS},
                 published["source"],
                 spread={name: spread[name] for name in METRICS if name in spread},
-                spread_is=spread.get("what", ""),
+                spread_meaning=spread.get("what", ""),
                 disagreement=published.get("disagreement", ""),
                 recipe=str(recipe.get("name", "")),
                 changed=tuple(map(str, recipe.get("changed", ()))),
-                unlike=_unlike(told.get("protocol") or {}),
+                candidates_note=_candidates_note(result.get("protocol") or {}),
             )
         )
     return found
 
 
-def lines(
-    found: Sequence[Comparison], rows: Sequence[str], columns: Sequence[tuple[str, str]]
-) -> list[tuple[str, list[str]]]:
-    """Three lines for each of the rows with published numbers in a column: ours, as published, and the difference.
+def comparison_rows(
+    found: Sequence[Comparison], labels: Sequence[str], columns: Sequence[Column]
+) -> list[tuple[str, list[Number]]]:
+    """Return three rows for each label with published numbers in a column: ours, published and the difference.
 
     Args:
         found: the comparisons.
-        rows: the rows of the table, in its order.
-        columns: datasets and worlds, in the order of the table; what was not published is a dash.
+        labels: the rows of the table, in order.
+        columns: the columns of the table, in order; a column without published numbers gets dashes.
     """
-    known = {(one.row, (one.dataset, one.world)): one for one in found}
-    nothing = ["-"] * len(METRICS)
-    lines = []
-    for row in rows:
-        of_row = [known.get((row, column)) for column in columns]
-        if any(of_row):
-            shown = {what: [one.shown(what) if one else nothing for one in of_row] for what in WHAT}
-            lines += [(f"{row}: {what}", list(chain.from_iterable(cells))) for what, cells in shown.items()]
-    return lines
+    by_place = {(comparison.label, (comparison.dataset, comparison.world)): comparison for comparison in found}
+    rows = []
+    for label in labels:
+        of_label = [by_place.get((label, column)) for column in columns]
+        if not any(of_label):
+            continue
+        for kind in KINDS:
+            printed = [comparison.printed(kind) if comparison else ["-"] * len(METRICS) for comparison in of_label]
+            rows.append((f"{label}: {kind}", [Number(text) for texts in printed for text in texts]))
+    return rows
 
 
-def caption(rows: Sequence[Comparison]) -> list[str]:
-    """What the numbers of a comparison are and where the published ones are from, a sentence each."""
-    said = ["Ours beside what was published, in percent, and the difference in percentage points."]
-    if spreads := _told(rows, lambda row: row.spread_is):
-        said.append(f"± of published numbers: {spreads}.")
-    said.append(f"Published numbers: {_told(rows, lambda row: row.source)}.")
-    said.append("Settings are those of the recipe unless a note says otherwise.")
-    return said
+def published_caption(found: Sequence[Comparison]) -> list[str]:
+    """Return sentences that explain the numbers of the comparisons and name the sources of the published ones."""
+    sentences = ["Our numbers and the published numbers are percentages; the difference is in percentage points."]
+    if spreads := _text_by_label(found, lambda comparison: comparison.spread_meaning):
+        sentences.append(f"The ± of the published numbers is: {spreads}.")
+    sentences.append(f"The published numbers are from: {_text_by_label(found, lambda comparison: comparison.source)}.")
+    sentences.append("All settings are those of the recipe unless a note names a change.")
+    return sentences
 
 
-def notes(rows: Sequence[Comparison]) -> list[str]:
-    """Settings that are not the recipe's, and published numbers that are not the same everywhere."""
+def published_notes(found: Sequence[Comparison]) -> list[str]:
+    """Return notes on changed settings, on different candidates and on published numbers that disagree."""
     changed = {
-        f"{row.row} on {row.dataset}: {', '.join(row.changed)} changed from recipe {row.recipe}": None
-        for row in rows
-        if row.changed
+        f"{c.label} on {c.dataset}: {', '.join(c.changed)} changed from recipe {c.recipe}": None
+        for c in found
+        if c.changed
     }
     return [
         *changed,
-        *(f"{r.row} on {r.dataset} ({r.world}): {r.unlike}" for r in rows if r.unlike),
-        *(f"{r.row} on {r.dataset} ({r.world}) as published: {r.disagreement}" for r in rows if r.disagreement),
+        *(f"{c.label} on {c.dataset} ({c.world}): {c.candidates_note}" for c in found if c.candidates_note),
+        *(f"{c.label} on {c.dataset} ({c.world}) as published: {c.disagreement}" for c in found if c.disagreement),
     ]
 
 
-def _unlike(protocol: Mapping[str, Any]) -> str:
+def _candidates_note(protocol: Mapping[str, Any]) -> str:
     missing = str(protocol.get("feasibility", "")).startswith("missing")
-    return "every pair is a candidate here, though the recipe has a feasibility threshold" if missing else ""
+    return "every pair is a candidate here, although the recipe has a feasibility threshold" if missing else ""
 
 
-def _percent(results: Sequence[Mapping[str, Any]], metric: str) -> float | None:
-    values = [value for result in results if (value := result["metrics"].get(metric)) is not None]
-    return 100 * statistics.fmean(values) if values else None
-
-
-def _printed(value: float) -> str:
-    """As papers print it: one decimal, or two where one would not say it all."""
+def _as_papers_print(value: float) -> str:
+    """Return a percentage with one decimal, or with two where one would lose a digit."""
     return f"{value:.1f}" if round(value, 1) == value else f"{value:.2f}"
 
 
-def _told(rows: Sequence[Comparison], about: Callable[[Comparison], str]) -> str:
-    """Each text that ``about`` gives, after the rows that it is about unless it is about all."""
-    of: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        if text := about(row):
-            of[text].append(row.row)
-    everyone = {row.row for row in rows}
-    if len(of) == 1 and set(*of.values()) == everyone:
-        return next(iter(of))
-    return "; ".join(f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in of.items())
+def _text_by_label(found: Sequence[Comparison], text_of: Callable[[Comparison], str]) -> str:
+    """Return the texts of all comparisons, each after its labels; a text that all comparisons share stands alone."""
+    labels_by_text: dict[str, list[str]] = defaultdict(list)
+    for comparison in found:
+        if text := text_of(comparison):
+            labels_by_text[text].append(comparison.label)
+    everyone = {comparison.label for comparison in found}
+    if len(labels_by_text) == 1 and set(*labels_by_text.values()) == everyone:
+        return next(iter(labels_by_text))
+    return "; ".join(f"{', '.join(dict.fromkeys(labels))}: {text}" for text, labels in labels_by_text.items())

@@ -1,204 +1,167 @@
-"""How sure the numbers of a table are: bootstrap intervals, and which entries may be as good as the best.
+"""Bootstrap intervals of a table's entries, and tests whether they are significantly below the best of their column.
 
-Both come from the files of numbers per image beside the results. One draw of test images serves every method and every
-seed that was measured on them, and a resample's number of an entry is the mean over its seeds on that very draw. Thus
-the test set varies and the training does not; the spread over trainings is the standard deviation in the table.
+Both come from the files of numbers per image beside the results. The same resamples of the test images serve every
+method and every seed measured on these images; the value of an entry on a resample is the mean over its seeds. Thus the
+test set varies and the training does not; the spread over trainings is the standard deviation in the table.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import CzslkitError
-
-if TYPE_CHECKING:  # numpy is loaded once there is something to draw from
-    from ..metrics.bootstrap import Floats
-    from ..metrics.outcomes import Outcomes
-
-Result = Mapping[str, Any]
-Key = tuple[str, str, str]  # row, dataset, world
-Interval = tuple[float, float]  # fractions, as the metrics are
-#: The content of a file beside a result by the end of its name; None if there never was one.
-Attached = Callable[[Result, str], bytes | None]
-
-FILE = "images.npz"
-MARK = "~"
+from .arrangement import Arrangement, Key
+from .grids import TIED_MARK
+from .resamples import Interval, Resamples, mean_over_seeds
 
 
 @dataclass(frozen=True)
-class Gap:
-    """An entry against the best of its column, on the same images; fractions."""
+class DifferenceToBest:
+    """An entry compared with the best entry of its column on the same images, for one metric; fractions."""
 
-    best: str  # the row of the best
+    best: str  # label of the best row
     difference: float  # entry minus best, of the means over seeds
-    low: float  # where the middle 95 % of the resamples have the difference
+    low: float  # ends of the middle 95 % of the differences on the resamples
     high: float
     below: float  # share of the resamples in which the entry is below the best
 
     @property
     def tied(self) -> bool:
-        """Whether the difference may be chance."""
+        """Whether the entry is not significantly below the best: the interval contains 0."""
         return self.low <= 0 <= self.high
 
     def as_dict(self) -> dict[str, Any]:
+        """Return all values, ready for JSON."""
         return {**asdict(self), "tied": self.tied}
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What resampling says about a table; empty where there are no numbers per image."""
+class Significance:
+    """Intervals and comparisons of a table's entries; empty without numbers per image."""
 
-    intervals: Mapping[Key, Mapping[str, Interval]] = field(default_factory=dict)  # by metric
-    gaps: Mapping[Key, Mapping[str, Gap]] = field(default_factory=dict)  # by metric, of all but its best
-    of_seeds: Mapping[tuple[Key, int], Mapping[str, Interval]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # what could not be compared, and why
+    intervals: Mapping[Key, Mapping[str, Interval]] = field(default_factory=dict)  # entry -> metric -> interval
+    differences: Mapping[Key, Mapping[str, DifferenceToBest]] = field(default_factory=dict)  # without the best entries
+    notes: tuple[str, ...] = ()  # a sentence for each entry that could not be compared
 
     def interval(self, key: Key, metric: str) -> Interval | None:
+        """Return the interval of an entry, None without numbers per image."""
         return self.intervals.get(key, {}).get(metric)
 
     def tied(self, key: Key, metric: str) -> bool | None:
-        """Whether an entry is not significantly below the best; None for the best and where nothing was compared."""
-        gap = self.gaps.get(key, {}).get(metric)
-        return gap.tied if gap else None
+        """Return whether an entry is not significantly below the best; None for the best and without a comparison."""
+        compared = self.differences.get(key, {}).get(metric)
+        return compared.tied if compared else None
 
     def settings(self) -> dict[str, float]:
-        """How the resamples were drawn."""
+        """Return number and seed of the resamples, and the level of the intervals."""
         from ..metrics import bootstrap
 
         return {"resamples": bootstrap.RESAMPLES, "seed": bootstrap.SEED, "level": bootstrap.LEVEL}
 
     def caption(self, intervals: bool, metrics: Sequence[str]) -> list[str]:
-        """What the marks mean, and the intervals if they are printed, a sentence each.
+        """Return sentences that explain the marks in a table and the intervals if they are printed.
 
         Args:
-            metrics: the ones in the table.
+            intervals: whether the table prints them.
+            metrics: the metrics in the table.
         """
         if not self.intervals:
             return []
         from ..metrics import bootstrap
 
-        level, drawn = f"{bootstrap.LEVEL:.0%}", f"{bootstrap.RESAMPLES} resamples of the test images"
-        said = [f"[low, high]: {level} bootstrap interval, {drawn}."] if intervals else []
-        tied = [gap.tied for of_entry in self.gaps.values() for metric, gap in of_entry.items() if metric in metrics]
+        level, resamples = f"{bootstrap.LEVEL:.0%}", f"{bootstrap.RESAMPLES} resamples of the test images"
+        sentences = [f"[low, high] is the {level} bootstrap interval from {resamples}."] if intervals else []
+        tied = [
+            found.tied for entry in self.differences.values() for metric, found in entry.items() if metric in metrics
+        ]
         if tied:
-            said.append(
-                f"{MARK}: not significantly below the best of its column (the {level} interval of the paired "
-                f"difference holds 0; bootstrap, {drawn}, not corrected for many comparisons)"
-                f"{'.' if any(tied) else ': none here.'}"
+            sentences.append(
+                f"{TIED_MARK} marks numbers that are not significantly below the best of their column: the {level} "
+                f"interval of the paired difference contains 0 (bootstrap, {resamples}, not corrected for multiple "
+                f"comparisons).{'' if any(tied) else ' No number is marked here.'}"
             )
-        return said
+        return sentences
 
 
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """One entry, resampled."""
-
-    images: Outcomes
-    measured: tuple[Any, ...]  # data and curve
-    values: Mapping[str, Floats]  # metric of each resample, mean over seeds
-    of_seeds: Mapping[int, Mapping[str, Interval]]
-
-    def comparable(self, other: _Sample) -> bool:
-        return self.measured == other.measured and self.images.same_images(other.images)
-
-
-def findings(labels: Sequence[str], results: Sequence[Result], attached: Attached) -> Findings:
-    """Intervals of every entry, and its distance to the best, as far as there are numbers per image.
+def significance(arrangement: Arrangement, resamples: Sequence[Resamples | CzslkitError | None]) -> Significance:
+    """Return the interval of every entry and its difference to the best, as far as there are numbers per image.
 
     Args:
-        labels: the row of each result.
-        results: as the store returns them; those that failed do not count.
-        attached: as :meth:`Store.attached`.
+        arrangement: the entries of the table.
+        resamples: what :func:`czslkit.report.resamples.resampled_result` returned for each row of
+            ``arrangement.frame``.
     """
-    columns: dict[tuple[str, str], dict[Key, list[Result]]] = defaultdict(lambda: defaultdict(list))
-    for label, result in zip(labels, results, strict=True):
-        if result["status"] == "done":
-            dataset, world = result["cell"]["dataset"], result["cell"]["world"]
-            columns[dataset, world][label, dataset, world].append(result)
-    samples: dict[Key, _Sample] = {}
-    gaps: dict[Key, dict[str, Gap]] = defaultdict(dict)
-    reasons: dict[Key, str] = {}
-    for entries in columns.values():
-        for key, of_entry in entries.items():
+    of_entry: dict[Key, Resamples] = {}
+    problems: dict[Key, str] = {}
+    differences: dict[Key, dict[str, DifferenceToBest]] = {}
+    for column in arrangement.columns:
+        keys = [key for key, cells in arrangement.finished.items() if key[1:] == column and cells]
+        for key in keys:
+            cells = arrangement.finished[key]
             try:
-                if sample := _sample(of_entry, attached):
-                    samples[key] = sample
+                found = _entry_resamples([resamples[i] for i in cells], list(arrangement.frame.loc[cells, "seed"]))
             except CzslkitError as error:
-                reasons[key] = str(error)
-        if samples.keys() & entries.keys() and len(entries) > 1:
-            reasons |= {key: "no numbers per image" for key in entries if key not in samples and key not in reasons}
-            reasons |= _compare(entries, samples, gaps)
-    return Findings(
-        {key: _intervals(sample.values) for key, sample in samples.items()},
-        gaps,
-        {(key, seed): found for key, sample in samples.items() for seed, found in sample.of_seeds.items()},
-        tuple(f"{row} on {dataset} ({world}): not compared: {why}" for (row, dataset, world), why in reasons.items()),
+                problems[key] = str(error)
+            else:
+                if found:
+                    of_entry[key] = found
+        if len(keys) > 1 and any(key in of_entry for key in keys):
+            missing = [key for key in keys if key not in of_entry and key not in problems]
+            problems |= dict.fromkeys(missing, "there are no numbers per image")
+            compared, not_comparable = _compare_with_best(arrangement, keys, of_entry)
+            differences |= compared
+            problems |= not_comparable
+    return Significance(
+        {key: found.intervals for key, found in of_entry.items()},
+        differences,
+        tuple(
+            f"{label} on {dataset} ({world}) is not compared with the best: {problem}"
+            for (label, dataset, world), problem in problems.items()
+        ),
     )
 
 
-def _sample(results: Sequence[Result], attached: Attached) -> _Sample | None:
-    """The resamples of one entry; None if some seed has no numbers per image.
+def _entry_resamples(found: Sequence[Resamples | CzslkitError | None], seeds: Sequence[int]) -> Resamples | None:
+    """Return the mean over the seeds of one entry, None if a seed has no numbers per image.
 
     Raises:
-        CzslkitError: a file is gone or changed, or the seeds were not measured alike.
+        CzslkitError: the file of a seed cannot be used, or seeds were measured on different images.
     """
-    contents = [attached(result, FILE) for result in results]
-    if None in contents:
+    usable: list[Resamples] = []
+    for item in found:
+        if isinstance(item, CzslkitError):
+            raise item
+        if item is not None:
+            usable.append(item)
+    if len(usable) < len(found):
         return None
-    import numpy as np
-
-    from ..metrics import bootstrap
-    from ..metrics.outcomes import Outcomes
-
-    found: list[_Sample] = []
-    for result, content in zip(results, contents, strict=True):
-        seed, bins = result["cell"]["seed"], result["protocol"].get("bins")
-        try:
-            images = Outcomes.from_bytes(content or b"")
-            values = bootstrap.resampled_metrics(images, bins, bootstrap.RESAMPLES, bootstrap.SEED)
-        except ValueError as error:
-            raise CzslkitError(f"seed {seed}: {FILE}: {error}") from error
-        measured = (result["depends"].get("data"), bins)
-        found.append(_Sample(images, measured, values, {seed: _intervals(values)}))
-        if not found[-1].comparable(found[0]):
-            raise CzslkitError(f"seed {seed} was measured on other images than seed {results[0]['cell']['seed']}")
-    mean = {metric: np.mean([sample.values[metric] for sample in found], axis=0) for metric in found[0].values}
-    of_seeds = {seed: intervals for sample in found for seed, intervals in sample.of_seeds.items()}
-    return _Sample(found[0].images, found[0].measured, mean, of_seeds)
+    for seed, item in zip(seeds, usable, strict=True):
+        if not item.comparable(usable[0]):
+            raise CzslkitError(f"seed {seed} was measured on other images than seed {seeds[0]}")
+    return mean_over_seeds(usable)
 
 
-def _compare(
-    entries: Mapping[Key, Sequence[Result]], samples: Mapping[Key, _Sample], gaps: dict[Key, dict[str, Gap]]
-) -> dict[Key, str]:
-    """Fill in the gaps of one column; what cannot be compared with a best one, and why."""
+def _compare_with_best(
+    arrangement: Arrangement, keys: Sequence[Key], resamples: Mapping[Key, Resamples]
+) -> tuple[dict[Key, dict[str, DifferenceToBest]], dict[Key, str]]:
+    """Return the difference of each entry of one column to the best, by metric, and why entries cannot be compared."""
     from ..metrics import bootstrap
 
-    reasons = {}
+    differences: dict[Key, dict[str, DifferenceToBest]] = {}
+    problems = {}
     for metric in bootstrap.METRIC_NAMES:
-        means = {key: mean for key, of_entry in entries.items() if (mean := _mean(of_entry, metric)) is not None}
+        means = {key: mean for key in keys if (mean := arrangement.mean(key, metric)) is not None}
         best = max(means, key=lambda key: means[key], default=None)
         for key in means:
-            if best is None or key == best or not {key, best} <= samples.keys():
+            if best is None or key == best or not {key, best} <= resamples.keys():
                 continue
-            if not samples[key].comparable(samples[best]):
-                reasons[key] = f"measured on other images, or by another curve, than {best[0]}"
+            if not resamples[key].comparable(resamples[best]):
+                problems[key] = f"{best[0]} was measured on other images, or by another curve"
                 continue
-            differences = samples[key].values[metric] - samples[best].values[metric]
-            low, high = bootstrap.interval(differences)
-            gaps[key][metric] = Gap(best[0], means[key] - means[best], low, high, float((differences < 0).mean()))
-    return reasons
-
-
-def _intervals(values: Mapping[str, Floats]) -> dict[str, Interval]:
-    from ..metrics import bootstrap
-
-    return {metric: bootstrap.interval(of_metric) for metric, of_metric in values.items()}
-
-
-def _mean(results: Sequence[Result], metric: str) -> float | None:
-    values = [value for result in results if (value := result["metrics"].get(metric)) is not None]
-    return statistics.fmean(values) if values else None
+            drawn = resamples[key].values[metric] - resamples[best].values[metric]
+            low, high = bootstrap.interval(drawn)
+            difference, below = means[key] - means[best], float((drawn < 0).mean())
+            differences.setdefault(key, {})[metric] = DifferenceToBest(best[0], difference, low, high, below)
+    return differences, problems

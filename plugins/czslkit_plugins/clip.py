@@ -19,6 +19,8 @@ from czslkit.types import PairSpace
 
 @dataclass(frozen=True)
 class ClipOptions:
+    """The options of zero-shot CLIP."""
+
     backbone: str = option("ViT-L-14-quickgelu/openai", "CLIP model and weights")
     context: str = option("a photo of", "words before the pair")
 

@@ -57,6 +57,7 @@ class LowHigh(Aggregator):
 
     @staticmethod
     def _project(layers: int, dim: int, dropout: float) -> nn.Module:
+        """Return the projection of a group of ``layers`` layers, joined along their width, to width ``dim``."""
         if layers == 1:
             return nn.Identity()
         return nn.Sequential(nn.Linear(layers * dim, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(dropout))
@@ -192,23 +193,24 @@ class TwoStage(Interaction):
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
     ) -> tuple[ImageFeatures, TextFeatures, AttentionMaps]:
-        """As ``forward``, with the attention of the stages ``local`` and ``global``.
+        """Return the features of ``forward``, with the attention of the stages ``local`` and ``global``.
 
-        The fused text ``t + a * local + b * global`` is ``(1 + a + b) * t + (a + b) * (local - t) + b * (global -
-        local)``: the last two terms are the moves whose norms make the contributions. Those of ``a * local`` and
-        ``b * global`` would not do, as either holds the text itself, even where a stage added nothing to it.
+        The fused text ``t + a * local + b * global`` equals ``(1 + a + b) * t + (a + b) * (local - t) + b * (global -
+        local)``. The contributions are the norms of the last two terms. The norms of ``a * local`` and ``b * global``
+        are not used, because both contain ``t`` even if a stage adds nothing to it.
         """
         joined, (low, high) = self._joined(text), image.levels
-        local, read_low = self.local.explain(joined, low)
-        overall, read_high = self.overall.explain(local, high)
-        a, b = (weight.detach() for weight in self.fusion.weights(joined, local, overall))
-        moved = {"local": (a + b) * (local - joined), "global": b * (overall - local)}
-        attention, weights, contribution = (
-            {stage: by_branch(value, text) for stage, value in stages.items()}
-            for stages in ({"local": read_low, "global": read_high}, {"local": a, "global": b}, contributions(moved))
+        local_text, local_attention = self.local.explain(joined, low)
+        global_text, global_attention = self.overall.explain(local_text, high)
+        a, b = (weight.detach() for weight in self.fusion.weights(joined, local_text, global_text))
+        moved = {"local": (a + b) * (local_text - joined), "global": b * (global_text - local_text)}
+        attention = {"local": local_attention, "global": global_attention}
+        maps = (
+            {stage: by_branch(values, text) for stage, values in stages.items()}
+            for stages in (attention, {"local": a, "global": b}, contributions(moved))
         )
-        fused = by_branch(self.fusion(joined, local, overall), text)
-        return image, replace(text, **fused), AttentionMaps(attention, weights, contribution)
+        fused = by_branch(self.fusion(joined, local_text, global_text), text)
+        return image, replace(text, **fused), AttentionMaps(*maps)
 
     @staticmethod
     def _joined(text: TextFeatures) -> Tensor:

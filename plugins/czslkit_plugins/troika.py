@@ -56,28 +56,28 @@ class Traction(Interaction):
         moved = []
         for branch in (text.pair, text.attr, text.obj):
             tokens = self.norm(tokens)
-            moved.append(self._read(F.normalize(branch, dim=-1), tokens))
+            moved.append(self._moved(F.normalize(branch, dim=-1), tokens))
         pair, attr, obj = moved
         return image, replace(text, pair=pair, attr=attr, obj=obj)
 
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
     ) -> tuple[ImageFeatures, TextFeatures, AttentionMaps]:
-        """As ``forward``, with the attention of the one stage, ``traction``, whose contribution is 1."""
+        """Return the features of ``forward`` and the attention of its only stage, ``traction`` (contribution 1)."""
         assert text.pair is not None and text.attr is not None and text.obj is not None
         (tokens,) = image.levels
         attention, weights, contribution, moved = {}, {}, {}, {}
         for name, branch in {"pair": text.pair, "attr": text.attr, "obj": text.obj}.items():
             tokens, query = self.norm(tokens), F.normalize(branch, dim=-1)
-            read, attention[name] = attended(self.layers, query, tokens)
-            weights[name] = self.weight.detach().expand_as(read)
-            moved[name] = query + self.weight * read
-            contribution[name] = contributions({"traction": self.weight * (read - query)})["traction"]
+            attended_text, attention[name] = attended(self.layers, query, tokens)
+            weights[name] = self.weight.detach().expand_as(attended_text)
+            moved[name] = query + self.weight * attended_text
+            contribution[name] = contributions({"traction": self.weight * (attended_text - query)})["traction"]
         maps = AttentionMaps({"traction": attention}, {"traction": weights}, {"traction": contribution})
         return image, replace(text, **moved), maps
 
-    def _read(self, text: Tensor, tokens: Tensor) -> Tensor:
-        """Texts ``[N, D]`` and tokens ``[B, T, D]`` to texts ``[B, N, D]``."""
+    def _moved(self, text: Tensor, tokens: Tensor) -> Tensor:
+        """Return texts ``[B, N, D]`` from texts ``[N, D]`` and tokens ``[B, T, D]``."""
         query = text
         for layer in self.layers:
             query = layer(query, tokens)

@@ -62,6 +62,8 @@ class TwoClassifiers(Head):
 
 @dataclass(frozen=True)
 class VisprodOptions:
+    """The options of VisProd."""
+
     backbone: str = option("timm/resnet18", "image tower")
     image_size: int | None = option(None, "height and width in pixels; the tower's own if not set", minimum=8)
     tune: Literal["head", "all"] = option("head", "head trains the classifiers, all trains the tower as well")

@@ -1,4 +1,4 @@
-"""Whatever tower open_clip has: the same features as open_clip's own program."""
+"""Every tower of open_clip has the features here that open_clip's own program computes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_tower_of_any_size_is_the_one_of_open_clip(openai_state, sizes, pixels
 
 @pytest.fixture
 def without_memory(monkeypatch):
-    """Models have sizes, but no numbers."""
+    """Create models on the meta device: their tensors have shapes but no numbers."""
     monkeypatch.setattr("open_clip.create_model", functools.partial(open_clip.create_model, device="meta"))
     with torch.device("meta"):
         yield
@@ -141,7 +141,7 @@ FOREIGN = {
 
 @pytest.fixture(params=FOREIGN)
 def foreign(request, monkeypatch):
-    """The setting of a small model whose text tower is not OpenAI's."""
+    """Return the setting of a small model whose text tower is not OpenAI's."""
     parts = FOREIGN[request.param]
     text = {"context_length": 77, "vocab_size": 49408, "width": 96, "heads": 2, "layers": 2} | parts["text_cfg"]
     config = {"embed_dim": 96, "vision_cfg": VISION} | parts | {"text_cfg": text}
@@ -150,7 +150,7 @@ def foreign(request, monkeypatch):
 
 
 class Letters:
-    """A tokenizer of 500 tokens: one for each letter, then the end, 2."""
+    """A tokenizer of 500 tokens: one token for each letter, and 2 for the end."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -162,7 +162,7 @@ class Letters:
 
 @pytest.fixture
 def letters(monkeypatch):
-    """Tokenizers that need a hub are this one."""
+    """Use ``Letters`` for every tokenizer that would be downloaded."""
     real = open_clip.get_tokenizer
 
     def get_tokenizer(name):

@@ -1,9 +1,9 @@
-"""Recorded runs of the methods' authors' programs, on random weights that are drawn again here.
+"""Recorded runs of the authors' programs, on random weights that are drawn again here.
 
 ``recorded/<case>.json`` has the words, pairs, labels, settings, tensor shapes, losses and optimisation trajectories of
-a case, ``recorded/<case>.npz`` its arrays: ``init.`` what starts from CLIP, ``eval.`` and ``trainmode.`` logits and
-gradients, dropout off, ``scaled_dropout.`` with every dropout replaced by its mean, ``traj.`` where an optimisation
-ended. Everything is float32 on a CPU.
+a case. ``recorded/<case>.npz`` has its arrays: ``init.`` tensors that start from CLIP, ``eval.`` and ``trainmode.``
+logits and gradients without dropout, ``scaled_dropout.`` logits with every dropout replaced by its mean, and ``traj.``
+tensors at the end of an optimisation. Everything is float32 on a CPU.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ class Case:
 
     @cached_property
     def state(self) -> dict[str, Tensor]:
-        """The checkpoint, in the authors' names."""
+        """The checkpoint, with the authors' tensor names."""
         return {key: weight(key, shape, self.json["case_seed"]) for key, shape in self.json["shapes"].items()}
 
     @cached_property
     def clip(self) -> dict[str, Tensor]:
-        """The CLIP inside, as OpenAI names it."""
+        """The CLIP inside the checkpoint, with OpenAI's tensor names."""
         prefix: str = self.json["clip_prefix"]
         return {key.removeprefix(prefix): value for key, value in self.state.items() if key.startswith(prefix)}
 
     @property
     def mixes(self) -> bool:
-        """Whether the images of a batch see each other."""
+        """True if the authors' program mixes the images of a batch."""
         return self.method in ("dfsp-i2t", "dfsp-bif")
 
     def pairs(self, which: str) -> Tensor:
@@ -74,14 +74,14 @@ class Case:
         return Batch(self.images, torch.tensor(labels["attr"]), torch.tensor(labels["obj"]))
 
     def load(self, **config: Any) -> Method:
-        """As the authors' program computes it, batches mixed where they mix them."""
+        """Load the case with the settings of the authors' program, including the mixing of batches."""
         if self.mixes:
             config = {"batch_mixing": "original", **config}
         return czslkit.load_original(self.method, self.state, self.space, {**self.config, **config}, log=lambda _: None)
 
 
 def weight(key: str, shape: list[int], seed: int) -> Tensor:
-    """The tensor of a name: normal numbers of a seed of its own, scaled by what the name says it is."""
+    """Return the tensor ``key``: normal numbers from a seed of its own, with a scale for its kind of tensor."""
     last = key.rsplit(".", 1)[-1]
     if last == "num_batches_tracked":
         return torch.zeros(shape, dtype=torch.long)
@@ -110,11 +110,11 @@ def recorded(name: str) -> Case:
 
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
-    """Every recorded run in turn."""
+    """Return every recorded run in turn."""
     return recorded(request.param)
 
 
 @pytest.fixture
 def cases() -> list[Case]:
-    """All recorded runs."""
+    """Return all recorded runs."""
     return [recorded(name) for name in CASES]

@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint or a YAML of the authors, and how it is said."""
+"""Errors in checkpoints and settings of the authors, and the messages about them."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_it_is_ready_to_evaluate(csp):
 
 
 def test_passed_over_settings_are_none_that_some_method_reads(cases):
-    """A key may be ignored by one method and read by another, but every key of the recorded runs is one or both."""
+    """Check that every key of the recorded runs is read or ignored; one method may ignore a key that another reads."""
     for case in cases:
         translation = type(case.load()).translation
         read = {*translation.settings, *translation.fixed}

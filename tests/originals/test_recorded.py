@@ -1,7 +1,7 @@
-"""The same function as the authors' programs: every method against recorded runs of its original.
+"""Every method computes the function of its authors' program, as recorded runs of the program show.
 
-Not compared: gradients that vanish in exact arithmetic and what becomes of such parameters, since Adam makes steps of
-their rounding noise, and running means after an optimisation.
+Some numbers are not compared: gradients that vanish in exact arithmetic, the parameters with such gradients after an
+optimisation (Adam makes steps from their rounding noise), and running means after an optimisation.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def test_dfsp_scores_of_a_batch_of_one_are_those_of_every_batch(case):
 
 
 class Loop:
-    """The authors' evaluation loop: the images of a case with the labels of its validation, in batches of four."""
+    """The batches of the authors' evaluation loop: images and validation labels of a case, four at a time."""
 
     def __init__(self, case):
         labels = torch.tensor(case.json["eval_dataset"]["labels"])
@@ -154,7 +154,7 @@ def test_validation_losses(case):
 
 
 def without_dropout(method, factor=lambda p: 1.0):
-    """The same with every dropout multiplying by a factor of its probability instead."""
+    """Replace every dropout of ``method`` by a multiplication with ``factor`` of its probability."""
     for module in method.modules():
         if isinstance(module, nn.Dropout):
             module.forward = lambda x, p=module.p: x * factor(p)

@@ -14,7 +14,7 @@ OPTIONS = {"adapter_dim": 4, "low_layers": 2, "high_layers": 3, "heads": (4, 2),
 
 @pytest.fixture
 def method(clip_file, space):
-    """With every parameter away from where it starts."""
+    """Return a method whose trainable parameters have left their initial values."""
     torch.manual_seed(0)
     method = czslkit.build("msci", space, backbone=str(clip_file), **OPTIONS)
     with torch.no_grad():
@@ -25,7 +25,7 @@ def method(clip_file, space):
 
 
 def attend(layer, query, context):
-    """One image's cross-attention layer, head by head."""
+    """Return the texts of one image after a cross-attention layer, computed head by head."""
     q, k, v = layer.query(query), layer.key(context), layer.value(context)
     width = q.shape[1] // layer.heads
     parts = []

@@ -1,4 +1,4 @@
-"""CLIP, CoOp and CSP differ in what of the prompt is learned."""
+"""CLIP, CoOp and CSP differ in the learned part of the prompt."""
 
 import pytest
 import torch

@@ -8,9 +8,8 @@ import pytest
 from czslkit.errors import CzslkitError
 from czslkit.evaluation import details
 from czslkit.report import cell_details as module
-from czslkit.report.cell_details import SHOWN, cell_details
-from czslkit.report.rendering import as_page
-from czslkit.report.significance import Findings
+from czslkit.report.cell_details import MOST_ROWS, cell_details
+from czslkit.report.page import as_page
 
 RESULT: dict[str, Any] = {
     "cell": {"method": "csp", "dataset": "demo", "world": "closed", "seed": 0, "config_id": "a"},
@@ -30,17 +29,15 @@ DETAILS = {
 }
 
 
-def told(content: bytes | None = None, **changed: Any) -> dict[str, Any]:
+def details_of(content: bytes | None = None, **changed: Any) -> dict[str, Any]:
     result = {**RESULT, **changed}
-    return cell_details(
-        "csp on demo", "csp", result, Findings(), lambda _, name: content if "details" in name else None
-    )
+    return cell_details("csp on demo", result, {}, lambda _, name: content if "details" in name else None)
 
 
 def test_tables_of_details_are_shown_in_words_and_percent() -> None:
-    guesses, confused, pairs = told(json.dumps(DETAILS).encode())["tables"]
+    guesses, confused, pairs = details_of(json.dumps(DETAILS).encode())["tables"]
     assert guesses == {
-        "title": "accuracy of the best k pairs at bias 0, % (biases below: zero is 0, best hm is inf)",
+        "title": "accuracy of the best k pairs at bias 0, % (in the tables below, bias zero is 0, best hm is inf)",
         "columns": ["k = 1", "k = 3"],
         "rows": [["51.0", "79.1"]],
     }
@@ -53,39 +50,39 @@ def test_tables_of_details_are_shown_in_words_and_percent() -> None:
 
 
 def test_a_long_table_is_cut_to_the_rows_of_the_most_images() -> None:
-    pairs = told(json.dumps(DETAILS).encode())["tables"][-1]
-    assert pairs["title"] == "pairs, 20 of 50: those of the most images"
-    assert [int(row[3]) for row in pairs["rows"]] == list(range(49, 49 - SHOWN, -1))
+    pairs = details_of(json.dumps(DETAILS).encode())["tables"][-1]
+    assert pairs["title"] == "pairs: the 20 of 50 rows with the most images"
+    assert [int(row[3]) for row in pairs["rows"]] == list(range(49, 49 - MOST_ROWS, -1))
 
 
 def test_the_page_shows_names_as_text() -> None:
-    page = as_page([], [told(json.dumps(DETAILS).encode())])
+    page = as_page([], [details_of(json.dumps(DETAILS).encode())])
     assert "&lt;b&gt;dry" in page and "<b>" not in page
     assert page.count("<table>") == page.count("</table>") == 3
 
 
 def test_a_result_without_details_has_no_tables() -> None:
-    for cell in (told(), cell_details("csp", "csp", RESULT, Findings(), None), told(status="failed", metrics={})):
+    for cell in (details_of(), cell_details("csp", RESULT, {}, None), details_of(status="failed", metrics={})):
         assert cell["tables"] == []
         assert "details" not in cell["sections"]
 
 
 def test_a_file_that_cannot_be_read_is_named() -> None:
-    assert "Expecting value" in told(b"torn")["sections"]["details"]
+    assert "Expecting value" in details_of(b"torn")["sections"]["details"]
 
     def gone(result: Any, name: str) -> bytes:
         raise CzslkitError(f"closed.{name} cannot be read: No such file")
 
-    cell = cell_details("csp", "csp", RESULT, Findings(), gone)
+    cell = cell_details("csp", RESULT, {}, gone)
     assert cell["sections"]["details"] == "closed.details.json cannot be read: No such file"
 
 
 def test_the_format_is_the_one_that_is_written() -> None:
-    assert module.FORMAT == details.FORMAT == DETAILS["format"]
+    assert module.DETAILS_FORMAT == details.FORMAT == DETAILS["format"]
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b'{"format": 2}'])
 def test_details_of_another_format_are_not_shown(content: bytes) -> None:
-    cell = told(content)
+    cell = details_of(content)
     assert cell["tables"] == []
     assert cell["sections"]["details"] == "closed.details.json is not of format 1"

@@ -12,8 +12,7 @@ import pytest
 
 from czslkit.errors import CzslkitError
 from czslkit.metrics.names import METRICS
-from czslkit.report.published import comparisons
-from czslkit.report.rendering import WIDTH
+from czslkit.report.formats import WIDTH
 from czslkit.report.table import Table
 
 PRINTED = {"S": 68.0, "U": 60.0, "H": 50.05, "AUC": 40.25, "source": "Table 2"}
@@ -65,10 +64,10 @@ def test_the_comparison_reads_as_printed_by_hand() -> None:
         "csp: published   68.0 ± 0.4  60.0 ± 0.2  50.05 ± 0.2  40.25 ± 0.1  -  -  -    -\n"
         "csp: difference        +2.0        +0.0        -0.05        -0.25  -  -  -    -\n"
         "\n"
-        "Ours beside what was published, in percent, and the difference in percentage points.\n"
-        "± of published numbers: standard error over 5 random seeds.\n"
-        "Published numbers: Table 2.\n"
-        "Settings are those of the recipe unless a note says otherwise.\n"
+        "Our numbers and the published numbers are percentages; the difference is in percentage points.\n"
+        "The ± of the published numbers is: standard error over 5 random seeds.\n"
+        "The published numbers are from: Table 2.\n"
+        "All settings are those of the recipe unless a note names a change.\n"
         "csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp\n"
     )
 
@@ -83,28 +82,28 @@ def test_results_without_published_numbers_make_no_second_block() -> None:
 
 def test_ours_is_the_mean_of_the_finished_seeds() -> None:
     results = [result(seed=0, auc=0.40), result(seed=1, auc=0.41), result(seed=2, auc=None), failed(seed=3)]
-    (row,) = comparisons(["csp"] * 4, results)
+    (row,) = Table(results).comparisons
     assert row.ours["AUC"] == pytest.approx(40.5)
     assert row.difference("AUC") == pytest.approx(0.25)
 
 
 def test_an_undefined_metric_has_no_difference() -> None:
-    (row,) = comparisons(["csp"], [result(best_hm=None)])
-    assert (row.shown("ours")[2], row.shown("difference")[2]) == ("-", "-")
+    (row,) = Table([result(best_hm=None)]).comparisons
+    assert (row.printed("ours")[2], row.printed("difference")[2]) == ("-", "-")
 
 
 def test_a_row_of_failures_is_left_out() -> None:
-    assert comparisons(["csp"], [failed()]) == []
+    assert Table([failed()]).comparisons == []
 
 
 def test_a_small_difference_has_no_negative_zero() -> None:
-    (row,) = comparisons(["csp"], [result(best_seen=0.67999)])
-    assert row.shown("difference")[0] == "+0.0"
+    (row,) = Table([result(best_seen=0.67999)]).comparisons
+    assert row.printed("difference")[0] == "+0.0"
 
 
 def test_what_is_printed_with_two_decimals_is_compared_with_two() -> None:
-    (row,) = comparisons(["clip"], [result(auc=0.0031, published=PRINTED | {"AUC": 0.27})])
-    assert [row.shown(what)[3] for what in ("ours", "published", "difference")] == ["0.31", "0.27", "+0.04"]
+    (row,) = Table([result(auc=0.0031, published=PRINTED | {"AUC": 0.27})]).comparisons
+    assert [row.printed(what)[3] for what in ("ours", "published", "difference")] == ["0.31", "0.27", "+0.04"]
 
 
 def test_rows_keep_the_order_of_the_table() -> None:
@@ -123,9 +122,9 @@ def test_a_comparison_fits_a_terminal() -> None:
 def test_the_caption_names_sources_and_what_the_spread_is() -> None:
     other = PRINTED | {"source": "a README", "spread": SPREAD}
     caption = beside(Table([result("clip"), result("csp"), result("troika", published=other)]))
-    assert "Published numbers: clip, csp: Table 2; troika: a README.\n" in caption
-    assert "± of published numbers: troika: standard error over 5 random seeds.\n" in caption
-    assert "Published numbers: Table 2.\n" in beside(Table([result("clip"), result("csp", "open")]))
+    assert "The published numbers are from: clip, csp: Table 2; troika: a README.\n" in caption
+    assert "The ± of the published numbers is: troika: standard error over 5 random seeds.\n" in caption
+    assert "The published numbers are from: Table 2.\n" in beside(Table([result("clip"), result("csp", "open")]))
 
 
 def test_changed_settings_are_told_once_for_both_worlds() -> None:

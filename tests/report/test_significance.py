@@ -16,7 +16,10 @@ from czslkit.metrics import bootstrap
 from czslkit.metrics.bootstrap import METRIC_NAMES, interval, resample_counts
 from czslkit.metrics.curves import image_outcomes
 from czslkit.metrics.sweep import Metrics, Sweep, evaluate
-from czslkit.report.significance import Findings, findings
+from czslkit.report.arrangement import arrange
+from czslkit.report.frame import cells_frame, metric_names
+from czslkit.report.resamples import Attached, Resamples, resampled_result
+from czslkit.report.significance import Significance, significance
 
 PAIRS = torch.cartesian_prod(torch.arange(2), torch.arange(3))
 SEEN = torch.tensor([True, False, True, False, True, False])
@@ -30,7 +33,6 @@ class Runs:
     """
 
     def __init__(self) -> None:
-        self.labels: list[str] = []
         self.results: list[dict[str, Any]] = []
         self.files: dict[int, bytes] = {}
         self.scores: dict[tuple[str, int], torch.Tensor] = {}
@@ -43,11 +45,17 @@ class Runs:
         sweep = Sweep(PAIRS, SEEN)
         sweep.update(scores, *PAIRS[self.target].unbind(1))
         (metrics,) = sweep.compute_all(bins)  # type: ignore[arg-type]
-        self.labels.append(row)
         self.scores[row, seed] = scores
         self.results.append(
             {
-                "cell": {"method": row, "dataset": "toys", "world": "closed", "seed": seed, **cell},
+                "cell": {
+                    "method": row,
+                    "dataset": "toys",
+                    "world": "closed",
+                    "seed": seed,
+                    "config_id": "a",
+                    **cell,
+                },
                 "status": "done",
                 "protocol": {"bins": bins},
                 "depends": {"data": {"test": data}},
@@ -59,8 +67,9 @@ class Runs:
     def attached(self, result: Mapping[str, Any], name: str) -> bytes | None:
         return self.files.get(id(result)) if name == "images.npz" else None
 
-    def found(self) -> Findings:
-        return findings(self.labels, self.results, self.attached)
+    def found(self, attached: Attached | None = None) -> Significance:
+        resamples = [resampled_result(result, attached or self.attached) for result in self.results]
+        return significance(arrange(cells_frame(self.results, resamples), metric_names(self.results)), resamples)
 
     def evaluate(self, row: str, seed: int, images: Any) -> Metrics:
         return evaluate(self.scores[row, seed][images], *PAIRS[self.target[images]].unbind(1), PAIRS, SEEN)
@@ -94,14 +103,14 @@ def test_intervals_and_gaps_are_those_of_resamples_evaluated_one_by_one(
     for name in METRIC_NAMES:
         good, fair = (np.array([values[name] for values in by_row[row]]) for row in ("good", "fair"))
         assert found.interval(key("good"), name) == pytest.approx(interval(good))
-        gap = found.gaps[key("fair")][name]
+        gap = found.differences[key("fair")][name]
         assert gap.best == "good"
         assert (gap.low, gap.high) == pytest.approx(interval(fair - good), abs=1e-9)
         assert gap.below == pytest.approx(np.mean(fair - good < -1e-12), abs=0.01)
         assert found.tied(key("fair"), name) == (gap.low <= 0 <= gap.high)
         means = [np.mean([r["metrics"][name] for r in runs.results if r["cell"]["method"] == row]) for row in by_row]
         assert gap.difference == pytest.approx(means[1] - means[0])
-    assert key("good") not in found.gaps
+    assert key("good") not in found.differences
 
 
 def test_a_clearly_worse_entry_is_not_tied_and_a_twin_is(runs: Runs) -> None:
@@ -110,19 +119,19 @@ def test_a_clearly_worse_entry_is_not_tied_and_a_twin_is(runs: Runs) -> None:
     runs.add("poor", 0.2)
     found = runs.found()
     assert found.tied(key("poor"), "auc") is False
-    assert found.gaps[key("poor")]["auc"].below == 1
+    assert found.differences[key("poor")]["auc"].below == 1
     assert found.tied(key("good"), "auc") is None
     assert found.tied(key("twin"), "auc") is True  # of equal ones the first is the best
-    assert found.gaps[key("twin")]["auc"].low == 0
+    assert found.differences[key("twin")]["auc"].low == 0
     assert found.notes == ()
 
 
-def test_every_seed_has_intervals_of_its_own(runs: Runs) -> None:
+def test_the_interval_of_a_mean_over_seeds_is_narrower_than_the_widest_of_a_seed(runs: Runs) -> None:
     runs.add("good", 2.0, 0)
     runs.add("good", 1.0, 1)
-    found = runs.found()
-    one, other = (found.of_seeds[key("good"), seed]["auc"] for seed in (0, 1))
-    low, high = found.intervals[key("good")]["auc"]
+    resamples = [resampled_result(result, runs.attached) for result in runs.results]
+    one, other = (found.intervals["auc"] for found in resamples if isinstance(found, Resamples))
+    low, high = runs.found().intervals[key("good")]["auc"]
     assert one != other
     assert high - low < max(end - start for start, end in (one, other))
 
@@ -132,14 +141,14 @@ def test_worlds_are_columns_of_their_own(runs: Runs) -> None:
     runs.add("fair", 1.0, world="open")
     found = runs.found()
     assert set(found.intervals) == {key("good"), key("fair", "open")}
-    assert not found.gaps
+    assert not found.differences
 
 
 def test_results_without_numbers_per_image_are_left_alone(runs: Runs) -> None:
     runs.add("good", 2.0)
     runs.add("fair", 1.0)
     runs.files.clear()
-    assert runs.found() == Findings()
+    assert runs.found() == Significance()
     assert runs.found().caption(True, METRIC_NAMES) == []
 
 
@@ -148,8 +157,8 @@ def test_an_entry_without_numbers_per_image_is_named_beside_others(runs: Runs) -
         runs.add(row, skill)
     del runs.files[id(runs.results[2])]
     found = runs.found()
-    assert found.notes == ("none on toys (closed): not compared: no numbers per image",)
-    assert set(found.gaps) == {key("fair")}
+    assert found.notes == ("none on toys (closed) is not compared with the best: there are no numbers per image",)
+    assert set(found.differences) == {key("fair")}
     assert found.tied(key("none"), "auc") is None
 
 
@@ -158,7 +167,7 @@ def test_nothing_is_compared_with_a_best_that_has_no_numbers_per_image(runs: Run
         runs.add(row, skill)
     del runs.files[id(runs.results[0])]
     found = runs.found()
-    assert not found.gaps
+    assert not found.differences
     assert set(found.intervals) == {key("fair"), key("poor")}
 
 
@@ -169,7 +178,7 @@ def test_a_seed_without_numbers_per_image_takes_its_entry_out(runs: Runs) -> Non
     del runs.files[id(runs.results[1])]
     found = runs.found()
     assert set(found.intervals) == {key("fair")}
-    assert found.notes == ("good on toys (closed): not compared: no numbers per image",)
+    assert found.notes == ("good on toys (closed) is not compared with the best: there are no numbers per image",)
 
 
 @pytest.mark.parametrize("other", [{"data": "other"}, {"bins": "original"}])
@@ -177,9 +186,9 @@ def test_other_data_and_other_curves_are_not_compared(runs: Runs, other: dict[st
     runs.add("good", 3.0)
     runs.add("fair", 1.0, **other)  # type: ignore[arg-type]
     found = runs.found()
-    assert not found.gaps
+    assert not found.differences
     assert found.notes == (
-        "fair on toys (closed): not compared: measured on other images, or by another curve, than good",
+        "fair on toys (closed) is not compared with the best: good was measured on other images, or by another curve",
     )
     assert set(found.intervals) == {key("good"), key("fair")}
 
@@ -188,8 +197,11 @@ def test_other_images_are_not_compared(runs: Runs) -> None:
     runs.add("good", 3.0)
     runs.target = runs.target.flip(0)
     runs.add("fair", 1.0)
-    assert not runs.found().gaps
-    assert "fair on toys (closed): not compared: measured on other images" in runs.found().notes[0]
+    assert not runs.found().differences
+    assert (
+        "fair on toys (closed) is not compared with the best: good was measured on other images"
+        in runs.found().notes[0]
+    )
 
 
 def test_seeds_measured_on_other_images_have_no_mean(runs: Runs) -> None:
@@ -198,7 +210,9 @@ def test_seeds_measured_on_other_images_have_no_mean(runs: Runs) -> None:
     runs.add("good", 3.0, 1)
     found = runs.found()
     assert not found.intervals
-    assert found.notes == ("good on toys (closed): not compared: seed 1 was measured on other images than seed 0",)
+    assert found.notes == (
+        "good on toys (closed) is not compared with the best: seed 1 was measured on other images than seed 0",
+    )
 
 
 def test_a_file_that_cannot_be_used_is_named(runs: Runs) -> None:
@@ -207,14 +221,16 @@ def test_a_file_that_cannot_be_used_is_named(runs: Runs) -> None:
     assert (
         runs.found()
         .notes[0]
-        .startswith("good on toys (closed): not compared: seed 0: images.npz: holds no numbers per image")
+        .startswith(
+            "good on toys (closed) is not compared with the best: seed 0: images.npz: holds no numbers per image"
+        )
     )
 
     def gone(result: Any, name: str) -> bytes:
         raise CzslkitError("x/closed.images.npz cannot be read: No such file")
 
-    assert findings(runs.labels, runs.results, gone).notes == (
-        "good on toys (closed): not compared: x/closed.images.npz cannot be read: No such file",
+    assert runs.found(gone).notes == (
+        "good on toys (closed) is not compared with the best: x/closed.images.npz cannot be read: No such file",
     )
 
 
@@ -223,23 +239,26 @@ def test_failed_results_do_not_count(runs: Runs) -> None:
     runs.add("fair", 1.0)
     runs.results[1] |= {"status": "failed", "metrics": {}}
     found = runs.found()
-    assert set(found.intervals) == {key("good")} and not found.gaps and not found.notes
+    assert set(found.intervals) == {key("good")} and not found.differences and not found.notes
 
 
-@pytest.mark.parametrize(("skill", "end"), [(0.0, ": none here."), (2.9, "many comparisons).")])
+@pytest.mark.parametrize(("skill", "end"), [(0.0, " No number is marked here."), (2.9, "multiple comparisons).")])
 def test_the_caption_says_what_the_mark_means(runs: Runs, skill: float, end: str) -> None:
     runs.add("good", 4.0)
     runs.add("rival", skill)
     (said,) = runs.found().caption(False, ["auc"])
-    assert said.startswith("~: not significantly below the best of its column (the 95% interval of the paired diff")
+    assert said.startswith(
+        "~ marks numbers that are not significantly below the best of their column: the 95% interval"
+    )
     assert said.endswith(end)
     first, _ = runs.found().caption(True, ["auc"])
-    assert first == "[low, high]: 95% bootstrap interval, 1000 resamples of the test images."
+    assert first == "[low, high] is the 95% bootstrap interval from 1000 resamples of the test images."
 
 
 def test_numpy_waits_until_there_is_something_to_draw_from() -> None:
     program = (
-        "import sys; from czslkit.report.significance import findings; findings([], [], None);"
-        "assert not {'numpy', 'torch'} & set(sys.modules)"
+        "import sys; from czslkit.report.significance import significance; from czslkit.report.resamples import "
+        "resampled_result; assert resampled_result({'status': 'failed'}, lambda *a: b'') is None;"
+        "assert not {'numpy', 'pandas', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

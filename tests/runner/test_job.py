@@ -107,8 +107,10 @@ def test_a_threshold_without_its_file_is_not_applied_and_said_so_aloud(bench: An
         f"feasibility_cgqa.npy or feasibility_cgqa.safetensors in {bench.root / 'cgqa'} or {bench.root}. Put the "
         "published file there, or set eval.feasibility to clip or to the path of a vector or of word vectors"
     )
-    caption = "Open world of cgqa: all pairs are candidates, no feasibility threshold (feasibility_cgqa.pt is missing)."
-    assert caption in result.table().caption()
+    assert (
+        "In the open world of cgqa, all pairs are candidates: there is no feasibility threshold "
+        "(feasibility_cgqa.pt is missing)."
+    ) in result.table().caption()
     (searched,) = bench(threshold="search").results
     assert searched["metrics"] == plain["metrics"]
     assert any("though threshold is search" in line for line in bench.said)
@@ -260,8 +262,8 @@ def test_feasibility_can_come_from_word_vectors(bench: Any) -> None:
     assert result.failed == 0
     assert result.results[0]["protocol"]["feasibility"] == str(glove)
     assert (
-        "Open world of cgqa: infeasible pairs are excluded: unseen ones below 0.2 (threshold given, feasibility from "
-        "glove.txt)."
+        "In the open world of cgqa, unseen pairs with feasibility below 0.2 are excluded (threshold given, feasibility "
+        "from glove.txt)."
     ) in result.table().caption()
     glove.write_text(glove.read_text().replace("rusty ", "dry "))
     (found,) = bench(threshold=0.2, feasibility=str(glove)).results

@@ -225,13 +225,13 @@ WORLD = "{S: 1, U: 2, H: 3, AUC: 4, source: a table%s}"
         ("expected: 40.2", [": expected is 40.2, expected the worlds with their numbers"]),
         (
             f"expected: {{clsed: {WORLD % ''}}}",
-            [": expected: clsed is not part of it. Did you mean 'closed'? Known: closed, open."],
+            [": expected has no key clsed. Did you mean 'closed'? Known: closed, open."],
         ),
         ("expected: {open: 3}", [": expected.open is 3, expected S, U, H, AUC and source"]),
         ("expected: {open: {S: 1, H: 2}}", [": expected.open lacks U, AUC, source"]),
         (
             f"expected: {{open: {WORLD % ', spreat: {}'}}}",
-            [": expected.open: spreat is not part of it. Did you mean 'spread'? Known: S, U, H, AUC, source, spread"],
+            [": expected.open has no key spreat. Did you mean 'spread'? Known: S, U, H, AUC, source, spread"],
         ),
         (
             "expected: {open: {S: 101, U: -1, H: .nan, AUC: '4', source: ''}}",

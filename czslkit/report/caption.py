@@ -1,0 +1,51 @@
+"""The sentences below a table that explain its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..metrics.names import METRICS
+from ..store import Result
+from .arrangement import Arrangement
+from .escaping import printable
+from .open_world import open_world_sentences
+from .significance import Significance
+
+_CURVES = {
+    "original": "the area under the original ~20-bias curve",
+    "exact": "the area under the curve through every breakpoint",
+}
+
+
+def table_caption(
+    arrangement: Arrangement,
+    significance: Significance,
+    results: Sequence[Result],
+    *,
+    difference: str = "",
+    intervals: bool = False,
+) -> list[str]:
+    """Return the caption of a table, sentence by sentence.
+
+    Args:
+        arrangement: the entries.
+        significance: intervals and tie marks.
+        results: the result of each row of ``arrangement.frame``.
+        difference: the first difference in how the results were measured; empty if all were measured alike.
+        intervals: whether the table prints intervals.
+    """
+    sentences = [
+        "All numbers are percentages. S, U and H are the best seen, best unseen and best harmonic-mean accuracy."
+    ]
+    done = [result for result in results if result["status"] == "done"]
+    if done:
+        bins = str(done[0]["protocol"].get("bins"))
+        sentences.append(f"AUC is {_CURVES.get(bins, f'the area of bins={printable(bins)!r}')}.")
+    if difference:
+        sentences.append(f"Not all results were measured alike: {difference}.")
+    sentences += open_world_sentences(list(arrangement.frame["label"]), results)
+    counts = sorted({len(finished) for finished in arrangement.finished.values() if finished})
+    if counts and counts[-1] > 1:
+        seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
+        sentences.append(f"Numbers are mean ± sample standard deviation (ddof=1) over {seeds} seeds.")
+    return sentences + significance.caption(intervals, list(METRICS.values()))

@@ -1,0 +1,57 @@
+"""Names and messages as one printable line, and escaped for Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line, without terminal escapes and without characters that do not print.
+
+    >>> printable("\\x1b[31mred\\x1b[0m\\nname")
+    'red name'
+    """
+    text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", " ".join(text.splitlines()))
+    return "".join(character for character in text if unicodedata.category(character) not in ("Cc", "Cf"))
+
+
+def printable_tree(value: Any) -> Any:
+    """Return nested dicts and lists with every text in them made printable; keys stay.
+
+    >>> printable_tree({"name": ["a\\tb", 3]})
+    {'name': ['ab', 3]}
+    """
+    if isinstance(value, Mapping):
+        return {key: printable_tree(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [printable_tree(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def escape_markdown(text: str) -> str:
+    r"""Return Markdown that shows ``text``.
+
+    >>> print(escape_markdown("a_b|<i>"))
+    a\_b\|&lt;i&gt;
+    """
+    return re.sub(r"([\\`*_{}\[\]#|~$%])", r"\\\1", html.escape(text, quote=False))
+
+
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "_&%#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    | {"[": "{[}", "*": "{*}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+)
+
+
+def escape_latex(text: str) -> str:
+    r"""Return LaTeX that shows ``text``.
+
+    >>> print(escape_latex("a_b & 50%"))
+    a\_b \& 50\%
+    """
+    return text.translate(_LATEX)

@@ -1,0 +1,138 @@
+"""Blocks of a table written as text, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from ..metrics.names import METRICS
+from .escaping import escape_latex, escape_markdown
+from .grids import TIED_MARK, Block, Grid, Number
+
+WIDTH = 100  # columns of a terminal
+#: Sentence below a table in Markdown, LaTeX and HTML.
+RANKS_SENTENCE = "In each column, the best number is bold and the second best is underlined."
+
+
+def as_text(blocks: Sequence[Block], color: bool = False) -> str:
+    """Write blocks for a terminal; a grid wider than ``WIDTH`` is written one column at a time.
+
+    Args:
+        blocks: what to write.
+        color: mark the best numbers by bold and underlined type instead of asterisks and underscores.
+    """
+    ranked = any(block.has_ranks for block in blocks)
+    mark = ansi if color or not ranked else asterisks
+    parts: list[list[str]] = []
+    for block in blocks:
+        pad = " " if block.has_ties else ""
+        for grid in block.grids:
+            lines = _text_lines(grid, mark, pad)
+            fits = max(map(_visible_width, lines)) <= WIDTH
+            parts += [lines] if fits else [_text_lines(part, mark, pad) for part in grid.split()]
+        best, second = mark(Number("best", rank=1)), mark(Number("second best", rank=2))
+        ranks_sentence = [f"In each column, the {best} and the {second} number are marked."] if block.has_ranks else []
+        parts.append([*block.caption, *ranks_sentence, *block.notes])
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+def as_markdown(blocks: Sequence[Block]) -> str:
+    """Write blocks in GitHub's dialect of Markdown."""
+    parts = []
+    for block in blocks:
+        for grid in block.grids:
+            head = [grid.corner, *(f"{world} {name}" for _, world in grid.columns for name in METRICS)]
+            rule = ["---", *["---:"] * (len(head) - 1)]
+            rows = [[escape_markdown(label), *map(markdown_number, numbers)] for label, numbers in grid.rows]
+            lines = [[escape_markdown(name) for name in head], rule, *rows]
+            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append(escape_markdown(" ".join(caption_with_ranks(block))))
+        if block.notes:
+            parts.append("\n".join("- " + escape_markdown(note).replace("\n", "\\\n") for note in block.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_latex(blocks: Sequence[Block]) -> str:
+    """Write each block as a float with a tabular for each grid; the document needs ``booktabs``."""
+    lines = ["% needs booktabs"]
+    for block in blocks:
+        caption = escape_latex(" ".join(caption_with_ranks(block)))
+        lines += [r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}"]
+        for grid in block.grids:
+            lines += [*_tabular(grid), ""]
+        lines[-1] = r"\end{table*}"
+        lines += [f"% {line}" for note in block.notes for line in note.split("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def caption_with_ranks(block: Block) -> list[str]:
+    """Return the caption of a block, with the sentence on bold and underlined numbers if there are any."""
+    return [*block.caption, *([RANKS_SENTENCE] if block.has_ranks else [])]
+
+
+def asterisks(number: Number, pad: str = "") -> str:
+    """Return a number between marks of equal width; ``pad`` keeps the place of a tie mark."""
+    text, after = number.text, TIED_MARK if number.tied else pad
+    return (f" {text}{after} ", f"*{text}*{after}", f"_{text}_{after}")[number.rank]
+
+
+def ansi(number: Number, pad: str = "") -> str:
+    """Return a number in bold or underlined type for a terminal; ``pad`` keeps the place of a tie mark."""
+    text, after = number.text, TIED_MARK if number.tied else pad
+    return (text, f"\x1b[1m{text}\x1b[0m", f"\x1b[4m{text}\x1b[0m")[number.rank] + after
+
+
+def markdown_number(number: Number) -> str:
+    """Return a number in bold or underlined type for Markdown."""
+    text = escape_markdown(number.text)
+    marked = (text, f"**{text}**", f"<u>{text}</u>")[number.rank]
+    return marked + (escape_markdown(TIED_MARK) if number.tied else "")
+
+
+def latex_number(number: Number) -> str:
+    """Return a number in bold or underlined type for LaTeX."""
+    text = escape_latex(number.text)
+    marked = (text, rf"\textbf{{{text}}}", rf"\underline{{{text}}}")[number.rank]
+    return marked + (escape_latex(TIED_MARK) if number.tied else "")
+
+
+def _text_lines(grid: Grid, mark: Callable[[Number, str], str], pad: str) -> list[str]:
+    """Return the lines of a grid, numbers aligned to the right and each world above its numbers."""
+    from tabulate import tabulate
+
+    names = list(METRICS) * len(grid.columns)
+    head = ["method".ljust(len(grid.corner)), *(mark(Number(name), pad) for name in names)]
+    lines = [head, *([label, *(mark(number, pad) for number in numbers)] for label, numbers in grid.rows)]
+    table = tabulate(
+        lines,
+        tablefmt="plain",
+        colalign=["left", *["right"] * len(names)],
+        disable_numparse=True,
+        preserve_whitespace=True,
+    )
+    widths = [max(map(_visible_width, cells)) for cells in zip(*lines, strict=True)]
+    n = len(METRICS)
+    spans = [sum(widths[i : i + n]) + 2 * (n - 1) for i in range(1, len(widths), n)]
+    worlds = [f" {world} ".center(span, "-") for (_, world), span in zip(grid.columns, spans, strict=True)]
+    return ["  ".join([grid.corner.ljust(widths[0]), *worlds]).rstrip(), *table.splitlines()]
+
+
+def _visible_width(text: str) -> int:
+    return len(re.sub(r"\x1b\[\d+m", "", text))
+
+
+def _tabular(grid: Grid) -> list[str]:
+    n = len(METRICS)
+    starts = range(2, 2 + n * len(grid.columns), n)
+    spans = [rf"\multicolumn{{{n}}}{{c}}{{{escape_latex(dataset)}}}" for dataset, _ in grid.columns]
+    return [
+        rf"\begin{{tabular}}{{l{'r' * n * len(grid.columns)}}}",
+        r"\toprule",
+        " & ".join([escape_latex(f"{grid.corner} world"), *spans]) + r" \\",
+        " ".join(rf"\cmidrule(lr){{{start}-{start + n - 1}}}" for start in starts),
+        " & ".join(["Method", *list(METRICS) * len(grid.columns)]) + r" \\",
+        r"\midrule",
+        *(" & ".join([escape_latex(label), *map(latex_number, numbers)]) + r" \\" for label, numbers in grid.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]

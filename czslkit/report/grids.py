@@ -1,0 +1,60 @@
+"""Tables ready to be written in any format: numbers with their marks, and the sentences below them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..metrics.names import METRICS
+from .arrangement import Column
+
+TIED_MARK = "~"  # after numbers that are not significantly below the best
+
+
+@dataclass(frozen=True)
+class Number:
+    """One printed number, and how it compares with the other numbers of its column."""
+
+    text: str
+    rank: int = 0  # 1 for the best, 2 for the second best, 0 for the rest
+    tied: bool = False  # whether it is not significantly below the best
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a label and the numbers of every column in each row; a column has a number for each metric."""
+
+    corner: str  # the dataset or the world that all columns share
+    columns: Sequence[Column]
+    rows: Sequence[tuple[str, Sequence[Number]]]
+
+    def split(self) -> list[Grid]:
+        """Return a grid for each column."""
+        n = len(METRICS)
+        return [
+            Grid(self.corner, [column], [(label, numbers[n * i : n * i + n]) for label, numbers in self.rows])
+            for i, column in enumerate(self.columns)
+        ]
+
+    def numbers(self) -> list[Number]:
+        """Return the numbers of all rows."""
+        return [number for _, row in self.rows for number in row]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Grids with the caption and the notes below them."""
+
+    grids: Sequence[Grid]
+    caption: Sequence[str]  # sentences
+    notes: Sequence[str]
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether some numbers are marked as best or second best."""
+        return any(number.rank for grid in self.grids for number in grid.numbers())
+
+    @property
+    def has_ties(self) -> bool:
+        """Whether some numbers are marked as not significantly below the best."""
+        return any(number.tied for grid in self.grids for number in grid.numbers())

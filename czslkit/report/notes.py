@@ -1,0 +1,79 @@
+"""Notes below a table: entries with missing seeds, results that are stale, and errors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ..store import Result
+from .arrangement import Arrangement
+from .escaping import printable
+from .labels import cell_name
+
+_MULTILINE_ERRORS = {"DataError", "ConfigError"}  # each line of these names something to put right
+_MOST_LINES, _LONGEST_LINE = 12, 300  # of a printed error; characters of a line
+
+
+def unfinished_notes(arrangement: Arrangement) -> list[str]:
+    """Return a note for each entry of which only some seeds finished."""
+    notes = []
+    for (label, dataset, world), finished in arrangement.finished.items():
+        failed = arrangement.failed[label, dataset, world]
+        if finished and failed:
+            total = len(finished) + len(failed)
+            notes.append(f"{label} on {dataset} ({world}): {len(finished)} of {total} seeds finished")
+    return notes
+
+
+def stale_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """Return a note for each result that was kept although it is stale."""
+    return [
+        f"{cell_name(label, result['cell'])}: kept although it is stale: {printable(str(result['stale']))}"
+        for label, result in zip(labels, results, strict=True)
+        if result.get("stale")
+    ]
+
+
+def failure_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """Return a note for each error of each dataset, after the cells that it stopped."""
+    stopped: dict[tuple[str, str], list[tuple[str, str, int]]] = defaultdict(list)
+    for label, result in zip(labels, results, strict=True):
+        if result["status"] == "failed":
+            cell, error = result["cell"], result["error"]
+            text = _error_text(error["type"], error["message"])
+            stopped[cell["dataset"], text].append((label, cell["world"], cell["seed"]))
+    return [f"failed: {_cells_in_words(dataset, cells)}: {text}" for (dataset, text), cells in stopped.items()]
+
+
+def _cells_in_words(dataset: str, cells: Sequence[tuple[str, str, int]]) -> str:
+    """Return the cells of one dataset in few words; labels with the same worlds and seeds are named together.
+
+    Args:
+        dataset: name of the dataset.
+        cells: label, world and seed of each cell.
+
+    >>> _cells_in_words("cgqa", [("clip", "open", 0), ("csp", "open", 0), ("csp", "open", 1)])
+    'clip on cgqa (open, seed 0), csp on cgqa (open, seeds 0, 1)'
+    """
+    seeds: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for label, world, seed in cells:
+        seeds[label][world].append(seed)
+    labels_by_place: dict[str, list[str]] = defaultdict(list)
+    for label, worlds in seeds.items():
+        places = [
+            f"{world}, seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+            for world, numbers in worlds.items()
+        ]
+        labels_by_place["; ".join(places)].append(label)
+    return ", ".join(f"{', '.join(labels)} on {dataset} ({place})" for place, labels in labels_by_place.items())
+
+
+def _error_text(kind: str, message: str) -> str:
+    """Return the first line of an error, or the first ``_MOST_LINES`` lines of an error that lists problems."""
+    lines = [printable(line) for line in message.splitlines() if line.strip()] or [""]
+    if kind not in _MULTILINE_ERRORS:
+        lines = lines[:1]
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} more lines"]
+    short = [line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…" for line in lines]
+    return f"{printable(kind)}: " + "\n  ".join(short)

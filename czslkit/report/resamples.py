@@ -1,0 +1,83 @@
+"""The metrics of one result on bootstrap resamples of its test images, from the numbers per image beside the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CzslkitError
+from ..store import Result
+from .measurement import data_digests
+
+if TYPE_CHECKING:  # numpy is loaded once there is something to draw from
+    from ..metrics.bootstrap import Floats
+    from ..metrics.outcomes import Outcomes
+
+Interval = tuple[float, float]  # low and high end, fractions as the metrics are
+#: Function of a result and the end of a file name. Returns the content of that file beside the result, None if the
+#: result has no such file.
+Attached = Callable[[Result, str], bytes | None]
+
+IMAGES_FILE = "images.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """The metrics on each resample of the test images, of one result or averaged over seeds."""
+
+    images: Outcomes
+    measurement: tuple[Any, ...]  # digests of the data, and the curve behind the AUC
+    values: Mapping[str, Floats]  # metric -> [resamples]
+    intervals: Mapping[str, Interval]  # metric -> where the middle 95 % of the values lie
+
+    def comparable(self, other: Resamples) -> bool:
+        """Return whether both were measured on the same images of the same data, by the same curve."""
+        return self.measurement == other.measurement and self.images.same_images(other.images)
+
+
+def resampled_result(result: Result, attached: Attached | None) -> Resamples | CzslkitError | None:
+    """Return the resampled metrics of a result, or the error that says why its file of numbers per image is of no use.
+
+    Args:
+        result: as the store returns it.
+        attached: as :meth:`Store.attached`.
+
+    Returns:
+        None for a result that failed or has no numbers per image.
+    """
+    if attached is None or result["status"] != "done":
+        return None
+    try:
+        content = attached(result, IMAGES_FILE)
+    except CzslkitError as error:
+        return error
+    if content is None:
+        return None
+    from ..metrics import bootstrap
+    from ..metrics.outcomes import Outcomes
+
+    bins = result["protocol"].get("bins")
+    try:
+        images = Outcomes.from_bytes(content)
+        values = bootstrap.resampled_metrics(images, bins, bootstrap.RESAMPLES, bootstrap.SEED)
+    except ValueError as error:
+        return CzslkitError(f"seed {result['cell']['seed']}: {IMAGES_FILE}: {error}")
+    return Resamples(images, (data_digests(result), bins), values, _intervals(values))
+
+
+def mean_over_seeds(seeds: Sequence[Resamples]) -> Resamples:
+    """Return the mean of several seeds in each resample; all seeds were measured on the same images."""
+    import numpy as np
+
+    first = seeds[0]
+    if len(seeds) == 1:
+        return first
+    values = {metric: np.mean([seed.values[metric] for seed in seeds], axis=0) for metric in first.values}
+    return Resamples(first.images, first.measurement, values, _intervals(values))
+
+
+def _intervals(values: Mapping[str, Floats]) -> dict[str, Interval]:
+    from ..metrics import bootstrap
+
+    return {metric: bootstrap.interval(drawn) for metric, drawn in values.items()}

@@ -1,0 +1,92 @@
+"""Results that were not measured alike."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from czslkit.errors import CzslkitError
+from czslkit.report.measurement import data_digests
+from czslkit.report.table import Table
+
+Make = Callable[..., dict[str, Any]]
+MISSING_DATA = {
+    "type": "DataError",
+    "message": "cgqa: 2 problems\nimages/ is not there\ntest_pairs.txt is not there",
+    "traceback": "Traceback (most recent call last): ...",
+}
+
+
+def test_two_kinds_of_area_do_not_stand_side_by_side(result: Make) -> None:
+    message = (
+        r"msci on cgqa \(open, seed 0\) has the AUC of bins='exact', csp on demo \(closed, seed 0\) has the "
+        r"AUC of bins='original'\. Run one of them again, select results with --methods or --datasets, or allow both "
+        r"with --mixed\."
+    )
+    with pytest.raises(CzslkitError, match=message):
+        Table([result("csp"), result("msci", dataset="cgqa", world="open", bins="exact")])
+
+
+def test_results_on_different_data_do_not_stand_side_by_side(result: Make) -> None:
+    message = (
+        r"msci on demo \(open, seed 0\) was measured on different data than csp on demo \(closed, seed 0\) "
+        r"\(data: test_pairs\.txt changed; data: x\.txt added\)\. Run one of them again, select results with "
+        r"--methods or --datasets, or allow both with --mixed\."
+    )
+    with pytest.raises(CzslkitError, match=message):
+        Table([result("csp"), result("msci", world="open", data={"test_pairs.txt": "d2", "x.txt": "d1"})])
+
+
+def test_unlike_results_stand_side_by_side_when_asked_to_and_the_caption_says_so(result: Make) -> None:
+    table = Table([result("csp"), result("msci", bins="exact")], mixed=True)
+    difference = "Not all results were measured alike: msci on demo (closed, seed 0) has the AUC of bins='exact'"
+    assert difference in " ".join(table.caption())
+    assert "measured alike" not in " ".join(Table([result("csp")], mixed=True).caption())
+
+
+def test_thresholds_found_in_the_same_way_may_differ_and_rules_may_not(result: Make, open_result: Make) -> None:
+    closed = [result(), result("msci")]
+    Table([*closed, open_result(threshold=0.1), open_result("msci", threshold=0.2)])
+    Table([open_result(threshold=0.1), open_result("msci", "cgqa")])  # other datasets are other columns
+    excluded, original = "infeasible pairs are excluded", "infeasible pairs score 0 as in the original evaluator"
+    file, clip = (
+        f"feasibility from {source}" for source in ("file.pt with digest abababab", "clip with digest cdcdcdcd")
+    )
+    rules = {
+        "no pair is infeasible": {},
+        "no pair is infeasible, the candidates have digest 0123abcd": {"candidates_sha256": "0123abcd" * 8},
+        f"{excluded} (threshold searched, {file})": {"threshold": 0.1},
+        f"{original} (threshold searched, {file})": {"threshold": 0.1, "infeasible": "original"},
+        f"{excluded} (threshold searched, {clip})": {
+            "threshold": 0.1,
+            "feasibility": "clip",
+            "feasibility_sha256": "cd" * 32,
+        },
+        f"{excluded} (threshold 0.1 given, {file})": {"threshold": 0.1, "threshold_from": "given"},
+        f"{excluded} (threshold 0.2 given, {file})": {"threshold": 0.2, "threshold_from": "given"},
+    }
+    for (rule, protocol), (other_rule, other) in itertools.permutations(rules.items(), 2):
+        pair = [*closed, open_result(**other), open_result("msci", **protocol)]
+        message = f"in msci on demo (open, seed 0), {rule}; in csp on demo (open, seed 0), {other_rule}"
+        with pytest.raises(CzslkitError, match=re.escape(f"{message}. Run one of them again, select results ")):
+            Table(pair)
+        assert f"Not all results were measured alike: {message}." in Table(pair, mixed=True).caption()
+
+
+def test_each_dataset_has_its_own_data_and_a_failure_has_none(result: Make, failed: Make) -> None:
+    other = {"test_pairs.txt": "d2"}
+    Table([result("csp"), result("csp", dataset="cgqa", data=other), failed(MISSING_DATA, method="msci")])
+
+
+def test_results_of_both_formats_are_compared_by_the_digests_of_their_data(result: Make) -> None:
+    old, new, other = result(), result("msci"), result("clip")
+    for made, digest in ((new, "d1"), (other, "d2")):
+        made["depends"] = {"training": {"data": {"test_pairs.txt": digest}, "weights": "w"}, "evaluation": {}}
+    assert data_digests(old) == data_digests(new) == {"test_pairs.txt": "d1"}
+    Table([old, new])
+    with pytest.raises(CzslkitError, match=r"clip on demo .* was measured on different data than csp on demo"):
+        Table([old, other])
