@@ -117,9 +117,11 @@ def test_bench_runs_a_third_partys_method_and_records_its_version(
     (file,) = tmp_path.glob("runs/demo/skim/*/closed.json")
     result = json.loads(file.read_text())
     assert result["status"] == "done"
-    assert result["depends"]["plugins"] == {"czsl_thirdparty": "czsl-thirdparty 1.2.0 (czsl_thirdparty)"}
-    assert result["components"].keys() == {"czsl_thirdparty"}
-    assert "czsl_thirdparty.__init__" in result["depends"]["code"]
+    code = result["depends"]["training"]["code"]
+    assert {name: version for name, version in code.items() if name.startswith("czsl_thirdparty")} == {
+        f"czsl_thirdparty:{name}": "czsl-thirdparty 1.2.0" for name in ("AttendToLevel", "MeanLayers", "Skim")
+    }
+    assert result["components"]["czsl_thirdparty"] == "czsl-thirdparty 1.2.0"
     assert result["training"]["trainable_parameters"] > 0
 
 
@@ -130,7 +132,7 @@ def test_bench_runs_on_a_third_partys_dataset(installed: Mapping[str, Path], tmp
     (file,) = tmp_path.glob("runs/swatches/clip/*/closed.json")
     result = json.loads(file.read_text())
     assert result["status"] == "done"
-    assert result["depends"]["data"].keys() == {"table.csv", "images"}
+    assert result["depends"]["training"]["data"].keys() == {"table.csv", "images"}
 
 
 def test_bench_runs_on_a_dataset_of_a_single_file(tmp_path: Path) -> None:
