@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..evaluation.score_labels import label_space, pair_mask
 from ..files import write_text
 from .arguments import Commands
 
@@ -127,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the metrics, write them to ``--out`` and return the exit status."""
     from ..data.pair_lists import read_pairs
     from ..evaluation.score_file import open_scores
+    from ..evaluation.score_labels import label_space, pair_mask
     from ..evaluation.summary import summarise
 
     if problems := _option_problems(args):

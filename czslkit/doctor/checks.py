@@ -154,9 +154,9 @@ def datasets(root: str, report: Report) -> Rows:
         rows[status.name] = (
             f"{status.state}, {status.images:,} images in {status.folder}" if status.folder else "absent"
         )
-        if fault := status.problem or _listing_error(status):
+        if problem := status.problem or _listing_error(status):
             remedy = f"czslkit data download {status.name} if it is a published one; czslkit data verify {status.name}"
-            report(f"{status.name}: {fault}", f"{remedy} says all that is wrong")
+            report(f"{status.name}: {problem}", f"{remedy} says all that is wrong")
     return rows | {f"download {n}": line for n, line in enumerate(unfinished_downloads(root), 1)}
 
 
