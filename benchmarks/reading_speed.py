@@ -29,7 +29,7 @@ from torchvision import datasets, transforms
 
 import czslkit
 from czslkit.data.image_cache import decoded_images
-from czslkit.data.images import ImageSet, loader
+from czslkit.data.image_set import ImageSet, image_batches
 from czslkit.data.splits import Split
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ def readers(folder: Path, split: Split, cache: czslkit.Cache, decoded: object) -
 
     def ours(**options: object) -> Reader:
         images = ImageSet(split, SIZE, MEAN, STD, **options)
-        return lambda: loader(images, BATCH, order=torch.randperm(len(split)), workers=CORES)
+        return lambda: image_batches(images, BATCH, order=torch.randperm(len(split)), workers=CORES)
 
     method = czslkit.build("csp", label_space(), backbone="ViT-B-32/random")
     feed = czslkit.Feed(method, split, BATCH, cache=cache)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from czslkit.data import demo_world
+from czslkit.data import demo_drawing, demo_world
 
 FOLDER = Path(__file__).resolve().parents[1] / "czslkit" / "backbones" / "demo_clip"
 NAME = "czslkit-demo"
@@ -68,7 +68,7 @@ class Picture:
     """``[64, 64, 3]``."""
     state: str
     obj: str
-    scene: demo_world.Scene
+    scene: demo_drawing.Scene
 
 
 def picture(number: int, stream: int, seed: int) -> Picture:
@@ -76,8 +76,8 @@ def picture(number: int, stream: int, seed: int) -> Picture:
     pairs = demo_world.split_pairs()["train"]
     state, obj = pairs[number % len(pairs)]
     rng = np.random.default_rng([seed, stream, number])
-    scene = demo_world.draw_scene(rng)
-    return Picture(np.asarray(demo_world.paint(state, obj, scene, rng)), state, obj, scene)
+    scene = demo_drawing.draw_scene(rng)
+    return Picture(np.asarray(demo_drawing.paint(state, obj, scene, rng)), state, obj, scene)
 
 
 def caption(pictured: Picture, templates: tuple[str, ...], rng: np.random.Generator) -> str:
@@ -153,7 +153,7 @@ def stored_tokens() -> Tensor:
     words = [
         *demo_world.ATTRS,
         *demo_world.OBJS,
-        *demo_world.COLOURS,
+        *demo_drawing.COLOURS,
         "large small left right top bottom",
         "a photo of x",
     ]
@@ -189,7 +189,7 @@ def open_eyes(model: open_clip.CLIP, pictures: list[Picture]) -> None:
     variances, components = torch.linalg.eigh(torch.cov(patches.T))
     filters = (components[:, -width:] / (variances[-width:] + 1e-3).sqrt()).T
     model.visual.conv1.weight.copy_(filters.view_as(model.visual.conv1.weight))
-    rows, columns = 0.3 * torch.randn(2, demo_world.SIZE // side, width)
+    rows, columns = 0.3 * torch.randn(2, demo_drawing.SIZE // side, width)
     model.visual.positional_embedding[1:] = (rows[:, None] + columns).flatten(0, 1)
 
 

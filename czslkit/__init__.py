@@ -1,4 +1,4 @@
-"""Compositional zero-shot learning: methods, protocol and benchmark runner."""
+"""A toolkit for compositional zero-shot learning: methods, evaluation protocol and benchmark runner."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-#: Public name -> module that holds it; imported when first asked for, so that ``import czslkit`` needs no torch.
+#: The module of each public name; it is imported at the first use of the name, so that ``import czslkit`` is fast.
 _HOME = {
     "AGGREGATORS": "components",
     "BACKBONES": "components",
@@ -87,10 +87,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    """Import the module of a public name and return what the name stands for."""
     if name not in _HOME:
         raise AttributeError(f"module 'czslkit' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
     return sorted(__all__)

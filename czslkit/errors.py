@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class CzslkitError(Exception):
@@ -48,3 +48,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=2)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def first_ten(items: Sequence[str], separator: str = ", ") -> str:
+    """Return the first ten items and the number of the rest, as text for a message.
+
+    >>> first_ten(["a", "b"]), first_ten([str(i) for i in range(12)])
+    ('a, b', '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and 2 more')
+    """
+    more = [f"and {len(items) - 10} more"] if len(items) > 10 else []
+    return separator.join([*items[:10], *more])

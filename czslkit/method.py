@@ -131,7 +131,7 @@ class Method(nn.Module):
         seen, read, reading = self.interaction.explain(self.aggregator(image), text, self.backbone)
         scores: Scores = self.head(seen, read)
         ranked = self.head.rank(scores, text.pairs, setting)
-        return Explanation(reading.attention, reading.weights, reading.share, text.pairs, scores, ranked)
+        return Explanation(reading.attention, reading.weights, reading.contribution, text.pairs, scores, ranked)
 
     def loss(self, batch: Batch, pairs: Tensor) -> Tensor:
         """Return the training loss of ``batch`` with the candidates ``pairs`` ``[P, 2]``, a scalar.

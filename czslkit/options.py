@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses: parsed from plain values, with every problem reported at once."""
+"""Settings as frozen dataclasses, parsed from plain values, and names of configurations. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,24 +13,31 @@ from typing import Any, TypeVar
 from .errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
-_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}  # in messages
 
 
 def option(default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """A dataclass field with its meaning and its range, both ends included."""
+    """Return a dataclass field for an option.
+
+    Args:
+        default: value of the option if it is not given.
+        help: what the option does, and its unit.
+        minimum: smallest number allowed; of a tuple, for every item.
+        maximum: largest number allowed; of a tuple, for every item.
+    """
     return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum})
 
 
 def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """Build ``schema`` from ``values``, as found in YAML, JSON or keyword arguments.
+    """Build a dataclass of options from plain values, as found in YAML, JSON or keyword arguments.
 
     Args:
         schema: a frozen dataclass whose fields were made by ``option``.
-        values: field names to values; a field left out keeps its default.
-        where: whose settings these are, such as ``"csp"``; starts every message.
+        values: value of each option by its name; an option that is not given keeps its default.
+        where: owner of the settings, such as ``"csp"``, with which every message starts.
 
     Raises:
-        ConfigError: unknown names, wrong types and values out of range, all of them.
+        ConfigError: there are unknown names, wrong types or values out of range; names all of them.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -58,12 +65,12 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError(problems)
     try:
         return schema(**found)
-    except ValueError as error:  # a rule between fields, checked by the schema's __post_init__
+    except ValueError as error:  # from the schema's __post_init__, which checks rules between options
         raise ConfigError([f"{where}: {error}"]) from None
 
 
 def as_dict(options: Any) -> dict[str, Any]:
-    """Plain values of an options object, ready for JSON.
+    """Return the values of an options object as a dict that JSON can hold, tuples as lists.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -75,49 +82,80 @@ def as_dict(options: Any) -> dict[str, Any]:
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """``value`` as ``hint`` says; a ValueError's text completes "expected ..."."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        if value in args:
-            return value
-        one_of = "one of " if len(args) > 1 else ""
-        raise ValueError(f"{one_of}{', '.join(map(str, args))}.{did_you_mean(str(value), map(str, args))}")
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _first(value, [a for a in args if a is not type(None)])
-    if origin is tuple:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        if args[-1] is not Ellipsis and len(items) != len(args):
-            raise ValueError(f"{len(args)} values")
-        kinds = args if args[-1] is not Ellipsis else args[:1] * len(items)
-        return tuple(_convert(item, kind) for item, kind in zip(items, kinds, strict=True))
-    if hint is float and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-4 as a string
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError("a number") from None
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint in (bool, str) and isinstance(value, hint):
-        return value
+    """Return ``value`` as the type that ``hint`` names.
+
+    Raises:
+        ValueError: the value has another type; the message completes "expected ...".
+        TypeError: no option can have this hint.
+    """
+    kind = typing.get_origin(hint)
+    if kind is typing.Literal:
+        return _convert_literal(value, typing.get_args(hint))
+    if kind in (typing.Union, types.UnionType):
+        return _convert_union(value, typing.get_args(hint))
+    if kind is tuple:
+        return _convert_tuple(value, typing.get_args(hint))
     if hint in _EXPECTED:
-        raise ValueError(_EXPECTED[hint])
+        return _convert_plain(value, hint)
     raise TypeError(f"an option cannot be {hint}: expected int, float, bool, str, Literal, a tuple or an optional one")
 
 
-def _first(value: Any, hints: list[Any]) -> Any:
-    """``value`` as the first of ``hints`` that it is."""
+def _convert_plain(value: Any, kind: type) -> Any:
+    """Return ``value`` as an int, a float, a bool or a str; only a float may be given as another type."""
+    is_bool = isinstance(value, bool)  # which Python counts among the ints
+    if kind is float and not is_bool:
+        try:
+            return float(value)  # YAML reads 1e-4 as a string
+        except (TypeError, ValueError, OverflowError):
+            pass
+    elif isinstance(value, kind) and is_bool == (kind is bool):
+        return value
+    raise ValueError(_EXPECTED[kind])
+
+
+def _convert_literal(value: Any, choices: tuple[Any, ...]) -> Any:
+    """Return ``value`` if it is one of ``choices``."""
+    if value in choices:
+        return value
+    one_of = "one of " if len(choices) > 1 else ""
+    raise ValueError(f"{one_of}{', '.join(map(str, choices))}.{did_you_mean(str(value), map(str, choices))}")
+
+
+def _convert_union(value: Any, hints: tuple[Any, ...]) -> Any:
+    """Return ``value`` as the first of ``hints`` that fits; None fits only the hint None."""
+    none = type(None)
+    if value is None and none in hints:
+        return None
     expected = []
     for hint in hints:
-        try:
-            return _convert(value, hint)
-        except ValueError as error:
-            expected.append(str(error))
+        if hint is not none:
+            try:
+                return _convert(value, hint)
+            except ValueError as error:
+                expected.append(str(error))
     raise ValueError(" or ".join(expected))
 
 
+def _convert_tuple(value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return ``value``, a list, a tuple or a single item, as a tuple with the types that ``hints`` name.
+
+    Args:
+        hints: one for each item, or one for all items and then ``...``.
+    """
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if hints[-1] is Ellipsis:
+        hints = hints[:1] * len(items)
+    elif len(items) != len(hints):
+        raise ValueError(f"{len(hints)} values")
+    return tuple(_convert(item, hint) for item, hint in zip(items, hints, strict=True))
+
+
 def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
+    """Check that a number, or every number of a tuple, is within the limits; None and text always are.
+
+    Raises:
+        ValueError: a number is outside, or not a number (NaN); the message completes "expected ...".
+    """
     low, high = limits.get("minimum"), limits.get("maximum")
     for number in value if isinstance(value, tuple) else (value,):
         if number is None or isinstance(number, str):
@@ -129,7 +167,7 @@ def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
 
 
 def config_id(config: Mapping[str, Any]) -> str:
-    """Eight hex digits that name a configuration, whatever the order of its keys.
+    """Return eight hex digits that name a configuration; the order of its keys does not matter.
 
     >>> config_id({"a": 1, "b": (2, 3)}) == config_id({"b": [2, 3], "a": 1})
     True
@@ -138,7 +176,7 @@ def config_id(config: Mapping[str, Any]) -> str:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """The leaves of nested dicts, as canonical JSON under dotted keys.
+    """Return the leaves of nested dicts as canonical JSON, each under its dotted key.
 
     >>> flatten({"options": {"layers": [1, 2]}, "weights": None})
     {'options.layers': '[1,2]', 'weights': 'null'}
@@ -150,4 +188,5 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _canonical(value: Any) -> str:
+    """Return ``value`` as JSON that is the same for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -175,17 +175,17 @@ Branches = Mapping[str, Tensor]
 class AttentionMaps:
     """What an interaction's texts read, by stage, in the order of reading, and by branch.
 
-    ``share`` is how much of what the image did to a text each stage did. A stage turns texts ``t`` into
+    ``contribution`` is how much of what the image did to a text each stage did. A stage turns texts ``t`` into
     ``t + d``, and a fusion weighs what the stages made of them; what it returns is a multiple of the first
-    stage's texts, channel by channel, plus a multiple of every ``d``. The share of a stage is the Euclidean
+    stage's texts, channel by channel, plus a multiple of every ``d``. The contribution of a stage is the Euclidean
     norm of its weighted ``d`` over the sum of these norms: from 0 to 1, and 1 in all. It has no sign: a stage
-    with a large share may have spoken for the text or against it. Where stages build on one another, what a
+    with a large contribution may have spoken for the text or against it. Where stages build on one another, what a
     later one reads depends on what an earlier one has read, and counts as the later one's.
     """
 
     attention: Mapping[str, Branches]  # [B, N, T], mean over heads and layers; sums to 1 over T, class token first
     weights: Mapping[str, Branches]  # [B, N, D], of what the stage made of the texts, where it joins them
-    share: Mapping[str, Branches]  # [B, N]
+    contribution: Mapping[str, Branches]  # [B, N]
 
 
 @dataclass(frozen=True)

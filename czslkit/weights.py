@@ -20,6 +20,7 @@ T = TypeVar("T")
 #: Keys under which the checkpoint of a whole training keeps its tensors.
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 _UMASK = os.umask(0)  # the only way to read it is to set it
+os.umask(_UMASK)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

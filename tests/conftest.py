@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import czslkit
-from czslkit.data.layout import write_dataset
+from czslkit.data.writing import write_dataset
 from czslkit.testing import demo_space
 
 

@@ -9,7 +9,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_mistake_of_a_user_is_one_kind(kind: type[Exception]) -> None:
+def test_every_error_of_a_user_is_a_czslkit_error(kind: type[Exception]) -> None:
     assert issubclass(kind, CzslkitError)
     assert len(KINDS) > 5
 
@@ -29,5 +29,5 @@ def test_two_close_names_are_both_offered() -> None:
 
 
 @pytest.mark.parametrize("known", [[], ["troika"]])
-def test_nothing_is_offered_where_nothing_is_close(known: list[str]) -> None:
+def test_no_name_is_offered_if_none_is_close(known: list[str]) -> None:
     assert did_you_mean("csp", known) == ""

@@ -176,18 +176,18 @@ def test_the_page_has_the_whole_example() -> None:
     names = {name for column, name, _ in NUMBERS if column == "exact"}
     parts = {field.name for field in fields(Accuracies)}
     at = {f"{where}.{part}" for where in ("at_zero", "at_limit") for part in parts}
-    told = {field.name for field in fields(Metrics)} - {"at_zero", "at_limit", "curve"}
-    assert names == told | at | {"attr_acc", "obj_acc"}
+    of_metrics = {field.name for field in fields(Metrics)} - {"at_zero", "at_limit", "curve"}
+    assert names == of_metrics | at | {"attr_acc", "obj_acc"}
     assert len({column for column, *_ in NUMBERS}) == 10
 
 
-@pytest.mark.parametrize(("column", "name", "told"), NUMBERS)
-def test_a_number_is_that_of_czslkit_and_of_a_naive_loop(column: str, name: str, told: float) -> None:
-    assert number(measured(*options(column)), name) == pytest.approx(told, abs=1e-6)
-    assert Naive(*options(column)).numbers()[name] == pytest.approx(told, abs=1e-6)
+@pytest.mark.parametrize(("column", "name", "stated"), NUMBERS)
+def test_a_number_is_that_of_czslkit_and_of_a_naive_loop(column: str, name: str, stated: float) -> None:
+    assert number(measured(*options(column)), name) == pytest.approx(stated, abs=1e-6)
+    assert Naive(*options(column)).numbers()[name] == pytest.approx(stated, abs=1e-6)
 
 
-def test_the_feasibility_of_the_example_is_the_page_s() -> None:
+def test_the_feasibility_of_the_example_is_that_of_the_page() -> None:
     assert "(0.8 + 0.6) / 2 = 0.7" in PAGE
     found = czslkit.word_feasibility(SPACE, VECTORS.get).reshape(len(ATTRS), len(OBJS))
     for a, attr in enumerate(ATTRS):
@@ -208,10 +208,10 @@ TWO = [[0, 0], [0, 1]]
 
 @pytest.mark.parametrize("bins", ["exact", "original"])
 def test_without_images_of_a_kind_its_numbers_are_zero(bins: Any) -> None:
-    assert "| no seen images | S, H and AUC are 0; U is as ever |" in PAGE
+    assert "| there are no seen images | S, H and AUC are 0; U is computed as usual |" in PAGE
     found = czslkit.evaluate(EYE[1:], [0], [1], TWO, ONE_SEEN, bins=bins)
     assert (found.best_seen, found.best_hm, found.auc, found.best_unseen) == (0, 0, 0, 1)
-    assert "| no unseen images | U, H and AUC are 0. S is as ever in the exact curve;" in PAGE
+    assert "| there are no unseen images | U, H and AUC are 0; in the exact curve, S is computed as usual;" in PAGE
     found = czslkit.evaluate(EYE[:1], [0], [0], TWO, ONE_SEEN, bins=bins)
     assert (found.best_unseen, found.best_hm, found.auc) == (0, 0, 0)
     assert found.best_seen == (1 if bins == "exact" else 0)
@@ -220,7 +220,10 @@ def test_without_images_of_a_kind_its_numbers_are_zero(bins: Any) -> None:
 
 @pytest.mark.parametrize("bins", ["exact", "original"])
 def test_without_an_unseen_image_that_is_ever_right_the_curve_is_empty(bins: Any) -> None:
-    assert "| no unseen image is ever right | U, H and AUC are 0, with S as in the line above |" in PAGE
+    assert (
+        "| no unseen image is ever right | U, H and AUC are 0; S is computed as if there were no unseen images |"
+        in PAGE
+    )
     scores = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # the second shows column 1, behind the unseen column 2
     found = czslkit.evaluate(scores, [0, 0], [0, 1], [[0, 0], [0, 1], [0, 2]], [True, False, False], bins=bins)
     assert (found.best_unseen, found.best_hm, found.auc) == (0, 0, 0)
@@ -235,7 +238,7 @@ def test_between_equal_scores_the_lower_column_wins() -> None:
             assert found.at_zero.pair == (target == 0)
 
 
-def test_the_other_edges_are_as_told() -> None:
+def test_the_other_edges_are_as_stated() -> None:
     pairs, seen = [[0, 0], [0, 1], [0, 2]], [True, False, False]
     never = czslkit.evaluate([[0.0, 1.0, 2.0]], [0], [2], pairs, seen, [True, True, False])
     assert (never.n_unseen, never.best_unseen) == (1, 0)
@@ -246,7 +249,7 @@ def test_the_other_edges_are_as_told() -> None:
 
 
 def test_a_constant_matters_where_float32_cannot_tell_scores_apart() -> None:
-    assert "unseen scores 0 and 0.00005 are told apart at 1000 and not at 1100" in PAGE
+    assert "scores 0 and 0.00005 differ after adding 1000 and are equal after adding 1100" in " ".join(PAGE.split())
     for constant, right in ((0.0, 1.0), (100.0, 0.0)):
         scores = np.array([[0.0, 0.00005]]) + constant
         found = czslkit.evaluate(scores, [0], [1], TWO, [False, False], bins="original")

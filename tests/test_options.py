@@ -118,7 +118,7 @@ def test_a_key_that_is_no_word_is_an_unknown_option(key: Any) -> None:
         parse(Options, {key: 1}, where="csp")
 
 
-def test_where_there_are_no_options_none_are_known() -> None:
+def test_a_schema_without_options_knows_none() -> None:
     with pytest.raises(ConfigError, match=r"^clip: lr is not an option\. Known: none\.$"):
         parse(dataclasses.make_dataclass("Nothing", []), {"lr": 1}, where="clip")
 
@@ -141,7 +141,7 @@ def test_a_rule_between_options_is_reported_as_a_setting_that_cannot_be_used() -
         parse(Ruled, {}, where="msci")
 
 
-def test_an_option_of_a_type_that_no_setting_has_is_its_authors_mistake() -> None:
+def test_a_type_that_no_option_can_have_is_an_error_of_the_schema() -> None:
     schema = dataclasses.make_dataclass("Schema", [("file", Path, option(Path(), "a file"))])
     with pytest.raises(TypeError, match=r"an option cannot be <class 'pathlib\.Path'>: expected int, float, bool"):
         parse(schema, {"file": "x"}, where="mine")
@@ -153,7 +153,7 @@ ANYTHING = (
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Options)])
-def test_whatever_yaml_holds_is_either_parsed_or_a_config_error(name: str) -> None:
+def test_any_yaml_value_is_parsed_or_is_a_config_error(name: str) -> None:
     for value in yaml.safe_load(ANYTHING):
         try:
             found = parsed(**{name: value})

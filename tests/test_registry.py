@@ -1,4 +1,4 @@
-"""Plugins here are installed by their metadata alone: a folder on the path with a module and its entry point."""
+"""Plugins are installed here by their metadata alone: a folder on the path with a module and its entry point."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import pytest
 import czslkit
 from czslkit import registry
 from czslkit.components import AGGREGATORS, Aggregator
+from czslkit.entry_points import GROUP, distribution_of_module, installed_plugins
 from czslkit.errors import ConfigError, NameTakenError, UnknownNameError
 from czslkit.method import METHODS
-from czslkit.registry import GROUP, REGISTRIES, Registry, failures, installed_plugins, load_extra, load_plugins, owner
+from czslkit.registry import REGISTRIES, Registry, failures, load_plugins, load_unpackaged
 
 Install = Callable[..., Path]
 
 
 def claim(name: str, cls: str = "Mine") -> str:
-    """Code that registers an aggregator."""
+    """Return code that registers an aggregator."""
     return textwrap.dedent(f"""
         from czslkit.components import AGGREGATORS, Aggregator
 
@@ -37,18 +38,18 @@ def claim(name: str, cls: str = "Mine") -> str:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Adds a distribution with one plugin; the first look-up after it loads every plugin anew."""
+    """Install a distribution with one plugin; the next look-up loads every plugin again."""
     load_plugins()
     modules = set(sys.modules)
     monkeypatch.setattr(registry, "REGISTRIES", dict(REGISTRIES))
-    monkeypatch.setattr(registry, "_failed", [])
-    monkeypatch.setattr(registry, "_state", "unloaded")
+    monkeypatch.setattr(registry, "_failed_plugins", [])
+    monkeypatch.setattr(registry, "_load_state", "unloaded")
     for each in REGISTRIES.values():
         monkeypatch.setattr(each, "_items", dict(each._items))
-        monkeypatch.setattr(each, "_contested", {})
+        monkeypatch.setattr(each, "_conflicts", {})
 
     def add(dist: str, code: str, module: str | None = None, **others: str) -> Path:
-        """``code`` in ``module``, by default called as the distribution, and ``others`` beside it."""
+        """Install ``code`` as ``module``, by default named as the distribution, and ``others``, code by module name."""
         module = module or dist.replace("-", "_")
         folder = tmp_path / dist
         for name, text in {module: code, **others}.items():
@@ -77,8 +78,10 @@ def test_a_plugin_is_loaded_at_the_first_look_up(install: Install) -> None:
     assert failures() == []
 
 
-@pytest.mark.parametrize("look", [len, list, lambda names: "acme_mean" in names], ids=["len", "iter", "in"])
-def test_every_way_to_look_loads_plugins(install: Install, look: Callable[[Registry[Aggregator]], object]) -> None:
+@pytest.mark.parametrize(
+    "look", [len, list, lambda names: "acme_mean" in names, Registry.items], ids=["len", "iter", "in", "items"]
+)
+def test_every_look_up_loads_plugins(install: Install, look: Callable[[Registry[Aggregator]], object]) -> None:
     install("acme", claim("acme_mean"))
     look(AGGREGATORS)
     assert "acme" in sys.modules
@@ -88,6 +91,15 @@ def test_every_way_to_look_loads_plugins(install: Install, look: Callable[[Regis
 def test_names_come_sorted() -> None:
     for names in REGISTRIES.values():
         assert list(names) == sorted(names)
+
+
+def test_items_are_every_name_with_its_class(install: Install) -> None:
+    install("acme", claim("mean"))
+    install("rival", claim("mean") + claim("rival_mean", "Other"))
+    items = dict(AGGREGATORS.items())
+    assert list(items) == list(AGGREGATORS)
+    assert items["mean"].__module__ == "acme"
+    assert items["last_layer"] is AGGREGATORS["last_layer"]
 
 
 def test_an_entry_may_name_an_object_of_its_module(install: Install) -> None:
@@ -105,7 +117,7 @@ def test_an_entry_may_name_an_object_of_its_module(install: Install) -> None:
         ("def", "SyntaxError: invalid syntax"),
     ],
 )
-def test_a_plugin_that_fails_is_set_aside_and_the_others_work(install: Install, code: str, reason: str) -> None:
+def test_a_plugin_that_fails_is_reported_and_the_others_work(install: Install, code: str, reason: str) -> None:
     install("acme", claim("acme_mean"))
     install("broken", code)
     install("zeta", claim("zeta_mean"))
@@ -114,18 +126,18 @@ def test_a_plugin_that_fails_is_set_aside_and_the_others_work(install: Install, 
     assert line.startswith(f"plugin 'broken' (broken 1.0) did not load: {reason}")
 
 
-def test_what_a_plugin_registered_before_it_failed_is_withdrawn(install: Install) -> None:
+def test_names_that_a_plugin_registered_before_it_failed_are_removed(install: Install) -> None:
     install("broken", claim("half_done") + "1 / 0")
     assert "half_done" not in AGGREGATORS
     assert set(METHODS) >= {"clip", "msci"}
 
 
-def test_what_a_plugin_registered_from_its_other_modules_is_withdrawn_too(install: Install) -> None:
+def test_names_that_a_failed_plugin_registered_from_its_other_modules_are_removed_too(install: Install) -> None:
     install("broken", "import broken.parts; 1 / 0", module="broken.entry", **{"broken.parts": claim("half_done")})
     assert "half_done" not in AGGREGATORS
 
 
-def test_a_plugin_that_fails_keeps_what_another_that_it_imports_registered(install: Install) -> None:
+def test_names_of_a_plugin_that_a_failed_plugin_imported_stay(install: Install) -> None:
     install("broken", "import whole; 1 / 0")
     install("whole", claim("whole_mean"))
     assert AGGREGATORS["whole_mean"].__module__ == "whole"
@@ -150,7 +162,7 @@ def test_an_interrupted_load_starts_over(install: Install) -> None:
     assert len(failures()) == 1
 
 
-def test_a_name_that_nothing_answers_to_is_explained(install: Install) -> None:
+def test_an_unknown_name_is_explained(install: Install) -> None:
     install("broken", "1 / 0")
     with pytest.raises(UnknownNameError) as caught:
         AGGREGATORS["low_hihg"]
@@ -216,7 +228,7 @@ def test_two_plugins_with_one_name_are_an_error_for_that_name_alone(install: Ins
     assert AGGREGATORS["last_layer"].__module__ == "czslkit.aggregators"
 
 
-def test_a_claim_of_a_plugin_that_failed_does_not_count(install: Install) -> None:
+def test_a_name_that_a_failed_plugin_claimed_is_not_in_conflict(install: Install) -> None:
     install("acme", claim("mean"))
     install("broken", claim("mean") + "1 / 0")
     assert AGGREGATORS["mean"].__module__ == "acme"
@@ -232,7 +244,7 @@ def test_a_plugin_cannot_take_a_built_ins_name(install: Install, name: str) -> N
     (line,) = failures()
     assert line == (
         f"plugin 'acme' (acme 1.0) did not load: NameTakenError: aggregator {name!r} is already registered by "
-        f"{owner(before.__module__)}; acme 1.0 (acme) cannot take the same name"
+        f"{distribution_of_module(before.__module__)}; acme 1.0 (acme) cannot take the same name"
     )
 
 
@@ -269,29 +281,29 @@ def test_the_packages_own_plugins_come_first(install: Install) -> None:
     assert dists == sorted(dists, key=lambda dist: dist.startswith("acme"))
 
 
-def test_the_owner_of_a_module_is_its_distribution_else_itself(install: Install) -> None:
+def test_a_module_is_named_with_its_distribution_if_a_plugin_ships_it(install: Install) -> None:
     install("acme", "", module="acme.entry")
     install("acme-more", "", module="acme.more.entry")
-    assert owner("acme.entry") == "acme 1.0 (acme.entry)"
-    assert owner("acme.methods.mean") == "acme 1.0 (acme.methods.mean)"
-    assert owner("acme.more.mean") == "acme-more 1.0 (acme.more.mean)"
-    assert owner("acme_else") == "acme_else"
-    assert owner("czslkit_plugins.csp") == f"czslkit {czslkit.__version__} (czslkit_plugins.csp)"
+    assert distribution_of_module("acme.entry") == "acme 1.0 (acme.entry)"
+    assert distribution_of_module("acme.methods.mean") == "acme 1.0 (acme.methods.mean)"
+    assert distribution_of_module("acme.more.mean") == "acme-more 1.0 (acme.more.mean)"
+    assert distribution_of_module("acme_else") == "acme_else"
+    assert distribution_of_module("czslkit_plugins.csp") == f"czslkit {czslkit.__version__} (czslkit_plugins.csp)"
 
 
 @pytest.mark.usefixtures("install")
 def test_a_file_of_code_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(claim("mine"))
-    load_extra(str(tmp_path / "mine.py"))
-    load_extra(str(tmp_path / "mine.py"))
+    load_unpackaged(str(tmp_path / "mine.py"))
+    load_unpackaged(str(tmp_path / "mine.py"))
     assert AGGREGATORS["mine"].__name__ == "Mine"
 
 
 @pytest.mark.usefixtures("install")
-def test_a_file_called_as_a_library_does_not_stand_in_for_it(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_a_library_does_not_replace_it(tmp_path: Path) -> None:
     before = json
     (tmp_path / "json.py").write_text(claim("mine"))
-    load_extra(str(tmp_path / "json.py"))
+    load_unpackaged(str(tmp_path / "json.py"))
     assert importlib.import_module("json") is before
     assert "mine" in AGGREGATORS
 
@@ -300,7 +312,7 @@ def test_a_file_called_as_a_library_does_not_stand_in_for_it(tmp_path: Path) -> 
 def test_a_module_on_the_path_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "unpackaged.py").write_text(claim("mine"))
     monkeypatch.syspath_prepend(tmp_path)
-    load_extra("unpackaged")
+    load_unpackaged("unpackaged")
     assert AGGREGATORS["mine"].__module__ == "unpackaged"
 
 
@@ -314,21 +326,21 @@ def test_a_module_on_the_path_is_loaded(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 @pytest.mark.usefixtures("install")
-def test_code_that_fails_is_an_error_and_what_it_had_registered_is_withdrawn(
+def test_code_that_fails_is_an_error_and_names_that_it_registered_are_removed(
     tmp_path: Path, code: str | None, reason: str
 ) -> None:
     file = tmp_path / "mine.py"
     if code:
         file.write_text(claim("half_done") + code)
     with pytest.raises(ConfigError, match=re.escape(f"plugin {file} did not load: {reason}")):
-        load_extra(str(file))
+        load_unpackaged(str(file))
     assert "half_done" not in AGGREGATORS
     assert "low_high" in AGGREGATORS
 
 
 def test_a_module_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"plugin foo\.bar did not load: ModuleNotFoundError: No module named 'foo'"):
-        load_extra("foo.bar")
+        load_unpackaged("foo.bar")
 
 
 def test_nothing_of_the_package_fails_to_load() -> None:

@@ -4,12 +4,12 @@ from czslkit.sizes import parse_bytes
 
 
 @pytest.mark.parametrize("size", ["", "GB", "4 XB", "-1GB", "4iB"])
-def test_what_is_no_size_is_an_error(size: str) -> None:
+def test_text_that_is_not_a_size_is_an_error(size: str) -> None:
     with pytest.raises(ValueError, match=f"'{size}' is not a size such as 4GB or 512MiB"):
         parse_bytes(size)
 
 
-def test_nothing_is_too_little() -> None:
+def test_a_size_below_one_byte_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"'0\.1' is not more than 0 bytes"):
         parse_bytes("0.1")
 

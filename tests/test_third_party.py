@@ -83,7 +83,7 @@ def test_list_names_what_plugins_bring_with_their_distribution(installed: Mappin
     assert ["method", "skim", "czsl-thirdparty", "1.2.0"] in rows(done.stdout)
     assert ["aggregator", "mean_layers", "czsl-thirdparty", "1.2.0"] in rows(done.stdout)
     assert ["dataset", "swatches", "czsl-thirdparty", "1.2.0"] in rows(done.stdout)
-    assert "Skim: learned words read the mean of all visual layers." in done.stdout
+    assert "Skim: learned words attend to the mean of all visual layers." in done.stdout
 
 
 def test_list_reports_a_plugin_that_does_not_load_and_shows_the_rest(installed: Mapping[str, Path]) -> None:

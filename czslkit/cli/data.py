@@ -1,4 +1,4 @@
-"""``czslkit data ...``: what is done with datasets before anything runs on them."""
+"""``czslkit data``: download, list, check and import datasets, and write small replicas of published ones."""
 
 from __future__ import annotations
 
@@ -8,106 +8,57 @@ import sys
 from pathlib import Path
 
 from ..errors import ConfigError
-
-_DATA = "folder of the datasets (default: $CZSLKIT_DATA, else ./data)"
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Give the ``data`` command its commands."""
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    _add_download(commands.add_parser("download", help="get published datasets, and go on where that stopped"))
-
-    status = commands.add_parser("status", help="which datasets are where, and what is on its way")
-    status.add_argument("--data", metavar="DIR", help=_DATA)
-    status.set_defaults(command=_status)
-
-    mini = commands.add_parser("mini", help="write a small replica of a dataset, in its layout")
-    mini.add_argument("name", metavar="NAME|all")
-    mini.add_argument("--out", metavar="DIR", required=True, type=Path)
-    mini.set_defaults(command=_mini)
-
-    _add_verify(commands.add_parser("verify", help="check a dataset against published counts and every file of it"))
-    _add_import(commands.add_parser("import", help="make a dataset of your own pictures"))
+from .arguments import Commands, add_data_folder, positive_number
 
 
-def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Compare a dataset with the published counts and its lists with the metadata and the files, look for copies "
-        "across splits and for names that may be mistakes, and decode every image. Ends with 1 if there is an error, "
-        "and with 0 if there are warnings and notes alone."
+def add_parser(commands: Commands) -> None:
+    """Add the command ``data`` with its own commands."""
+    parser = commands.add_parser(
+        "data",
+        help="download, list, check and import datasets, and write small replicas",
+        description="Download, list, check and import datasets, and write small replicas of published ones. "
+        "'czslkit data COMMAND --help' explains one command.",
     )
-    parser.add_argument("name", metavar="NAME|all", help="all: the three published datasets")
-    parser.add_argument("--data", metavar="DIR", help=_DATA)
+    data_commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_download, _add_status, _add_mini, _add_verify, _add_import):
+        add(data_commands)
+
+
+def _add_download(commands: Commands) -> None:
+    """Add the command that downloads datasets."""
+    parser = commands.add_parser(
+        "download",
+        help="download published datasets, and resume a download that stopped",
+        description="Download published datasets, check and unpack them. After an interruption, the same command "
+        "resumes. Datasets that are complete stay unchanged.",
+    )
     parser.add_argument(
-        "--mini", action="store_true", help="expect the counts of a replica that czslkit data mini wrote"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="datasets to download: mit-states, ut-zappos, cgqa, or all for the three",
     )
-    parser.add_argument("--workers", type=_positive, metavar="N", help="threads (default: a few more than processors)")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.set_defaults(command=_verify)
-
-
-def _verify(args: argparse.Namespace) -> int:
-    from ..data.check.verification import verify
-    from ..data.make.mini import MINI_COUNTS, REPLICAS
-    from ..data.published import BENCHMARKS
-
-    done = []
-    for name in (REPLICAS if args.mini else BENCHMARKS) if args.name == "all" else (args.name,):
-        done.append(verify(name, args.data, expected=MINI_COUNTS if args.mini else None, workers=args.workers))
-        if args.format == "text":
-            print(done[-1].to_text(), flush=True)
-    if args.format == "json":
-        print(json.dumps([each.to_json() for each in done], indent=1))
-    return 0 if all(each.passed for each in done) else 1
-
-
-def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Make a dataset of a folder with ATTR_OBJ/*.jpg, or of a table with the columns image, attr and obj; it is "
-        "then used by its name. Without a column split, a seeded rule makes splits with seen and unseen pairs: "
-        "docs/data.md."
-    )
-    parser.add_argument("source", metavar="FOLDER|CSV", type=Path)
-    parser.add_argument("--name", required=True, metavar="NAME")
-    parser.add_argument("--data", metavar="DIR", help=_DATA)
-    parser.add_argument("--seed", default=0, type=int, metavar="N", help="of the splits (default: 0)")
+    add_data_folder(parser)
     parser.add_argument(
-        "--unseen", default=0.2, type=float, metavar="SHARE", help="of the pairs, not trained on (default: 0.2)"
+        "--mirror",
+        metavar="URL",
+        help="address of a folder that is tried first for every archive, before the known sources (default: none)",
     )
-    parser.add_argument("--link", action="store_true", help="hard-link the images, do not copy them")
-    parser.set_defaults(command=_import)
+    parser.add_argument(
+        "--glove",
+        action="store_true",
+        help="also download GloVe, the word vectors of published feasibility scores (default: datasets alone)",
+    )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the archives in DIR/.downloads after they are unpacked (default: delete them)",
+    )
+    parser.set_defaults(command=run_download)
 
 
-def _import(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
-    from ..data.check.counts import count_listing, named_counts
-    from ..data.layout import read_listing
-    from ..data.make.dataset_import import import_dataset
-
-    folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
-    print(folder)
-    print(tabulate(named_counts(count_listing(read_listing(folder))).items(), tablefmt="plain", intfmt=","))
-    return 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _add_download(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="mit-states, ut-zappos, cgqa; or all three")
-    parser.add_argument("--data", metavar="DIR", help=_DATA)
-    parser.add_argument("--mirror", metavar="URL", help="look for every archive below URL first")
-    parser.add_argument("--glove", action="store_true", help="the word vectors of published feasibilities, too")
-    parser.add_argument("--keep", action="store_true", help="leave the archives in DIR/.downloads")
-    parser.set_defaults(command=_download)
-
-
-def _download(args: argparse.Namespace) -> int:
+def run_download(args: argparse.Namespace) -> int:
+    """Download datasets, print the folder of each and return the exit status."""
     from ..data.download.download import download
 
     if not (args.names or args.glove):
@@ -117,27 +68,160 @@ def _download(args: argparse.Namespace) -> int:
     return 0
 
 
-def _status(args: argparse.Namespace) -> int:
+def _add_status(commands: Commands) -> None:
+    """Add the command that lists datasets."""
+    parser = commands.add_parser(
+        "status",
+        help="list which datasets are complete, incomplete or absent, and unfinished downloads",
+        description="List every dataset with its state, number of images, size and folder, then what incomplete ones "
+        "lack, unfinished downloads and the free disk space.",
+    )
+    add_data_folder(parser)
+    parser.set_defaults(command=run_status)
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Print the state of every dataset and return the exit status."""
     from tabulate import tabulate
 
     from ..data.check.status import dataset_statuses, free_space, unfinished_downloads
     from ..sizes import format_bytes
 
-    held = dataset_statuses(args.data)
-    rows = [(each.name, each.state, each.images, format_bytes(each.size), each.folder) for each in held]
+    statuses = dataset_statuses(args.data)
+    rows = [(s.name, s.state, s.images, format_bytes(s.size), s.folder) for s in statuses]
     print(tabulate(rows, headers=("dataset", "state", "images", "size", "folder"), tablefmt="plain"))
-    problems = [each.problem for each in held if each.problem]
+    problems = [status.problem for status in statuses if status.problem]
     for line in [*problems, *unfinished_downloads(args.data), free_space(args.data)]:
         print(line)
     return 0
 
 
-def _mini(args: argparse.Namespace) -> int:
+def _add_mini(commands: Commands) -> None:
+    """Add the command that writes replicas."""
+    parser = commands.add_parser(
+        "mini",
+        help="write a small replica of a published dataset, in its layout",
+        description="Write a small replica of a published dataset: the same file names and splits, with generated "
+        "words and pictures.",
+    )
+    parser.add_argument(
+        "name",
+        metavar="NAME|all",
+        help="dataset to write a replica of: mit-states, ut-zappos, cgqa, or all for the three",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, type=Path, help="folder in which the folder of the replica is made"
+    )
+    parser.set_defaults(command=run_mini)
+
+
+def run_mini(args: argparse.Namespace) -> int:
+    """Write replicas, print the folder of each and return the exit status."""
     from ..data.make.mini import REPLICAS, write_mini
 
     for name in REPLICAS if args.name == "all" else (args.name,):
         if args.name == "all" and (args.out / name).exists():
-            print(f"{args.out / name}: there already", file=sys.stderr)
+            print(f"{args.out / name} exists already and stays unchanged", file=sys.stderr)
         else:
             print(write_mini(name, args.out))
+    return 0
+
+
+def _add_verify(commands: Commands) -> None:
+    """Add the command that checks datasets."""
+    parser = commands.add_parser(
+        "verify",
+        help="check a dataset against the published counts, and every file of it",
+        description="Compare a dataset with the published counts, and its lists with the metadata and the files; look "
+        "for copies across splits and for names that may be mistakes; decode every image. Ends with 1 if there is an "
+        "error, and with 0 if there are only warnings and notes.",
+    )
+    parser.add_argument("name", metavar="NAME|all", help="dataset to check, or all for the three published ones")
+    add_data_folder(parser)
+    parser.add_argument(
+        "--mini",
+        action="store_true",
+        help="expect the counts of a replica that czslkit data mini wrote (default: the published counts)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive_number,
+        metavar="N",
+        help="number of threads that read and decode images (default: processors + 4, at most 32)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        help="format of the output; json names every file of every finding (default: text)",
+    )
+    parser.set_defaults(command=run_verify)
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Print the findings about each dataset, and return the exit status, 1 if a dataset has an error."""
+    from ..data.check.verification import verify
+    from ..data.make.mini import MINI_COUNTS, REPLICAS
+    from ..data.published import BENCHMARKS
+
+    every_name = REPLICAS if args.mini else BENCHMARKS
+    expected = MINI_COUNTS if args.mini else None
+    verifications = []
+    for name in every_name if args.name == "all" else (args.name,):
+        verification = verify(name, args.data, expected=expected, workers=args.workers)
+        verifications.append(verification)
+        if args.format == "text":
+            print(verification.to_text(), flush=True)
+    if args.format == "json":
+        print(json.dumps([verification.to_json() for verification in verifications], indent=1))
+    return 0 if all(verification.passed for verification in verifications) else 1
+
+
+def _add_import(commands: Commands) -> None:
+    """Add the command that makes a dataset of pictures."""
+    parser = commands.add_parser(
+        "import",
+        help="make a dataset of your own pictures",
+        description="Make a dataset of a folder with ATTR_OBJ/*.jpg, or of a table with the columns image, attr and "
+        "obj; other commands then know it by its name. If the table has no column split, a seeded rule makes splits "
+        "with seen and unseen pairs: docs/data.md.",
+    )
+    parser.add_argument(
+        "source", metavar="FOLDER|CSV", type=Path, help="folder of folders with pictures, or table with a line for each"
+    )
+    parser.add_argument("--name", required=True, metavar="NAME", help="name of the new dataset")
+    add_data_folder(parser)
+    parser.add_argument(
+        "--seed",
+        default=0,
+        type=int,
+        metavar="N",
+        help="seed of the rule that makes splits, a whole number (default: 0)",
+    )
+    parser.add_argument(
+        "--unseen",
+        default=0.2,
+        type=float,
+        metavar="SHARE",
+        help="share of the pairs that are left out of training, above 0 and below 1 (default: 0.2)",
+    )
+    parser.add_argument(
+        "--link",
+        action="store_true",
+        help="hard-link the pictures, which takes no space but must be on the same disk (default: copy them)",
+    )
+    parser.set_defaults(command=run_import)
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Make the dataset, print its folder and its counts, and return the exit status."""
+    from tabulate import tabulate
+
+    from ..data.check.counts import count_listing, named_counts
+    from ..data.listing import read_listing
+    from ..data.make.dataset_import import import_dataset
+
+    folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
+    print(folder)
+    print(tabulate(named_counts(count_listing(read_listing(folder))).items(), tablefmt="plain", intfmt=","))
     return 0

@@ -1,7 +1,12 @@
-"""What is registered, without importing it where that can be helped."""
+"""``czslkit list``: every registered name, found without importing torch.
+
+The names of czslkit's own classes are read from its sources, since importing them takes seconds. Plugins of other
+distributions are imported in a process of their own.
+"""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import subprocess
@@ -11,8 +16,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..registry import BUILTIN, Plugin, installed_plugins
+from ..entry_points import Plugin, installed_plugins, is_builtin, plugin_of_module
+from ..registry import BUILTIN, REGISTRIES, failures, load_plugins
+from .arguments import Commands
 
+#: Kind of the classes in each registry, by the registry's name in the sources.
 _KINDS = {
     "METHODS": "method",
     "BACKBONES": "backbone",
@@ -21,28 +29,40 @@ _KINDS = {
     "HEADS": "head",
     "DATASETS": "dataset",
 }
-#: Loads every plugin for real, in a process of its own, and prints what came of it.
-_PROBE = """
-import sys
-mark, *sys.path = sys.argv[1:]
-import json
-from czslkit import registry
-registry.load_plugins()
-items = []
-for kind, known in registry.REGISTRIES.items():
-    for name, cls in known._items.items():
-        plugin = registry.plugin_of(cls.__module__)
-        if not registry._is_builtin(cls.__module__):
-            dist = plugin.dist if plugin else cls.__module__
-            items.append((kind, name, dist, (cls.__doc__ or "").strip().split("\\n")[0]))
-print("\\n" + mark + json.dumps({"items": items, "failures": registry.failures()}))
-"""
-_MARK = "czslkit catalog: "  # a plugin may print, too
+#: Calls ``print_plugin_names`` with this process's ``sys.path``, which has to be set before anything is imported.
+_SUBPROCESS_PROGRAM = (
+    "import sys; prefix, *sys.path = sys.argv[1:]; "
+    "from czslkit.cli.list_names import print_plugin_names; print_plugin_names(prefix)"
+)
+_RESULT_PREFIX = "czslkit list: "  # of the line with the result, since plugins may print lines of their own
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "list",
+        help="list methods, components and datasets, and the distribution of each",
+        description="List every registered method, backbone, aggregator, interaction, head and dataset, with the "
+        "distribution that ships it. Plugins that cannot be imported are named on standard error.",
+    )
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every name, print every plugin that failed to standard error, and return the exit status."""
+    from tabulate import tabulate
+
+    names, problems = registered_names()
+    rows = [(name.kind, name.name, name.dist, name.summary) for name in names]
+    print(tabulate(rows, headers=("kind", "name", "from", "what it is"), tablefmt="plain"))
+    for line in problems:
+        print(line, file=sys.stderr)
+    return 0
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One registered name."""
+class RegisteredName:
+    """A registered name with its kind, the distribution that ships its class and the class's first docstring line."""
 
     kind: str
     name: str
@@ -50,41 +70,39 @@ class Entry:
     summary: str
 
 
-def catalog() -> tuple[list[Entry], list[str]]:
-    """Every registered name, and a line for each plugin that does not load.
+def registered_names() -> tuple[list[RegisteredName], list[str]]:
+    """Return every registered name, by kind and then by name, and a line for each plugin that failed.
 
-    The package's own components are read from their sources; plugins of other
-    distributions are loaded in a process of their own.
-
-    >>> [entry.name for entry in catalog()[0] if entry.kind == "aggregator"][:2]
+    >>> [name.name for name in registered_names()[0] if name.kind == "aggregator"][:2]
     ['last_layer', 'low_high']
     """
     plugins = installed_plugins()
-    own = [p for p in plugins if p.builtin]
-    dist = own[0].dist if own else "czslkit"
-    entries = {e for module in (*BUILTIN, *(p.module for p in own)) for e in _declared(module, dist)}
-    others = [p for p in plugins if not p.builtin]
-    failures: list[str] = []
-    if others:
-        found, failures = _loaded(others)
-        entries |= found
-    order = dict.fromkeys([*_KINDS.values(), *sorted(e.kind for e in entries)])  # a plugin may add a kind
-    return sorted(entries, key=lambda e: (list(order).index(e.kind), e.name)), failures
+    own_plugins = [plugin for plugin in plugins if plugin.builtin]
+    other_plugins = [plugin for plugin in plugins if not plugin.builtin]
+    dist = own_plugins[0].dist if own_plugins else "czslkit"
+    own_modules = (*BUILTIN, *(plugin.module for plugin in own_plugins))
+    names = {name for module in own_modules for name in _names_in_source(module, dist)}
+    problems: list[str] = []
+    if other_plugins:
+        found, problems = _names_of_plugins(other_plugins)
+        names |= found
+    kinds = list(dict.fromkeys([*_KINDS.values(), *sorted(name.kind for name in names)]))  # a plugin may add a kind
+    return sorted(names, key=lambda name: (kinds.index(name.kind), name.name)), problems
 
 
-def _declared(module: str, dist: str) -> Iterator[Entry]:
-    """Classes of ``module`` that stand under ``@REGISTRY.register("name")``."""
-    for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
-        for mark in node.decorator_list if isinstance(node, ast.ClassDef) else ():
-            match mark:
+def _names_in_source(module: str, dist: str) -> Iterator[RegisteredName]:
+    """Yield the name of every class in the source of ``module`` that has a decorator ``@REGISTRY.register("name")``."""
+    for node in ast.walk(ast.parse(_source_file(module).read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for decorator in node.decorator_list:
+            match decorator:
                 case ast.Call(func=ast.Attribute(ast.Name(registry), "register"), args=[ast.Constant(str(name))]):
-                    assert isinstance(node, ast.ClassDef)
-                    summary = (ast.get_docstring(node) or "").split("\n")[0]
-                    yield Entry(_KINDS[registry], name, dist, summary)
+                    yield RegisteredName(_KINDS[registry], name, dist, _first_line(ast.get_docstring(node)))
 
 
-def _source(module: str) -> Path:
-    """The file of ``module``; ``find_spec`` of a submodule would import its package, and torch with it."""
+def _source_file(module: str) -> Path:
+    """Return the file of ``module`` without importing its package, as ``find_spec`` of a submodule would."""
     top, *rest = module.split(".")
     spec = find_spec(top)
     assert spec is not None
@@ -93,11 +111,34 @@ def _source(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _loaded(plugins: list[Plugin]) -> tuple[set[Entry], list[str]]:
-    done = subprocess.run([sys.executable, "-c", _PROBE, _MARK, *sys.path], capture_output=True, text=True)
-    reports = [line for line in done.stdout.split("\n") if line.startswith(_MARK)]
-    if not reports:
+def _names_of_plugins(plugins: list[Plugin]) -> tuple[set[RegisteredName], list[str]]:
+    """Return the names that ``plugins`` register, and a line for each plugin that failed.
+
+    They are imported in another process, which a plugin may end or fill with torch.
+    """
+    command = [sys.executable, "-c", _SUBPROCESS_PROGRAM, _RESULT_PREFIX, *sys.path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    results = [line for line in done.stdout.split("\n") if line.startswith(_RESULT_PREFIX)]
+    if not results:
         last = (done.stderr.strip() or "no message").split("\n")[-1]
         return set(), [f"plugin {p.name!r} ({p.dist}) ended the process that loaded it: {last}" for p in plugins]
-    report = json.loads(reports[-1].removeprefix(_MARK))
-    return {Entry(*item) for item in report["items"]}, report["failures"]
+    result = json.loads(results[-1].removeprefix(_RESULT_PREFIX))
+    return {RegisteredName(*fields) for fields in result["names"]}, result["failures"]
+
+
+def print_plugin_names(prefix: str) -> None:
+    """Import every plugin and print, as JSON after ``prefix``, the names of other distributions and the failures."""
+    load_plugins()
+    names = []
+    for kind, registry in REGISTRIES.items():
+        for name, cls in registry.items():
+            if not is_builtin(cls.__module__):
+                plugin = plugin_of_module(cls.__module__)
+                dist = plugin.dist if plugin else cls.__module__
+                names.append((kind, name, dist, _first_line(cls.__doc__)))
+    print("\n" + prefix + json.dumps({"names": names, "failures": failures()}))
+
+
+def _first_line(docstring: str | None) -> str:
+    """Return the first line of a docstring, ``""`` if there is none."""
+    return (docstring or "").strip().split("\n")[0]

@@ -1,10 +1,9 @@
-"""Batches of a split for one method: pixels, or features where the image encoder never changes."""
+"""Batches of a split for one method: pixels, or features if the method's image encoder never changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -12,26 +11,29 @@ from torch import Tensor
 from ..method import Method
 from ..types import Batch, ImageFeatures
 from .cache import Cache
-from .feature_cache import BATCH, features
+from .feature_cache import pooled_features
 from .image_cache import decoded_images
-from .images import ImageSet, loader
+from .image_set import ImageSet, image_batches
 from .splits import Split
+
+ENCODER_BATCH = 64
+"""Most images that are encoded at a time for cached features, whose last digits may depend on it."""
 
 
 class Feed:
-    """A split, as one method wants to see it.
+    """The batches of one split for one method.
 
-    Where the method's image encoder is frozen and images are not augmented, every image
-    is encoded once and its features are kept: here, and on disk if there is a cache.
+    If the method's image encoder is frozen and images are not augmented, every image is encoded once and its features
+    are kept: in memory, and on disk if there is a cache.
 
     Args:
-        method: on the device it is to run on.
+        method: a method, on the device that it runs on.
         split: the images.
-        batch_size: images a batch.
-        augment: change images at random, by ``seed``, epoch and image.
-        seed: of the augmentation.
-        workers: processes that read images; 0 reads in this one.
-        cache: what was decoded and encoded before; nothing if None.
+        batch_size: images per batch.
+        augment: augment images at random, depending on ``seed``, the epoch and the image.
+        seed: seed of the augmentation.
+        workers: processes that read images; 0 reads them in this process.
+        cache: cache of decoded images and features; None keeps nothing on disk.
     """
 
     def __init__(
@@ -47,59 +49,56 @@ class Feed:
     ) -> None:
         self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
         self.augment, self.seed, self.cache = augment, seed, cache
-        self._keeps = method.frozen_image and not augment
+        self.caches_features = method.frozen_image and not augment
         self._features: Tensor | None = None
 
     def __len__(self) -> int:
-        """Batches in one pass."""
+        """Return the number of batches in one pass."""
         return -(-len(self.split) // self.batch_size)
 
     @property
-    def encoded(self) -> bool:
-        """Whether batches will hold features that are there already."""
+    def has_features(self) -> bool:
+        """Whether the features have been made, so that no image is read any more."""
         return self._features is not None
 
     @property
-    def kept_bytes(self) -> int:
-        """What the features take that are or will be kept; twice as much while they are put together."""
-        return 2 * len(self.split) * self.method.backbone.dim * 4 if self._keeps else 0
+    def feature_bytes(self) -> int:
+        """Bytes of the features, counted twice because they are concatenated; 0 if no features are kept."""
+        return 2 * len(self.split) * self.method.backbone.dim * 4 if self.caches_features else 0
 
-    def waiting_bytes(self, size: int) -> int:
-        """What the batches take that workers have read ahead, so many images each; there are two for each worker."""
-        return 0 if self.encoded else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
+    def prefetch_bytes(self, size: int) -> int:
+        """Return the bytes of the batches of ``size`` images that workers read ahead: two batches for each worker."""
+        return 0 if self.has_features else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
 
-    def sample(self, images: int) -> Batch:
-        """The first few images, ``[n, 3, H, W]``, read anew."""
-        return next(self._pixels(torch.arange(min(images, len(self.split))), 0, images))
+    def first_images(self, count: int) -> Batch:
+        """Return the first ``count`` images, ``[count, 3, H, W]``, or all if there are fewer. They are read anew."""
+        return next(self._image_batches(torch.arange(min(count, len(self.split))), 0, count))
 
     def batches(self, order: Tensor | None = None, epoch: int = 0, size: int | None = None) -> Iterator[Batch]:
-        """One pass over the split, in ``order`` ``[N]`` or as it comes, on the method's device.
+        """Yield the batches of one pass over the split, on the method's device.
 
         Args:
-            size: images a batch, where they are to be others than usual.
+            order: indices of the images in the order to read them, ``[n]`` long; by default all, as they are listed.
+            epoch: epoch that the augmentation depends on, counted from 0.
+            size: images per batch, if not ``batch_size``.
         """
         size = size or self.batch_size
-        if not self._keeps:
-            yield from self._pixels(order, epoch, size)
-            return
-        features = self._encoded(size)
+        if self.caches_features:
+            yield from self._feature_batches(order, size)
+        else:
+            yield from self._image_batches(order, epoch, size)
+
+    def _feature_batches(self, order: Tensor | None, size: int) -> Iterator[Batch]:
+        features = self._split_features(min(size, ENCODER_BATCH))
         order = torch.arange(len(self.split)) if order is None else order
         for index in order.split(size):
             rows = index.to(features.device)
             labels = (self.split.attr[index].to(features.device), self.split.obj[index].to(features.device))
             yield Batch(ImageFeatures(features[rows]), *labels)
 
-    def _pixels(self, order: Tensor | None, epoch: int, size: int) -> Iterator[Batch]:
-        device = self.method.device
+    def _image_batches(self, order: Tensor | None, epoch: int, size: int) -> Iterator[Batch]:
         self._images.set_epoch(epoch)
-        for batch in loader(self._images, size, order=order, workers=self.workers):
-            assert isinstance(batch.images, Tensor)
-            yield replace(
-                batch,
-                images=batch.images.to(device, non_blocking=True),
-                attr=batch.attr.to(device, non_blocking=True),
-                obj=batch.obj.to(device, non_blocking=True),
-            )
+        return image_batches(self._images, size, order=order, workers=self.workers, device=self.method.device)
 
     @cached_property
     def _images(self) -> ImageSet:
@@ -114,17 +113,18 @@ class Feed:
             decoded=decoded_images(cache, self.split, backbone.image_size) if cache and cache.images else None,
         )
 
-    def _encoded(self, size: int) -> Tensor:
-        """Pooled features of every image, ``[N, D]``, made of at most ``size`` images at a time."""
+    def _split_features(self, size: int) -> Tensor:
+        """Return pooled features of every image, ``[N, D]``, made of ``size`` images at a time when first asked for."""
         if self._features is None:
             backbone = self.method.backbone
             training = backbone.training
             backbone.eval()
             with torch.no_grad():
-                self._features = features(self.cache, self.method, self.split, self._encode, min(size, BATCH))
+                encode = partial(self._encode, size)
+                self._features = pooled_features(self.cache, self.method, self.split, encode, size)
             backbone.train(training)
         return self._features
 
     def _encode(self, size: int) -> Tensor:
-        pixels = (batch.images for batch in self._pixels(None, 0, size))
-        return torch.cat([self.method.encode(p).pooled for p in pixels if isinstance(p, Tensor)])
+        images = (batch.images for batch in self._image_batches(None, 0, size))
+        return torch.cat([self.method.encode(pixels).pooled for pixels in images if isinstance(pixels, Tensor)])

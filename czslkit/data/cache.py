@@ -1,10 +1,10 @@
-"""Files that can be made again at any time, kept so that they need not be."""
+"""A folder of files that can be made again at any time, kept to save the time of making them."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of what images become on their way to a method. No number depends on it.
+    """A folder that keeps features, and decoded images if asked for. No number depends on it.
 
     Args:
-        folder: made when first needed; may be deleted whenever nothing runs.
-        images: keep decoded images, too, which take about 150 KB each at 224 pixels.
-        log: called with a line when something is made, and when it cannot be.
+        folder: created when it is first needed; may be deleted whenever nothing runs.
+        images: also keep decoded images, which take about 150 KB each at 224 pixels.
+        log: called with a line when a file is made, and when it cannot be made.
     """
 
     folder: Path
@@ -32,69 +32,80 @@ class Cache:
     def obtain(
         self,
         name: str,
-        version: str,
+        code_version: str,
         suffix: str,
         *,
-        about: str,
+        description: str,
         size: int,
         read: Callable[[Path], T],
         write: Callable[[Path], None],
     ) -> T | None:
-        """What ``read`` finds in the file of a name, which ``write`` makes first where there is no such file.
+        """Return what ``read`` returns for a file of the cache. ``write`` makes the file if it does not exist.
 
-        A file appears under its name once it is whole. Of several processes one makes it and the others wait.
+        A file gets its name once it is complete. If several processes need it, one of them makes it and the others
+        wait.
 
         Args:
-            name: changes with what is kept.
-            version: changes with what makes it; files of the same name and another version are deleted.
-            about: what is kept, for people.
+            name: file name without version; another content has another name.
+            code_version: version of the code and packages that make the content; files of the same name and another
+                version are deleted.
+            suffix: end of the file name, such as ``.npy``.
+            description: the content in words, for the log.
             size: bytes that the file will take.
-            read: raises a ValueError for a file that does not hold what is asked for, which is then made again.
+            read: raises a ``ValueError`` if the file does not hold what is expected; it is then made again.
+            write: makes the file at the path that it gets.
 
         Returns:
-            None, having said why, where the file cannot be kept: go on without it.
+            None if the file cannot be kept; the log says why.
         """
-        path = self.folder / f"{name}-{version}{suffix}"
+        path = self.folder / f"{name}-{code_version}{suffix}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            found = self._found(path, about, read)
-            if found is None:
+            content = self._read(path, description, read)
+            if content is None:
                 with file_lock(self.folder / f".{name}.lock", self.log):
-                    found = self._found(path, about, read)  # another process may have made it meanwhile
-                    others = {*self.folder.glob(f"{name}-*{suffix}")} - {path}
-                    if found is None and self._make(path, about, size, write, others):
-                        found = read(path)
+                    content = self._read(path, description, read)  # another process may have made it meanwhile
+                    if content is None:
+                        self._delete({*self.folder.glob(f"{name}-*{suffix}")} - {path})
+                        if self._has_room(description, size):
+                            self.log(f"making {description}: {format_bytes(size)} in {path}")
+                            _write_whole(path, write)
+                            content = read(path)
         except OSError as error:
-            self.log(f"going on without a file of {about}: {error}")
+            self.log(f"going on without a file of {description}: {error}")
             return None
-        return found
+        return content
 
-    def _found(self, path: Path, about: str, read: Callable[[Path], T]) -> T | None:
+    def _read(self, path: Path, description: str, read: Callable[[Path], T]) -> T | None:
+        """Return the content of a file, or None if the file is missing or holds something else."""
         if not path.exists():
             return None
         try:
             return read(path)
         except ValueError as error:
-            self.log(f"{path} does not hold {about}, and is made again: {error}")
+            self.log(f"{path} does not hold {description}, and is made again: {error}")
             return None
 
-    def _make(self, path: Path, about: str, size: int, write: Callable[[Path], None], outdated: Iterable[Path]) -> bool:
-        """Whether there is a new file at ``path``."""
-        for old in outdated:
-            self.log(f"{old} was made by other code or packages, and is deleted")
-            old.unlink()
+    def _delete(self, outdated: set[Path]) -> None:
+        for path in outdated:
+            self.log(f"{path} was made by other code or packages, and is deleted")
+            path.unlink()
+
+    def _has_room(self, description: str, size: int) -> bool:
         free = shutil.disk_usage(self.folder).free
-        needed, left = format_bytes(size), format_bytes(free)
         if size > free:
-            self.log(f"no room for {about}: {needed} in {self.folder}, where {left} are free; going on without")
-            return False
-        self.log(f"making {about}: {needed} in {path}")
-        partial = path.with_name(f".{path.name}.partial")  # of a process that was killed, if it is there
-        try:
-            write(partial)
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return True
+            needed, left = format_bytes(size), format_bytes(free)
+            self.log(f"no room for {description}: {needed} in {self.folder}, where {left} are free; going on without")
+        return size <= free
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file under another name, and rename it to ``path`` once it is complete."""
+    partial = path.with_name(f".{path.name}.partial")  # a killed process may have left one, which is overwritten
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

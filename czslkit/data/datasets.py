@@ -1,110 +1,119 @@
-"""Which datasets there are, where they lie, and what is published about them. Needs no torch."""
+"""The registry of datasets, and the base class that describes one. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ..errors import DataError
 from ..registry import Registry
-from .layout import Listing, list_files, read_listing
+from .layout import Listing
+from .listing import read_listing
+from .pair_lists import listing_files
 from .sources import DOWNLOADS, Source
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """How much a phase holds."""
+    """The numbers of pairs and images of one split."""
 
     seen: int
-    """Pairs that are in the training list, too."""
+    """Pairs that are also in the training list."""
     unseen: int
+    """Pairs that are not in the training list."""
     images: int
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much a dataset holds, as published."""
+    """The numbers of labels, pairs and images of a dataset, as published."""
 
     attrs: int
     objs: int
     pairs: int
-    """In the three lists together, each counted once."""
-    phases: Mapping[str, SplitCounts]
+    """Different pairs of the three lists together."""
+    splits: Mapping[str, SplitCounts]
 
 
 class Dataset:
-    """A dataset that is known by name: mostly what is said about it, and what differs from the field's layout.
+    """The description of a dataset that is known by its name: where it comes from, and how its files are read.
 
-    A subclass is registered as any component is, and made with the name it is registered by::
+    A subclass is registered under a name, and is created with that name::
 
         @DATASETS.register("pets")
         class Pets(Dataset):
             def listing(self, folder): ...
 
-    Its folder lies below the root and has its name or an alias; in it, pictures lie below ``images/``.
+    The dataset lies in a folder of the data root that has its name or an alias. Its images lie in the folder
+    ``images`` of that folder. The methods of this class read and find a dataset in the field's layout.
     """
 
+    version: ClassVar[int] = 1
+    """Raise it when what ``listing`` returns for the same files changes, so that older results are run again."""
     aliases: ClassVar[tuple[str, ...]] = ()
-    """Other names, of the dataset and of its folder."""
+    """Other names of the dataset and of its folder."""
     sources: ClassVar[tuple[Source, ...]] = ()
-    """What ``czslkit data download`` unpacks, in this order."""
+    """Archives that ``czslkit data download`` unpacks, in this order."""
     counts: ClassVar[Counts | None] = None
+    """Published counts, None if there are none."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def listing(self, folder: Path) -> Listing:
-        """What the dataset holds, read from its own files.
+        """Return the pairs and the images of every split, read from the dataset's own files.
 
         Raises:
-            DataError: files that are absent or malformed.
+            DataError: files that are missing or malformed.
         """
         return read_listing(folder)
 
     def files(self, folder: Path) -> tuple[Path, ...]:
-        """Every file that ``listing`` depends on, under different names; the dataset is another one when one changes.
+        """Return every file that ``listing`` reads. No two have the same file name.
+
+        The fingerprint of the dataset changes when one of these files changes.
 
         Raises:
-            DataError: some are not there.
+            DataError: some of the files are missing.
         """
-        return list_files(folder)
+        return listing_files(folder)
 
     def make(self, folder: Path) -> None:
-        """Write the whole dataset to ``folder``, or nothing; called where it is absent.
+        """Write the whole dataset to ``folder``, or nothing. This is called if the dataset is absent.
 
         Raises:
-            DataError: it cannot be made here; says where it is had.
+            DataError: the dataset cannot be made here. The message says where it can be downloaded.
         """
-        raise DataError(self._absence(folder.parent))
+        raise DataError(self._absence_message(folder.parent))
 
     def placement(self, source: Source, folder: Path) -> Callable[[str], Sequence[str]]:
-        """Where below the dataset's folder a member of an archive goes: nowhere, or to one or several places.
+        """Return a function from the name of an archive member to the paths that it is unpacked to.
+
+        The paths are relative to the folder of the dataset. There are none for a member that is not needed.
 
         Args:
             source: one of ``sources``.
-            folder: what the sources before it were unpacked to.
+            folder: folder that the earlier sources have been unpacked to.
 
         Raises:
-            DataError: of those, something that says it is missing or malformed.
+            DataError: a file in ``folder`` that the paths depend on is missing or malformed.
         """
         return lambda member: [str(PurePosixPath(source.below, path))] if (path := source.path(member)) else []
 
-    def _absence(self, base: Path) -> str:
-        folders = " and ".join(str(base / each) for each in (self.name, *self.aliases))
-        head = f"{self.name} is not there: looked for {folders}."
+    def _absence_message(self, root: Path) -> str:
+        """Return where the dataset was looked for, and where its archives can be downloaded."""
+        folders = " and ".join(str(root / name) for name in (self.name, *self.aliases))
+        message = f"{self.name} is not there: looked for {folders}."
         if not self.sources:
-            return head
-        files = [f"  {source.file.name} from {' or '.join(source.file.urls)}" for source in self.sources]
+            return message
+        archives = [f"  {source.file.name} from {' or '.join(source.file.urls)}" for source in self.sources]
         return "\n".join(
             [
-                f"{head} 'czslkit data download {self.name} --data {base}' unpacks it from",
-                *files,
-                f"A file that you have by other means is taken from {base / DOWNLOADS}.",
+                f"{message} 'czslkit data download {self.name} --data {root}' unpacks it from",
+                *archives,
+                f"A file that you have by other means is taken from {root / DOWNLOADS}.",
             ]
         )
 

@@ -1,4 +1,4 @@
-"""The pooled features of a split, from an image encoder that never changes: computed once and kept."""
+"""The cache of features: what a frozen image encoder makes of the images of a split, computed once and kept."""
 
 from __future__ import annotations
 
@@ -17,83 +17,95 @@ from torch import Tensor
 from .. import provenance
 from ..method import Method
 from ..options import config_id
+from . import image_transforms
 from .cache import Cache
-from .images import ImageSet
 from .splits import Split
 
-#: Images that are encoded at a time where there is memory for so many: numbers may depend on it in their last digits.
-BATCH = 64
-_NAME = "pooled"
+_TENSOR = "pooled"  # name of the tensor in a file
 
 
-def features(cache: Cache | None, method: Method, split: Split, encode: Callable[[int], Tensor], size: int) -> Tensor:
-    """Pooled features of every image, ``[N, D]``, on the method's device: from the cache, or else from ``encode``.
+def pooled_features(
+    cache: Cache | None, method: Method, split: Split, encode: Callable[[], Tensor], batch_size: int
+) -> Tensor:
+    """Return pooled features of every image, ``[N, D]``, on the method's device: from the cache, else from ``encode``.
 
-    They are shared by all methods, and are to the bit those of ``encode``: kept apart by files, image encoder,
-    device, code and packages. To be called as ``encode`` would be: in evaluation mode and without gradients.
+    The features are shared by all methods and equal those of ``encode`` to the last bit: other image files, another
+    image encoder, device, code or packages have features of their own. Call this as ``encode`` would be called: in
+    evaluation mode and without gradients.
 
     Args:
-        size: what ``encode`` is called with, the images to encode at a time.
+        cache: None keeps nothing on disk.
+        method: the method whose image encoder ``encode`` uses.
+        split: the images.
+        encode: returns the features; called at most once.
+        batch_size: images that ``encode`` encodes at a time; the last digits of the features may depend on it.
     """
-    encoded = functools.cache(lambda: encode(size))
-    if cache is None or type(method).encode is not Method.encode:  # another one may read anything
-        return encoded()
-    encoder = _encoder(method) | {"batch": size}
-    made_by = {
-        "code": provenance.class_versions([ImageSet, Method, type(method.backbone)]),
+    encode_once = functools.cache(encode)  # features that are made but cannot be written are used all the same
+    if cache is None or type(method).encode is not Method.encode:  # a method's own ``encode`` may read anything
+        return encode_once()
+    encoder = _encoder_key(method) | {"batch": batch_size}
+    code_version = {
+        "classes": provenance.class_versions([type(method.backbone)]),
+        "transforms": image_transforms.VERSION,
         "packages": provenance.packages(),
     }
-    key = {"images": split.digest, "encoder": encoder, "made_by": made_by}
+    key = {"images": split.digest, "encoder": encoder, "code_version": code_version}
 
     def write(file: Path) -> None:
-        tensor = encoded().cpu().contiguous()
-        file.write_bytes(save({_NAME: tensor}, {"key": json.dumps(key), "digest": _digest(tensor)}))
+        tensor = encode_once().cpu().contiguous()
+        file.write_bytes(save({_TENSOR: tensor}, {"key": json.dumps(key), "digest": _tensor_digest(tensor)}))
 
-    kept = cache.obtain(
+    features = cache.obtain(
         f"features-{split.name}-{split.digest}-{config_id(encoder)}",
-        config_id(made_by),
+        config_id(code_version),
         ".safetensors",
-        about=f"the features of {len(split):,} {split.name} images",
+        description=f"the features of {len(split):,} {split.name} images",
         size=4 * len(split) * method.backbone.dim,
-        read=functools.partial(_read, key=key, images=len(split)),
+        read=functools.partial(_read_features, key=key, images=len(split)),
         write=write,
     )
-    return encoded() if kept is None else kept.to(method.device)
+    return encode_once() if features is None else features.to(method.device)
 
 
-def _read(file: Path, key: Mapping[str, Any], images: int) -> Tensor:
+def _read_features(file: Path, key: Mapping[str, Any], images: int) -> Tensor:
+    """Read the features of a file.
+
+    Raises:
+        ValueError: the file is damaged, or holds the features of something else.
+    """
     try:
         with safe_open(file, "pt") as opened:
-            if (opened.metadata() or {}).get("key") != json.dumps(key):
+            metadata = opened.metadata() or {}
+            if metadata.get("key") != json.dumps(key):
                 raise ValueError("it was made of something else")
-            kept: Tensor = opened.get_tensor(_NAME)
-            digest = opened.metadata().get("digest")
+            features: Tensor = opened.get_tensor(_TENSOR)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    if len(kept) != images:
-        raise ValueError(f"it holds {len(kept)} images, expected {images}")
-    if digest != _digest(kept):
+    if len(features) != images:
+        raise ValueError(f"it holds {len(features)} images, expected {images}")
+    if metadata.get("digest") != _tensor_digest(features):
         raise ValueError("it is damaged")
-    return kept
+    return features
 
 
-def _encoder(method: Method) -> dict[str, Any]:
-    """What tells an image encoder on a device from every other.
+def _encoder_key(method: Method) -> dict[str, Any]:
+    """Return values that differ for any other image encoder, and for another device.
 
-    Its tensors alone do not: neither the kind of activation nor the number of heads is one of them. What it makes of
-    a picture of noise shows these, and how this device computes.
+    The tensors alone do not tell encoders apart: the kind of activation and the number of heads are not among them.
+    The features of a random image depend on these, and on how the device computes.
     """
     backbone, device = method.backbone, method.device
     noise = torch.rand(1, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(0))
     return {
-        "tensors": _digest(*backbone.image_parameters(), *backbone.buffers()),
-        "output": _digest(method.encode(noise.to(device)).pooled),
+        "tensors": _tensor_digest(*backbone.image_parameters(), *backbone.buffers()),
+        "output": _tensor_digest(method.encode(noise.to(device)).pooled),
         "pixels": [backbone.image_size, *backbone.mean, *backbone.std],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
 
 
-def _digest(*tensors: Tensor) -> str:
+def _tensor_digest(*tensors: Tensor) -> str:
+    """Return 16 hex digits of a SHA-256 over the types, shapes and values of tensors."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())

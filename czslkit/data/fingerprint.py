@@ -1,4 +1,4 @@
-"""What a dataset's files contain, in a few hashes: whatever was made from other files is stale. Needs no torch."""
+"""Digests of a dataset's files, so that whatever was made from other files is recognised. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .layout import images_folder, list_files
+from .layout import images_folder
+from .pair_lists import listing_files
 
 
-def fingerprint(folder: Path, lists: Iterable[Path] | None = None) -> str:
-    """One sha256 over ``fingerprint_parts``, in hex."""
-    parts = fingerprint_parts(folder, lists)
+def fingerprint(folder: Path, files: Iterable[Path] | None = None) -> str:
+    """Return one SHA-256 over ``fingerprint_parts``, in hex."""
+    parts = fingerprint_parts(folder, files)
     return _sha256("".join(f"{name}={part}\n" for name, part in sorted(parts.items())).encode())
 
 
-def fingerprint_parts(folder: Path, lists: Iterable[Path] | None = None) -> dict[str, str]:
-    """Hash of each of ``lists``, by file name, and count and hash of ``images``.
+def fingerprint_parts(folder: Path, files: Iterable[Path] | None = None) -> dict[str, str]:
+    """Return the digest of each of ``files`` by file name, and the count and digest of all images as ``images``.
 
-    Of a picture its path below ``images/`` and its size count, not its content: that makes it a matter of a second.
-    All pictures count, used or not, since the metadata says which are used and reading it takes torch; hidden files
-    do not.
+    An image counts with its path below ``images/`` and its size, not with its content, so that this takes about a
+    second. All images count, used or not: the metadata says which are used, and it can only be read with torch. Hidden
+    files do not count.
 
     Args:
-        folder: of the dataset.
-        lists: the files that say what it holds; by default the pair lists and the metadata.
+        folder: folder of the dataset.
+        files: files that say what the dataset holds; by default the pair lists and the metadata.
 
     Raises:
-        DataError: a pair list or the metadata is not there.
+        DataError: a pair list or the metadata is missing.
     """
-    parts = {file.name: _sha256(file.read_bytes()) for file in (list_files(folder) if lists is None else lists)}
+    parts = {file.name: _sha256(file.read_bytes()) for file in (listing_files(folder) if files is None else files)}
     sizes = image_sizes(images_folder(folder))
     digest = _sha256(
         "".join(f"{path}\0{size}\n" for path, size in sorted(sizes.items())).encode("utf-8", "surrogateescape")
@@ -39,16 +40,16 @@ def fingerprint_parts(folder: Path, lists: Iterable[Path] | None = None) -> dict
 
 
 def files_digest(files: Sequence[Path]) -> str:
-    """A sha256 over files in order, in hex: their paths, sizes and times, without a look into them.
+    """Return a SHA-256, in hex, over the paths, sizes and times of files in this order. No file is opened.
 
-    A file that is not there counts as such.
+    A missing file counts as missing.
     """
-    lines = (f"{file.absolute().as_posix()}\0{_stamp(file)}\n" for file in files)
+    lines = (f"{file.absolute().as_posix()}\0{_size_and_time(file)}\n" for file in files)
     return _sha256("".join(lines).encode("utf-8", "surrogateescape"))
 
 
-def _stamp(file: Path) -> tuple[int, int] | None:
-    """Size and time of the last change."""
+def _size_and_time(file: Path) -> tuple[int, int] | None:
+    """Return the bytes of a file and the time of its last change in nanoseconds, or None if it is missing."""
     if not file.exists():
         return None
     stat = file.stat()
@@ -56,15 +57,15 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 
 
 def image_sizes(images: Path) -> dict[str, int]:
-    """Bytes of every file, by its path relative to ``images`` with forward slashes."""
+    """Return the bytes of every file by its path below ``images``, with forward slashes. Hidden files are left out."""
     sizes: dict[str, int] = {}
-    passed: set[str] = set()  # a link may lead back
-    for folder, inner, files in os.walk(images, followlinks=True):
-        if (at := os.path.realpath(folder)) in passed:
-            inner.clear()
+    visited: set[str] = set()  # a link may lead back to a folder
+    for folder, subfolders, files in os.walk(images, followlinks=True):
+        if (real_path := os.path.realpath(folder)) in visited:
+            subfolders.clear()
             continue
-        passed.add(at)
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        visited.add(real_path)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         below = Path(folder).relative_to(images)
         for name in files:
             path = os.path.join(folder, name)

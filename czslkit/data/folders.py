@@ -1,4 +1,4 @@
-"""TODO."""
+"""Where datasets lie on this machine, and which names they have. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .layout import metadata_file, pairs_file
 
 
 def canonical(name: str) -> str:
-    """The one spelling of a dataset's name.
+    """Return the registered name of a dataset for one of its aliases, and every other name as it is.
 
     >>> canonical("ut-zap50k"), canonical("cgqa")
     ('ut-zappos', 'cgqa')
@@ -23,54 +23,58 @@ def canonical(name: str) -> str:
 
 
 def dataset(name: str) -> Dataset:
-    """What is known about a dataset: of an unregistered one, that it is in the field's layout."""
+    """Return the description of a dataset. An unregistered one is described as a dataset in the field's layout."""
     name = canonical(name)
     return DATASETS[name](name) if name in DATASETS else Dataset(name)
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Where datasets lie: ``root``, else what ``CZSLKIT_DATA`` says, else ``data`` in the current folder."""
+    """Return the folder that holds datasets: ``root``, else ``CZSLKIT_DATA`` from the environment, else ``./data``."""
     return Path(root or os.environ.get("CZSLKIT_DATA") or "data").expanduser()
 
 
 def find_folder(name: str, root: str | Path | None = None) -> Path | None:
-    """The folder of a dataset, None where a registered one is absent.
+    """Return the folder of a dataset, or None if the dataset is registered and absent.
 
     Raises:
-        UnknownNameError: neither a registered dataset nor a folder under ``root``.
+        UnknownNameError: the name is neither a registered dataset nor a folder in ``root``.
+        DataError: ``root`` is a file.
     """
-    base, asked = data_root(root), dataset(name)
+    base, known = data_root(root), dataset(name)
     if base.is_file():
         raise DataError(f"{base} is a file, expected the folder of the datasets")
-    if asked.name in DATASETS:
-        folders = (base / each for each in (asked.name, *asked.aliases))
+    if known.name in DATASETS:
+        folders = (base / each for each in (known.name, *known.aliases))
         return next((folder for folder in folders if folder.is_dir()), None)
     if not name or Path(name).name != name or name.startswith(".") or not (base / name).is_dir():
-        known = sorted({*DATASETS, *unregistered(base)})
+        names = sorted({*DATASETS, *unregistered(base)})
         raise UnknownNameError(
-            f"no dataset named {name!r}.{did_you_mean(name, [*known, *_aliases()])} Known: {', '.join(known)}. "
+            f"no dataset named {name!r}.{did_you_mean(name, [*names, *_aliases()])} Known: {', '.join(names)}. "
             f"A folder of that name under {base} would do, too." + "".join(f"\n  {line}" for line in failures())
         )
     return base / name
 
 
 def ensure_folder(name: str, root: str | Path | None = None) -> Path:
-    """The folder of a dataset, which is made where it is absent and can be: ``demo`` is rendered.
+    """Return the folder of a dataset. An absent dataset is made first if it can be made here: ``demo`` is rendered.
 
     Raises:
-        UnknownNameError: neither a registered dataset nor a folder under ``root``.
-        DataError: a dataset that is absent, with where to get it; or it cannot be written.
+        UnknownNameError: the name is neither a registered dataset nor a folder in ``root``.
+        DataError: the dataset is absent, and the message says where to download it; or it cannot be written.
     """
     folder = find_folder(name, root)
     if folder is None:
-        asked = dataset(name)
-        folder = data_root(root) / asked.name
-        asked.make(folder)
+        known = dataset(name)
+        folder = data_root(root) / known.name
+        known.make(folder)
     return folder
 
 
 def unregistered(base: Path) -> list[str]:
-    """Folders under ``base`` in the field's layout that no registered dataset claims; hidden ones do not count."""
+    """Return the names of the folders in ``base`` that have the field's layout and belong to no registered dataset.
+
+    Hidden folders are left out.
+    """
     folders = base.iterdir() if base.is_dir() else ()
     names = [each.name for each in folders if metadata_file(each).is_file() or pairs_file(each, "train").is_file()]
     taken = {*DATASETS, *_aliases()}

@@ -1,10 +1,11 @@
-"""The images of a split decoded and cut to squares, in one file that is mapped into memory."""
+"""The cache of decoded images: all images of a split, resized and cropped, in one file that is mapped into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,67 +14,100 @@ from numpy.typing import NDArray
 from .. import provenance
 from ..errors import DataError
 from ..options import config_id
+from . import image_transforms
 from .cache import Cache
 from .image_check import unreadable_images
-from .images import DecodedImages, ImageSet, open_rgb, resize_center_crop
+from .image_transforms import open_rgb, resize_center_crop
 from .splits import Split
 
-_AT_A_TIME = 256  # images in memory while a file is written
+_CHUNK = 256  # images in memory while a file is written
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """A file of decoded images, mapped into memory.
+
+    A worker process receives only the path and opens the file anew. A plain array would be copied to each worker.
+    """
+
+    file: Path
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """All images, ``[N, size, size, 3]``, RGB, read-only."""
+        pixels: NDArray[np.uint8] = np.lib.format.open_memmap(self.file, mode="r")
+        return pixels
+
+    def __reduce__(self) -> tuple[type[DecodedImages], tuple[Path]]:
+        return DecodedImages, (self.file,)
 
 
 def decoded_images(cache: Cache, split: Split, size: int, *, workers: int | None = None) -> DecodedImages | None:
-    """The images of a split as squares of ``size`` pixels, each decoded now if they are not in the cache.
+    """Return the decoded images of a split from the cache. They are decoded now if the cache does not have them.
 
     Args:
+        cache: the cache.
+        split: the images.
+        size: side of the square images, in pixels.
         workers: threads that decode; by default a few more than there are processors.
 
     Returns:
-        None, having said why, where they cannot be kept.
+        None if the images cannot be kept; the log of the cache says why.
 
     Raises:
-        DataError: images that cannot be read, counted, and the first ten named.
+        DataError: some images cannot be read. The message has their number and names the first ten.
     """
     shape = (len(split), size, size, 3)
-    made_by = {"code": provenance.class_versions([ImageSet]), "packages": provenance.packages()}
+    code_version = {"transforms": image_transforms.VERSION, "packages": provenance.packages()}
     return cache.obtain(
         f"images-{split.name}-{size}-{split.digest}",
-        config_id(made_by),
+        config_id(code_version),
         ".npy",
-        about=f"{len(split):,} decoded {split.name} images",
+        description=f"{len(split):,} decoded {split.name} images",
         size=int(np.prod(shape)),
-        read=partial(_opened, shape=shape),
-        write=partial(_write, split=split, shape=shape, workers=workers),
+        read=partial(_open_decoded, shape=shape),
+        write=partial(_write_decoded, split=split, shape=shape, workers=workers),
     )
 
 
-def _opened(file: Path, shape: tuple[int, ...]) -> DecodedImages:
-    found = DecodedImages(file)
+def _open_decoded(file: Path, shape: tuple[int, ...]) -> DecodedImages:
+    """Open a file of decoded images, and check its shape and type.
+
+    Raises:
+        ValueError: the file is damaged, or has another shape or type.
+    """
+    decoded = DecodedImages(file)
     try:
-        pixels = found.pixels
+        pixels = decoded.pixels
     except (OSError, ValueError):
         raise
     except Exception as error:  # a damaged header fails in many ways
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if pixels.shape != shape or pixels.dtype != np.uint8:
         raise ValueError(f"it holds {list(pixels.shape)} of {pixels.dtype}, expected {list(shape)} of uint8")
-    return found
+    return decoded
 
 
-def _write(file: Path, split: Split, shape: tuple[int, ...], workers: int | None) -> None:
-    faults: list[str] = []
+def _write_decoded(file: Path, split: Split, shape: tuple[int, ...], workers: int | None) -> None:
+    """Write the decoded images of a split to a file.
+
+    Raises:
+        DataError: some images cannot be read.
+    """
+    errors: list[str] = []
     with file.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for pixels in _decoded(split.paths, shape[1], workers):
+        for pixels in _decode(split.paths, shape[1], workers):
             if isinstance(pixels, DataError):
-                faults.append(str(pixels))
-            elif not faults:
+                errors.append(str(pixels))
+            elif not errors:
                 out.write(pixels.tobytes())
-    if faults:
-        raise unreadable_images(faults, f"{len(split)} {split.name} images")
+    if errors:
+        raise unreadable_images(errors, f"{len(split)} {split.name} images")
 
 
-def _decoded(paths: Sequence[Path], size: int, workers: int | None) -> Iterator[NDArray[np.uint8] | DataError]:
-    """Each image as ``[size, size, 3]``, or why it cannot be read."""
+def _decode(paths: Sequence[Path], size: int, workers: int | None) -> Iterator[NDArray[np.uint8] | DataError]:
+    """Yield each image as ``[size, size, 3]``, or the error if it cannot be read."""
 
     def decode(path: Path) -> NDArray[np.uint8] | DataError:
         try:
@@ -82,5 +116,5 @@ def _decoded(paths: Sequence[Path], size: int, workers: int | None) -> Iterator[
             return error
 
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(paths), _AT_A_TIME):
-            yield from pool.map(decode, paths[start : start + _AT_A_TIME])
+        for start in range(0, len(paths), _CHUNK):
+            yield from pool.map(decode, paths[start : start + _CHUNK])

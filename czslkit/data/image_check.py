@@ -1,59 +1,57 @@
-"""TODO."""
+"""The check, before training, that every image of a dataset can be decoded."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..errors import DataError
-from .images import open_rgb
+from ..errors import DataError, first_ten
+from ..files import write_text
+from .image_transforms import open_rgb
 from .splits import Splits
-
-_SHOWN = 10  # unreadable_images images that a message names
 
 
 def check_images(splits: Splits, *, workers: int | None = None, cache: Path | None = None) -> None:
-    """Decode every image, so that none stops a training halfway.
+    """Decode every image, so that a broken one does not stop a training halfway.
 
     Args:
+        splits: the dataset.
         workers: threads; by default a few more than there are processors.
-        cache: a folder to note success in; the same files are then not decoded again.
+        cache: folder to record success in; the same files are then not decoded again.
 
     Raises:
-        DataError: images that cannot be read, counted, and the first ten named.
+        DataError: some images cannot be read. The message has their number and names the first ten.
     """
-    stamp = cache / f"images-{splits.fingerprint}.json" if cache else None
-    if stamp and stamp.is_file():
+    record = cache / f"images-{splits.fingerprint}.json" if cache else None
+    if record and record.is_file():
         return
     paths = sorted({path for split in (splits.train, splits.val, splits.test) for path in split.paths})
     with ThreadPoolExecutor(workers) as pool:
-        faults = [fault for fault in pool.map(_fault, paths) if fault]
-    if faults:
-        raise unreadable_images(faults, f"{len(paths)} images of {splits.name}")
-    if stamp:
-        _write_json(stamp, {"dataset": splits.name, "fingerprint": splits.fingerprint, "images": len(paths)})
+        errors = [error for error in pool.map(_read_error, paths) if error]
+    if errors:
+        raise unreadable_images(errors, f"{len(paths)} images of {splits.name}")
+    if record:
+        content = {"dataset": splits.name, "fingerprint": splits.fingerprint, "images": len(paths)}
+        write_text(record, json.dumps(content, indent=1))
 
 
-def unreadable_images(faults: Sequence[str], of: str) -> DataError:
-    """What to raise for images that cannot be read, of so many: the first ten are named."""
-    more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-    return DataError("\n  ".join([f"{len(faults)} of {of} cannot be read:", *faults[:_SHOWN], *more]))
+def unreadable_images(errors: Sequence[str], total: str) -> DataError:
+    """Return the error to raise for images that cannot be read; it names the first ten.
+
+    Args:
+        errors: why each of them cannot be read.
+        total: number and name of all images that were read, such as ``21 train images``.
+    """
+    separator = "\n  "
+    return DataError(f"{len(errors)} of {total} cannot be read:{separator}{first_ten(errors, separator)}")
 
 
-def _fault(path: Path) -> str:
-    """Why an image cannot be read, empty if it can."""
+def _read_error(path: Path) -> str:
+    """Return why an image cannot be read, or an empty text if it can."""
     try:
         open_rgb(path)
     except DataError as error:
         return str(error)
     return ""
-
-
-def _write_json(file: Path, content: dict[str, str | int]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1))
-    os.replace(partial, file)

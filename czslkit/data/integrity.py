@@ -1,4 +1,4 @@
-"""Whether a dataset holds what its own lists say, and the lists make a task."""
+"""Checks that a dataset's files agree with each other, and that its lists make a compositional task."""
 
 from __future__ import annotations
 
@@ -9,121 +9,126 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
-from ..errors import DataError
-from .layout import SPLITS, Listing, images_folder, listed
+from ..errors import DataError, first_ten
+from .layout import SPLITS, Listing, images_folder
 
-_METADATA = "the metadata and the lists are not of one version: take both from the same download"
+_MIXED_VERSIONS = "the metadata and the lists are not of one version: take both from the same download"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that is wrong, or odd, with a dataset."""
+    """One kind of mistake or oddity in a dataset."""
 
     severity: Literal["error", "warning", "note"]
-    """An error keeps the dataset from being used, a warning may change what its numbers mean, a note is to be known."""
+    """A dataset with an error cannot be used. A warning may change what its numbers mean, a note does not."""
     kind: str
-    """A name that stays, whatever the words say."""
+    """Short name that stays the same when the text changes."""
     what: str
+    """Description for people."""
     where: tuple[str, ...] = ()
-    """Everything that it is true of."""
+    """All images, pairs or names that are affected."""
     remedy: str = ""
+    """Advice on how to correct it."""
 
     def __str__(self) -> str:
-        """The first ten places, and the remedy on a line of its own."""
-        found = f"{self.what}: {listed([printable(place) for place in self.where])}" if self.where else self.what
-        return f"{found}\n    {self.remedy}" if self.remedy else found
+        """Return the description with the first ten places, and the remedy on the next line."""
+        text = f"{self.what}: {first_ten([printable(place) for place in self.where])}" if self.where else self.what
+        return f"{text}\n    {self.remedy}" if self.remedy else text
 
 
 def check_listing(folder: Path, listing: Listing) -> None:
     """Check everything that can be checked without opening an image.
 
     Raises:
-        DataError: all that was found, the first ten of each kind named and the rest counted.
+        DataError: the dataset has errors. The message has every kind, with the first ten places and the number of all.
     """
-    if found := [str(finding) for finding in contradictions(folder, listing)]:
-        raise DataError("\n  ".join([f"{folder} does not hold what its lists say:", *found]))
+    if errors := [str(finding) for finding in dataset_errors(folder, listing)]:
+        raise DataError("\n  ".join([f"{folder} does not hold what its lists say:", *errors]))
 
 
-def contradictions(folder: Path, listing: Listing) -> Iterator[Finding]:
-    """Every error that can be found without opening an image."""
-    yield from disagreements(listing)
-    yield from _misplaced(images_folder(folder), listing)
+def dataset_errors(folder: Path, listing: Listing) -> Iterator[Finding]:
+    """Yield every error that can be found without opening an image."""
+    yield from listing_errors(listing)
+    yield from _missing_images(images_folder(folder), listing)
 
 
-def disagreements(listing: Listing) -> Iterator[Finding]:
-    """Every error that can be found without a look at the images."""
-    yield from _empty(listing)
-    yield from _strays(listing)
+def listing_errors(listing: Listing) -> Iterator[Finding]:
+    """Yield every error that the lists and the metadata show, whatever files there are."""
+    yield from _empty_splits(listing)
+    yield from _stray_pairs(listing)
     yield from _untrained_words(listing)
-    yield from _shared(listing)
+    yield from _images_in_two_splits(listing)
 
 
-def _empty(listing: Listing) -> Iterator[Finding]:
-    for phase in SPLITS:
-        if not listing.pairs[phase]:
-            yield Finding("error", "empty", f"{phase}_pairs.txt lists no pair")
-        elif not listing.instances[phase]:
-            yield Finding("error", "empty", f"no image is of set {phase!r} and shows a listed pair")
+def _empty_splits(listing: Listing) -> Iterator[Finding]:
+    for split in SPLITS:
+        if not listing.pairs[split]:
+            yield Finding("error", "empty", f"{split}_pairs.txt lists no pair")
+        elif not listing.instances[split]:
+            yield Finding("error", "empty", f"no image is of set {split!r} and shows a listed pair")
 
 
-def _strays(listing: Listing) -> Iterator[Finding]:
-    """Images whose pair is listed, but for another split."""
-    for phase in SPLITS:
-        pairs = set(listing.pairs[phase])
-        strays = [f"{i.image} ({i.attr} {i.obj})" for i in listing.instances[phase] if (i.attr, i.obj) not in pairs]
+def _stray_pairs(listing: Listing) -> Iterator[Finding]:
+    """Find images whose pair is listed only for another split."""
+    for split in SPLITS:
+        pairs = set(listing.pairs[split])
+        strays = [f"{i.image} ({i.attr} {i.obj})" for i in listing.instances[split] if (i.attr, i.obj) not in pairs]
         if strays:
-            what = f"{len(strays)} images of set {phase!r} show a pair not in {phase}_pairs.txt"
-            yield Finding("error", "stray-pair", what, tuple(strays), _METADATA)
+            what = f"{len(strays)} images of set {split!r} show a pair not in {split}_pairs.txt"
+            yield Finding("error", "stray-pair", what, tuple(strays), _MIXED_VERSIONS)
 
 
 def _untrained_words(listing: Listing) -> Iterator[Finding]:
-    """Attributes and objects that no training pair teaches: nothing could be composed from them."""
+    """Find attributes and objects that are in no training pair, so that no pair can be composed of them."""
     for column, kind in enumerate(("attributes", "objects")):
         trained = {pair[column] for pair in listing.pairs["train"]}
-        for phase in ("val", "test"):
-            if words := sorted({pair[column] for pair in listing.pairs[phase]} - trained):
-                what = f"{len(words)} {kind} of {phase}_pairs.txt are in no training pair"
+        for split in ("val", "test"):
+            if words := sorted({pair[column] for pair in listing.pairs[split]} - trained):
+                what = f"{len(words)} {kind} of {split}_pairs.txt are in no training pair"
                 yield Finding("error", "untrained-word", what, tuple(words))
 
 
-def _shared(listing: Listing) -> Iterator[Finding]:
-    paths = {phase: {str(PurePosixPath(i.image)) for i in listing.instances[phase]} for phase in SPLITS}
-    for one, other in combinations(SPLITS, 2):
-        if both := sorted(paths[one] & paths[other]):
-            what = f"{len(both)} images are both of set {one!r} and of set {other!r}"
+def _images_in_two_splits(listing: Listing) -> Iterator[Finding]:
+    paths = {split: {str(PurePosixPath(i.image)) for i in listing.instances[split]} for split in SPLITS}
+    for first, second in combinations(SPLITS, 2):
+        if both := sorted(paths[first] & paths[second]):
+            what = f"{len(both)} images are both of set {first!r} and of set {second!r}"
             yield Finding("error", "in-two-splits", what, tuple(both))
 
 
-def _misplaced(images: Path, listing: Listing) -> Iterator[Finding]:
-    """Images that are not there, or not below ``images``."""
-    instances = [i for phase in SPLITS for i in listing.instances[phase]]
-    outside = [repr(i.image) for i in instances if escapes(i.image)]
+def _missing_images(images: Path, listing: Listing) -> Iterator[Finding]:
+    """Find images whose file is missing, and paths that lead out of ``images``."""
+    instances = [i for split in SPLITS for i in listing.instances[split]]
+    outside = [repr(i.image) for i in instances if leads_out(i.image)]
     if outside:
         yield Finding("error", "outside", f"{len(outside)} images lie outside {images}", tuple(outside))
-    missing = [i.image for i in instances if not escapes(i.image) and not os.path.isfile(images / i.image)]
+    missing = [i.image for i in instances if not leads_out(i.image) and not os.path.isfile(images / i.image)]
     if missing:
         what = f"{len(missing)} of {len(instances)} images are missing from {images}"
-        yield Finding("error", "missing", what, tuple(missing), _hint(images, missing[0]))
+        yield Finding("error", "missing", what, tuple(missing), _spelling_hint(images, missing[0]))
 
 
-def escapes(image: str) -> bool:
-    """Whether the path of an image leads out of ``images``, on any system."""
+def leads_out(image: str) -> bool:
+    """Return whether the path of an image leads out of its folder, on any operating system."""
     path = PureWindowsPath(image)  # splits at / and at \
     return bool(path.anchor) or ".." in path.parts
 
 
-def _hint(images: Path, missing: str) -> str:
-    """MIT-States unpacks to folders with spaces, the metadata has underscores; metadata made on Windows has ``\\``."""
+def _spelling_hint(images: Path, missing: str) -> str:
+    """Return how a missing image is spelled on the disk, or an empty text.
+
+    MIT-States unpacks to folders with spaces where the metadata has underscores. Metadata made on Windows has ``\\``.
+    """
     folder, _, name = missing.rpartition("/")
-    unpacked = f"{folder.replace('_', ' ')}/{name}"
-    if unpacked != missing and os.path.isfile(images / unpacked):
-        return f"There is {unpacked!r}: in the folder names, write '_' for ' '"
-    turned = missing.replace("\\", "/")
-    if turned != missing and os.path.isfile(images / turned):
-        return f"There is {turned!r}: in the metadata, write '/' for '\\'"
+    with_spaces = f"{folder.replace('_', ' ')}/{name}"
+    if with_spaces != missing and os.path.isfile(images / with_spaces):
+        return f"There is {with_spaces!r}: in the folder names, write '_' for ' '"
+    with_slashes = missing.replace("\\", "/")
+    if with_slashes != missing and os.path.isfile(images / with_slashes):
+        return f"There is {with_slashes!r}: in the metadata, write '/' for '\\'"
     return ""
 
 
 def printable(name: str) -> str:
-    """A name as it can be printed anywhere."""
+    """Return a name in a form that every terminal can print."""
     return name if name.isprintable() else repr(name)

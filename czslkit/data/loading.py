@@ -1,4 +1,4 @@
-"""A dataset in memory: its label space, and which image shows what in each split."""
+"""Loading of a dataset by its name: its lists are read and checked, and names become indices."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .splits import Split, Splits
 
 
 def load_dataset(name: str, root: str | Path | None = None) -> Splits:
-    """Read a dataset and check that it holds what its lists say.
+    """Read a dataset, and check that its files agree with each other. No image is opened.
 
     Args:
-        name: ``mit-states``, ``ut-zappos``, ``cgqa``, ``demo`` (rendered where it is absent), another registered
-            one, or that of a folder under ``root`` in the field's layout.
-        root: the folder that holds datasets; by default ``CZSLKIT_DATA`` from the environment, else ``./data``.
+        name: ``mit-states``, ``ut-zappos``, ``cgqa``, ``demo`` (which is rendered if it is absent), another registered
+            name, or the name of a folder in ``root`` that has the field's layout.
+        root: folder that holds datasets; by default ``CZSLKIT_DATA`` from the environment, else ``./data``.
 
     Raises:
-        UnknownNameError: no such dataset.
-        DataError: absent, malformed, or at odds with itself.
+        UnknownNameError: there is no dataset of that name.
+        DataError: the dataset is absent or malformed, or its files contradict each other.
 
     >>> import tempfile, czslkit
     >>> from czslkit.data.make.mini import write_mini
@@ -38,8 +38,8 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
     known, folder = dataset(name), ensure_folder(name, root)
     listing = known.listing(folder)
     check_listing(folder, listing)
-    space = _space(listing)
-    train, val, test = (_split(phase, folder, listing, space) for phase in SPLITS)
+    space = _label_space(listing)
+    train, val, test = (_split(split, folder, listing, space) for split in SPLITS)
     return Splits(
         name=known.name,
         root=folder,
@@ -52,26 +52,27 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
     )
 
 
-def _space(listing: Listing) -> PairSpace:
-    pairs = sorted({pair for phase in SPLITS for pair in listing.pairs[phase]})
+def _label_space(listing: Listing) -> PairSpace:
+    """Return the sorted names and pairs of the three lists, with the training pairs as seen."""
+    pairs = sorted({pair for split in SPLITS for pair in listing.pairs[split]})
     attrs, objs = (tuple(sorted({pair[column] for pair in pairs})) for column in (0, 1))
     seen = set(listing.pairs["train"])
-    return PairSpace(attrs, objs, _indices(pairs, attrs, objs), torch.tensor([pair in seen for pair in pairs]))
+    return PairSpace(attrs, objs, _pair_indices(pairs, attrs, objs), torch.tensor([pair in seen for pair in pairs]))
 
 
-def _split(phase: str, folder: Path, listing: Listing, space: PairSpace) -> Split:
-    instances = listing.instances[phase]
-    shown = _indices([(i.attr, i.obj) for i in instances], space.attrs, space.objs)
+def _split(name: str, folder: Path, listing: Listing, space: PairSpace) -> Split:
+    instances = listing.instances[name]
+    labels = _pair_indices([(i.attr, i.obj) for i in instances], space.attrs, space.objs)
     return Split(
-        name=phase,
+        name=name,
         paths=tuple(images_folder(folder) / i.image for i in instances),
-        attr=shown[:, 0],
-        obj=shown[:, 1],
-        pairs=_indices(listing.pairs[phase], space.attrs, space.objs),
+        attr=labels[:, 0],
+        obj=labels[:, 1],
+        pairs=_pair_indices(listing.pairs[name], space.attrs, space.objs),
     )
 
 
-def _indices(pairs: list[Pair] | tuple[Pair, ...], attrs: tuple[str, ...], objs: tuple[str, ...]) -> Tensor:
-    """Attribute and object index of each pair, ``[p, 2]``."""
-    attr_index, obj_index = ({word: i for i, word in enumerate(words)} for words in (attrs, objs))
+def _pair_indices(pairs: list[Pair] | tuple[Pair, ...], attrs: tuple[str, ...], objs: tuple[str, ...]) -> Tensor:
+    """Return the attribute and object index of each pair, ``[p, 2]`` long."""
+    attr_index, obj_index = ({name: i for i, name in enumerate(names)} for names in (attrs, objs))
     return torch.tensor([[attr_index[attr], obj_index[obj]] for attr, obj in pairs], dtype=torch.long)

@@ -1,34 +1,35 @@
-"""TODO."""
+"""The built-in datasets: MIT-States, UT-Zappos and C-GQA with their published counts, and the rendered demo world."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from . import sources
 from .datasets import DATASETS, Counts, Dataset, SplitCounts
-from .layout import metadata_file, read_metadata, write_dataset
+from .layout import metadata_file
+from .metadata import read_metadata
 from .sources import Source
-
-if TYPE_CHECKING:
-    from PIL import Image
+from .writing import write_dataset
 
 BENCHMARKS = ("mit-states", "ut-zappos", "cgqa")
-"""What ``all`` stands for."""
+"""Datasets that the name ``all`` stands for."""
 
 
 @DATASETS.register("mit-states")
 class MitStates(Dataset):
-    """MIT-States: things in states, from web searches."""
+    """MIT-States: objects in different states, from web searches."""
 
+    version = 1
     sources = sources.MIT_STATES
     counts = Counts(
         attrs=115,
         objs=245,
         pairs=1962,
-        phases={
+        splits={
             "train": SplitCounts(1262, 0, 30338),
             "val": SplitCounts(300, 300, 10420),
             "test": SplitCounts(400, 400, 12995),
@@ -36,27 +37,28 @@ class MitStates(Dataset):
     )
 
     def placement(self, source: Source, folder: Path) -> Callable[[str], Sequence[str]]:
-        """As the metadata spells it: with ``_`` for the spaces in the archive's folder names."""
+        """Return the paths that a member is unpacked to; folder names get ``_`` for spaces, as in the metadata."""
         place = super().placement(source, folder)
 
-        def renamed(path: str) -> str:
-            above, slash, name = path.rpartition("/")
-            return above.replace(" ", "_") + slash + name
+        def with_underscores(path: str) -> str:
+            parent, slash, name = path.rpartition("/")
+            return parent.replace(" ", "_") + slash + name
 
-        return lambda member: [renamed(path) for path in place(member)]
+        return lambda member: [with_underscores(path) for path in place(member)]
 
 
 @DATASETS.register("ut-zappos")
 class UtZappos(Dataset):
-    """UT-Zappos: shoes and what they are made of."""
+    """UT-Zappos: kinds of shoes and their materials."""
 
+    version = 1
     aliases = ("ut-zap50k",)
     sources = sources.UT_ZAPPOS
     counts = Counts(
         attrs=16,
         objs=12,
         pairs=116,
-        phases={
+        splits={
             "train": SplitCounts(83, 0, 22998),
             "val": SplitCounts(15, 15, 3214),
             "test": SplitCounts(18, 18, 2914),
@@ -64,25 +66,26 @@ class UtZappos(Dataset):
     )
 
     def placement(self, source: Source, folder: Path) -> Callable[[str], Sequence[str]]:
-        """Images go where the metadata has them: the archive sorts them by kind of shoe and by maker."""
+        """Return the paths that the metadata has for an image; the archive sorts them by kind of shoe and by maker."""
         if source.below != "images":
             return super().placement(source, folder)
-        places: dict[str, list[str]] = {}
+        paths: dict[str, list[str]] = {}
         for original, image in dict.fromkeys((i.original, i.image) for i in read_metadata(metadata_file(folder))):
-            places.setdefault(original, []).append(f"images/{image}")
-        return lambda member: places.get(source.path(member), ())
+            paths.setdefault(original, []).append(f"images/{image}")
+        return lambda member: paths.get(source.path(member), ())
 
 
 @DATASETS.register("cgqa")
 class Cgqa(Dataset):
-    """C-GQA, the updated one: crops of everyday scenes."""
+    """C-GQA in its updated version: crops of everyday scenes."""
 
+    version = 1
     sources = sources.CGQA
     counts = Counts(
         attrs=413,
         objs=674,
         pairs=7555,
-        phases={
+        splits={
             "train": SplitCounts(5592, 0, 26920),
             "val": SplitCounts(1252, 1040, 7280),
             "test": SplitCounts(888, 923, 5098),
@@ -94,14 +97,18 @@ class Cgqa(Dataset):
 class Demo(Dataset):
     """The demo world: rendered shapes with surface finishes."""
 
+    version = 1
+
     def make(self, folder: Path) -> None:
-        from . import demo_world
+        """Render the dataset into ``folder``."""
+        from . import demo_world  # imports numpy
 
         print(f"rendering the demo dataset into {folder}, once", file=sys.stderr)
-        write_dataset(folder, demo_world.split_pairs(), _demo_pictures())
+        write_dataset(folder, demo_world.split_pairs(), _demo_images())
 
 
-def _demo_pictures() -> Iterator[tuple[dict[str, str], Image.Image]]:
+def _demo_images() -> Iterator[tuple[dict[str, str], Image.Image]]:
+    """Yield the metadata entry and the image of every instance of the demo world."""
     from . import demo_world
 
     for split, attr, obj, index in demo_world.instances():

@@ -1,4 +1,4 @@
-"""Files on other people's servers: what they are called, where they are had, and what of them a dataset needs."""
+"""The archives that datasets are downloaded from: their file names and URLs, and which part of them is needed."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from ..errors import DataError
 
 
 class Refused(DataError):
-    """What a source answers or holds cannot be used; another source may do better."""
+    """An answer or an archive of one source that cannot be used. Another source may have a better one."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One archive, the same bytes wherever it is had."""
+    """One archive, with the same bytes at every URL."""
 
     name: str
-    """Of the file, ending in ``.zip`` or ``.tar.gz``; also what it is called below a mirror."""
+    """File name, which ends in ``.zip`` or ``.tar.gz``. A mirror has the archive under this name."""
     urls: tuple[str, ...]
-    """Best first."""
+    """URLs, the best one first."""
     size: int | None = None
-    """Bytes, None where nobody says."""
+    """Bytes, None if nobody published them."""
     sha256: str = "*"
-    """In hex; ``*`` stands for digits that nobody gives."""
+    """SHA-256 in hex. A ``*`` stands for digits that nobody published."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a dataset takes from an archive."""
+    """The part of an archive that a dataset needs."""
 
     file: RemoteFile
     within: str
-    """Folder of the archive, at whatever depth: ``release_dataset/images``."""
+    """Folder of the archive, at any depth, such as ``release_dataset/images``."""
     below: str = ""
-    """Folder of the dataset that its content goes to, the dataset's own by default."""
+    """Folder of the dataset that the content is unpacked to; by default the dataset's own folder."""
     needed: tuple[str, ...] = ("",)
-    """Beginnings of the paths below ``within`` that are needed; everything by default."""
+    """Prefixes of the needed paths below ``within``; by default all paths are needed."""
 
     def path(self, member: str) -> str:
-        """Where below ``within`` a member of the archive lies; empty where it is elsewhere, hidden or not needed.
+        """Return the path of a member below ``within``, or an empty text if the member is not needed.
+
+        Members outside ``within`` and hidden files are not needed.
 
         >>> images = Source(RemoteFile("pets.zip", ()), "pets/images")
         >>> [images.path(name) for name in ("v1/pets/images/wet dog/1.jpg", "pets/images/.DS_Store", "pets/README")]
@@ -48,6 +50,9 @@ class Source:
         hidden = any(part.startswith(".") for part in path.split("/"))
         return path if path.startswith(self.needed) and not hidden else ""
 
+
+DOWNLOADS = ".downloads"
+"""Folder in the data root that keeps archives until they are unpacked."""
 
 _LISTS = ("compositional-split-natural/", "metadata_compositional-split-natural.t7")
 _NATURAL_SPLITS = RemoteFile(
@@ -93,9 +98,6 @@ GLOVE = RemoteFile(
     size=862_182_613,
     sha256="617afb2f*cbcf2fb",
 )
-"""Word vectors, of which ``GLOVE_MEMBER`` is needed."""
+"""Word vectors."""
 GLOVE_MEMBER = "glove.6B.300d.txt"
-
-
-DOWNLOADS = ".downloads"
-"""The folder below the root that archives are kept in until they are unpacked."""
+"""The one member of ``GLOVE`` that is needed."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A loaded dataset: its label space, its three splits, and the candidate pairs of the closed world."""
 
 from __future__ import annotations
 
@@ -15,47 +15,51 @@ from .fingerprint import files_digest
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images of one split, in the order of the metadata."""
+    """The images of one split with their labels, in the order of the metadata."""
 
     name: str  # train, val or test
-    paths: tuple[Path, ...] = field(repr=False)
-    attr: Tensor  # [N] long, index into the attributes of the space
-    obj: Tensor  # [N] long
+    paths: tuple[Path, ...] = field(repr=False)  # N image files
+    attr: Tensor  # [N] long, index of each image's attribute in the label space
+    obj: Tensor  # [N] long, index of each image's object in the label space
     pairs: Tensor  # [p, 2] long, the pairs listed for this split, in file order
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.paths)
 
     @cached_property
     def digest(self) -> str:
-        """Changes with the paths, sizes, times and order of the files; 16 hex digits."""
+        """A digest of the paths, sizes, times and order of the image files; 16 hex digits."""
         return files_digest(self.paths)[:16]
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A dataset."""
+    """A dataset as ``load_dataset`` returns it."""
 
     name: str
     root: Path
     """The dataset's own folder."""
     space: PairSpace
-    """Pairs are the sorted union of the three lists; seen are those listed for training."""
+    """Label space. Its pairs are the sorted union of the three lists, and those of the training list are seen."""
     train: Split
     val: Split
     test: Split
     fingerprint: str
-    """Changes when the files change; as ``fingerprint.fingerprint`` of the folder."""
+    """Digest of the dataset's files, see ``fingerprint.fingerprint``."""
     skipped: int
-    """Instances of the metadata without attribute or set, or of a pair that no list holds."""
+    """Number of images without attribute or set, or with a pair that is in no list."""
 
-    def candidates(self, phase: str) -> Tensor:
-        """Which pairs can be an answer in the closed world: those of training and of ``phase``, ``[P]`` bool.
+    def candidates(self, split: str) -> Tensor:
+        """Return which pairs are candidates in the closed world, ``[P]`` bool: those of training and of ``split``.
+
+        Args:
+            split: ``"val"`` or ``"test"``.
 
         Raises:
-            ValueError: ``phase`` is neither ``"val"`` nor ``"test"``.
+            ValueError: another split.
         """
-        if phase not in ("val", "test"):
-            raise ValueError(f"candidates are those of 'val' or 'test', not of {phase!r}")
-        asked = self.val.pairs if phase == "val" else self.test.pairs
-        return self.space.seen | torch.isin(self.space.flat(), asked[:, 0] * len(self.space.objs) + asked[:, 1])
+        if split not in ("val", "test"):
+            raise ValueError(f"candidates of split {split!r} were asked for, expected 'val' or 'test'")
+        pairs = self.val.pairs if split == "val" else self.test.pairs
+        return self.space.seen | torch.isin(self.space.flat(), pairs[:, 0] * len(self.space.objs) + pairs[:, 1])

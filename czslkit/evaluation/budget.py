@@ -81,17 +81,17 @@ class Costs:
         """Return the bytes of cached features and sweep state when ``pairs`` pairs are scored per chunk."""
         images = len(self.feed.split)
         chunks = {world: -(-count // pairs) for world, count in self.counts.items()}
-        return self.feed.kept_bytes + sum(sweep.footprint(images, chunks[w]) for w, sweep in self._sweeps.items())
+        return self.feed.feature_bytes + sum(sweep.footprint(images, chunks[w]) for w, sweep in self._sweeps.items())
 
     def scoring(self, images: int, pairs: int) -> int:
         """Return the largest number of bytes that scoring one chunk of ``images`` x ``pairs`` takes."""
         text = self.sample_texts(pairs)
         with torch.no_grad(), Footprint() as footprint:
             pixels = (
-                None if self.feed.encoded else self._black_images(images)
+                None if self.feed.has_features else self._black_images(images)
             )  # a batch keeps its pixels while it lasts
             self.method.rank(self.sample_images(images, pixels), text, self.setting)
-        return footprint.peak + self.feed.waiting_bytes(images)
+        return footprint.peak + self.feed.prefetch_bytes(images)
 
     def total(self, kept: int, images: int, pairs: int) -> int:
         """Return the bytes of the whole evaluation with these :class:`Chunks`."""
@@ -103,7 +103,7 @@ class Costs:
 
     def sample_images(self, images: int, pixels: Tensor | None = None) -> ImageFeatures:
         """Return features of ``images`` black images, encoded unless the features of the split exist already."""
-        if self.feed.encoded:
+        if self.feed.has_features:
             return ImageFeatures(torch.zeros(images, self.method.backbone.dim, device=self.method.device))
         return self.method.encode(self._black_images(images) if pixels is None else pixels)
 

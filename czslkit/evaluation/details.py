@@ -1,4 +1,4 @@
-"""What lies behind the numbers of one evaluation: curves, images, words, and what is taken for what."""
+"""The details behind the numbers of one evaluation: curves, images, accuracy per word, and confused pairs."""
 
 from __future__ import annotations
 
@@ -9,142 +9,142 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..metrics.curves import Bins, Standings, duels, hits, last_point, predicted
+from ..metrics.curves import Bins, correct_parts, image_outcomes, predict
 from ..metrics.metrics import Metrics
-from ..metrics.outcomes import Outcomes
 from ..metrics.sweep import Sweep
+from ..metrics.top_scores import TopScores
 from ..types import PairSpace
 
-FORMAT = 1
-TOP = (1, 3, 5)  # how many guesses an image gets
-CONFUSED = 20  # pairs of pairs that are named
+FORMAT = 1  # of details.json
+TOP_K = (1, 3, 5)  # numbers of guesses per image whose accuracy is reported
+MAX_CONFUSIONS = 20  # rows of a table of confused pairs
 
 
-def files(sweep: Sweep, space: PairSpace, bins: Bins) -> dict[str, bytes]:
-    """Everything of the first (or only) set of candidates, as files by the ends of their names.
+def detail_files(sweep: Sweep, space: PairSpace, bins: Bins) -> dict[str, bytes]:
+    """Return the content of each file of details, by file name, for the first (or only) set of candidates.
 
     Args:
-        sweep: whose ``keep`` is at least the largest of ``TOP``, or the shares of more guesses are left out.
-        space: the words that the pairs of the sweep are made of.
-        bins: the curve whose best harmonic mean the details are about.
+        sweep: must keep ``max(TOP_K)`` columns per image; accuracies of more guesses than it keeps are left out.
+        space: the names of the attributes and objects of the sweep's pairs.
+        bins: the curve whose best harmonic mean gives the second bias of the tables.
     """
-    standings, pairs = sweep.standings()[0], sweep.candidates.pairs
+    scores, pairs = sweep.top_scores()[0], sweep.candidates.pairs
     curves: tuple[Bins, ...] = ("original", "exact")
-    measured = {curve: sweep.compute_all(curve)[0] for curve in curves}
-    told = details(standings, pairs, space, measured[bins], bins)
+    metrics = {curve: sweep.compute_all(curve)[0] for curve in curves}
+    content = details(scores, pairs, space, metrics[bins], bins)
     return {
-        "curve.csv": curves_csv(measured).encode(),
-        "images.npz": outcomes(standings, pairs).to_bytes(),
-        "details.json": (json.dumps(told, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n").encode(),
+        "curve.csv": curves_csv(metrics).encode(),
+        "images.npz": image_outcomes(scores, pairs).to_bytes(),
+        "details.json": (
+            json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+        ).encode(),
     }
 
 
-def outcomes(standings: Standings, pairs: Tensor) -> Outcomes:
-    """What decides each image at every bias; ``pairs`` is ``[K, 2]``."""
-    duel = duels(standings.target, standings.is_seen, standings.seen, standings.unseen)
-    at_last, bias = last_point(standings)
-    right = hits(predicted(standings, 0.0), standings.target, pairs)
-    return Outcomes(
-        target=standings.target.numpy().astype(np.int32),
-        is_seen=standings.is_seen.numpy(),
-        open=duel.open.numpy(),
-        true=duel.true.where(duel.open, 0).numpy(),
-        rival=duel.rival.where(duel.open, 0).numpy(),
-        wins_tie=duel.wins_tie.numpy(),
-        bias=bias.numpy(),
-        at_last=at_last.numpy(),
-        attr=right[:, 0].numpy(),
-        obj=right[:, 1].numpy(),
-    )
+def curves_csv(metrics: Mapping[Bins, Metrics]) -> str:
+    """Return every point of every curve as CSV; the exact curve starts at bias ``-inf`` and ends at ``inf``.
 
-
-def curves_csv(measured: Mapping[Bins, Metrics]) -> str:
-    """Every point of every curve, named in the first column; the exact one starts at ``-inf`` and ends at ``inf``."""
+    Args:
+        metrics: by curve, which is the first column.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["curve", "bias", "seen", "unseen"])
-    for name, metrics in measured.items():
-        writer.writerows([name, *point] for point in zip(*metrics.curve.to_dict().values(), strict=True))
+    for bins, found in metrics.items():
+        writer.writerows([bins, *point] for point in zip(*found.curve.to_dict().values(), strict=True))
     return out.getvalue()
 
 
-def details(standings: Standings, pairs: Tensor, space: PairSpace, metrics: Metrics, bins: Bins) -> dict[str, Any]:
-    """Accuracy by pair, attribute and object, of several guesses, and the pairs that are most often confused.
+def details(scores: TopScores, pairs: Tensor, space: PairSpace, metrics: Metrics, bins: Bins) -> dict[str, Any]:
+    """Return accuracies per pair, attribute and object, accuracies of several guesses, and the most confused pairs.
+
+    Each table is computed at two biases: 0, and the bias of the best harmonic mean.
 
     Args:
-        standings: of ``N`` images.
+        scores: of ``N`` images.
         pairs: ``[K, 2]``, attribute and object of each column.
-        space: their names.
-        metrics: which tell the bias of the best harmonic mean.
-        bins: the curve that they are of.
+        space: the names of attributes and objects.
+        metrics: of the same images; ``hm_bias`` is the second bias.
+        bins: the curve that ``metrics`` belongs to.
 
     Returns:
-        Ready for strict JSON. Tables have a row for each pair, attribute and object of some image, in the order of
-        the columns; accuracies are rounded to four decimals. An attribute counts as right where that of the predicted
-        pair is.
+        Values for strict JSON. Tables have a row for each pair, attribute and object that some image shows, in the
+        order of the columns. Accuracies are rounded to four decimals. An attribute is right if the predicted pair has
+        it.
     """
-    target, biases = standings.target, {"zero": 0.0, "best_hm": metrics.hm_bias}
-    guessed = {at: predicted(standings, bias, bins) for at, bias in biases.items()}
-    right = torch.stack([hits(columns, target, pairs) for columns in guessed.values()])  # [2, N, 3]
-    accuracies = [f"accuracy_at_{at}" for at in biases]
-    is_seen = dict(zip(target.tolist(), standings.is_seen.tolist(), strict=True))
-    of_pairs = [
-        [*_words(column, pairs, space), is_seen[column], *rest] for column, *rest in _shares(target, right[..., 2])
-    ]
-    found: dict[str, Any] = {
+    target = scores.target
+    biases = {"zero": 0.0, "best_hm": metrics.hm_bias}
+    predicted = {name: predict(scores, bias, bins) for name, bias in biases.items()}
+    right = torch.stack([correct_parts(columns, target, pairs) for columns in predicted.values()])  # [2, N, 3]
+    content: dict[str, Any] = {
         "format": FORMAT,
         "bins": bins,
-        "biases": {at: str(bias) if math.isinf(bias) else bias for at, bias in biases.items()},
-        "accuracy_of_top_k_at_zero": _guesses(standings),
+        "biases": {name: str(bias) if math.isinf(bias) else bias for name, bias in biases.items()},
+        "accuracy_of_top_k_at_zero": _top_k_accuracies(scores),
     }
-    for at, columns in guessed.items():
-        found[f"confused_at_{at}"] = _table(
+    for name, columns in predicted.items():
+        content[f"confused_at_{name}"] = _table(
             ["attribute", "object", "predicted attribute", "predicted object", "images"],
-            _confused(target, columns[:, 0], pairs, space),
+            _most_confused(target, columns[:, 0], pairs, space),
         )
-    found["pairs"] = _table(["attribute", "object", "seen", "images", *accuracies], of_pairs)
+    accuracy_columns = [f"accuracy_at_{name}" for name in biases]
+    is_seen = dict(zip(target.tolist(), scores.is_seen.tolist(), strict=True))
+    pair_rows = [
+        [*_pair_names(column, pairs, space), is_seen[column], *numbers]
+        for column, *numbers in _group_accuracies(target, right[..., 2])
+    ]
+    content["pairs"] = _table(["attribute", "object", "seen", "images", *accuracy_columns], pair_rows)
     for part, (kind, names) in enumerate((("attribute", space.attrs), ("object", space.objs))):
-        rows = [[names[word], *rest] for word, *rest in _shares(pairs[target, part], right[..., part])]
-        found[f"{kind}s"] = _table([kind, "images", *accuracies], rows)
-    return found
+        word_rows = [
+            [names[word], *numbers] for word, *numbers in _group_accuracies(pairs[target, part], right[..., part])
+        ]
+        content[f"{kind}s"] = _table([kind, "images", *accuracy_columns], word_rows)
+    return content
 
 
-def _shares(groups: Tensor, right: Tensor) -> list[tuple[Any, ...]]:
-    """Each group, its number of images and its share of right ones at each bias.
+def _group_accuracies(groups: Tensor, right: Tensor) -> list[tuple[Any, ...]]:
+    """Return the number of each group, its number of images and its accuracy at each bias.
 
     Args:
-        groups: ``[N]`` long.
-        right: ``[biases, N]`` bool.
+        groups: ``[N]`` long, group of each image.
+        right: ``[biases, N]`` bool, whether each image is right.
     """
-    names, at, counts = groups.unique(return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(right), len(names), dtype=torch.double).index_add_(1, at, right.double())
-    shares = [[round(share, 4) for share in of_bias] for of_bias in (sums / counts).tolist()]
-    return list(zip(names.tolist(), counts.tolist(), *shares, strict=True))
+    numbers, index, counts = groups.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(right), len(numbers), dtype=torch.double).index_add_(1, index, right.double())
+    accuracies = [[round(accuracy, 4) for accuracy in at_bias] for at_bias in (sums / counts).tolist()]
+    return list(zip(numbers.tolist(), counts.tolist(), *accuracies, strict=True))
 
 
-def _guesses(standings: Standings) -> dict[str, float]:
-    """Share of images whose pair is among the best few at bias 0, as far as so many were kept."""
-    right = standings.top.column == standings.target[:, None]  # [N, keep]
-    kept = right.shape[1]
-    return {str(k): round(float(right[:, :k].any(1).double().mean()), 6) for k in TOP if k <= kept}
+def _top_k_accuracies(scores: TopScores) -> dict[str, float]:
+    """Return the share of images whose true pair is among the best k at bias 0, for each k that was kept."""
+    right = scores.top.column == scores.target[:, None]  # [N, keep]
+    keep = right.shape[1]
+    return {str(k): round(float(right[:, :k].any(1).double().mean()), 6) for k in TOP_K if k <= keep}
 
 
-def _confused(target: Tensor, guess: Tensor, pairs: Tensor, space: PairSpace) -> list[list[Any]]:
-    """True pair, predicted pair and number of images, the most frequent first and then by column."""
-    keys, counts = (target * len(pairs) + guess)[guess != target].unique(return_counts=True)
-    order = counts.argsort(descending=True, stable=True)[:CONFUSED]
-    both = [divmod(key, len(pairs)) for key in keys[order].tolist()]
+def _most_confused(target: Tensor, predicted: Tensor, pairs: Tensor, space: PairSpace) -> list[list[Any]]:
+    """Return rows of true pair, predicted pair and number of images, the most frequent first, then by column.
+
+    Args:
+        target: ``[N]``, column of the true pair.
+        predicted: ``[N]``, predicted column.
+        pairs: ``[K, 2]``.
+        space: the names of attributes and objects.
+    """
+    keys, counts = (target * len(pairs) + predicted)[predicted != target].unique(return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:MAX_CONFUSIONS]
+    columns = [divmod(key, len(pairs)) for key in keys[order].tolist()]
     return [
-        [*_words(true, pairs, space), *_words(found, pairs, space), n]
-        for (true, found), n in zip(both, counts[order].tolist(), strict=True)
+        [*_pair_names(true, pairs, space), *_pair_names(wrong, pairs, space), n]
+        for (true, wrong), n in zip(columns, counts[order].tolist(), strict=True)
     ]
 
 
-def _words(column: int, pairs: Tensor, space: PairSpace) -> tuple[str, str]:
+def _pair_names(column: int, pairs: Tensor, space: PairSpace) -> tuple[str, str]:
+    """Return the attribute and the object of a column."""
     attr, obj = pairs[column].tolist()
     return space.attrs[attr], space.objs[obj]
 

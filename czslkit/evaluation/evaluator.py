@@ -22,7 +22,7 @@ from ..options import option
 from ..sizes import MEMORY
 from ..types import Setting
 from .budget import Chunks, Costs, WorldTask, fit_chunks
-from .feasibility_source import WORDS
+from .feasibility_source import NAMED_SOURCES
 
 SplitName = Literal["val", "test"]
 
@@ -57,10 +57,11 @@ class EvalOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.feasibility not in WORDS and not Path(self.feasibility).expanduser().is_file():
+        if self.feasibility not in NAMED_SOURCES and not Path(self.feasibility).expanduser().is_file():
             raise ValueError(
-                f"feasibility is {self.feasibility!r}, expected {', '.join(WORDS)} or the path of a file that is there."
-                f"{did_you_mean(self.feasibility, WORDS)}"
+                f"feasibility is {self.feasibility!r}, expected {', '.join(NAMED_SOURCES)} "
+                "or the path of a file that is there."
+                f"{did_you_mean(self.feasibility, NAMED_SOURCES)}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Where the feasibility of unseen pairs comes from: a published vector, word vectors, or a CLIP text tower."""
+"""Feasibility scores of a dataset's pairs: read from a file, or computed from word vectors or a CLIP text tower."""
 
 from __future__ import annotations
 
@@ -13,43 +13,49 @@ import torch
 from torch import Tensor
 
 from ..components import Backbone
-from ..data.layout import listed
 from ..data.splits import Splits
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_ten
 from ..metrics.feasibility import feasibility
 from ..prompts import clean
 from ..types import PairSpace
-from .word_vectors import WordVectors, open_safetensors, refusal, word_vectors, words_of
+from .word_vectors import WordVectors, label_words, read_safetensors, refused_file, word_vectors
 
-#: Settings that are no path.
-WORDS = ("file", "clip")
-#: Of files that hold the vector itself, though safetensors may hold word vectors; any other holds word vectors.
-VECTORS = (".pt", ".npy", ".safetensors")
+#: Values of the setting ``eval.feasibility`` that are not a path.
+NAMED_SOURCES = ("file", "clip")
+#: File name endings of feasibility scores; a .safetensors file may also hold word vectors, every other file does.
+SCORE_SUFFIXES = (".pt", ".npy", ".safetensors")
 PROMPT = "a photo of"
 
-_SLACK = 1e-5  # of cosines in float32
+_TOLERANCE = 1e-5  # by which a cosine in float32 may exceed 1
 
 
 @dataclass(frozen=True, eq=False)
 class FeasibilityScores:
-    """How feasible every combination is, and who says so."""
+    """The feasibility of every combination of attribute and object, and its source."""
 
     values: Tensor  # [A * O] float32 in [-1, 1], in product(attrs, objs) order
-    source: str
+    source: str  # "clip", the name of a published file, or the path that was given
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the values as little-endian float32, in hex; the same whatever file they came in."""
+        """The SHA-256 of the values as little-endian float32, in hex; it does not depend on the file format."""
         return hashlib.sha256(self.values.numpy().astype("<f4").tobytes()).hexdigest()
 
 
 def published_files(dataset: str, folder: Path) -> tuple[Path, ...]:
-    """Where the published vector of a dataset is looked for, in that order: in its folder, then beside it."""
-    return tuple(home / f"feasibility_{dataset}{suffix}" for home in (folder, folder.parent) for suffix in VECTORS)
+    """Return where published feasibility scores may be, in order: in the dataset's folder, then next to the folder."""
+    return tuple(
+        home / f"feasibility_{dataset}{suffix}" for home in (folder, folder.parent) for suffix in SCORE_SUFFIXES
+    )
 
 
 def source_file(source: str, data: Splits) -> Path | None:
-    """The file that a setting stands for; None for ``clip``, and for ``file`` where there is none."""
+    """Return the file that a setting refers to; None for ``clip``, and for ``file`` if there is no published file.
+
+    Args:
+        source: the setting: ``file``, ``clip`` or a path.
+        data: the dataset whose published file ``file`` refers to.
+    """
     if source == "clip":
         return None
     if source == "file":
@@ -58,42 +64,47 @@ def source_file(source: str, data: Splits) -> Path | None:
 
 
 def load_feasibility(source: str, data: Splits, backbone: Backbone) -> FeasibilityScores | None:
-    """What a setting stands for.
+    """Return the feasibility scores that a setting refers to.
 
     Args:
-        source: ``file``, ``clip``, or the path of a vector or of word vectors.
-        backbone: asked for text features if ``source`` is ``clip``.
+        source: ``file``, ``clip``, or the path of feasibility scores or of word vectors.
+        data: the dataset.
+        backbone: encodes texts if ``source`` is ``clip``.
 
     Returns:
-        None if ``source`` is ``file`` and there is none.
+        None if ``source`` is ``file`` and there is no published file.
 
     Raises:
-        DataError: a file that cannot be read, or does not fit the dataset.
-        ConfigError: ``clip`` for a backbone without a text tower.
+        DataError: a file cannot be read, or does not fit the dataset.
+        ConfigError: ``source`` is ``clip``, and the backbone has no text tower.
     """
     if source == "clip":
-        return from_backbone(backbone, data.space)
+        return clip_feasibility(backbone, data.space)
     file = source_file(source, data)
     if file is None:
         return None
     return FeasibilityScores(read_feasibility(file, data.space), file.name if source == "file" else source)
 
 
-def from_backbone(backbone: Backbone, space: PairSpace) -> FeasibilityScores:
-    """From the cosines of the backbone's text features of ``"a photo of WORD"``, as it is before any training.
+def clip_feasibility(backbone: Backbone, space: PairSpace) -> FeasibilityScores:
+    """Return feasibility scores from the cosines of the backbone's text features of ``"a photo of WORD"``.
 
-    The prompt is that of the words in this package's methods, and the kind of text that CLIP was trained on. It makes
-    every cosine larger than that of word vectors: published thresholds mean nothing here.
+    The prompt is the prompt of single words in this package's methods, and the kind of text that CLIP was trained on.
+    Its cosines are all larger than the cosines of word vectors, so published thresholds do not apply.
+
+    Args:
+        backbone: a pretrained backbone, before any training.
+        space: the attributes and objects, and which pairs are seen.
 
     Raises:
-        ConfigError: the backbone has no text tower, or one that cannot read the prompt.
+        ConfigError: the backbone has no text tower, or the text tower cannot read the prompt.
     """
-    names = [f"{PROMPT} {clean(name)}" for name in (*space.attrs, *space.objs)]
+    texts = [f"{PROMPT} {clean(name)}" for name in (*space.attrs, *space.objs)]
     training = backbone.training
     backbone.eval()
     try:
         with torch.no_grad():
-            vectors = backbone.encode_sentences(names).float().cpu()  # [A + O, D]
+            vectors = backbone.encode_sentences(texts).float().cpu()  # [A + O, D]
     except NotImplementedError:
         raise ConfigError(
             [
@@ -109,33 +120,44 @@ def from_backbone(backbone: Backbone, space: PairSpace) -> FeasibilityScores:
 
 
 def read_feasibility(file: Path, space: PairSpace) -> Tensor:
-    """The feasibility of every combination, ``[A * O]`` float32, from a file of it or of word vectors.
+    """Return the feasibility of every combination from a file of feasibility scores or of word vectors.
 
-    Safetensors of more than one tensor hold word vectors if any tensor is named like a word of the labels.
-
-    Raises:
-        DataError: a file that cannot be read, or does not fit the label space.
-    """
-    if file.suffix == ".safetensors":
-        names = open_safetensors(file, lambda content: content.keys())
-        words = {word for name in (*space.attrs, *space.objs) for word in words_of(name)} - {"feasibility"}
-        holds_words = len(names) > 1 and not words.isdisjoint(names)
-    else:
-        holds_words = file.suffix not in VECTORS
-    return word_feasibility(space, file) if holds_words else read_vector(file, space)
-
-
-def read_vector(file: Path, space: PairSpace) -> Tensor:
-    """The feasibility of every combination from a file, ``[A * O]`` float32.
+    A .safetensors file of more than one tensor holds word vectors if a tensor is named like a word of the labels.
 
     Args:
-        file: a torch file or safetensors of one tensor, alone or in a dict, or under ``feasibility`` beside others;
-            or an array of numpy. Nothing in it is run.
+        file: see :func:`read_feasibility_vector` and :func:`word_feasibility`.
+        space: the attributes and objects, and which pairs are seen.
+
+    Returns:
+        ``[A * O]`` float32 in [-1, 1], in ``product(attrs, objs)`` order.
 
     Raises:
-        DataError: another file, or numbers that are not one in [-1, 1] for each combination.
+        DataError: the file cannot be read, or does not fit the label space.
     """
-    values = _only_tensor(file, _content(file))
+    if file.suffix == ".safetensors":
+        names = read_safetensors(file, lambda content: content.keys())
+        words = {word for name in (*space.attrs, *space.objs) for word in label_words(name)} - {"feasibility"}
+        holds_words = len(names) > 1 and not words.isdisjoint(names)
+    else:
+        holds_words = file.suffix not in SCORE_SUFFIXES
+    return word_feasibility(space, file) if holds_words else read_feasibility_vector(file, space)
+
+
+def read_feasibility_vector(file: Path, space: PairSpace) -> Tensor:
+    """Return the feasibility of every combination from a file that holds it as one vector.
+
+    Args:
+        file: a torch, .safetensors or .npy file that holds the vector alone, as the only tensor of a dict, or as the
+            entry ``feasibility`` of a dict. Nothing in the file is run.
+        space: the attributes and objects.
+
+    Returns:
+        ``[A * O]`` float32 in [-1, 1], in ``product(attrs, objs)`` order.
+
+    Raises:
+        DataError: the file holds something else, or its numbers are not one in [-1, 1] for each combination.
+    """
+    values = _only_tensor(file, _load_file(file))
     wanted = len(space.attrs) * len(space.objs)
     if not values.is_floating_point() or list(values.shape) != [wanted]:
         kind = str(values.dtype).removeprefix("torch.")
@@ -144,7 +166,7 @@ def read_vector(file: Path, space: PairSpace) -> Tensor:
             f"one for each of {len(space.attrs)} attributes x {len(space.objs)} objects"
         )
     values = values.detach().float()
-    wrong = ~(values.abs() <= 1 + _SLACK)
+    wrong = ~(values.abs() <= 1 + _TOLERANCE)
     if wrong.any():
         i = int(wrong.nonzero()[0])
         attr, obj = divmod(i, len(space.objs))
@@ -155,20 +177,20 @@ def read_vector(file: Path, space: PairSpace) -> Tensor:
 
 
 def word_feasibility(space: PairSpace, vectors: WordVectors) -> Tensor:
-    """The feasibility of every combination from word vectors.
+    """Return the feasibility of every combination of attribute and object, computed from word vectors.
 
     Args:
-        space: whose names the vectors are looked up for, word by word in lower case: the vector of
-            ``dry-erase_board`` is the mean of those of ``dry``, ``erase`` and ``board``.
-        vectors: the path of a text file as of GloVe, ``word v1 v2 ...`` a line; of safetensors with a tensor ``[D]``
-            for each word; or a callable that takes a word and returns ``[D]`` numbers, and None or a KeyError for a
-            word it does not know.
+        space: the attributes and objects, and which pairs are seen. Names are looked up word by word in lower case: the
+            vector of ``dry-erase_board`` is the mean of the vectors of ``dry``, ``erase`` and ``board``.
+        vectors: the path of a text file like GloVe, ``word v1 v2 ...`` a line; the path of a .safetensors file with a
+            tensor ``[D]`` for each word; or a callable that takes a word and returns ``[D]`` numbers, and None or a
+            KeyError if it does not know the word.
 
     Returns:
         ``[A * O]`` float32 in [-1, 1], in ``product(attrs, objs)`` order; 0 for seen pairs.
 
     Raises:
-        DataError: the file cannot be read, or words are lacking; all of them are named.
+        DataError: the file cannot be read, or words have no vector; the message names all of them.
 
     >>> space = PairSpace(("dry", "wet"), ("cat", "dog"), torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, True]))
     >>> vectors = {"dry": [1, 0], "wet": [0.6, 0.8], "cat": [1, 0], "dog": [0.8, 0.6]}
@@ -179,7 +201,8 @@ def word_feasibility(space: PairSpace, vectors: WordVectors) -> Tensor:
     return feasibility(space, *found.split([len(space.attrs), len(space.objs)]))
 
 
-def _content(file: Path) -> Any:
+def _load_file(file: Path) -> Any:
+    """Return the content of a torch, .safetensors or .npy file without running anything in it."""
     try:
         if file.suffix == ".npy":
             return torch.from_numpy(np.load(file, allow_pickle=False))
@@ -188,16 +211,16 @@ def _content(file: Path) -> Any:
 
             return load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that someone else wrote brings about
-        raise refusal(file, error) from error
+    except Exception as error:  # a file that another program wrote may fail in any way
+        raise refused_file(file, error) from error
 
 
 def _only_tensor(file: Path, content: Any) -> Tensor:
-    """The tensor that a file holds, or holds in a dict."""
+    """Return the tensor that a file holds, alone or in a dict, or raise DataError."""
     if isinstance(content, Mapping):
         tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         if "feasibility" not in tensors and len(tensors) != 1:
-            held = f"tensors {listed(list(tensors))}" if tensors else "no tensor"
+            held = f"tensors {first_ten(list(tensors))}" if tensors else "no tensor"
             also = ", or one for each word of the labels" if file.suffix == ".safetensors" else ""
             raise DataError(f"{file} holds {held}, expected one, or one named feasibility{also}")
         content = tensors.get("feasibility", next(iter(tensors.values())))

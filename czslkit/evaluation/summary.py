@@ -1,4 +1,4 @@
-"""An evaluation in print: both curves, at every threshold asked for."""
+"""The evaluation of a score file, and a summary of the numbers as a text, Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from tabulate import tabulate
 from torch import Tensor
 
@@ -17,31 +16,32 @@ from ..errors import ConfigError
 from ..metrics.metrics import Metrics
 from ..metrics.sweep import Bins, Infeasible, Sweep
 from ..types import PairSpace
-from .score_file import Labels, ScoreFile, fill
+from .score_file import ScoreFile, fill
+from .score_labels import Labels
 
-_CURVES = {"original": "original (about 20 biases, in float32)", "exact": "exact (every breakpoint)"}
+_CURVE_NAMES = {"original": "original (about 20 biases, in float32)", "exact": "exact (every breakpoint)"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One set of candidates."""
+    """The metrics of one set of candidates."""
 
-    threshold: float | None  # None where none was asked for
-    candidates: int  # pairs that reach it, seen ones included
-    by_bins: dict[Bins, Metrics]
+    threshold: float | None  # None if no thresholds were given
+    candidates: int  # number of candidates, seen pairs included
+    by_bins: dict[Bins, Metrics]  # metrics by curve; the main curve comes first
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is printed of a sweep."""
+    """The metrics of a score file, one row for each set of candidates, and the settings behind them."""
 
     rows: Sequence[Row]
-    bins: Bins  # the curve that S, U, H and the bias are of
-    facts: dict[str, Any]  # how the numbers came about, for JSON
-    notes: Sequence[str] = ()  # a sentence each
+    bins: Bins  # main curve, to which S, U, H and the bias belong
+    settings: dict[str, Any]  # files and options of the evaluation, for CSV and JSON
+    notes: Sequence[str] = ()  # sentences for the caption
 
     def numbers(self) -> list[dict[str, Any]]:
-        """Every number of each row, fractions of one, under the names of :class:`Metrics`."""
+        """Return every number of each row under the names of :class:`Metrics`; accuracies are in [0, 1]."""
         return [
             {
                 "threshold": row.threshold,
@@ -53,19 +53,21 @@ class Summary:
         ]
 
     def render(self, kind: str) -> str:
-        """As ``text``, ``markdown``, ``csv`` or ``json``."""
+        """Return the summary as ``text``, ``markdown``, ``csv`` or ``json``."""
         rendered: str = getattr(self, f"to_{kind}")()
         return rendered
 
     def to_text(self) -> str:
+        """Return a plain table in percent, with a caption."""
         return "\n".join([self._table("plain"), "", *self.caption()]) + "\n"
 
     def to_markdown(self) -> str:
+        """Return a Markdown table in percent, with a caption."""
         return "\n".join([self._table("github"), "", " ".join(self.caption())]) + "\n"
 
     def to_csv(self) -> str:
-        """A line for each threshold; what is nested spreads over ``at_zero.attr`` and so on."""
-        rows = [_flat({**self.facts, **numbers}) for numbers in self.numbers()]
+        """Return CSV with a line for each threshold; nested values become columns such as ``at_zero.attr``."""
+        rows = [_flatten({**self.settings, **numbers}) for numbers in self.numbers()]
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -73,31 +75,34 @@ class Summary:
         return out.getvalue()
 
     def to_json(self) -> str:
-        """Strict JSON; an infinite bias is ``"inf"`` or ``"-inf"``."""
-        return json.dumps({**self.facts, "results": self.numbers()}, indent=1, allow_nan=False) + "\n"
+        """Return strict JSON; an infinite bias is ``"inf"`` or ``"-inf"``."""
+        return json.dumps({**self.settings, "results": self.numbers()}, indent=1, allow_nan=False) + "\n"
 
     def caption(self) -> list[str]:
-        """What the numbers are, a sentence each."""
-        one = self.rows[0].by_bins[self.bins]
-        other = next(bins for bins in _CURVES if bins != self.bins)
+        """Return sentences that explain the numbers."""
+        first = self.rows[0].by_bins[self.bins]
+        other = next(bins for bins in _CURVE_NAMES if bins != self.bins)
         return [
-            f"{one.n_seen} images of seen pairs, {one.n_unseen} of unseen ones. Percentages, but for the bias.",
-            f"S, U, H: best seen, unseen and harmonic-mean accuracy along the {_CURVES[self.bins]} curve.",
-            f"AUC: the area under that curve, and under the {_CURVES[other]} one.",
-            "attr, obj: accuracy of the parts of the predicted pair, at bias 0.",
+            f"{first.n_seen} images of seen pairs, {first.n_unseen} images of unseen pairs.",
+            "All numbers but the bias are percentages.",
+            f"S, U, H: best seen, unseen and harmonic-mean accuracy along the {_CURVE_NAMES[self.bins]} curve.",
+            f"AUC: the area under that curve, and under the {_CURVE_NAMES[other]} curve.",
+            "attr, obj: accuracy of the attribute and of the object of the predicted pair, at bias 0.",
             *self.notes,
         ]
 
     def _table(self, kind: str) -> str:
+        """Return the table in a format of tabulate."""
         rows = []
         for row in self.rows:
-            shown = row.by_bins[self.bins]
-            percent = {"S": shown.best_seen, "U": shown.best_unseen, "H": shown.best_hm}
+            main = row.by_bins[self.bins]
+            percent = {"S": main.best_seen, "U": main.best_unseen, "H": main.best_hm}
             percent |= {f"AUC {bins}": metrics.auc for bins, metrics in row.by_bins.items()}
-            percent |= {"attr": shown.attr_acc, "obj": shown.obj_acc}
-            at = {} if row.threshold is None else {"threshold": f"{row.threshold:.6g}"}
-            numbers = {name: f"{100 * value:.2f}" for name, value in percent.items()}
-            rows.append(at | {"candidates": str(row.candidates)} | numbers | {"bias of H": f"{shown.hm_bias:.4g}"})
+            percent |= {"attr": main.attr_acc, "obj": main.obj_acc}
+            threshold = {} if row.threshold is None else {"threshold": f"{row.threshold:.6g}"}
+            cells = threshold | {"candidates": str(row.candidates)}
+            cells |= {name: f"{100 * value:.2f}" for name, value in percent.items()}
+            rows.append(cells | {"bias of H": f"{main.hm_bias:.4g}"})
         align = ["right"] * len(rows[0])
         return tabulate(rows, headers="keys", tablefmt=kind, disable_numparse=True, colalign=align)
 
@@ -115,14 +120,19 @@ def summarise(
     infeasible: Infeasible = "exclude",
     files: Mapping[str, str] | None = None,
 ) -> Summary:
-    """Evaluate scores on disk, in one pass over them.
+    """Evaluate a score file in one pass and return the summary.
 
     Args:
-        space: what the ``K`` columns stand for, in order.
+        scores: the file.
+        space: its pairs are the ``K`` columns of the scores, in order.
         labels: attribute and object of each image, ``[N]`` each.
-        candidates: ``[K]`` bool, what may be predicted; everything if None.
-        feasibility: ``[K]`` float, together with ``thresholds``; a row of the summary for each of these.
-        files: what everything was read from, to be told.
+        candidates: ``[K]`` bool, which pairs may be predicted; all of them if None.
+        feasibility: ``[K]`` float; required with ``thresholds``.
+        thresholds: feasibility thresholds; the summary has a row for each.
+        topk: an image is right if its true pair is among this many best candidates.
+        bins: the main curve of the summary; the summary has the AUC of both.
+        infeasible: see :class:`Sweep`.
+        files: paths of the other input files by role, for :attr:`Summary.settings`.
 
     Raises:
         ConfigError: scores, columns and labels do not belong together, or no pair is a candidate.
@@ -134,44 +144,49 @@ def summarise(
     except ValueError as error:
         raise ConfigError([str(error)]) from error
     fill(sweep, scores, labels)
-    allowed = torch.ones_like(space.seen) if candidates is None else candidates
-    reached = torch.zeros(len(allowed)) if feasibility is None else feasibility.float()
     curves: tuple[Bins, ...] = (bins, "exact" if bins == "original" else "original")
-    found = {kind: sweep.compute_all(kind) for kind in curves}
-    rows = []
-    for i, threshold in enumerate([None] if thresholds is None else thresholds):
-        # In float32, as the sweep compares them.
-        line = torch.tensor(-torch.inf if threshold is None else threshold, dtype=torch.float32)
-        count = int((allowed & (space.seen | (reached >= line))).sum())
-        rows.append(Row(threshold, count, {kind: found[kind][i] for kind in curves}))
-    facts: dict[str, Any] = {
+    found = {curve: sweep.compute_all(curve) for curve in curves}
+    counts = sweep.candidates.counts()
+    rows = [
+        Row(threshold, counts[i], {curve: found[curve][i] for curve in curves})
+        for i, threshold in enumerate([None] if thresholds is None else thresholds)
+    ]
+    settings: dict[str, Any] = {
         "files": {"scores": str(scores.path), **(files or {})},
-        "columns": len(allowed),
+        "columns": len(sweep.candidates),
         "seen_columns": int(space.seen.sum()),
         **options,
     }
     if thresholds is None:
-        facts["infeasible"] = None
-    unreachable = int((~allowed[sweep.candidates.find(*labels)]).sum())
+        settings["infeasible"] = None
+    masked = ~sweep.candidates.mask[sweep.candidates.find(*labels)]  # [N], whether the true pair is no candidate
     multiplied = thresholds is not None and infeasible == "original"
-    return Summary(rows, bins, facts, _notes(unreachable, topk, multiplied))
+    return Summary(rows, bins, settings, _notes(int(masked.sum()), topk, multiplied))
 
 
-def _notes(unreachable: int, topk: int, multiplied: bool) -> list[str]:
+def _notes(masked: int, topk: int, multiplied: bool) -> list[str]:
+    """Return sentences about unusual settings.
+
+    Args:
+        masked: number of images whose true pair is no candidate.
+        topk: number of predictions per image.
+        multiplied: whether scores were multiplied as in the original evaluator.
+    """
     notes = []
     if topk > 1:
-        notes.append(f"Right is what is among the best {topk}.")
-    if unreachable:
-        notes.append(f"{unreachable} images show a pair that is no candidate, and are never right.")
+        notes.append(f"An image is right if its pair is among the best {topk}.")
+    if masked:
+        notes.append(f"{masked} images show a pair that is no candidate, and are never right.")
     if multiplied:
         notes.append(
-            "Unseen pairs below a threshold have score 0, and seen pairs twice theirs at thresholds up to 0, "
-            "as in the original evaluator."
+            "As in the original evaluator, unseen pairs below a threshold have score 0, "
+            "and scores of seen pairs count twice at thresholds up to 0."
         )
     return notes
 
 
-def _flat(numbers: dict[str, Any]) -> dict[str, Any]:
+def _flatten(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return a dict whose nested dicts are replaced by entries such as ``outer.inner``."""
     flat: dict[str, Any] = {}
     for name, value in numbers.items():
         flat |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}

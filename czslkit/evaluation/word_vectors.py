@@ -1,8 +1,8 @@
-"""TODO."""
+"""Word vectors of attribute and object names, from a file or a callable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.layout import listed
-from ..errors import DataError
+from ..errors import DataError, first_ten
 from ..metrics.candidates import Array
 
-#: Where word vectors come from: the path of a file, or what gives the vector of a word, and None or a KeyError if none.
+#: A source of word vectors: the path of a file, or a callable that returns the vector of a word, and None or a KeyError
+#: if it does not know the word.
 WordVectors = str | Path | Callable[[str], Array]
+Vector = np.ndarray[Any, Any]
 
-
-#: Names that word vectors are looked up under, after those of the published vectors; ``_`` stands between words.
-_SPELLED = {
+#: Label in lower case -> the words whose vectors the published feasibility was computed from, joined by ``_``.
+PUBLISHED_SPELLINGS = {
     "faux.fur": "fake_fur",
     "faux.leather": "fake_leather",
     "full.grain.leather": "thick_leather",
@@ -43,53 +43,69 @@ _SPELLED = {
 }
 
 
-def word_vectors(vectors: WordVectors, names: Sequence[str]) -> Tensor:
-    """The vectors of labels, ``[N, D]``: of ``dry-erase_board`` the mean of those of its words, in lower case.
+def word_vectors(vectors: WordVectors, labels: Sequence[str]) -> Tensor:
+    """Return the vector of each label: the mean of the vectors of its words, in lower case.
 
-    What no vocabulary has is looked up under the words that the published vectors took for it, such as
-    ``Faux.Fur`` under ``fake`` and ``fur``.
+    Labels that no vocabulary has, such as ``Faux.Fur``, are looked up under the words that the published feasibility
+    was computed from, such as ``fake`` and ``fur``.
 
     Args:
-        vectors: as of :func:`word_feasibility`.
+        vectors: a source as in :func:`word_feasibility`.
+        labels: ``N`` names of attributes or objects.
+
+    Returns:
+        ``[N, D]`` float64.
 
     Raises:
-        DataError: the file cannot be read, or words are lacking; all of them are named.
+        DataError: the file cannot be read, or words have no vector; the message names all of them.
     """
-    spelled = [words_of(name) for name in names]
-    words = sorted({word for parts in spelled for word in parts})
+    words_of_labels = [label_words(label) for label in labels]
+    words = sorted({word for words in words_of_labels for word in words})
     if callable(vectors):
         source, expected = "the callable", "a vector for each"
-        found = _asked(vectors, words)
+        found = _vectors_from_callable(vectors, words)
     else:
         file = Path(vectors).expanduser()
-        named = file.suffix == ".safetensors"
-        source, expected = str(file), "a tensor named like each" if named else "'word v1 v2 ...' a line"
-        found = _named(file, words) if named else _lines(file, words)
+        source = str(file)
+        if file.suffix == ".safetensors":
+            expected, found = "a tensor named like each", _vectors_from_safetensors(file, words)
+        else:
+            expected, found = "'word v1 v2 ...' a line", _vectors_from_text(file, words)
     if lacking := [
-        f"{name} ({', '.join(absent)})"
-        for name, parts in zip(names, spelled, strict=True)
-        if (absent := [word for word in parts if word not in found])
+        f"{label} ({', '.join(absent)})"
+        for label, words in zip(labels, words_of_labels, strict=True)
+        if (absent := [word for word in words if word not in found])
     ]:
-        raise DataError(f"{source} has no vector for {listed(lacking)}; expected {expected}")
-    if shaped := [f"{word} {list(vector.shape)}" for word, vector in found.items() if vector.ndim != 1]:
-        raise DataError(f"{source}: the vectors are [D] each, not {listed(shaped)}")
-    widths = {len(vector) for vector in found.values()}
+        raise DataError(f"{source} has no vector for {first_ten(lacking)}; expected {expected}")
+    _check_vectors(found, source)
+    means = [np.mean([found[word] for word in words], 0) for words in words_of_labels]
+    return torch.from_numpy(np.stack(means))
+
+
+def label_words(label: str) -> list[str]:
+    """Return the words whose vectors make the vector of a label.
+
+    >>> label_words("dry-erase_board")
+    ['dry', 'erase', 'board']
+    """
+    return PUBLISHED_SPELLINGS.get(label.lower(), label.lower()).split("_")
+
+
+def _check_vectors(vectors: Mapping[str, Vector], source: str) -> None:
+    """Check that the vectors of all words are finite and of one width, or raise DataError."""
+    if shapes := [f"{word} {list(vector.shape)}" for word, vector in vectors.items() if vector.ndim != 1]:
+        raise DataError(f"{source}: the vectors are [D] each, not {first_ten(shapes)}")
+    widths = {len(vector) for vector in vectors.values()}
     if len(widths) > 1:
         raise DataError(
             f"{source}: the vectors have {' or '.join(map(str, sorted(widths)))} numbers, expected one width"
         )
-    if broken := [word for word, vector in found.items() if not np.isfinite(vector).all()]:
-        raise DataError(f"{source}: the vector of {listed(broken)} is not finite")
-    return torch.from_numpy(np.stack([np.mean([found[word] for word in parts], 0) for parts in spelled]))
+    if broken := [word for word, vector in vectors.items() if not np.isfinite(vector).all()]:
+        raise DataError(f"{source}: the vector of {first_ten(broken)} is not finite")
 
 
-def words_of(name: str) -> list[str]:
-    """What the vector of a label is made of."""
-    return _SPELLED.get(name.lower(), name.lower()).split("_")
-
-
-def _asked(vectors: Callable[[str], Array], words: Iterable[str]) -> dict[str, np.ndarray[Any, Any]]:
-    """What a callable gives for each of ``words`` that it knows."""
+def _vectors_from_callable(vectors: Callable[[str], Array], words: Iterable[str]) -> dict[str, Vector]:
+    """Return the vector that a callable gives for each of ``words`` that it knows."""
     found = {}
     for word in words:
         try:
@@ -106,26 +122,26 @@ def _asked(vectors: Callable[[str], Array], words: Iterable[str]) -> dict[str, n
     return found
 
 
-def _named(file: Path, words: Iterable[str]) -> dict[str, np.ndarray[Any, Any]]:
-    """The tensors of safetensors that are named like one of ``words``; no other is read."""
+def _vectors_from_safetensors(file: Path, words: Iterable[str]) -> dict[str, Vector]:
+    """Return the tensors of a safetensors file that are named like one of ``words``; no other tensor is read."""
 
-    def read(content: Any) -> dict[str, np.ndarray[Any, Any]]:
+    def read(content: Any) -> dict[str, Vector]:
         names = set(content.keys())
         return {word: content.get_tensor(word).double().numpy() for word in words if word in names}
 
-    return open_safetensors(file, read)
+    return read_safetensors(file, read)
 
 
-def _lines(file: Path, words: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-    """The first vector of each of ``words`` that has one in a file as of GloVe."""
+def _vectors_from_text(file: Path, words: Sequence[str]) -> dict[str, Vector]:
+    """Return the first vector of each of ``words`` in a text file like GloVe, ``word v1 v2 ...`` a line."""
     wanted = {word.encode(): word for word in words}
-    found: dict[str, np.ndarray[Any, Any]] = {}
+    found: dict[str, Vector] = {}
     try:
         with file.open("rb") as lines:
             for line in lines:
-                start, _, rest = line.partition(b" ")
-                word = wanted.get(start)
-                if word is None or word in found or not (numbers := _numbers(rest)):
+                first, _, rest = line.partition(b" ")
+                word = wanted.get(first)
+                if word is None or word in found or not (numbers := _parse_numbers(rest)):
                     continue
                 found[word] = np.array(numbers)
                 if len(found) == len(words):
@@ -135,25 +151,30 @@ def _lines(file: Path, words: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
     return found
 
 
-def _numbers(text: bytes) -> list[float]:
-    """The numbers of a line; none where it belongs to a word with a space in it, of which GloVe has some."""
+def _parse_numbers(text: bytes) -> list[float]:
+    """Return the numbers of a line; an empty list if the line's word has a space in it, as some words of GloVe have."""
     try:
         return [float(number) for number in text.split()]
     except ValueError:
         return []
 
 
-def open_safetensors(file: Path, read: Callable[[Any], Any]) -> Any:
-    """What ``read`` makes of safetensors, of which only the tensors asked for are read."""
+def read_safetensors(file: Path, read: Callable[[Any], Any]) -> Any:
+    """Return what ``read`` makes of an open safetensors file, of which it reads only the tensors that it needs.
+
+    Raises:
+        DataError: the file is refused.
+    """
     from safetensors import safe_open
 
     try:
         with safe_open(file, framework="pt") as content:
             return read(content)
     except Exception as error:
-        raise refusal(file, error) from error
+        raise refused_file(file, error) from error
 
 
-def refusal(file: Path, error: Exception) -> DataError:
+def refused_file(file: Path, error: Exception) -> DataError:
+    """Return the error to raise for a file whose content cannot be loaded safely."""
     reason = str(error).strip().partition("\n")[0]
     return DataError(f"{file} is refused, and nothing in it was run: {type(error).__name__}: {reason}")

@@ -1,1 +1,16 @@
-"""TODO."""
+"""The metrics of compositional zero-shot learning, computed from scores alone.
+
+Nothing here knows methods, datasets or files. :mod:`.sweep` holds the public entry points ``evaluate`` and ``Sweep``; a
+sweep passes chunks of scores down this list:
+
+- :mod:`.candidates`: the pairs that the columns of a score matrix stand for, and which of them may be predicted.
+- :mod:`.coverage`: a record of which scores have been received.
+- :mod:`.ranking`: the best few columns of each image.
+- :mod:`.sweep_state`: the numbers per image that a sweep keeps, and how a chunk of scores is reduced to them.
+- :mod:`.top_scores`: the best candidates of each image at each feasibility threshold.
+- :mod:`.curves`: seen and unseen accuracy as a function of the bias, and the metrics of that curve.
+- :mod:`.metrics`: the results.
+
+Besides, :mod:`.outcomes` holds the numbers per image that decide both curves, :mod:`.bootstrap` resamples them, and
+:mod:`.feasibility` has the formula of feasibility for the open world.
+"""

@@ -1,9 +1,10 @@
-"""Percentile bootstrap over test images, from a few numbers per image; numpy alone.
+"""Percentile bootstrap over test images, from the outcome of each image.
 
-A resample is a whole number for each image: how often it was drawn. Its curve is then a cumulative sum over the images
-in the order in which they turn, and many resamples are many columns of one array. The draws depend on nothing but the
-number of images and the seed, so methods measured on the same images meet in the same resamples: what is paired in the
-comparison of two is the test set. What a training would be like that was done again is not in it.
+A resample is a *count* for each image: how often it was drawn. Its curve is a cumulative sum of counts over the images
+in the order of their breakpoints (the bias at which an image becomes right or wrong), so many resamples are computed
+together, as the columns of one array. The counts depend only on the number of images and the seed: methods that are
+evaluated on the same images share their resamples, and their difference is paired by test image. The bootstrap does not
+include the variation between trainings. This module needs numpy only.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from .outcomes import Outcomes
 
 RESAMPLES = 1000
 SEED = 0
-LEVEL = 0.95
-STEPS = 20  # about how many biases the original aims for
-BLOCK = 1 << 20  # draws handled at a time
-#: What is resampled, by the names that metrics have.
-NAMES = ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc")
+LEVEL = 0.95  # coverage of an interval
+N_BIASES = 20  # approximate number of biases that the original evaluator aims for, as in curves.py
+DRAWS_PER_BLOCK = 1 << 20  # draws handled at a time
+#: Names of the metrics that are resampled, as in ``Metrics``.
+METRIC_NAMES = ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc")
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
+Bools = npt.NDArray[np.bool_]
 
 
-def draws(n: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Ints]:
-    """How often each of ``n`` images is in each resample of ``n`` drawn with repetition, in blocks ``[n, r]``.
+def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Ints]:
+    """Yield how often each of ``n`` images is in each resample of ``n`` draws with repetition, in blocks ``[n, r]``.
 
-    >>> sum(block.sum(0).tolist() == [7] * block.shape[1] for block in draws(7))
+    >>> sum(block.sum(0).tolist() == [7] * block.shape[1] for block in resample_counts(7))
     1
     """
     random = np.random.default_rng(seed)
-    width = max(BLOCK // n, 1)
+    width = max(DRAWS_PER_BLOCK // n, 1)
     for start in range(0, resamples, width):
         r = min(width, resamples - start)
         images = random.integers(n, size=(r, n))
@@ -43,53 +45,54 @@ def draws(n: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Ints
         yield np.bincount(flat.ravel(), minlength=n * r).astype(np.int32).reshape(n, r)
 
 
-def resampled(
+def resampled_metrics(
     outcomes: Outcomes, bins: str = "exact", resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, Floats]:
-    """The metrics of each resample, ``[resamples]`` each, by ``NAMES``.
+    """Return the metrics of each resample, ``[resamples]`` for each of ``METRIC_NAMES``.
 
     Raises:
-        ValueError: no images, or no such ``bins``.
+        ValueError: there are no images, or ``bins`` is unknown.
     """
     if not len(outcomes):
         raise ValueError("there are no images to draw from")
-    blocks = [weighted(outcomes, block, bins) for block in draws(len(outcomes), resamples, seed)]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in NAMES}
+    blocks = [weighted_metrics(outcomes, counts, bins) for counts in resample_counts(len(outcomes), resamples, seed)]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in METRIC_NAMES}
 
 
-def weighted(outcomes: Outcomes, weights: Ints, bins: str = "exact") -> dict[str, Floats]:
-    """The metrics of images that are there so many times each.
+def weighted_metrics(outcomes: Outcomes, counts: Ints, bins: str = "exact") -> dict[str, Floats]:
+    """Return the metrics of collections of images in which an image may be several times.
 
     Args:
         outcomes: of ``N`` images.
-        weights: ``[N, r]``, a column for each collection of them; none is empty.
-        bins: ``"exact"`` or ``"original"``. With the latter each collection has the biases that the original
-            evaluator would choose for it.
+        counts: ``[N, r]``, how often each image is in each of ``r`` collections; no collection is empty.
+        bins: ``"exact"`` or ``"original"``. ``"original"`` chooses biases for each collection as the original
+            evaluator would.
 
     Returns:
-        ``[r]`` each, by ``NAMES``; what :func:`czslkit.evaluate` gives for images with repetition.
+        ``[r]`` for each of ``METRIC_NAMES``, the numbers that :func:`czslkit.evaluate` returns for the images of a
+        collection.
 
     Raises:
-        ValueError: no such ``bins``.
+        ValueError: ``bins`` is unknown.
     """
     if bins not in _CURVES:
         raise ValueError(f"bins must be one of {', '.join(map(repr, _CURVES))}, got {bins!r}")
-    seen, unseen = _CURVES[bins](outcomes, weights)
+    seen, unseen = _CURVES[bins](outcomes, counts)
     with np.errstate(divide="ignore"):
-        mean = 2 / (1 / seen + 1 / unseen)  # 0 where either is
-    total = weights.sum(0)
+        mean = 2 / (1 / seen + 1 / unseen)  # harmonic; 0 if either accuracy is
+    total = counts.sum(0)
     return {
         "auc": ((seen[1:] + seen[:-1]) * np.diff(unseen, axis=0)).sum(0) / 2,
         "best_seen": seen.max(0),
         "best_unseen": unseen.max(0),
         "best_hm": mean.max(0),
-        "attr_acc": weights[outcomes.attr].sum(0) / total,
-        "obj_acc": weights[outcomes.obj].sum(0) / total,
+        "attr_acc": counts[outcomes.attr_right].sum(0) / total,
+        "obj_acc": counts[outcomes.obj_right].sum(0) / total,
     }
 
 
 def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """Between which values the middle ``level`` of them lies.
+    """Return the bounds between which the middle ``level`` of the values lies.
 
     >>> [round(end) for end in interval(np.arange(1001.0))]
     [25, 975]
@@ -98,101 +101,122 @@ def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _exact(outcomes: Outcomes, weights: Ints) -> tuple[Floats, Floats]:
-    """Accuracy over images of seen and of unseen pairs between all biases at which an image turns, ``[M + 1, r]``."""
-    gap = np.where(outcomes.open, outcomes.true, 0).astype(np.float64) - np.where(outcomes.open, outcomes.rival, 0)
-    turn = np.where(outcomes.is_seen, gap, -gap)  # a seen pair is right below this bias, an unseen one above
-    breaks = np.unique(turn[outcomes.open & np.isfinite(turn)])
-    turned = np.searchsorted(breaks, turn) + (turn > -np.inf)  # an image without a rival is right at every bias
-    seen, unseen = _counts(outcomes, weights, turned, np.arange(len(breaks) + 1))
-    return seen / _total(outcomes.is_seen, weights), unseen / _total(~outcomes.is_seen, weights)
+def _exact_curve(outcomes: Outcomes, counts: Ints) -> tuple[Floats, Floats]:
+    """Return seen and unseen accuracy in every interval between two breakpoints, ``[M + 1, r]`` each."""
+    reachable = outcomes.reachable
+    true_score, runner_up_score = (
+        np.where(reachable, score, 0).astype(np.float64) for score in (outcomes.true_score, outcomes.runner_up_score)
+    )
+    gap = true_score - runner_up_score
+    breakpoint_of = np.where(outcomes.is_seen, gap, -gap)  # a seen pair is right below it, an unseen pair above it
+    breakpoints = np.unique(breakpoint_of[reachable & np.isfinite(breakpoint_of)])
+    # An image without a runner-up is right at every bias.
+    first_changed = np.searchsorted(breakpoints, breakpoint_of) + (breakpoint_of > -np.inf)
+    seen, unseen = _count_right(outcomes, counts, first_changed, np.arange(len(breakpoints) + 1))
+    return seen / _count_images(outcomes.is_seen, counts), unseen / _count_images(~outcomes.is_seen, counts)
 
 
-def _original(outcomes: Outcomes, weights: Ints) -> tuple[Floats, Floats]:
-    """The same at each collection's own about 20 biases and at the last one, ``[points, r]``, in float32 arithmetic."""
-    biases, at = np.unique(outcomes.bias[~np.isnan(outcomes.bias)], return_inverse=True)  # [M] float32
-    points, some = _chosen(at, weights[~np.isnan(outcomes.bias)])
-    seen, unseen = _counts(outcomes, weights, _turned(outcomes, biases), points)
+def _original_curve(outcomes: Outcomes, counts: Ints) -> tuple[Floats, Floats]:
+    """Return seen and unseen accuracy at the original biases of each collection, ``[points, r]`` each.
+
+    The points are about 20 biases and the last bias; the arithmetic is float32.
+    """
+    proposes = ~np.isnan(outcomes.proposed_bias)
+    biases, bias_index = np.unique(outcomes.proposed_bias[proposes], return_inverse=True)  # [M] float32
+    points, any_bias = _choose_biases(bias_index, counts[proposes])
+    seen, unseen = _count_right(outcomes, counts, _first_changed(outcomes, biases), points)
     curves = []
-    for kind, counts in ((outcomes.is_seen, seen), (~outcomes.is_seen, unseen)):
-        last = weights[kind & outcomes.at_last].sum(0)
-        counts = np.vstack([np.where(some, counts, last), last])  # where there is no bias, all points are the last
-        shares = counts.astype(np.float32) / _total(kind, weights).astype(np.float32)
+    for kind, right in ((outcomes.is_seen, seen), (~outcomes.is_seen, unseen)):
+        last = counts[kind & outcomes.right_at_last_bias].sum(0)
+        right = np.vstack([np.where(any_bias, right, last), last])  # without a bias, all points are the last
+        shares = right.astype(np.float32) / _count_images(kind, counts).astype(np.float32)
         curves.append(shares.astype(np.float64))
     return curves[0], curves[1]
 
 
-_CURVES: dict[str, Callable[[Outcomes, Ints], tuple[Floats, Floats]]] = {"exact": _exact, "original": _original}
+_CURVES: dict[str, Callable[[Outcomes, Ints], tuple[Floats, Floats]]] = {
+    "exact": _exact_curve,
+    "original": _original_curve,
+}
 
 
-def _chosen(at: Ints, weights: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Which biases the original takes of each collection: every ``n // 20``-th of its ``n``, from the lowest on.
+def _choose_biases(bias_index: Ints, counts: Ints) -> tuple[Ints, Bools]:
+    """Choose the biases of each collection: every ``n // 20``-th of its ``n`` proposed biases, from the lowest.
 
     Args:
-        at: ``[T]``, number of the bias of each image that has one; biases are numbered from the lowest.
-        weights: ``[T, r]``.
+        bias_index: ``[T]``, number of the bias that each image proposes; biases are numbered from the lowest.
+        counts: ``[T, r]``, how often each of these images is in each collection.
 
     Returns:
-        Numbers of biases ``[points, r]``, the highest repeated where a collection has fewer points than others; and
-        whether it has any, ``[r]``.
+        Numbers of the chosen biases, ``[points, r]``, the highest one repeated if a collection has fewer points than
+        another; and whether a collection has any bias, ``[r]``.
     """
-    order = np.argsort(at, kind="stable")
-    until = np.ascontiguousarray(weights[order].cumsum(0, dtype=np.int64).T)  # [r, T]
-    n = weights.sum(0)
-    step = np.maximum(n // STEPS, 1)
-    most = int(np.max(-(-n // step), initial=0))
-    places = np.minimum(np.arange(most)[:, None], np.maximum(-(-n // step) - 1, 0)) * step  # [points, r]
-    found = np.zeros(places.shape, dtype=np.int64)
+    order = np.argsort(bias_index, kind="stable")
+    cumulative = np.ascontiguousarray(counts[order].cumsum(0, dtype=np.int64).T)  # [r, T]
+    n = counts.sum(0)
+    step = np.maximum(n // N_BIASES, 1)
+    n_points = -(-n // step)
+    most = int(np.max(n_points, initial=0))
+    positions = np.minimum(np.arange(most)[:, None], np.maximum(n_points - 1, 0)) * step  # [points, r]
+    chosen = np.zeros(positions.shape, dtype=np.int64)
     for column in np.flatnonzero(n):
-        found[:, column] = at[order[np.searchsorted(until[column], places[:, column], side="right")]]
-    return found, n > 0
+        rows = np.searchsorted(cumulative[column], positions[:, column], side="right")
+        chosen[:, column] = bias_index[order[rows]]
+    return chosen, n > 0
 
 
-def _turned(outcomes: Outcomes, biases: npt.NDArray[np.float32]) -> Ints:
-    """Number of the first of the ascending ``biases`` ``[M]`` at which an image has turned, ``M`` if at none; ``[N]``.
+def _first_changed(outcomes: Outcomes, biases: npt.NDArray[np.float32]) -> Ints:
+    """Return the number of the first bias at which each image has changed, ``[N]``.
 
-    By halving: in float32, too, a higher bias never makes an unseen pair worse.
+    An image of a seen pair changes from right to wrong, an image of an unseen pair from wrong to right. The number is
+    found by bisection: in float32, too, a higher bias never makes an unseen pair worse.
+
+    Args:
+        outcomes: of ``N`` images.
+        biases: ``[M]`` ascending; the number is ``M`` if the image changes at none of them.
     """
-    true, rival = (np.where(outcomes.open, of, 0).astype(np.float32) for of in (outcomes.true, outcomes.rival))
+    true_score, runner_up_score = (
+        np.where(outcomes.reachable, score, 0).astype(np.float32)
+        for score in (outcomes.true_score, outcomes.runner_up_score)
+    )
     low, high = np.zeros(len(outcomes), dtype=np.int64), np.full(len(outcomes), len(biases))
     while (active := low < high).any():
         middle = (low + high) // 2
         bias = biases[np.minimum(middle, len(biases) - 1)]
-        own = np.where(outcomes.is_seen, true, true + bias)
-        other = np.where(outcomes.is_seen, rival + bias, rival)
-        right = (own > other) | ((own == other) & outcomes.wins_tie)
-        turned = right != outcomes.is_seen
-        high = np.where(active & turned, middle, high)
-        low = np.where(active & ~turned, middle + 1, low)
+        true = np.where(outcomes.is_seen, true_score, true_score + bias)
+        runner_up = np.where(outcomes.is_seen, runner_up_score + bias, runner_up_score)
+        right = (true > runner_up) | ((true == runner_up) & outcomes.wins_tie)
+        changed = right != outcomes.is_seen
+        high = np.where(active & changed, middle, high)
+        low = np.where(active & ~changed, middle + 1, low)
     return low
 
 
-def _counts(outcomes: Outcomes, weights: Ints, turned: Ints, points: Ints) -> tuple[Ints, Ints]:
-    """How many images of seen and of unseen pairs are right at some points.
+def _count_right(outcomes: Outcomes, counts: Ints, first_changed: Ints, points: Ints) -> tuple[Ints, Ints]:
+    """Count the images of seen and of unseen pairs that are right at some points, ``[points, r]`` each.
 
     Args:
-        turned: ``[N]``, number of the first point at which an image has turned: that of a seen pair is right before
-            it, that of an unseen one from it on.
-        points: ``[points]`` or ``[points, r]``, their numbers.
-
-    Returns:
-        ``[points, r]`` each.
+        outcomes: of ``N`` images.
+        counts: ``[N, r]``, how often each image is in each collection.
+        first_changed: ``[N]``, number of the first point at which each image has changed; an image of a seen pair is
+            right before it, an image of an unseen pair from it on.
+        points: ``[points]`` or ``[points, r]``, numbers of the points.
     """
-    befores = [_before(kind & outcomes.open, weights, turned, points) for kind in (outcomes.is_seen, ~outcomes.is_seen)]
-    seen = weights[outcomes.is_seen & outcomes.open].sum(0) - befores[0]
-    return seen, befores[1]
+    seen, unseen = outcomes.is_seen & outcomes.reachable, ~outcomes.is_seen & outcomes.reachable
+    seen_right = counts[seen].sum(0) - _count_changed(seen, counts, first_changed, points)
+    return seen_right, _count_changed(unseen, counts, first_changed, points)
 
 
-def _before(images: npt.NDArray[np.bool_], weights: Ints, turned: Ints, points: Ints) -> Ints:
-    """How many of the ``images`` ``[N]`` bool have turned at some points, ``[points, r]``."""
+def _count_changed(images: Bools, counts: Ints, first_changed: Ints, points: Ints) -> Ints:
+    """Count the ``images`` ``[N]`` bool that have changed at some points, ``[points, r]``."""
     order = np.flatnonzero(images)
-    order = order[np.argsort(turned[order], kind="stable")]
-    sums = np.zeros((len(order) + 1, weights.shape[1]), dtype=np.int32)
-    np.cumsum(weights[order], axis=0, out=sums[1:])
-    rows = np.searchsorted(turned[order], points, side="right")
+    order = order[np.argsort(first_changed[order], kind="stable")]
+    sums = np.zeros((len(order) + 1, counts.shape[1]), dtype=np.int32)
+    np.cumsum(counts[order], axis=0, out=sums[1:])
+    rows = np.searchsorted(first_changed[order], points, side="right")
     return sums[rows] if rows.ndim == 1 else np.take_along_axis(sums, rows, axis=0)
 
 
-def _total(kind: npt.NDArray[np.bool_], weights: Ints) -> Ints:
-    """How many images are of a kind, at least 1; ``[r]``."""
-    return np.maximum(weights[kind].sum(0), 1)
+def _count_images(kind: Bools, counts: Ints) -> Ints:
+    """Return the number of images of a kind in each collection, at least 1; ``[r]``."""
+    return np.maximum(counts[kind].sum(0), 1)

@@ -1,9 +1,16 @@
-"""Which pairs the columns of a score matrix stand for, and which of them may be predicted."""
+"""The pairs of an evaluation, and which of them may be predicted.
+
+Three words are used throughout this package:
+
+- *pairs*: the table ``[K, 2]`` of attribute and object indices, one row for each pair that has a score.
+- *columns*: row numbers of that table, from 0 to ``K - 1``; a chunk of scores has one column for each.
+- *candidates*: the pairs that may be predicted. With feasibility thresholds, each threshold has its own candidates.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -11,20 +18,26 @@ from torch import Tensor
 
 Array = Any  # a tensor, an ndarray or nested lists of numbers
 Kind = Literal["bool", "integer", "float"]
+T = TypeVar("T")
 
-UNUSED = -1  # group of columns that nothing depends on
+UNUSED = -1  # group of columns that no number depends on
 SEEN = 0  # group of seen candidates
-SEEN_MASKED = 1  # group of seen pairs that are no candidates: they only set where the original puts its biases
-UNSEEN = 2  # first of the groups of unseen candidates, one for each threshold
+SEEN_MASKED = 1  # group of seen pairs that are no candidates; the original evaluator uses them to place its biases
+UNSEEN = 2  # first of the groups of unseen candidates, one group per level
 
 
 def as_tensor(name: str, values: Array, kind: Kind) -> Tensor:
-    """``values`` on the processor, if they are of that kind; a copy unless they are a tensor.
+    """Return ``values`` as a tensor on the CPU; it is a copy unless ``values`` is a tensor.
+
+    Args:
+        name: how error messages call the values.
+        values: numbers of any shape.
+        kind: the expected kind of dtype.
 
     Raises:
-        ValueError: they are of another kind.
+        ValueError: the dtype is of another kind.
     """
-    # The copy lets read-only and memory-mapped arrays in.
+    # The copy makes read-only and memory-mapped arrays usable.
     tensor = values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values, order="C"))
     found = "bool" if tensor.dtype == torch.bool else "float" if tensor.is_floating_point() else "integer"
     if found != kind and tensor.numel():
@@ -33,18 +46,28 @@ def as_tensor(name: str, values: Array, kind: Kind) -> Tensor:
 
 
 class Candidates:
-    """The columns, each in the group of columns that are candidates at the same thresholds.
+    """The pairs of an evaluation and the set of candidates at each feasibility threshold.
+
+    Thresholds are numbered by *level*, from 0 for the lowest. The candidates of a level include those of every higher
+    level, so each unseen pair needs only one number: its group, ``UNSEEN`` plus the highest level that it reaches.
 
     Args:
         pairs: ``[K, 2]`` integer, attribute and object of each column; all different.
         seen: ``[K]`` bool, whether the pair was trained on.
-        mask: ``[K]`` bool, what may be predicted; everything if None.
-        feasibility: ``[K]`` float, of the unseen pairs.
-        thresholds: the sets of candidates asked for; one, of everything in ``mask``, if None.
+        mask: ``[K]`` bool, which pairs may be predicted; all of them if None.
+        feasibility: ``[K]`` float; only the values of unseen pairs are used.
+        thresholds: one set of candidates for each; if None there is a single set, all pairs of ``mask``.
 
     Raises:
         ValueError: the arguments do not describe one set of pairs.
     """
+
+    pairs: Tensor  # [K, 2] long
+    seen: Tensor  # [K] bool
+    mask: Tensor  # [K] bool
+    group: Tensor  # [K] long, UNUSED, SEEN, SEEN_MASKED, or UNSEEN plus a level
+    thresholds: Tensor | None  # [T] float32, in the order given
+    n_levels: int  # T, or 1 without thresholds
 
     def __init__(
         self,
@@ -54,99 +77,135 @@ class Candidates:
         feasibility: Array | None = None,
         thresholds: Sequence[float] | None = None,
     ) -> None:
-        self.pairs = as_tensor("pairs", pairs, "integer").long()  # [K, 2]
-        if self.pairs.ndim != 2 or self.pairs.shape[1] != 2 or not len(self.pairs):
-            raise ValueError(f"pairs are {list(self.pairs.shape)}, expected [K, 2]")
-        if self.pairs.min() < 0:
-            raise ValueError(f"pair {self.pairs[(self.pairs < 0).any(1)][0].tolist()} is negative")
-        self._width = int(self.pairs[:, 1].max()) + 1
-        self._keys, self._order = (self.pairs[:, 0] * self._width + self.pairs[:, 1]).sort()
-        if len(self._keys.unique()) != len(self._keys):
-            raise ValueError(f"{len(self.pairs)} pairs, of which only {len(self._keys.unique())} differ")
-        self.seen = self._per_pair("seen", seen, "bool")  # [K]
-        candidate = torch.ones_like(self.seen) if mask is None else self._per_pair("candidates", mask, "bool")
+        self.pairs = _pair_table(pairs)
+        self._n_objs = int(self.pairs[:, 1].max()) + 1
+        self._sorted_keys, self._sorted_columns = self._keys(*self.pairs.unbind(1)).sort()
+        if (different := len(self._sorted_keys.unique())) != len(self):
+            raise ValueError(f"{len(self)} pairs, of which only {different} differ")
+        self.seen = self._per_pair("seen", seen, "bool")
+        self.mask = torch.ones_like(self.seen) if mask is None else self._per_pair("candidates", mask, "bool")
         if (feasibility is None) != (thresholds is None):
             given, missing = ("feasibility", "thresholds") if thresholds is None else ("thresholds", "feasibility")
             raise ValueError(f"{given} without {missing}: give both or neither")
-
-        self.thresholds: Tensor | None = None  # [T] float32, in the order given
-        level = torch.ones_like(self.seen, dtype=torch.long)  # [K], how many thresholds a pair reaches
-        if thresholds is not None:
-            self.thresholds = as_tensor("thresholds", thresholds, "float").float()
-            if self.thresholds.ndim != 1 or not len(self.thresholds) or self.thresholds.isnan().any():
-                raise ValueError(f"thresholds must be at least one number each, got {thresholds}")
-            feasible = self._per_pair("feasibility", feasibility, "float").float()
-            if (unknown := feasible.isnan() & ~self.seen).any():
-                raise ValueError(f"feasibility of column {int(unknown.nonzero()[0])} is nan")
-            level = torch.searchsorted(self.thresholds.sort().values, feasible, right=True)
-        self.levels = 1 if self.thresholds is None else len(self.thresholds)
-        self._level = level.masked_fill(self.seen | ~candidate, UNUSED)
-        unseen_group = torch.where(self._level > 0, UNSEEN + self._level - 1, UNUSED)
-        self.group = torch.where(self.seen, torch.where(candidate, SEEN, SEEN_MASKED), unseen_group)  # [K]
-        if not ((self.group == SEEN) | (self.group >= UNSEEN)).any():
-            raise ValueError(f"none of the {len(self.pairs)} pairs is a candidate")
+        self.thresholds = None if thresholds is None else _checked_thresholds(thresholds)
+        self.n_levels = 1 if self.thresholds is None else len(self.thresholds)
+        reached = self._levels_reached(feasibility)
+        unseen_group = (UNSEEN + reached - 1).where(self.mask & (reached > 0), UNUSED)
+        self.group = torch.where(self.seen, torch.where(self.mask, SEEN, SEEN_MASKED), unseen_group)
+        if not self.at_level(0).any():
+            raise ValueError(f"none of the {len(self)} pairs is a candidate")
 
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def _keys(self, attr: Tensor, obj: Tensor) -> Tensor:
+        """Return one number per pair, ``[n]``; pairs of this table have different ones."""
+        return attr * self._n_objs + obj
+
     def _per_pair(self, name: str, values: Array, kind: Kind) -> Tensor:
+        """Return ``values`` as a tensor ``[K]``, or raise ValueError."""
         tensor = as_tensor(name, values, kind)
-        if tensor.shape != (len(self.pairs),):
-            raise ValueError(f"{name} is {list(tensor.shape)}, expected [{len(self.pairs)}] as there are pairs")
+        if tensor.shape != (len(self),):
+            raise ValueError(f"{name} is {list(tensor.shape)}, expected [{len(self)}] as there are pairs")
         return tensor
 
+    def _levels_reached(self, feasibility: Array | None) -> Tensor:
+        """Return how many thresholds each pair reaches, ``[K]``; 1 without thresholds."""
+        if self.thresholds is None:
+            return torch.ones(len(self), dtype=torch.long)
+        values = self._per_pair("feasibility", feasibility, "float").float()
+        if (unknown := values.isnan() & ~self.seen).any():
+            raise ValueError(f"feasibility of column {int(unknown.nonzero()[0])} is nan")
+        return torch.searchsorted(self.thresholds.sort().values, values, right=True)
+
     def find(self, attr: Tensor, obj: Tensor) -> Tensor:
-        """Column of each image's true pair, ``[N]``.
+        """Return the column of each image's true pair, ``[N]``.
+
+        Args:
+            attr: ``[N]`` long, true attribute of each image.
+            obj: ``[N]`` long, true object.
 
         Raises:
-            ValueError: an image shows a pair that is not among the columns.
+            ValueError: the pair of an image has no column.
         """
-        key = attr * self._width + obj
-        at = torch.searchsorted(self._keys, key).clamp(max=len(self) - 1)
-        unknown = (self._keys[at] != key) | (obj < 0) | (obj >= self._width)
+        key = self._keys(attr, obj)
+        position = torch.searchsorted(self._sorted_keys, key).clamp(max=len(self) - 1)
+        unknown = (self._sorted_keys[position] != key) | (obj < 0) | (obj >= self._n_objs)
         if unknown.any():
             i = int(unknown.nonzero()[0])
             raise ValueError(
                 f"image {i} of these shows pair ({int(attr[i])}, {int(obj[i])}), "
                 f"which is not among the {len(self)} pairs"
             )
-        return self._order[at]
+        return self._sorted_columns[position]
 
-    def select(self, columns: Array | slice | None) -> Tensor:
-        """The columns meant, ``[k]`` long.
+    def column_numbers(self, columns: Array | slice | None) -> Tensor:
+        """Return the selected columns as numbers, ``[k]`` long; all of them if None.
 
         Raises:
-            ValueError: there is no such column, or one is named twice.
+            ValueError: a number is not a column, or appears twice.
         """
         if columns is None or isinstance(columns, slice):
             return torch.arange(*(columns or slice(None)).indices(len(self)))
-        chosen = as_tensor("columns", columns, "integer").long()
-        if chosen.ndim != 1:
-            raise ValueError(f"columns are {list(chosen.shape)}, expected [k]")
-        outside = (chosen < 0) | (chosen >= len(self))
+        numbers = as_tensor("columns", columns, "integer").long()
+        if numbers.ndim != 1:
+            raise ValueError(f"columns are {list(numbers.shape)}, expected [k]")
+        outside = (numbers < 0) | (numbers >= len(self))
         if outside.any():
-            raise ValueError(f"there is no column {int(chosen[outside][0])}, only 0 to {len(self) - 1}")
-        ascending = (chosen[1:] > chosen[:-1]).all()
-        if not ascending and len(chosen.unique()) != len(chosen):
-            raise ValueError(f"{len(chosen)} columns, of which only {len(chosen.unique())} differ")
-        return chosen
+            raise ValueError(f"there is no column {int(numbers[outside][0])}, only 0 to {len(self) - 1}")
+        ascending = (numbers[1:] > numbers[:-1]).all()
+        if not ascending and len(numbers.unique()) != len(numbers):
+            raise ValueError(f"{len(numbers)} columns, of which only {len(numbers.unique())} differ")
+        return numbers
 
-    def order(self) -> list[int]:
-        """Level of each threshold in the order given: how many others are below it."""
-        return [0] if self.thresholds is None else self.thresholds.argsort(stable=True).argsort().tolist()
+    def at_level(self, level: int) -> Tensor:
+        """Return which pairs are candidates at a level, ``[K]`` bool."""
+        return (self.group == SEEN) | (self.group >= UNSEEN + level)
 
-    def factor(self, level: int) -> float:
-        """What the original multiplies the scores of seen pairs by at the threshold of that level: 1 or 2."""
+    def infeasible_at_level(self, level: int) -> Tensor:
+        """Return which unseen pairs of the mask do not reach a level, ``[K]`` bool."""
+        return self.mask & ~self.seen & (self.group < UNSEEN + level)
+
+    def seen_factor(self, level: int) -> float:
+        """Return the factor, 1 or 2, by which the original evaluator multiplies the scores of seen pairs at a level."""
         return 1.0 if self.thresholds is None or self.thresholds.sort().values[level] > 0 else 2.0
 
-    def infeasible(self, level: int) -> Tensor:
-        """Unseen columns in the mask that fall short of the threshold of that level, ``[K]`` bool."""
-        return (self._level >= 0) & (self._level <= level)
+    def in_threshold_order(self, by_level: Sequence[T]) -> tuple[T, ...]:
+        """Return one value per threshold, in the order in which the thresholds were given.
+
+        Args:
+            by_level: one value per level, from the lowest.
+        """
+        if self.thresholds is None:
+            return tuple(by_level)
+        return tuple(by_level[level] for level in self.thresholds.argsort(stable=True).argsort().tolist())
+
+    def counts(self) -> tuple[int, ...]:
+        """Return the number of candidates at each threshold, in the order in which the thresholds were given."""
+        return self.in_threshold_order([int(self.at_level(level).sum()) for level in range(self.n_levels)])
 
     def same_as(self, other: Candidates) -> bool:
-        """Whether both stand for the same columns, candidates and thresholds."""
+        """Return whether both have the same pairs, candidates and thresholds."""
         none = torch.empty(0)
         mine, theirs = (
-            (c.pairs, c.group, c._level, none if c.thresholds is None else c.thresholds) for c in (self, other)
+            (c.pairs, c.group, c.mask, none if c.thresholds is None else c.thresholds) for c in (self, other)
         )
         return all(map(torch.equal, mine, theirs))
+
+
+def _pair_table(pairs: Array) -> Tensor:
+    """Return ``pairs`` as a tensor ``[K, 2]`` long, or raise ValueError."""
+    table = as_tensor("pairs", pairs, "integer").long()
+    if table.ndim != 2 or table.shape[1] != 2 or not len(table):
+        raise ValueError(f"pairs are {list(table.shape)}, expected [K, 2]")
+    if table.min() < 0:
+        raise ValueError(f"pair {table[(table < 0).any(1)][0].tolist()} is negative")
+    return table
+
+
+def _checked_thresholds(thresholds: Sequence[float]) -> Tensor:
+    """Return ``thresholds`` as a tensor ``[T]`` float32, or raise ValueError."""
+    values = as_tensor("thresholds", thresholds, "float").float()
+    if values.ndim != 1 or not len(values) or values.isnan().any():
+        raise ValueError(f"thresholds must be at least one number each, got {thresholds}")
+    return values

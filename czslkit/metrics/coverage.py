@@ -1,4 +1,4 @@
-"""Which scores have come, of a matrix that comes in pieces."""
+"""A record of the scores that have been received, for a score matrix that arrives in chunks."""
 
 from __future__ import annotations
 
@@ -8,31 +8,39 @@ from torch import Tensor
 from .candidates import Array, as_tensor
 
 
-class Arrivals:
-    """A record of the (images, columns) rectangles received: a bit per image for each set of columns come together.
+class Coverage:
+    """The (image, column) scores that have been received: one bit per image and set of columns.
+
+    Columns that have always arrived together form a *set*. At first all columns are one set; a chunk that has only
+    some columns of a set splits it in two.
 
     Args:
-        columns: how many columns there are.
+        n_columns: number of columns.
     """
 
-    def __init__(self, columns: int) -> None:
-        self.images = 0  # one more than the highest image number
-        self.numbered: bool | None = None  # whether the caller numbers the images; None until the first ones
-        self._set = torch.zeros(columns, dtype=torch.long)  # [K], which set each column is in: at first the same
-        self._sizes = torch.tensor([columns])  # [S], columns of each set
-        self._come = torch.zeros(1, 1, dtype=torch.bool)  # [S, N], each with room to grow: images of each set
+    def __init__(self, n_columns: int) -> None:
+        self.n_images = 0  # one more than the highest image number
+        self.numbered: bool | None = None  # whether the caller numbers the images; None before the first images
+        self._set_of_column = torch.zeros(n_columns, dtype=torch.long)  # [K]
+        self._set_sizes = torch.tensor([n_columns])  # [S], number of columns in each set
+        self._received = torch.zeros(1, 1, dtype=torch.bool)  # [S, N] or larger in both axes, to grow into
 
-    def number(self, images: Array | None, columns: Tensor, n: int) -> Tensor:
-        """Numbers ``[n]`` of the next images of these ``columns`` ``[k]``.
+    def image_numbers(self, images: Array | None, columns: Tensor, n: int) -> Tensor:
+        """Return the numbers ``[n]`` of the images in a new chunk.
+
+        Args:
+            images: numbers given by the caller; if None, the images follow those that the columns already have.
+            columns: ``[k]``, columns of the chunk.
+            n: number of images in the chunk.
 
         Raises:
-            ValueError: numbers that are no numbers, or numbered images after others that were not.
+            ValueError: the numbers are not ``n`` different whole numbers from 0, or only some images are numbered.
         """
         if n and self.numbered not in (None, images is not None):
             found, asked = ("numbered", "without numbers") if self.numbered else ("without numbers", "numbered")
             raise ValueError(f"these images come {asked}, earlier ones {found}: give images= always or never")
         if images is None:
-            starts = self._come[self._sets(columns)].sum(1).unique()
+            starts = self._received[self._sets_of(columns)].sum(1).unique()
             if len(starts) > 1:
                 raise ValueError(
                     f"some of these columns have had {int(starts[0])} images and some {int(starts[-1])}: "
@@ -49,94 +57,111 @@ class Arrivals:
             raise ValueError(f"{n} images, of which only {len(numbers.unique())} differ")
         return numbers
 
-    def record(self, images: Tensor, columns: Tensor, numbered: bool) -> None:
-        """Note that the scores of ``images`` ``[n]`` for ``columns`` ``[k]`` have come.
+    def add(self, images: Tensor, columns: Tensor, *, numbered: bool) -> None:
+        """Record that the scores of ``images`` ``[n]`` for ``columns`` ``[k]`` have been received.
 
         Raises:
-            ValueError: some have come before.
+            ValueError: a score has been received before.
         """
         self._check_new(images, columns)
         self.numbered = numbered
-        self.images = max(self.images, int(images.max()) + 1)
-        sets = self._split(columns)
-        self._come = _roomy(self._come, len(self._sizes), self.images)
-        self._come[sets[:, None], images] = True
+        self.n_images = max(self.n_images, int(images.max()) + 1)
+        sets = self._split_sets(columns)
+        self._reserve()
+        self._received[sets[:, None], images] = True
 
-    def _sets(self, columns: Tensor) -> Tensor:
-        """The sets that hold any of ``columns`` ``[k]``, ascending."""
-        sets = self._set[columns]
-        return sets[:1] if len(sets) and (sets == sets[0]).all() else sets.unique()
+    def merge(self, other: Coverage, offset: int) -> None:
+        """Record everything that ``other`` has received.
 
-    def _split(self, columns: Tensor) -> Tensor:
-        """The sets that hold ``columns`` ``[k]`` and no others; one that holds more loses these to a new one."""
-        of, sets = self._set[columns], self._sets(columns)
-        counts = of.bincount(minlength=len(self._sizes))[sets]
-        apart = counts < self._sizes[sets]
-        if not apart.any():
-            return sets
-        first, old = len(self._sizes), sets[apart]
-        renamed = torch.arange(first).index_put((old,), torch.arange(first, first + len(old)))
-        self._sizes[old] -= counts[apart]
-        self._sizes = torch.cat([self._sizes, counts[apart]])
-        self._come = _roomy(self._come, len(self._sizes), self.images)
-        self._come[first : first + len(old)] = self._come[old]
-        self._set[columns] = renamed[of]
-        return renamed[sets]
-
-    def _check_new(self, images: Tensor, columns: Tensor) -> None:
-        sets = self._sets(columns)
-        again = self._holds(sets, images)  # [S, n]
-        if again.any():
-            i = int(again.any(0).nonzero()[0])
-            column = int(columns[torch.isin(self._set[columns], sets[again[:, i]])].min())
-            raise ValueError(f"image {int(images[i])} has a score for column {column} already")
-
-    def check_complete(self, images: Tensor, needed: Tensor) -> None:
-        """Raise unless each of ``images`` ``[n]`` has all the ``needed`` ``[K]`` bool columns.
+        Args:
+            other: the coverage of the same columns in another process.
+            offset: added to every image number of ``other``.
 
         Raises:
-            ValueError: naming how many images lack which columns.
+            ValueError: a score has been received before; nothing is recorded then.
         """
-        counts = self._set[needed].bincount(minlength=len(self._sizes))  # [S]
+        columns_of_sets = other._set_of_column.argsort(stable=True).split(other._set_sizes.tolist())
+        chunks = [
+            (received.nonzero()[:, 0] + offset, columns)
+            for columns, received in zip(columns_of_sets, other._received, strict=False)
+        ]
+        chunks = [(images, columns) for images, columns in chunks if len(images)]
+        for images, columns in chunks:
+            self._check_new(images, columns)
+        for images, columns in chunks:
+            self.add(images, columns, numbered=bool(other.numbered))
+
+    def check_complete(self, images: Tensor, needed: Tensor) -> None:
+        """Check that every image has all scores that are needed.
+
+        Args:
+            images: ``[n]`` image numbers.
+            needed: ``[K]`` bool, columns that every image needs.
+
+        Raises:
+            ValueError: the message says how many images lack scores, and which columns the first of them lacks.
+        """
+        needed_in_set = self._set_of_column[needed].bincount(minlength=len(self._set_sizes))  # [S]
         missing = torch.zeros(len(images), dtype=torch.long) + needed.sum()
-        for part in counts.nonzero():
-            missing -= self._holds(part, images)[0] * counts[part]
+        for column_set in needed_in_set.nonzero():
+            missing -= self._has_received(column_set, images)[0] * needed_in_set[column_set]
         if not missing.any():
             return
         first = images[missing > 0][:1]
-        has = self._holds(torch.arange(len(self._sizes)), first)[:, 0]  # [S]
-        columns = (needed & ~has[self._set]).nonzero()[:, 0].tolist()
+        received = self._has_received(torch.arange(len(self._set_sizes)), first)[:, 0]  # [S]
+        columns = (needed & ~received[self._set_of_column]).nonzero()[:, 0].tolist()
         shown = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
         raise ValueError(
             f"{int((missing > 0).sum())} of {len(images)} images lack scores: "
             f"image {int(first)} lacks {len(columns)} of {int(needed.sum())} columns ({shown})"
         )
 
-    def absorb(self, other: Arrivals, offset: int) -> None:
-        """Note all that ``other`` has noted, its images numbered from ``offset`` on.
+    @staticmethod
+    def footprint(images: int, chunks: int) -> int:
+        """Return the most bytes held for ``images`` images whose columns arrive in ``chunks`` chunks."""
+        return 4 * images * chunks  # a byte per image and chunk, with room for twice as many of both
 
-        Raises:
-            ValueError: some of it has come here before.
-        """
-        sets = other._set.argsort(stable=True).split(other._sizes.tolist())
-        chunks = [(come.nonzero()[:, 0] + offset, columns) for columns, come in zip(sets, other._come, strict=False)]
-        chunks = [(images, columns) for images, columns in chunks if len(images)]
-        for images, columns in chunks:
-            self._check_new(images, columns)
-        for images, columns in chunks:
-            self.record(images, columns, bool(other.numbered))
+    def _sets_of(self, columns: Tensor) -> Tensor:
+        """Return the sets that hold any of ``columns`` ``[k]``, ascending."""
+        sets = self._set_of_column[columns]
+        return sets[:1] if len(sets) and (sets == sets[0]).all() else sets.unique()
 
-    def _holds(self, sets: Tensor, images: Tensor) -> Tensor:
-        """Whether each of ``images`` ``[n]`` has come for each of ``sets`` ``[S]``, ``[S, n]`` bool."""
-        width = self._come.shape[1]
-        return self._come[sets[:, None], images.clamp(max=width - 1)] & (images < width)
+    def _split_sets(self, columns: Tensor) -> Tensor:
+        """Split sets so that every set holds only ``columns`` ``[k]`` or none of them; return those that hold them."""
+        set_of_column, sets = self._set_of_column[columns], self._sets_of(columns)
+        counts = set_of_column.bincount(minlength=len(self._set_sizes))[sets]
+        partial = counts < self._set_sizes[sets]
+        if not partial.any():
+            return sets
+        first_new, old = len(self._set_sizes), sets[partial]
+        renamed = torch.arange(first_new).index_put((old,), torch.arange(first_new, first_new + len(old)))
+        self._set_sizes[old] -= counts[partial]
+        self._set_sizes = torch.cat([self._set_sizes, counts[partial]])
+        self._reserve()
+        self._received[first_new : first_new + len(old)] = self._received[old]
+        self._set_of_column[columns] = renamed[set_of_column]
+        return renamed[sets]
 
+    def _check_new(self, images: Tensor, columns: Tensor) -> None:
+        """Raise ValueError if a score of ``images`` ``[n]`` for ``columns`` ``[k]`` has been received before."""
+        sets = self._sets_of(columns)
+        again = self._has_received(sets, images)  # [S, n]
+        if again.any():
+            i = int(again.any(0).nonzero()[0])
+            column = int(columns[torch.isin(self._set_of_column[columns], sets[again[:, i]])].min())
+            raise ValueError(f"image {int(images[i])} has a score for column {column} already")
 
-def _roomy(bits: Tensor, rows: int, width: int) -> Tensor:
-    """``bits`` ``[S, N]`` in at least so many rows and columns; twice as many where it has too few."""
-    grown = [have if have >= asked else 2 * asked for have, asked in zip(bits.shape, (rows, width), strict=True)]
-    if grown == list(bits.shape):
-        return bits
-    room = bits.new_zeros(grown)
-    room[: bits.shape[0], : bits.shape[1]] = bits
-    return room
+    def _has_received(self, sets: Tensor, images: Tensor) -> Tensor:
+        """Return whether the scores of ``images`` ``[n]`` for ``sets`` ``[S]`` have been received, ``[S, n]`` bool."""
+        width = self._received.shape[1]
+        return self._received[sets[:, None], images.clamp(max=width - 1)] & (images < width)
+
+    def _reserve(self) -> None:
+        """Enlarge the table of received scores to all sets and images; a short axis gets twice the length needed."""
+        needed = (len(self._set_sizes), self.n_images)
+        grown = [have if have >= asked else 2 * asked for have, asked in zip(self._received.shape, needed, strict=True)]
+        if grown == list(self._received.shape):
+            return
+        enlarged = self._received.new_zeros(grown)
+        enlarged[: self._received.shape[0], : self._received.shape[1]] = self._received
+        self._received = enlarged

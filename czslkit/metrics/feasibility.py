@@ -1,4 +1,4 @@
-"""How plausible an unseen pair is, and where to draw the line in the open world."""
+"""The feasibility of unseen pairs, and the choice of a feasibility threshold for the open world."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ..types import PairSpace
 from .candidates import Array, as_tensor
 from .metrics import Metrics
 
-EVERYTHING = -10.0  # the original's threshold when none of the grid is any good
+NO_THRESHOLD = -10.0  # threshold of the original evaluator if every threshold of the grid has AUC 0
 
 
 def feasibility(space: PairSpace, attr_vectors: Array, obj_vectors: Array) -> Tensor:
-    """Plausibility of every combination, from the seen pairs that share its attribute or its object.
+    """Return the feasibility of every combination of attribute and object.
 
-    An unseen pair (a, o) gets the mean of two cosines: of ``o`` and the most similar object seen with ``a``, and of
-    ``a`` and the most similar attribute seen with ``o``. Where nothing was seen the cosine counts as -1. From Mancini
-    et al., Open World Compositional Zero-Shot Learning, CVPR 2021, https://arxiv.org/abs/2101.12609.
+    The feasibility of an unseen pair (a, o) is the mean of two cosines: between ``o`` and the most similar object seen
+    with ``a``, and between ``a`` and the most similar attribute seen with ``o``. A cosine is -1 if nothing was seen.
+    Source: Mancini et al., Open World Compositional Zero-Shot Learning, CVPR 2021, https://arxiv.org/abs/2101.12609.
 
     Args:
-        space: names ``A`` attributes and ``O`` objects, and which pairs are seen.
+        space: the ``A`` attributes and ``O`` objects, and which pairs are seen.
         attr_vectors: ``[A, D]`` word vectors.
         obj_vectors: ``[O, D]`` word vectors.
 
@@ -31,30 +31,30 @@ def feasibility(space: PairSpace, attr_vectors: Array, obj_vectors: Array) -> Te
         ``[A * O]`` float32 in [-1, 1], in ``product(attrs, objs)`` order; 0 for seen pairs.
 
     Raises:
-        ValueError: not one finite vector per attribute and object.
+        ValueError: the vectors are not one finite vector per attribute and per object.
 
     >>> space = PairSpace(("dry", "wet"), ("cat", "dog"), torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, True]))
     >>> vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     >>> feasibility(space, vectors, vectors).tolist()
     [0.0, 0.6000000238418579, 0.6000000238418579, 0.0]
     """
-    attr_like = _cosines("attr_vectors", attr_vectors, len(space.attrs))  # [A, A]
-    obj_like = _cosines("obj_vectors", obj_vectors, len(space.objs))  # [O, O]
+    attr_like = _pairwise_cosines("attr_vectors", attr_vectors, len(space.attrs))  # [A, A]
+    obj_like = _pairwise_cosines("obj_vectors", obj_vectors, len(space.objs))  # [O, O]
     seen = torch.zeros(len(space.attrs), len(space.objs), dtype=torch.bool)
     seen[tuple(space.pairs[space.seen].T)] = True
-    # An unseen pair is not among the seen ones it is compared with, so no word needs excluding.
-    by_obj = torch.stack([_closest(obj_like, with_attr) for with_attr in seen])  # [A, O]
-    by_attr = torch.stack([_closest(attr_like, with_obj) for with_obj in seen.T], 1)  # [A, O]
+    # An unseen pair is not among the seen pairs that it is compared with, so no word must be excluded.
+    by_obj = torch.stack([_highest_cosine(obj_like, with_attr) for with_attr in seen])  # [A, O]
+    by_attr = torch.stack([_highest_cosine(attr_like, with_obj) for with_obj in seen.T], 1)  # [A, O]
     return ((by_obj + by_attr) / 2).masked_fill(seen, 0).float().flatten()
 
 
 def threshold_grid(feasibility: Array, seen: Array, n: int = 50) -> tuple[float, ...]:
-    """``n`` evenly spaced thresholds from the least to the most feasible unseen pair, as the original searches them.
+    """Return ``n`` evenly spaced thresholds from the least to the most feasible unseen pair, as in the original search.
 
     Args:
         feasibility: ``[K]`` float.
-        seen: ``[K]`` bool.
-        n: how many.
+        seen: ``[K]`` bool, whether each pair is seen.
+        n: number of thresholds.
 
     Raises:
         ValueError: the two differ in length, or every pair is seen.
@@ -72,22 +72,23 @@ def threshold_grid(feasibility: Array, seen: Array, n: int = 50) -> tuple[float,
 
 
 def best_threshold(thresholds: Sequence[float], metrics: Sequence[Metrics]) -> float:
-    """The threshold with the highest AUC, the first of equal ones; -10, which excludes nothing, if every AUC is 0.
+    """Return the first threshold with the highest AUC; -10, which excludes nothing, if every AUC is 0.
 
     Args:
-        thresholds: as given to the sweep over validation images.
-        metrics: what the sweep computed, one per threshold.
+        thresholds: the thresholds of a sweep over validation images.
+        metrics: the metrics of that sweep, one per threshold.
 
     Raises:
-        ValueError: not one evaluation per threshold.
+        ValueError: the numbers of thresholds and of metrics differ.
     """
     if len(thresholds) != len(metrics):
         raise ValueError(f"{len(thresholds)} thresholds but {len(metrics)} metrics, expected one each")
     best = max(range(len(metrics)), key=lambda i: metrics[i].auc, default=None)
-    return EVERYTHING if best is None or metrics[best].auc == 0 else float(thresholds[best])
+    return NO_THRESHOLD if best is None or metrics[best].auc == 0 else float(thresholds[best])
 
 
-def _cosines(name: str, vectors: Array, n: int) -> Tensor:
+def _pairwise_cosines(name: str, vectors: Array, n: int) -> Tensor:
+    """Return the cosine of every two of ``n`` vectors, ``[n, n]`` float64, or raise ValueError."""
     values = as_tensor(name, vectors, "float").double()
     if values.ndim != 2 or len(values) != n:
         raise ValueError(f"{name} is {list(values.shape)}, expected [{n}, D] as there are names")
@@ -97,6 +98,11 @@ def _cosines(name: str, vectors: Array, n: int) -> Tensor:
     return values @ values.T
 
 
-def _closest(cosines: Tensor, others: Tensor) -> Tensor:
-    """Highest cosine ``[n]`` of each word with any of the ``others`` ``[n]`` bool; -1 where there are none."""
-    return cosines[:, others].amax(1) if others.any() else cosines.new_full((len(cosines),), -1.0)
+def _highest_cosine(cosines: Tensor, seen: Tensor) -> Tensor:
+    """Return the highest cosine of each word with a seen word, ``[n]``; -1 if no word is seen.
+
+    Args:
+        cosines: ``[n, n]``, of every two words.
+        seen: ``[n]`` bool, words seen together with one other word.
+    """
+    return cosines[:, seen].amax(1) if seen.any() else cosines.new_full((len(cosines),), -1.0)

@@ -1,4 +1,4 @@
-"""What an evaluation reports."""
+"""The results of an evaluation: accuracies, curves and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -10,80 +10,62 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Shares of images in [0, 1] at one bias. A share of no images is 0."""
+    """Shares of images that are right at one bias, in [0, 1]; 0 if there are no images."""
 
-    attr: float  # over all images; of the best pair, not of the best attribute
-    obj: float  # over all images
-    pair: float  # over all images
-    seen: float  # pair, over images of seen pairs
-    unseen: float  # pair, over images of unseen pairs
+    attr: float  # attribute of the predicted pair, over all images
+    obj: float  # object of the predicted pair, over all images
+    pair: float  # predicted pair, over all images
+    seen: float  # predicted pair, over images of seen pairs
+    unseen: float  # predicted pair, over images of unseen pairs
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Pair accuracy over images of seen and of unseen pairs as the bias of the unseen pairs grows."""
+    """The pair accuracy over images of seen and of unseen pairs at ``M`` growing biases of unseen pairs."""
 
-    biases: Tensor  # [M] float64, not decreasing, in units of the scores
-    seen: Tensor  # [M] float64
-    unseen: Tensor  # [M] float64
+    biases: Tensor  # [M] float64, ascending, in units of the scores
+    seen: Tensor  # [M] float64, in [0, 1]
+    unseen: Tensor  # [M] float64, in [0, 1]
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Lists of floats. The exact curve starts at bias -inf and ends at inf, which strict JSON has no word for."""
+        """Return the points as lists of floats; biases may be infinite, which strict JSON cannot express."""
         return {name: getattr(self, name).tolist() for name in ("biases", "seen", "unseen")}
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The numbers of one evaluation; accuracies in [0, 1], a share of no images being 0.
+    """The metrics of one evaluation; accuracies are in [0, 1], and 0 if there are no images.
 
-    Without images of unseen pairs, or without images of seen ones, ``auc`` and ``best_hm`` are therefore 0.
+    Without images of seen pairs, or without images of unseen pairs, ``auc`` and ``best_hm`` are therefore 0.
     """
 
-    auc: float  # area under seen against unseen accuracy
-    best_seen: float
-    best_unseen: float
-    best_hm: float  # the best harmonic mean of the two along the curve
-    hm_seen: float  # seen accuracy there
-    hm_unseen: float
-    hm_bias: float  # the first bias that gives best_hm; may be infinite in the exact curve
+    auc: float  # area under the curve of seen against unseen accuracy
+    best_seen: float  # highest seen accuracy of the curve
+    best_unseen: float  # highest unseen accuracy of the curve
+    best_hm: float  # highest harmonic mean of seen and unseen accuracy of the curve
+    hm_seen: float  # seen accuracy at hm_bias
+    hm_unseen: float  # unseen accuracy at hm_bias
+    hm_bias: float  # first bias that gives best_hm; may be infinite in the exact curve
     at_zero: Accuracies  # at bias 0
-    at_limit: Accuracies  # at the largest bias: infinity, or 1000 in the original's curve
-    n_seen: int  # images of seen pairs
-    n_unseen: int
+    at_limit: Accuracies  # at the largest bias: infinity in the exact curve, 1000 in the original one
+    n_seen: int  # number of images of seen pairs
+    n_unseen: int  # number of images of unseen pairs
     curve: Curve = field(repr=False, compare=False)
 
     @property
     def attr_acc(self) -> float:
-        """Attribute accuracy at bias 0, over all images."""
+        """The attribute accuracy at bias 0, over all images."""
         return self.at_zero.attr
 
     @property
     def obj_acc(self) -> float:
-        """Object accuracy at bias 0, over all images."""
+        """The object accuracy at bias 0, over all images."""
         return self.at_zero.obj
 
     def to_dict(self) -> dict[str, object]:
-        """Every number but the curve's, ready for strict JSON: an infinite bias becomes ``"inf"`` or ``"-inf"``."""
+        """Return every number except the curve, for strict JSON: an infinite bias becomes ``"inf"`` or ``"-inf"``."""
         numbers = {k: v for k, v in vars(self).items() if k not in ("at_zero", "at_limit", "curve")}
         if math.isinf(self.hm_bias):
             numbers["hm_bias"] = str(self.hm_bias)
         accuracies = {"at_zero": asdict(self.at_zero), "at_limit": asdict(self.at_limit)}
         return {**numbers, "attr_acc": self.attr_acc, "obj_acc": self.obj_acc, **accuracies}
-
-    def original_stats(self) -> dict[str, float]:
-        """The same numbers under the names of the original evaluator; its constant ``*_ca`` keys are left out."""
-        named = {
-            "AUC": self.auc,
-            "best_seen": self.best_seen,
-            "best_unseen": self.best_unseen,
-            "best_hm": self.best_hm,
-            "hm_seen": self.hm_seen,
-            "hm_unseen": self.hm_unseen,
-            "biasterm": self.hm_bias,
-            "attr_acc": self.attr_acc,
-            "obj_acc": self.obj_acc,
-        }
-        for prefix, at in (("closed", self.at_limit), ("closed_ub", self.at_zero)):
-            named |= {f"{prefix}_{kind}_match": getattr(at, kind) for kind in ("attr", "obj", "seen", "unseen")}
-            named[f"{prefix}_match"] = at.pair
-        return named

@@ -1,10 +1,13 @@
-"""What decides an image at every bias, a few numbers each, and the file they are kept in; numpy alone."""
+"""The numbers per image that decide at which biases the image is right, and the file that holds them.
+
+This module needs numpy only, so that reports can be made without torch.
+"""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,51 +18,66 @@ FORMAT = 1
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 
+#: Field of ``Outcomes`` -> name of its array in a file.
+FILE_KEYS = {
+    "target": "target",
+    "is_seen": "is_seen",
+    "reachable": "open",
+    "true_score": "true",
+    "runner_up_score": "rival",
+    "wins_tie": "wins_tie",
+    "proposed_bias": "bias",
+    "right_at_last_bias": "at_last",
+    "attr_right": "attr",
+    "obj_right": "obj",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """What became of ``N`` images: enough for both curves, of these images or of any of them drawn anew.
+    """The outcome of ``N`` images: enough to compute both curves, also for resamples of the images.
 
-    The true pair of an image and one rival, the best pair of the other kind (seen or unseen), decide at which biases
-    the image is right.
+    The true pair of an image and its *runner-up*, the best pair of the other kind (seen or unseen), decide at which
+    biases the image is right.
     """
 
-    target: npt.NDArray[np.int32]  # [N], the true column
-    is_seen: Bools  # [N], whether the true pair is
-    open: Bools  # [N], whether the true pair is among the best of its own kind; if not, it never wins
-    true: Floats  # [N] float32, or float64 where that would not say it all; score of the true pair where open
-    rival: Floats  # [N] likewise; score of the rival, -inf where there is none
-    wins_tie: Bools  # [N], whether the true pair wins at equal scores
-    bias: npt.NDArray[np.float32]  # [N], where the original puts a bias for the image; nan where it puts none
-    at_last: Bools  # [N], whether the image is right at the original's last bias
-    attr: Bools  # [N], whether the predicted attribute is right at bias 0
-    obj: Bools  # [N], whether the predicted object is
+    target: npt.NDArray[np.int32]  # [N], column of the true pair
+    is_seen: Bools  # [N], whether the true pair is seen
+    reachable: Bools  # [N], whether the true pair is among the best of its own kind; if not, it never wins
+    true_score: Floats  # [N] float32, or float64 if float32 loses digits; score of the true pair, 0 if not reachable
+    runner_up_score: Floats  # [N] likewise; -inf if there is no runner-up
+    wins_tie: Bools  # [N], whether the true pair wins if both scores are equal
+    proposed_bias: npt.NDArray[np.float32]  # [N], bias that the image proposes for the original curve; nan if none
+    right_at_last_bias: Bools  # [N], whether the image is right at the last bias of the original curve
+    attr_right: Bools  # [N], whether the predicted attribute is right at bias 0
+    obj_right: Bools  # [N], whether the predicted object is right at bias 0
 
     def __post_init__(self) -> None:
-        for name, column in vars(self).items():
-            if column.shape != self.target.shape or column.ndim != 1:
-                raise ValueError(f"{name} is {list(column.shape)}, target {list(self.target.shape)}: expected [N] each")
+        for name, values in vars(self).items():
+            if values.shape != self.target.shape or values.ndim != 1:
+                raise ValueError(f"{name} is {list(values.shape)}, target {list(self.target.shape)}: expected [N] each")
 
     def __len__(self) -> int:
         return len(self.target)
 
     def same_images(self, other: Outcomes) -> bool:
-        """Whether both have images of the same pairs in the same order."""
+        """Return whether both have images of the same pairs in the same order."""
         return np.array_equal(self.target, other.target) and np.array_equal(self.is_seen, other.is_seen)
 
     def to_bytes(self) -> bytes:
-        """An ``.npz`` file, the same for the same numbers."""
+        """Return the content of an ``.npz`` file; the same outcomes give the same bytes."""
         out = io.BytesIO()
-        arrays: dict[str, Any] = {"format": np.int32(FORMAT)} | {k: _short(v) for k, v in vars(self).items()}
+        arrays: dict[str, Any] = {"format": np.int32(FORMAT)}
+        arrays |= {key: _shortened(getattr(self, name)) for name, key in FILE_KEYS.items()}
         np.savez_compressed(out, **arrays)
         return out.getvalue()
 
     @staticmethod
     def from_bytes(content: bytes) -> Outcomes:
-        """What ``to_bytes`` wrote.
+        """Return the outcomes that :meth:`to_bytes` has written.
 
         Raises:
-            ValueError: it is no such file, or one of another format.
+            ValueError: the content is another file, or has another format.
         """
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -68,13 +86,13 @@ class Outcomes:
             raise ValueError(f"holds no numbers per image: {error}") from error
         if (found := int(arrays.pop("format", np.int32(0)))) != FORMAT:
             raise ValueError(f"has numbers per image of format {found}, this czslkit reads format {FORMAT}")
-        if lacking := [field.name for field in fields(Outcomes) if field.name not in arrays]:
-            raise ValueError(f"lacks {', '.join(lacking)} per image")
-        return Outcomes(**{field.name: arrays[field.name] for field in fields(Outcomes)})
+        if missing := [key for key in FILE_KEYS.values() if key not in arrays]:
+            raise ValueError(f"lacks {', '.join(missing)} per image")
+        return Outcomes(**{name: arrays[key] for name, key in FILE_KEYS.items()})
 
 
-def _short(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """float64 as float32 where that loses nothing."""
+def _shortened(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return float64 values as float32 if that changes none of them."""
     if values.dtype != np.float64:
         return values
     short = values.astype(np.float32)

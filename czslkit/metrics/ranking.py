@@ -1,4 +1,4 @@
-"""The best few columns of each image, all that a sweep has to remember of a row of scores."""
+"""The best few columns of each image, the only part of a row of scores that a sweep keeps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NO_COLUMN = torch.iinfo(torch.int64).max  # fills a ranking of fewer than k columns; loses every tie
+NO_COLUMN = torch.iinfo(torch.int64).max  # fills a ranking that has fewer than k columns; loses every tie
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """The best ``k`` columns, best first. Between equal scores the lower column is the better, always."""
+    """The best ``k`` columns of each image, best first. Of two columns with equal scores, the lower one is better."""
 
-    score: Tensor  # [..., k] float64; -inf where there are fewer than k columns
-    column: Tensor  # [..., k] long; NO_COLUMN where there are fewer than k columns
+    score: Tensor  # [..., k] float64; -inf after the last column
+    column: Tensor  # [..., k] long; NO_COLUMN after the last column
 
     @staticmethod
     def empty(*shape: int) -> Ranked:
-        """Rankings of no column at all, ``shape`` ending in ``k``."""
+        """Return rankings without any column; ``shape`` ends in ``k``."""
         return Ranked(torch.full(shape, -torch.inf, dtype=torch.float64), torch.full(shape, NO_COLUMN))
 
     def __getitem__(self, index: Any) -> Ranked:
@@ -32,19 +32,19 @@ class Ranked:
         self.score[index], self.column[index] = value.score, value.column
 
     def expand(self, n: int) -> Ranked:
-        """The ranking of one image, ``[1, k]``, for ``n`` images."""
+        """Return the ranking of one image, ``[1, k]``, repeated for ``n`` images."""
         return Ranked(self.score.expand(n, -1), self.column.expand(n, -1))
 
-    def cut(self, k: int) -> Ranked:
-        """The best ``k`` alone."""
+    def first(self, k: int) -> Ranked:
+        """Return the best ``k`` columns only."""
         return Ranked(self.score[..., :k], self.column[..., :k])
 
     def append(self, other: Ranked) -> Ranked:
-        """The rankings of these images and then of the others."""
+        """Return the rankings of these images followed by the images of ``other``."""
         return Ranked(torch.cat([self.score, other.score]), torch.cat([self.column, other.column]))
 
     def merge(self, other: Ranked) -> Ranked:
-        """The best ``k`` of two rankings of different columns.
+        """Return the best ``k`` columns of two rankings that have no column in common.
 
         >>> a = Ranked(torch.tensor([[2.0]]), torch.tensor([[7]]))
         >>> b = Ranked(torch.tensor([[2.0]]), torch.tensor([[4]]))
@@ -52,7 +52,7 @@ class Ranked:
         [[4]]
         """
         k = self.score.shape[-1]
-        if k == 1:  # what two sorts would give, many times faster
+        if k == 1:  # gives the same as the two sorts below, many times faster
             ahead = (self.score > other.score) | ((self.score == other.score) & (self.column < other.column))
             score = torch.where(ahead, self.score, other.score)
             return Ranked(score, torch.where(ahead, self.column, other.column))
@@ -62,21 +62,21 @@ class Ranked:
         return Ranked(score[..., :k], column.gather(-1, order)[..., :k])
 
     def where(self, mask: Tensor, other: Ranked) -> Ranked:
-        """These rankings where ``mask`` ``[...]`` holds, the ``other`` ones elsewhere."""
+        """Return these rankings where ``mask`` ``[...]`` is true, and those of ``other`` elsewhere."""
         mask = mask[..., None]
         return Ranked(self.score.where(mask, other.score), self.column.where(mask, other.column))
 
 
 def best_columns(scores: Tensor, columns: Tensor, k: int) -> Ranked:
-    """Rank the columns of a block of scores.
+    """Return the best ``k`` columns of each image.
 
     Args:
         scores: ``[N, W]``, finite, of any float dtype.
-        columns: ``[W]`` long on the processor, ascending; the number each column goes by.
-        k: how many to keep.
+        columns: ``[W]`` long on the CPU, ascending; the column number of each score.
+        k: number of columns to keep.
 
     Returns:
-        ``[N, k]``, on the processor.
+        ``[N, k]``, on the CPU.
 
     >>> best_columns(torch.tensor([[0.5, 2.0, 2.0]]), torch.tensor([3, 4, 9]), k=2).column.tolist()
     [[4, 9]]
@@ -84,42 +84,41 @@ def best_columns(scores: Tensor, columns: Tensor, k: int) -> Ranked:
     return best_in_groups(scores, columns, [len(columns)], k)[:, 0]
 
 
-def best_in_groups(scores: Tensor, columns: Tensor, ends: Sequence[int], k: int) -> Ranked:
-    """Rank the columns of a block of scores, those of each group of neighbours by themselves.
+def best_in_groups(scores: Tensor, columns: Tensor, group_ends: Sequence[int], k: int) -> Ranked:
+    """Return the best ``k`` columns of each image within each group of columns.
 
     Args:
-        scores: ``[N, W]``, finite, of any float dtype.
-        columns: ``[W]`` long on the processor, ascending in each group; the number each column goes by.
-        ends: where in ``W`` each of ``G`` groups ends; a group may be empty.
-        k: how many to keep of each.
+        scores: ``[N, W]``, finite, of any float dtype; the columns of a group are neighbours.
+        columns: ``[W]`` long on the CPU, ascending in each group; the column number of each score.
+        group_ends: ``[G]``, position in ``W`` at which each group ends; a group may be empty.
+        k: number of columns to keep in each group.
 
     Returns:
-        ``[N, G, k]``, on the processor.
+        ``[N, G, k]``, on the CPU.
 
     >>> ranked = best_in_groups(torch.tensor([[0.5, 2.0, 2.0, 1.0]]), torch.tensor([3, 4, 9, 5]), [3, 3, 4], k=1)
     >>> ranked.column[..., 0].tolist() == [[4, NO_COLUMN, 5]]
     True
     """
-    rest = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
-    rest = rest.clone() if k > 1 else rest
-    found: dict[int, Tensor] = {}  # [N] places in W, by where in [G * k] they belong
-    for group, (begin, end) in enumerate(pairwise([0, *ends])):
-        part = rest[:, begin:end]
+    remaining = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+    remaining = remaining.clone() if k > 1 else remaining
+    positions: dict[int, Tensor] = {}  # slot in [G * k] -> [N] position in W
+    for group, (begin, end) in enumerate(pairwise([0, *group_ends])):
+        in_group = remaining[:, begin:end]
         for rank in range(min(k, end - begin)):
-            at = _first_of_best(part)
-            found[group * k + rank] = at + begin if begin else at
+            best = _first_highest(in_group)
+            positions[group * k + rank] = best + begin if begin else best
             if k > 1:
-                part.scatter_(1, at[:, None], -torch.inf)
-    ranked = Ranked.empty(len(scores), len(ends) * k)
-    if found:
-        places = torch.stack(list(found.values()), 1)
-        score = scores.gather(1, places).cpu().double()
-        ranked[:, list(found)] = Ranked(score, columns[places.cpu()])
-    return Ranked(*(part.view(len(scores), len(ends), k) for part in (ranked.score, ranked.column)))
+                in_group.scatter_(1, best[:, None], -torch.inf)
+    ranked = Ranked.empty(len(scores), len(group_ends) * k)
+    if positions:
+        found = torch.stack(list(positions.values()), 1)
+        ranked[:, list(positions)] = Ranked(scores.gather(1, found).cpu().double(), columns[found.cpu()])
+    return Ranked(*(values.view(len(scores), len(group_ends), k) for values in (ranked.score, ranked.column)))
 
 
-def _first_of_best(scores: Tensor) -> Tensor:
-    """Where each row ``[W]`` of finite scores has its highest; the first such place, unlike torch.topk."""
+def _first_highest(scores: Tensor) -> Tensor:
+    """Return the first position of the highest score in each row ``[N, W]``; torch.topk may return another position."""
     if scores.device.type == "cpu":
         return torch.from_numpy(scores.numpy().argmax(1))  # many times faster than torch's
     return scores.max(1).indices

@@ -159,7 +159,7 @@ def _sample(results: Sequence[Result], attached: Attached) -> _Sample | None:
         seed, bins = result["cell"]["seed"], result["protocol"].get("bins")
         try:
             images = Outcomes.from_bytes(content or b"")
-            values = bootstrap.resampled(images, bins, bootstrap.RESAMPLES, bootstrap.SEED)
+            values = bootstrap.resampled_metrics(images, bins, bootstrap.RESAMPLES, bootstrap.SEED)
         except ValueError as error:
             raise CzslkitError(f"seed {seed}: {FILE}: {error}") from error
         measured = (result["depends"].get("data"), bins)
@@ -178,7 +178,7 @@ def _compare(
     from ..metrics import bootstrap
 
     reasons = {}
-    for metric in bootstrap.NAMES:
+    for metric in bootstrap.METRIC_NAMES:
         means = {key: mean for key, of_entry in entries.items() if (mean := _mean(of_entry, metric)) is not None}
         best = max(means, key=lambda key: means[key], default=None)
         for key in means:

@@ -65,7 +65,7 @@ def measured_records(job: Job, prepared: Prepared, measured: Measured) -> dict[s
     found: dict[str, dict[str, Any]] = {}
     for world, sweep in measured.sweeps.items():
         protocol = {"split_files": split_files, **protocol_record(sweep, world, spec, space, measured.threshold)}
-        files = job.store.attach(spec.cell(world), details.files(sweep, space, bins))
+        files = job.store.attach(spec.cell(world), details.detail_files(sweep, space, bins))
         found[world] = {"metrics": metrics_record(sweep, bins), "protocol": protocol, "files": files}
         if world == "open" and measured.threshold:
             job.log(threshold_summary(protocol))

@@ -52,9 +52,9 @@ def evaluation(planned: Evaluation) -> Forecast:
     sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.kept)
     one, every = (_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample)))
     text = max(every - one, 0) / max(len(sample) - 1, 1)  # seconds for each pair
-    image = 0.0 if feed.encoded else _encoding(method, feed, chunks.images)
+    image = 0.0 if feed.has_features else _encoding(method, feed, chunks.images)
     score = _scoring(method, costs, chunks, [task.sweep() for task in planned.tasks.values()])
-    seconds = images * (image * (1 if feed.kept_bytes else passes) + sum(pairs) * score) + sum(pairs) * text
+    seconds = images * (image * (1 if feed.caches_features else passes) + sum(pairs) * score) + sum(pairs) * text
     return Forecast(images, pairs, chunks, costs.total(chunks.kept, chunks.images, chunks.pairs), seconds)
 
 
@@ -69,9 +69,9 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
     if not method.trains:
         return 0.0
     feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
-    pairs, batch = data.train.pairs.to(method.device), feed.sample(options.batch_size)
+    pairs, batch = data.train.pairs.to(method.device), feed.first_images(options.batch_size)
     once, image = 0.0, _reading(feed, options.batch_size)
-    if feed.kept_bytes:  # features are made once and kept
+    if feed.caches_features:  # features are made once and kept
         assert isinstance(batch.images, Tensor)
         with torch.no_grad():
             once, image = len(feed.split) * _encoding(method, feed, options.batch_size), 0.0
@@ -90,7 +90,7 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
 
 def _encoding(method: Method, feed: Feed, images: int) -> float:
     """Return the seconds that reading and encoding take for each image."""
-    pixels = feed.sample(images).images
+    pixels = feed.first_images(images).images
     assert isinstance(pixels, Tensor)
     reading, encoding = (
         _reading(feed, images),
@@ -101,7 +101,7 @@ def _encoding(method: Method, feed: Feed, images: int) -> float:
 
 def _reading(feed: Feed, images: int) -> float:
     """Return the seconds that reading takes for each image; the work is shared between processes."""
-    return _seconds_each(feed.sample, images, feed.method.device) / max(feed.workers, 1)
+    return _seconds_each(feed.first_images, images, feed.method.device) / max(feed.workers, 1)
 
 
 def _scoring(method: Method, costs: Costs, chunks: Chunks, sweeps: list[Sweep]) -> float:

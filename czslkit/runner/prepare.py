@@ -123,7 +123,7 @@ def plan_test(
 ) -> Evaluation:
     """Plan the evaluation of a job on the test split; see :meth:`Evaluation.plan`."""
     feed = evaluation_feed(job, method, data.test)
-    keep = max(details.TOP)
+    keep = max(details.TOP_K)
     return Evaluation.plan(
         method, data, "test", worlds, feed, open_world=open_world, keep=keep, memory=job.machine.memory
     )

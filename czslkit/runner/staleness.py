@@ -25,8 +25,8 @@ from ..registry import REGISTRIES
 from ..store import FORMAT_1, Result, differences
 from .plan import Spec
 
-TRAINING_MODULES = ("czslkit.training", "czslkit.data.images")
-EVALUATION_MODULES = ("czslkit.evaluation", "czslkit.data.images")
+TRAINING_MODULES = ("czslkit.training", "czslkit.data.image_transforms")
+EVALUATION_MODULES = ("czslkit.evaluation", "czslkit.data.image_transforms")
 
 
 def training_dependencies(spec: Spec, data: Mapping[str, str], classes: Iterable[type]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _current(recorded: Mapping[str, str]) -> dict[str, str | None]:
 
 def _format_1_version() -> str:
     """Return ``version 1`` if every version of czslkit's own code is 1 still, as when results had format 1."""
-    classes = [cls for registry in REGISTRIES.values() for cls in registry.classes()]
+    classes = [cls for registry in REGISTRIES.values() for _, cls in registry.items()]
     own = class_versions(cls for cls in [*classes, FixedPrompt, SoftPrompt] if cls.__module__.partition(".")[0] in OWN)
     versions = own | _versions({*TRAINING_MODULES, *EVALUATION_MODULES})
     raised = [f"{name} {version}" for name, version in versions.items() if version != "version 1"]

@@ -192,10 +192,10 @@ class TwoStage(Interaction):
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
     ) -> tuple[ImageFeatures, TextFeatures, AttentionMaps]:
-        """As ``forward``, with the reading of the stages ``local`` and ``global``.
+        """As ``forward``, with the attention of the stages ``local`` and ``global``.
 
         The fused text ``t + a * local + b * global`` is ``(1 + a + b) * t + (a + b) * (local - t) + b * (global -
-        local)``: the last two terms are the moves whose norms make the shares. Those of ``a * local`` and
+        local)``: the last two terms are the moves whose norms make the contributions. Those of ``a * local`` and
         ``b * global`` would not do, as either holds the text itself, even where a stage added nothing to it.
         """
         joined, (low, high) = self._joined(text), image.levels
@@ -203,12 +203,12 @@ class TwoStage(Interaction):
         overall, read_high = self.overall.explain(local, high)
         a, b = (weight.detach() for weight in self.fusion.weights(joined, local, overall))
         moved = {"local": (a + b) * (local - joined), "global": b * (overall - local)}
-        attention, weights, share = (
+        attention, weights, contribution = (
             {stage: by_branch(value, text) for stage, value in stages.items()}
             for stages in ({"local": read_low, "global": read_high}, {"local": a, "global": b}, contributions(moved))
         )
         fused = by_branch(self.fusion(joined, local, overall), text)
-        return image, replace(text, **fused), AttentionMaps(attention, weights, share)
+        return image, replace(text, **fused), AttentionMaps(attention, weights, contribution)
 
     @staticmethod
     def _joined(text: TextFeatures) -> Tensor:

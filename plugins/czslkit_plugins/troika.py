@@ -63,17 +63,18 @@ class Traction(Interaction):
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
     ) -> tuple[ImageFeatures, TextFeatures, AttentionMaps]:
-        """As ``forward``, with the reading of the one stage, ``read``, whose share is 1."""
+        """As ``forward``, with the attention of the one stage, ``traction``, whose contribution is 1."""
         assert text.pair is not None and text.attr is not None and text.obj is not None
         (tokens,) = image.levels
-        attention, weights, share, moved = {}, {}, {}, {}
+        attention, weights, contribution, moved = {}, {}, {}, {}
         for name, branch in {"pair": text.pair, "attr": text.attr, "obj": text.obj}.items():
             tokens, query = self.norm(tokens), F.normalize(branch, dim=-1)
             read, attention[name] = attended(self.layers, query, tokens)
             weights[name] = self.weight.detach().expand_as(read)
             moved[name] = query + self.weight * read
-            share[name] = contributions({"read": self.weight * (read - query)})["read"]
-        return image, replace(text, **moved), AttentionMaps({"read": attention}, {"read": weights}, {"read": share})
+            contribution[name] = contributions({"traction": self.weight * (read - query)})["traction"]
+        maps = AttentionMaps({"traction": attention}, {"traction": weights}, {"traction": contribution})
+        return image, replace(text, **moved), maps
 
     def _read(self, text: Tensor, tokens: Tensor) -> Tensor:
         """Texts ``[N, D]`` and tokens ``[B, T, D]`` to texts ``[B, N, D]``."""

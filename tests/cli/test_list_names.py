@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import czslkit
-from czslkit.cli import list_names as module
-from czslkit.cli.list_names import Entry, catalog
-from czslkit.registry import GROUP, REGISTRIES, installed_plugins, load_plugins
+from czslkit.cli import list_names
+from czslkit.cli.list_names import RegisteredName, registered_names
+from czslkit.entry_points import GROUP, installed_plugins
+from czslkit.registry import BUILTIN, REGISTRIES, load_plugins
 
 MEAN = '''
 from czslkit.components import AGGREGATORS, Aggregator
@@ -27,7 +28,7 @@ class Mean(Aggregator):
 
 @pytest.fixture
 def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The module file of an installed plugin of another distribution; never imported here."""
+    """Return the module file of an installed plugin of another distribution; it is never imported here."""
     info = tmp_path / "acme-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
@@ -38,45 +39,45 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert "acme.entry" not in sys.modules
 
 
-def test_what_is_read_from_sources_is_what_is_registered() -> None:
+def test_names_read_from_sources_are_those_that_are_registered() -> None:
     load_plugins()
-    entries, failures = catalog()
+    names, failures = registered_names()
     registered = {
         (kind, name, cls.__doc__.strip().split("\n")[0])
-        for kind, names in REGISTRIES.items()
-        for name, cls in names._items.items()
+        for kind, registry in REGISTRIES.items()
+        for name, cls in registry.items()
         if cls.__module__.startswith(("czslkit.", "czslkit_plugins."))
     }
-    found = [entry for entry in entries if entry.dist.startswith("czslkit ")]
-    assert {(entry.kind, entry.name, entry.summary) for entry in found} == registered
+    found = [name for name in names if name.dist.startswith("czslkit ")]
+    assert {(name.kind, name.name, name.summary) for name in found} == registered
     assert len(found) == len(registered)
     assert [plugin for plugin in installed_plugins() if not plugin.builtin] or failures == []
 
 
-def test_entries_come_by_kind_and_then_by_name() -> None:
-    entries, _ = catalog()
+def test_names_come_by_kind_and_then_by_name() -> None:
+    names, _ = registered_names()
     kinds = ["method", "backbone", "aggregator", "interaction", "head", "dataset"]
-    assert entries == sorted(entries, key=lambda entry: (kinds.index(entry.kind), entry.name))
-    assert {entry.dist for entry in entries} == {f"czslkit {czslkit.__version__}"}
-    assert {entry.kind for entry in entries} == set(REGISTRIES)
+    assert names == sorted(names, key=lambda name: (kinds.index(name.kind), name.name))
+    assert {name.dist for name in names} == {f"czslkit {czslkit.__version__}"}
+    assert {name.kind for name in names} == set(REGISTRIES)
 
 
-def test_every_entry_says_what_it_is() -> None:
-    assert [entry.name for entry in catalog()[0] if not entry.summary] == []
+def test_every_name_has_a_summary() -> None:
+    assert [name.name for name in registered_names()[0] if not name.summary] == []
 
 
 def test_a_plugin_of_another_distribution_is_loaded_elsewhere(acme: Path) -> None:
     acme.write_text(MEAN)
-    entries, failures = catalog()
-    assert Entry("aggregator", "acme_mean", "acme 1.0", "The mean. More") in entries
-    assert len(entries) == 1 + sum(map(len, REGISTRIES.values()))
+    names, failures = registered_names()
+    assert RegisteredName("aggregator", "acme_mean", "acme 1.0", "The mean. More") in names
+    assert len(names) == 1 + sum(map(len, REGISTRIES.values()))
     assert failures == []
 
 
-def test_a_class_is_its_distributions_whichever_of_its_modules_it_is_in(acme: Path) -> None:
+def test_a_class_of_any_module_of_a_plugin_is_listed_with_its_distribution(acme: Path) -> None:
     (acme.parent / "means.py").write_text(MEAN)
     acme.write_text("import acme.means")
-    assert "acme 1.0" in {entry.dist for entry in catalog()[0] if entry.name == "acme_mean"}
+    assert "acme 1.0" in {name.dist for name in registered_names()[0] if name.name == "acme_mean"}
 
 
 def test_a_kind_that_a_plugin_adds_comes_last(acme: Path) -> None:
@@ -85,16 +86,16 @@ def test_a_kind_that_a_plugin_adds_comes_last(acme: Path) -> None:
         "class Size: pass\n"
         "Registry('a size', Size).register('small')(type('Small', (Size,), {'__module__': __name__}))\n"
     )
-    assert catalog()[0][-1] == Entry("a size", "small", "acme 1.0", "")
+    assert registered_names()[0][-1] == RegisteredName("a size", "small", "acme 1.0", "")
 
 
 def test_a_plugin_that_does_not_load_is_a_line_and_the_rest_is_listed(acme: Path) -> None:
     acme.write_text(MEAN + "import foo_that_is_not_there")
-    entries, failures = catalog()
+    names, failures = registered_names()
     assert failures == [
         "plugin 'acme' (acme 1.0) did not load: ModuleNotFoundError: No module named 'foo_that_is_not_there'"
     ]
-    assert len(entries) == sum(map(len, REGISTRIES.values()))
+    assert len(names) == sum(map(len, REGISTRIES.values()))
 
 
 @pytest.mark.parametrize(
@@ -106,33 +107,33 @@ def test_a_plugin_that_does_not_load_is_a_line_and_the_rest_is_listed(acme: Path
 )
 def test_a_plugin_that_ends_the_process_is_a_line_and_the_rest_is_listed(acme: Path, code: str, reason: str) -> None:
     acme.write_text(code)
-    entries, failures = catalog()
+    names, failures = registered_names()
     assert failures == [f"plugin 'acme' (acme 1.0) ended the process that loaded it: {reason}"]
-    assert len(entries) == sum(map(len, REGISTRIES.values()))
+    assert len(names) == sum(map(len, REGISTRIES.values()))
 
 
 def test_a_plugin_may_print(acme: Path) -> None:
     acme.write_text(MEAN + "import atexit\nprint('hello', end='')\natexit.register(print, 'bye')")
-    entries, failures = catalog()
-    assert "acme_mean" in [entry.name for entry in entries]
+    names, failures = registered_names()
+    assert "acme_mean" in [name.name for name in names]
     assert failures == []
 
 
-def test_files_of_the_folder_one_stands_in_are_not_imported(
+def test_files_of_the_current_folder_are_not_imported(
     acme: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     acme.write_text(MEAN)
     folder = tmp_path_factory.mktemp("here")
     (folder / "json.py").write_text("1 / 0")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    assert catalog()[1] == []
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
+    assert registered_names()[1] == []
 
 
 def test_sources_are_found_without_importing_the_packages_they_are_in() -> None:
-    assert module._source("czslkit.backbones") == Path(czslkit.__file__).parent / "backbones" / "__init__.py"
-    for name in (*module.BUILTIN, *(plugin.module for plugin in installed_plugins() if plugin.builtin)):
-        assert module._source(name).is_file()
+    assert list_names._source_file("czslkit.backbones") == Path(czslkit.__file__).parent / "backbones" / "__init__.py"
+    for name in (*BUILTIN, *(plugin.module for plugin in installed_plugins() if plugin.builtin)):
+        assert list_names._source_file(name).is_file()
 
 
 @pytest.mark.parametrize(

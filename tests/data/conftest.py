@@ -15,7 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from czslkit.data.layout import metadata_file, write_dataset
+from czslkit.data.layout import metadata_file
+from czslkit.data.loading import load_dataset
+from czslkit.data.splits import Splits
+from czslkit.data.writing import write_dataset
 
 Entries = list[dict[str, str]]
 
@@ -28,10 +31,10 @@ SHOWN = {"train": 3, "val": 2, "test": 2}
 
 
 def pictures() -> Iterator[tuple[dict[str, str], Image.Image]]:
-    for phase, pairs in PAIRS.items():
+    for split, pairs in PAIRS.items():
         for attr, obj in pairs:
-            for n in range(SHOWN[phase]):
-                entry = {"image": f"{attr}_{obj}/{phase}{n}.jpg", "attr": attr, "obj": obj, "set": phase}
+            for n in range(SHOWN[split]):
+                entry = {"image": f"{attr}_{obj}/{split}{n}.jpg", "attr": attr, "obj": obj, "set": split}
                 yield entry, Image.effect_noise((40 + n, 33), 60).convert("RGB")
 
 
@@ -40,6 +43,12 @@ def pets(tmp_path: Path) -> Path:
     """The folder of a dataset of wet and dry cats and dogs: 6 + 4 + 4 images."""
     assert write_dataset(tmp_path / "pets", PAIRS, pictures())
     return tmp_path / "pets"
+
+
+@pytest.fixture
+def splits(pets: Path) -> Splits:
+    """The dataset ``pets``, loaded."""
+    return load_dataset("pets", pets.parent)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def test_kept_features_are_those_of_the_pixels(toy, clip_file):
     method = czslkit.build("csp", toy.space, backbone=str(clip_file)).train()
     order = torch.tensor([4, 0, 7])
     kept = list(Feed(method, toy.val, 2).batches(order))
-    pixels = list(Feed(method, toy.val, 2)._pixels(order, 0, 2))
+    pixels = list(Feed(method, toy.val, 2)._image_batches(order, 0, 2))
     assert [len(batch.attr) for batch in kept] == [2, 1]
     for a, b in zip(kept, pixels, strict=True):
         assert isinstance(a.images, ImageFeatures)

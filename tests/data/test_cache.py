@@ -39,7 +39,13 @@ class Kept:
         return content
 
     def obtain(self, version: str = "1", **others: Any) -> bytes | None:
-        asked: dict[str, Any] = {"about": "a test", "size": 1500, "read": self.read, "write": self.write, **others}
+        asked: dict[str, Any] = {
+            "description": "a test",
+            "size": 1500,
+            "read": self.read,
+            "write": self.write,
+            **others,
+        }
         return self.cache.obtain("thing", version, ".bin", **asked)
 
 
@@ -156,7 +162,7 @@ def write(file):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.3)
         out.write(b"and half")
-print(Cache(folder).obtain("thing", "1", ".bin", about="a test", size=13, read=Path.read_text, write=write))
+print(Cache(folder).obtain("thing", "1", ".bin", description="a test", size=13, read=Path.read_text, write=write))
 """
 
 

@@ -8,7 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from czslkit.data import demo_world
+from czslkit.data import demo_drawing, demo_finishes, demo_world
+from czslkit.data.layout import SPLITS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +33,7 @@ def pixels(split: str, attr: str, obj: str, index: int, seed: int = 0) -> np.nda
 
 def test_a_picture_is_64_by_64_rgb():
     picture = demo_world.render_instance("train", "striped", "star", 0)
-    assert (picture.mode, picture.size) == ("RGB", (demo_world.SIZE, demo_world.SIZE))
+    assert (picture.mode, picture.size) == ("RGB", (demo_drawing.SIZE, demo_drawing.SIZE))
 
 
 def test_a_picture_does_not_depend_on_those_rendered_before():
@@ -90,8 +91,8 @@ def test_render_refuses_an_unknown_name(state, obj, name):
 
 
 def test_names_are_sorted_and_each_has_a_drawing():
-    assert list(demo_world.ATTRS) == sorted(demo_world.FINISHES)
-    assert list(demo_world.OBJS) == sorted(demo_world.OUTLINES)
+    assert list(demo_world.ATTRS) == sorted(demo_finishes.FINISHES)
+    assert list(demo_world.OBJS) == sorted(demo_drawing.OUTLINES)
     assert (len(demo_world.ATTRS), len(demo_world.OBJS)) == (12, 10)
 
 
@@ -126,7 +127,7 @@ def test_instances_are_the_pictures_of_the_splits_pairs():
     listed = list(demo_world.instances())
     assert len(set(listed)) == len(listed) == 66 * 40 + 36 * 15 + 40 * 20
     pairs = demo_world.split_pairs()
-    for split in demo_world.SPLITS:
+    for split in SPLITS:
         of_split = [(attr, obj) for name, attr, obj, _ in listed if name == split]
         assert of_split == [pair for pair in pairs[split] for _ in range(demo_world.PER_PAIR[split])]
 

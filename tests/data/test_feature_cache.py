@@ -6,7 +6,7 @@ from torch import nn
 import czslkit
 from czslkit import provenance
 from czslkit.backbones import ClipBackbone
-from czslkit.data import feature_cache as keeping
+from czslkit.data import feature_cache, image_transforms
 from czslkit.types import ImageFeatures
 
 
@@ -60,7 +60,7 @@ def test_features_made_of_smaller_batches_are_kept_apart(toy, clip_file, cache, 
 
 
 def test_batches_beyond_64_are_encoded_in_parts_and_share_features(toy, clip_file, cache, encoded, monkeypatch):
-    monkeypatch.setattr("czslkit.data.batches.BATCH", 5)
+    monkeypatch.setattr("czslkit.data.batches.ENCODER_BATCH", 5)
     method = czslkit.build("csp", toy.space, backbone=str(clip_file))
     for batch_size in (6, 8):
         pooled(method, toy.val, cache, batch_size)
@@ -152,10 +152,23 @@ def test_a_method_that_encodes_in_its_own_way_keeps_nothing_on_disk(toy, clip_fi
     assert len(files(cache)) == 1
 
 
-def test_other_code_makes_features_again(toy, clip_file, cache, encoded, monkeypatch):
+def other_backbone_version(monkeypatch):
+    monkeypatch.setattr(ClipBackbone, "version", 1000, raising=False)
+
+
+def other_transforms_version(monkeypatch):
+    monkeypatch.setattr(image_transforms, "VERSION", image_transforms.VERSION + 1)
+
+
+def other_packages(monkeypatch):
+    monkeypatch.setattr(provenance, "packages", lambda: {"pillow": "1.0"})
+
+
+@pytest.mark.parametrize("change", [other_backbone_version, other_transforms_version, other_packages])
+def test_other_code_makes_features_again(toy, clip_file, cache, encoded, monkeypatch, change):
     method = czslkit.build("csp", toy.space, backbone=str(clip_file))
     pooled(method, toy.val, cache)
-    monkeypatch.setattr(provenance, "class_versions", lambda classes: {"czslkit.data.images": "changed"})
+    change(monkeypatch)
     pooled(method, toy.val, cache)
     assert encoded == [8, 8]
     assert len(files(cache)) == 1
@@ -170,7 +183,7 @@ def of_something_else(file):
 
 
 def one_image_less(file):
-    with keeping.safe_open(file, "pt") as opened:
+    with feature_cache.safe_open(file, "pt") as opened:
         key = opened.metadata()
     save_file({"pooled": load_file(file)["pooled"][1:].clone()}, file, key)
 

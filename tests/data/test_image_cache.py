@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from czslkit import provenance
-from czslkit.data import image_cache as squaring
+from czslkit.data import image_cache, image_transforms
 from czslkit.data.cache import Cache
 from czslkit.data.image_cache import DecodedImages, decoded_images
-from czslkit.data.images import ImageSet, loader, open_rgb, resize_center_crop
+from czslkit.data.image_set import ImageSet, image_batches
+from czslkit.data.image_transforms import open_rgb, resize_center_crop
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Split
 from czslkit.errors import DataError
@@ -42,7 +43,7 @@ def made(cache: Cache, split: Split, size: int = SIZE) -> DecodedImages:
     return found
 
 
-def test_squares_are_the_images_as_they_are_read(cache: Cache, train: Split, said: list[str]) -> None:
+def test_decoded_images_are_the_images_as_they_are_read(cache: Cache, train: Split, said: list[str]) -> None:
     pixels = made(cache, train).pixels
     assert np.array_equal(pixels, [np.asarray(resize_center_crop(open_rgb(path), SIZE)) for path in train.paths])
     [file] = cache.folder.glob("*.npy")
@@ -50,16 +51,16 @@ def test_squares_are_the_images_as_they_are_read(cache: Cache, train: Split, sai
     assert said == [f"making 6 decoded train images: 10 kB in {file}"]
 
 
-def test_squares_are_mapped_and_cannot_be_changed(cache: Cache, train: Split) -> None:
+def test_decoded_images_are_mapped_and_cannot_be_changed(cache: Cache, train: Split) -> None:
     pixels = made(cache, train).pixels
     assert isinstance(pixels, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         pixels[0] = 0
 
 
-def test_squares_are_made_once(cache: Cache, train: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoded_images_are_made_once(cache: Cache, train: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     made(cache, train)
-    monkeypatch.setattr(squaring, "open_rgb", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(image_cache, "open_rgb", lambda path: pytest.fail("read again"))
     made(cache, train)
 
 
@@ -75,7 +76,7 @@ def test_sizes_are_kept_apart(cache: Cache, train: Split) -> None:
     assert len(list(cache.folder.glob("*.npy"))) == 2
 
 
-def test_squares_of_images_that_have_changed_are_not_used(cache: Cache, pets: Path, train: Split) -> None:
+def test_decoded_images_of_images_that_have_changed_are_not_used(cache: Cache, pets: Path, train: Split) -> None:
     before = made(cache, train).pixels
     open_rgb(train.paths[1]).rotate(90, expand=True).save(train.paths[0])
     after = made(cache, load_dataset("pets", pets.parent).train).pixels
@@ -83,7 +84,9 @@ def test_squares_of_images_that_have_changed_are_not_used(cache: Cache, pets: Pa
     assert np.array_equal(after[1:], before[1:])
 
 
-def test_squares_of_an_image_edited_to_the_same_size_are_not_used(cache: Cache, pets: Path, train: Split) -> None:
+def test_decoded_images_of_an_image_edited_to_the_same_size_are_not_used(
+    cache: Cache, pets: Path, train: Split
+) -> None:
     before = made(cache, train).pixels
     small, *_, large = sorted(train.paths, key=lambda path: path.stat().st_size)
     large.write_bytes(small.read_bytes().ljust(large.stat().st_size, b"\0"))  # what follows a picture is not read
@@ -91,11 +94,21 @@ def test_squares_of_an_image_edited_to_the_same_size_are_not_used(cache: Cache, 
     assert not np.array_equal(after[at], before[at])
 
 
-def test_squares_made_by_another_pillow_are_made_again(
+def test_decoded_images_made_by_another_pillow_are_made_again(
     cache: Cache, train: Split, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(cache, train)
     monkeypatch.setattr(provenance, "packages", lambda: {"pillow": "1.0"})
+    made(cache, train)
+    assert "was made by other code or packages, and is deleted" in said[1]
+    assert len(list(cache.folder.glob("*.npy"))) == 1
+
+
+def test_decoded_images_of_another_version_of_the_transforms_are_made_again(
+    cache: Cache, train: Split, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(cache, train)
+    monkeypatch.setattr(image_transforms, "VERSION", image_transforms.VERSION + 1)
     made(cache, train)
     assert "was made by other code or packages, and is deleted" in said[1]
     assert len(list(cache.folder.glob("*.npy"))) == 1
@@ -140,17 +153,17 @@ def test_images_that_cannot_be_read_are_counted_and_named_and_nothing_is_kept(ca
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("augment", [False, True])
-def test_batches_are_the_same_from_squares_and_from_files(
+def test_batches_are_the_same_from_the_cache_and_from_files(
     cache: Cache, train: Split, workers: int, augment: bool
 ) -> None:
-    decoded, order = made(cache, train), torch.tensor([3, 1, 5, 0, 4, 2])
+    from_cache, order = made(cache, train), torch.tensor([3, 1, 5, 0, 4, 2])
 
-    def batches(decoded_images: DecodedImages | None, workers: int) -> list[torch.Tensor]:
-        images = ImageSet(train, SIZE, *SCALE, augment=augment, seed=3, decoded=decoded_images)
+    def batches(decoded: DecodedImages | None, workers: int) -> list[torch.Tensor]:
+        images = ImageSet(train, SIZE, *SCALE, augment=augment, seed=3, decoded=decoded)
         images.set_epoch(2)
-        return [batch.images for batch in loader(images, 4, order=order, workers=workers)]  # type: ignore[misc]
+        return [batch.images for batch in image_batches(images, 4, order=order, workers=workers)]  # type: ignore[misc]
 
-    for one, other in zip(batches(decoded, workers), batches(None, 0), strict=True):
+    for one, other in zip(batches(from_cache, workers), batches(None, 0), strict=True):
         assert torch.equal(one, other)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from czslkit.data.integrity import check_listing
-from czslkit.data.layout import images_folder, pairs_file, read_listing
+from czslkit.data.layout import images_folder, pairs_file
+from czslkit.data.listing import read_listing
 from czslkit.errors import DataError
 
 Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
@@ -25,8 +26,8 @@ def test_a_sound_dataset_passes(pets: Path) -> None:
 
 
 def test_missing_images_are_named_and_counted(pets: Path) -> None:
-    for phase in ("train", "val"):
-        (images_folder(pets) / "wet_dog" / f"{phase}0.jpg").unlink()
+    for split in ("train", "val"):
+        (images_folder(pets) / "wet_dog" / f"{split}0.jpg").unlink()
     said = complaint(pets)
     assert said == f"2 of 14 images are missing from {pets}/images: wet_dog/train0.jpg, wet_dog/val0.jpg"
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,20 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from czslkit.data import demo_world, image_check
+from czslkit.data import demo_world
 from czslkit.data.fingerprint import fingerprint
-from czslkit.data.image_check import check_images
 from czslkit.data.layout import images_folder, pairs_file
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Splits
 from czslkit.errors import DataError, UnknownNameError
 
 Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
-
-
-@pytest.fixture
-def splits(pets: Path) -> Splits:
-    return load_dataset("pets", pets.parent)
 
 
 def test_words_and_pairs_are_sorted_and_seen_are_those_of_training(splits: Splits) -> None:
@@ -41,16 +34,6 @@ def test_an_image_shows_what_the_metadata_says(splits: Splits, pets: Path) -> No
     assert splits.train.paths[3] == pets / "images" / "dry_cat" / "train0.jpg"
     assert splits.train.attr.tolist() == [1, 1, 1, 0, 0, 0]
     assert splits.val.obj.tolist() == [1, 1, 1, 1]
-
-
-def test_the_candidates_of_a_phase_are_its_own_pairs_and_those_of_training(splits: Splits) -> None:
-    assert splits.candidates("val").tolist() == [True, True, False, True]
-    assert splits.candidates("test").tolist() == [True, False, True, True]
-
-
-def test_there_are_no_candidates_of_training(splits: Splits) -> None:
-    with pytest.raises(ValueError, match="not of 'train'"):
-        splits.candidates("train")
 
 
 def test_the_fingerprint_is_that_of_the_folder(splits: Splits, pets: Path) -> None:
@@ -95,38 +78,3 @@ def test_the_demo_is_rendered_and_loaded(tmp_path: Path, monkeypatch: pytest.Mon
     shown = next(each for each in some if each[0] == "test")
     stored = np.asarray(Image.open(splits.test.paths[0]))
     assert (stored == np.asarray(demo_world.render_instance(*shown))).all()
-
-
-def test_images_that_cannot_be_read_are_counted_and_named(splits: Splits, tmp_path: Path) -> None:
-    truncated, empty = splits.train.paths[0], splits.test.paths[1]
-    truncated.write_bytes(truncated.read_bytes()[:-600])
-    empty.write_bytes(b"")
-    with pytest.raises(DataError, match="2 of 14 images of pets cannot be read:") as info:
-        check_images(splits, workers=2, cache=tmp_path / "cache")
-    assert f"{truncated} is not a readable image: OSError: " in str(info.value)
-    assert str(empty) in str(info.value)
-    assert not (tmp_path / "cache").exists()
-
-
-def test_of_many_unreadable_images_ten_are_named(splits: Splits) -> None:
-    for path in (*splits.train.paths, *splits.val.paths, *splits.test.paths):
-        path.write_bytes(b"no image")
-    with pytest.raises(DataError, match="14 of 14 images of pets cannot be read") as info:
-        check_images(splits)
-    assert str(info.value).count("is not a readable image") == 10
-    assert str(info.value).endswith("and 4 more")
-
-
-def test_images_found_readable_are_not_read_again(
-    splits: Splits, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Path] = []
-    monkeypatch.setattr(image_check, "open_rgb", read.append)
-    check_images(splits, cache=tmp_path / "cache")
-    check_images(splits, cache=tmp_path / "cache")
-    assert len(read) == len(set(read)) == 14
-    [stamp] = (tmp_path / "cache").iterdir()
-    assert json.loads(stamp.read_text()) == {"dataset": "pets", "fingerprint": splits.fingerprint, "images": 14}
-    splits.train.paths[0].write_bytes(b"another size")
-    check_images(load_dataset("pets", pets.parent), cache=tmp_path / "cache")
-    assert len(read) == 28

@@ -44,7 +44,7 @@ def no_cushions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few texts at a time, and blocks of scores so small that a tiny model is not hidden by them."""
     monkeypatch.setattr("czslkit.prompts.PROMPTS_PER_CHUNK", 4)
     monkeypatch.setattr("czslkit.evaluation.budget.SAMPLE", 4)
-    monkeypatch.setattr("czslkit.metrics.sweep.BLOCK", 500)
+    monkeypatch.setattr("czslkit.metrics.sweep_state.SCORES_PER_BLOCK", 500)
 
 
 def built(name: str, data: Splits, clip_file: Any, **options: Any) -> Any:
@@ -145,7 +145,7 @@ def test_too_little_is_said_with_what_takes_how_much(data: Splits, clip_file: An
 
 @pytest.mark.parametrize("width", [48, 5])
 def test_a_sweep_takes_no_more_than_it_says(width: int, data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("czslkit.metrics.sweep.BLOCK", 100)
+    monkeypatch.setattr("czslkit.metrics.sweep_state.SCORES_PER_BLOCK", 100)
     space, generator = data.space.open(), torch.Generator().manual_seed(0)
     scores, labels = torch.randn(300, 48, generator=generator), space.pairs[torch.arange(300) % 48]
     feasibility, thresholds = torch.rand(48, generator=generator), [0.1 * i for i in range(9)]

@@ -1,4 +1,4 @@
-"""What lies behind the numbers, against loops over the whole matrix of scores."""
+"""The files of details, against loops over the whole matrix of scores."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from czslkit.evaluation import details as module
-from czslkit.evaluation.details import details, files
-from czslkit.metrics.curves import predicted
+from czslkit.evaluation.details import detail_files, details
+from czslkit.metrics.curves import predict
 from czslkit.metrics.outcomes import Outcomes
 from czslkit.metrics.sweep import Sweep, evaluate
 from czslkit.types import PairSpace
@@ -50,8 +50,8 @@ def sweep(space: PairSpace, scores: Tensor, target: Tensor) -> Sweep:
     return sweep
 
 
-def told(sweep: Sweep, space: PairSpace, bins: Any) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(files(sweep, space, bins)["details.json"])
+def details_json(sweep: Sweep, space: PairSpace, bins: Any) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(detail_files(sweep, space, bins)["details.json"])
     return content
 
 
@@ -68,7 +68,7 @@ def guesses(scores: Tensor, space: PairSpace, bias: float) -> list[int]:
 def test_accuracies_of_pairs_attributes_and_objects_are_counted_one_by_one(
     sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor, bins: str
 ) -> None:
-    content = told(sweep, space, bins)
+    content = details_json(sweep, space, bins)
     truth = [tuple(space.pairs[t].tolist()) for t in target]
     by_bias = [
         [tuple(space.pairs[c].tolist()) for c in guesses(scores, space, bias)] for bias in content["biases"].values()
@@ -95,7 +95,7 @@ def test_accuracies_of_pairs_attributes_and_objects_are_counted_one_by_one(
 
 @both_bins
 def test_the_accuracies_add_up_to_those_of_the_curve(sweep: Sweep, space: PairSpace, bins: Any) -> None:
-    content, (metrics,) = told(sweep, space, bins), sweep.compute_all(bins)
+    content, (metrics,) = details_json(sweep, space, bins), sweep.compute_all(bins)
     assert content["biases"] == {"zero": 0.0, "best_hm": metrics.hm_bias}
     for flag, expected in ((True, metrics.hm_seen), (False, metrics.hm_unseen)):
         rows = [row for row in content["pairs"]["rows"] if row[2] == flag]
@@ -107,7 +107,7 @@ def test_more_guesses_are_those_of_the_sorted_scores(
     sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor
 ) -> None:
     place = [row.argsort(descending=True).tolist().index(t) for row, t in zip(scores, target.tolist(), strict=True)]
-    assert told(sweep, space, "exact")["accuracy_of_top_k_at_zero"] == {
+    assert details_json(sweep, space, "exact")["accuracy_of_top_k_at_zero"] == {
         str(k): pytest.approx(np.mean([p < k for p in place]), abs=1e-6) for k in (1, 3, 5)
     }
 
@@ -115,14 +115,12 @@ def test_more_guesses_are_those_of_the_sorted_scores(
 def test_guesses_that_were_not_kept_are_left_out(space: PairSpace, scores: Tensor, target: Tensor) -> None:
     short = Sweep(space.pairs, space.seen, keep=3)
     short.update(scores, *space.pairs[target].unbind(1))
-    assert list(told(short, space, "exact")["accuracy_of_top_k_at_zero"]) == ["1", "3"]
+    assert list(details_json(short, space, "exact")["accuracy_of_top_k_at_zero"]) == ["1", "3"]
 
 
 @both_bins
-def test_what_is_taken_for_what_is_counted(
-    sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor, bins: str
-) -> None:
-    content = told(sweep, space, bins)
+def test_confused_pairs_are_counted(sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor, bins: str) -> None:
+    content = details_json(sweep, space, bins)
     names = [(WORDS[0][a], WORDS[1][o]) for a, o in space.pairs.tolist()]
     for at, bias in content["biases"].items():
         pairs = zip(target.tolist(), guesses(scores, space, bias), strict=True)
@@ -136,7 +134,7 @@ def test_what_is_taken_for_what_is_counted(
 def test_an_infinite_bias_is_a_word_in_json(space: PairSpace) -> None:
     sweep = Sweep(space.pairs, space.seen)
     sweep.update(torch.eye(12)[space.seen], *space.pairs[space.seen].unbind(1))
-    content = told(sweep, space, "exact")
+    content = details_json(sweep, space, "exact")
     assert content["biases"]["best_hm"] == "-inf"
     assert content["confused_at_zero"]["rows"] == []
 
@@ -147,18 +145,18 @@ def test_predictions_at_any_bias_are_those_of_the_moved_scores(space: PairSpace,
     scores = torch.randint(-12, 12, (60, 12), generator=random) / 8
     sweep = Sweep(space.pairs, space.seen, torch.arange(12) != 4, topk=topk)
     sweep.update(scores, *space.pairs[torch.arange(60) % 12].unbind(1))
-    (standings,) = sweep.standings()
+    (top_scores,) = sweep.top_scores()
     for bias in (-math.inf, -0.5, 0.0, 0.25, 1000.0, math.inf):
         for bins in ("exact", "original"):
             far = {math.inf: 1e6, -math.inf: -1e6}.get(bias, bias)
             moved = scores.double() + far * ~space.seen
-            for row, found in zip(moved.tolist(), predicted(standings, bias, bins).tolist(), strict=True):  # type: ignore[arg-type]
+            for row, found in zip(moved.tolist(), predict(top_scores, bias, bins).tolist(), strict=True):  # type: ignore[arg-type]
                 allowed = [c for c in range(12) if c != 4]
                 assert found == sorted(allowed, key=lambda c: (-row[c], c))[:topk]
 
 
-def test_the_curves_are_told_point_by_point(sweep: Sweep, space: PairSpace) -> None:
-    rows = list(csv.DictReader(io.StringIO(files(sweep, space, "exact")["curve.csv"].decode())))
+def test_the_csv_has_every_point_of_both_curves(sweep: Sweep, space: PairSpace) -> None:
+    rows = list(csv.DictReader(io.StringIO(detail_files(sweep, space, "exact")["curve.csv"].decode())))
     assert list(rows[0]) == ["curve", "bias", "seen", "unseen"]
     for bins in ("original", "exact"):
         points = [tuple(float(row[k]) for k in ("bias", "seen", "unseen")) for row in rows if row["curve"] == bins]
@@ -170,15 +168,15 @@ def test_the_curves_are_told_point_by_point(sweep: Sweep, space: PairSpace) -> N
 def test_numbers_per_image_are_those_of_the_evaluation(
     sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor
 ) -> None:
-    images = Outcomes.from_bytes(files(sweep, space, "exact")["images.npz"])
+    images = Outcomes.from_bytes(detail_files(sweep, space, "exact")["images.npz"])
     assert images.target.tolist() == target.tolist()
     assert images.is_seen.tolist() == space.seen[target].tolist()
     guess = guesses(scores, space, 0)
-    assert images.attr.tolist() == (space.pairs[guess, 0] == space.pairs[target, 0]).tolist()
-    assert images.obj.tolist() == (space.pairs[guess, 1] == space.pairs[target, 1]).tolist()
+    assert images.attr_right.tolist() == (space.pairs[guess, 0] == space.pairs[target, 0]).tolist()
+    assert images.obj_right.tolist() == (space.pairs[guess, 1] == space.pairs[target, 1]).tolist()
     own = scores[torch.arange(300), target]
-    assert images.true[images.open].tolist() == own[torch.from_numpy(images.open)].tolist()
-    assert images.true.dtype == np.float32
+    assert images.true_score[images.reachable].tolist() == own[torch.from_numpy(images.reachable)].tolist()
+    assert images.true_score.dtype == np.float32
 
 
 def test_at_a_threshold_the_details_are_those_of_its_candidates(
@@ -194,9 +192,9 @@ def test_at_a_threshold_the_details_are_those_of_its_candidates(
         kept = None if infeasible == "original" else space.seen | (feasible >= 0)
         whole = Sweep(space.pairs, space.seen, kept, keep=5)
         whole.update(masked, *space.pairs[target].unbind(1))
-        assert told(cut, space, "exact") == told(whole, space, "exact")
+        assert details_json(cut, space, "exact") == details_json(whole, space, "exact")
         metrics = evaluate(masked, *space.pairs[target].unbind(1), space.pairs, space.seen, kept)
-        assert told(cut, space, "exact")["accuracy_of_top_k_at_zero"]["1"] == pytest.approx(
+        assert details_json(cut, space, "exact")["accuracy_of_top_k_at_zero"]["1"] == pytest.approx(
             metrics.at_zero.pair, abs=1e-6
         )
 
@@ -209,14 +207,14 @@ def test_the_details_of_c_gqa_stay_small() -> None:
     space = PairSpace(*words, pairs, torch.arange(1811) < 888)
     sweep = Sweep(pairs, space.seen, keep=5)
     sweep.update(torch.randn(1811, 1811), *pairs.unbind(1))
-    sizes = {name: len(content) for name, content in files(sweep, space, "exact").items()}
+    sizes = {name: len(content) for name, content in detail_files(sweep, space, "exact").items()}
     assert sizes["details.json"] < 250_000
     assert sizes["images.npz"] < 60_000
 
 
 def test_tables_name_what_details_needs(sweep: Sweep, space: PairSpace) -> None:
-    (standings,) = sweep.standings()
-    content = details(standings, space.pairs, space, sweep.compute_all("exact")[0], "exact")
+    (top_scores,) = sweep.top_scores()
+    content = details(top_scores, space.pairs, space, sweep.compute_all("exact")[0], "exact")
     assert content["format"] == module.FORMAT
     for table in (value for value in content.values() if isinstance(value, dict) and "rows" in value):
         assert {len(row) for row in table["rows"]} == {len(table["columns"])}

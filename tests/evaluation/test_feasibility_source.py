@@ -19,11 +19,11 @@ from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError, DataError
 from czslkit.evaluation.feasibility_source import (
     FeasibilityScores,
-    from_backbone,
+    clip_feasibility,
     load_feasibility,
     published_files,
     read_feasibility,
-    read_vector,
+    read_feasibility_vector,
     source_file,
     word_feasibility,
 )
@@ -59,7 +59,7 @@ WRITTEN: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_vector_is_the_same_in_every_format(tmp_path: Path, name: str) -> None:
     WRITTEN[name](tmp_path / name)
-    found = read_vector(tmp_path / name, SPACE)
+    found = read_feasibility_vector(tmp_path / name, SPACE)
     assert found.dtype == torch.float32
     assert torch.equal(found, VALUES)
     assert FeasibilityScores(found, name).digest == hashlib.sha256(struct.pack("<6f", *VALUES.tolist())).hexdigest()
@@ -84,7 +84,7 @@ def test_what_is_not_a_vector_for_the_dataset_is_refused(tmp_path: Path, content
     file = tmp_path / "feasibility_pets.pt"
     torch.save(content, file)
     with pytest.raises(DataError, match=f"^{file}:? {message}"):
-        read_vector(file, SPACE)
+        read_feasibility_vector(file, SPACE)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".npy", ".safetensors"])
@@ -92,18 +92,18 @@ def test_a_damaged_vector_is_refused(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"x{suffix}"
     file.write_bytes(b"12345678 not one")
     with pytest.raises(DataError, match=f"^{file} is refused, and nothing in it was run"):
-        read_vector(file, SPACE)
+        read_feasibility_vector(file, SPACE)
 
 
 def test_numpy_objects_are_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="nothing in it was run: ValueError: Object arrays cannot be loaded"):
-        read_vector(tmp_path / "x.npy", SPACE)
+        read_feasibility_vector(tmp_path / "x.npy", SPACE)
 
 
 def test_cosines_may_be_a_rounding_error_beyond_one(tmp_path: Path) -> None:
     torch.save(VALUES * (1 + 1e-6), tmp_path / "x.pt")
-    assert float(read_vector(tmp_path / "x.pt", SPACE).max()) > 1
+    assert float(read_feasibility_vector(tmp_path / "x.pt", SPACE).max()) > 1
 
 
 def test_the_published_file_is_looked_for_in_the_folder_then_beside_it(cgqa: Splits, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_every_source_gives_what_it_stands_for(cgqa: Splits, tmp_path: Path) -> 
         found = load_feasibility(source, data, backbone)
         assert found is not None and torch.equal(found.values, values) and found.source == name
     found = load_feasibility("clip", data, backbone)
-    assert found is not None and torch.equal(found.values, from_backbone(backbone, data.space).values)
+    assert found is not None and torch.equal(found.values, clip_feasibility(backbone, data.space).values)
     words = (
         "black white brown leafy metal striped wet wooden woven bench dry erase board tower fence teddy bear trashcan"
     )
@@ -261,7 +261,7 @@ def test_clip_compares_the_words_as_prompts() -> None:
     space = PairSpace(("Wet", "dotted"), ("heart", "star.fish"), torch.tensor([[0, 0]]), torch.tensor([True]))
     backbone = load_backbone("demo")
     assert backbone.training
-    found = from_backbone(backbone, space)
+    found = clip_feasibility(backbone, space)
     assert backbone.training
     prompts = ["a photo of wet", "a photo of dotted", "a photo of heart", "a photo of star fish"]
     with torch.no_grad():
@@ -275,7 +275,7 @@ def test_clip_needs_a_text_tower_that_reads_words() -> None:
     with pytest.raises(
         ConfigError, match=r"feasibility is clip, but Timm has no text tower; set eval\.feasibility to file"
     ):
-        from_backbone(load_backbone("timm/resnet10t/random"), SPACE)
+        clip_feasibility(load_backbone("timm/resnet10t/random"), SPACE)
     backbone = load_backbone("demo")
 
     def refuse(texts: Any) -> Any:
@@ -285,4 +285,4 @@ def test_clip_needs_a_text_tower_that_reads_words() -> None:
     with pytest.raises(
         ConfigError, match="feasibility is clip, but the backbone cannot read 'a photo of': this CLIP was"
     ):
-        from_backbone(backbone, SPACE)
+        clip_feasibility(backbone, SPACE)

@@ -9,7 +9,9 @@ from PIL import Image
 
 import czslkit
 from czslkit.errors import CzslkitError
-from czslkit.explain.drawing import PANEL, best, colours, draw, heat_map, overlay
+from czslkit.explain.drawing import draw
+from czslkit.explain.explanation import ranked_rows
+from czslkit.explain.heat import PANEL, colours, heat_map, overlay
 from czslkit.types import Explanation, Scores
 
 BLUE, ORANGE = (0, 114, 178), (230, 159, 0)  # of the first and the second stage in a bar
@@ -21,22 +23,22 @@ def picture():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
 
-def explained(space, stages=("local", "global"), share=0.25, tokens=17, pairs=5):
-    """An explanation of two images in which the first stage has ``share`` everywhere."""
+def explained(space, stages=("local", "global"), contribution=0.25, tokens=17, pairs=5):
+    """An explanation of two images in which the first stage has ``contribution`` everywhere."""
     generator = torch.Generator().manual_seed(0)
     sizes = {"pair": pairs, "attr": len(space.attrs), "obj": len(space.objs)}
 
     def attention(n):
         return torch.randn(2, n, tokens, generator=generator).softmax(-1)
 
-    shares = [1.0] if len(stages) == 1 else [share, 1 - share]
+    contributions = [1.0] if len(stages) == 1 else [contribution, 1 - contribution]
     ranked = torch.tensor([[0.1, 0.5, 0.3, 0.5, -0.2], [1.0, 2.0, 3.0, 4.0, 5.0]])[:, :pairs]
     return Explanation(
         attention={stage: {branch: attention(n) for branch, n in sizes.items()} for stage in stages},
         weights={stage: {branch: torch.full((2, n, 8), 0.1) for branch, n in sizes.items()} for stage in stages},
-        share={
+        contribution={
             stage: {branch: torch.full((2, n), value) for branch, n in sizes.items()}
-            for stage, value in zip(stages, shares, strict=True)
+            for stage, value in zip(stages, contributions, strict=True)
         },
         pairs=space.pairs[:pairs],
         scores=Scores(ranked),
@@ -121,10 +123,10 @@ def test_colours_grow_lighter_in_even_steps():
     assert lightness[-1] > 95
 
 
-def test_pairs_are_best_first_and_of_equals_the_first_is(space):
+def test_the_highest_ranked_pair_comes_first_and_equal_pairs_keep_their_order(space):
     explanation = explained(space)
-    assert best(explanation) == [1, 3, 2, 0, 4]
-    assert best(explanation, image=1, top=2) == [4, 3]
+    assert ranked_rows(explanation) == [1, 3, 2, 0, 4]
+    assert ranked_rows(explanation, image=1, top=2) == [4, 3]
 
 
 def test_a_sheet_has_a_row_for_every_pair_and_a_column_for_every_map(picture, space):
@@ -148,17 +150,17 @@ def test_a_sheet_shows_the_picture_and_the_maps_of_each_branch_and_stage(picture
             assert np.array_equal(panel(sheet, row, column), np.asarray(expected))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_a_bar_is_divided_as_the_shares_are(picture, space, share):
-    sheet = np.asarray(draw(picture, explained(space, share=share), space, top=1))
+@pytest.mark.parametrize("contribution", [0.0, 0.25, 1.0])
+def test_a_bar_is_divided_by_the_contributions(picture, space, contribution):
+    sheet = np.asarray(draw(picture, explained(space, contribution=contribution), space, top=1))
     bar = sheet[16 + 30 + 19 + PANEL + 19 + 6 + 5]  # a line of pixels through the middle of the three bars
     blue, orange = ((bar == colour).all(-1).sum() for colour in (BLUE, ORANGE))
     assert blue + orange == 3 * (2 * PANEL + 6)
-    assert blue == pytest.approx(share * 3 * (2 * PANEL + 6), abs=3)
+    assert blue == pytest.approx(contribution * 3 * (2 * PANEL + 6), abs=3)
 
 
 def test_one_stage_alone_has_no_bar(picture, space):
-    sheet = draw(picture, explained(space, stages=("read",)), space, top=1)
+    sheet = draw(picture, explained(space, stages=("traction",)), space, top=1)
     assert sheet.width == 2 * 16 + PANEL + 3 * (22 + PANEL)
     assert not (np.asarray(sheet) == BLUE).all(-1).any()
 

@@ -1,4 +1,4 @@
-"""Explanations: the same scores as ever, and attention, weights and shares as a loop finds them."""
+"""An explanation has the scores of its method, and attention, weights and contributions as plain loops compute them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ VARIANTS = {
 BRANCHES = ("pair", "attr", "obj")
 
 
-def away_from_the_start(method):
-    """With every parameter away from where it starts."""
+def with_changed_parameters(method):
+    """Return the method with noise added to every trained parameter."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in method.parameters():
@@ -41,7 +41,7 @@ def away_from_the_start(method):
 def make(clip_file, space):
     def make(variant):
         name, options = VARIANTS[variant]
-        return away_from_the_start(czslkit.build(name, space, backbone=str(clip_file), **options))
+        return with_changed_parameters(czslkit.build(name, space, backbone=str(clip_file), **options))
 
     return make
 
@@ -52,7 +52,7 @@ def method(request, make):
 
 
 def attention_of(layer, query, context):
-    """One image's attention, text by text and head by head: ``[N, T]``, mean over heads."""
+    """Return the attention of one image, computed text by text and head by head: ``[N, T]``, mean over heads."""
     q, k = layer.query(query), layer.key(context)
     width = q.shape[1] // layer.heads
     rows = torch.zeros(len(query), len(context))
@@ -64,8 +64,8 @@ def attention_of(layer, query, context):
     return rows
 
 
-def read(layers, query, context):
-    """One image's stack of layers, and its mean attention."""
+def attend(layers, query, context):
+    """Return the texts after the layers and the mean attention, ``[N, T]``, for one image."""
     rows = []
     for layer in layers:
         rows.append(attention_of(layer, query, context))
@@ -74,7 +74,7 @@ def read(layers, query, context):
 
 
 @torch.no_grad()
-def test_attention_is_that_of_torchs_multihead_attention():
+def test_attention_equals_torchs_multihead_attention():
     torch.manual_seed(0)
     layer = CrossAttention(12, heads=3, dropout=0.5).eval()
     reference = nn.MultiheadAttention(12, 3, batch_first=True)
@@ -87,7 +87,7 @@ def test_attention_is_that_of_torchs_multihead_attention():
 
 
 @torch.no_grad()
-def test_a_layer_reads_what_its_attention_says():
+def test_the_output_of_a_layer_follows_from_its_attention():
     torch.manual_seed(0)
     layer = CrossAttention(12, heads=3, dropout=0.5).eval()
     query, context = torch.randn(5, 12), torch.randn(2, 7, 12)
@@ -103,7 +103,7 @@ def test_a_stack_of_layers_attends_with_the_mean_of_its_layers():
     query, context = torch.randn(5, 12), torch.randn(2, 7, 12)
     found, attention = attended(layers, query, context)
     for i in range(2):
-        expected, rows = read(layers, query, context[i])
+        expected, rows = attend(layers, query, context[i])
         torch.testing.assert_close(found[i], expected)
         torch.testing.assert_close(attention[i], rows)
 
@@ -128,9 +128,9 @@ def test_explained_features_are_the_features(method, images):
         torch.testing.assert_close(getattr(found, branch), getattr(expected, branch), atol=1e-5, rtol=1e-5)
 
 
-def test_ranks_are_those_of_the_setting(clip_file, space, images):
+def test_ranks_depend_on_the_setting(clip_file, space, images):
     options = VARIANTS["weighted_sum"][1] | {"open_score_weights": (0.5, 2.0, 2.0), "backbone": str(clip_file)}
-    method = away_from_the_start(czslkit.build("msci", space, **options))
+    method = with_changed_parameters(czslkit.build("msci", space, **options))
     text, setting = method.text(space.pairs), Setting("test", "open", len(space.pairs))
     found = method.explain(images, text, setting).ranked
     torch.testing.assert_close(found, method.rank(images, text, setting), atol=1e-5, rtol=1e-5)
@@ -139,8 +139,8 @@ def test_ranks_are_those_of_the_setting(clip_file, space, images):
 
 def test_shapes_are_as_documented(method, images):
     explanation = method.explain(images, method.text(method.space.pairs[:5]))
-    stages = ["read"] if "Troika" in type(method).__name__ else ["local", "global"]
-    for group, last in ((explanation.attention, (17,)), (explanation.weights, (64,)), (explanation.share, ())):
+    stages = ["traction"] if "Troika" in type(method).__name__ else ["local", "global"]
+    for group, last in ((explanation.attention, (17,)), (explanation.weights, (64,)), (explanation.contribution, ())):
         assert list(group) == stages
         for stage in stages:
             shapes = {branch: tuple(value.shape) for branch, value in group[stage].items()}
@@ -154,7 +154,7 @@ def test_shapes_are_as_documented(method, images):
 def test_an_explanation_holds_no_graph(method, images):
     explanation = method.explain(images, method.text(method.space.pairs))
     assert not explanation.scores.pair.requires_grad
-    for group in (explanation.attention, explanation.weights, explanation.share):
+    for group in (explanation.attention, explanation.weights, explanation.contribution):
         assert not any(value.requires_grad for branches in group.values() for value in branches.values())
 
 
@@ -164,7 +164,7 @@ def test_an_images_explanation_does_not_depend_on_its_batch_or_on_the_other_pair
     alone = method.explain(method.encode(images[2:3]), method.text(method.space.pairs[4:6]))
     torch.testing.assert_close(alone.ranked[0], together.ranked[2, 4:6], atol=2e-5, rtol=1e-4)
     for stage in together.attention:
-        for name in ("attention", "weights", "share"):
+        for name in ("attention", "weights", "contribution"):
             one, all_ = getattr(alone, name)[stage], getattr(together, name)[stage]
             torch.testing.assert_close(one["pair"][0], all_["pair"][2, 4:6], atol=2e-5, rtol=1e-4)
             torch.testing.assert_close(one["obj"][0], all_["obj"][2], atol=2e-5, rtol=1e-4)
@@ -180,8 +180,8 @@ def test_two_stages_are_explained_as_a_loop_does(make, variant, images):
     for branch in BRANCHES:
         for i in range(len(images)):
             t = F.normalize(getattr(text, branch), dim=-1)
-            t1, local = read(interaction.local.layers, t, interaction.local.norm(levels[0][i]))
-            t2, overall = read(interaction.overall.layers, t1, interaction.overall.norm(levels[1][i]))
+            t1, local = attend(interaction.local.layers, t, interaction.local.norm(levels[0][i]))
+            t2, overall = attend(interaction.overall.layers, t1, interaction.overall.norm(levels[1][i]))
             torch.testing.assert_close(explanation.attention["local"][branch][i], local, atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(explanation.attention["global"][branch][i], overall, atol=1e-5, rtol=1e-4)
             a, b = (weights[0] for weights in interaction.fusion.weights(t, t1[None], t2[None]))
@@ -193,12 +193,12 @@ def test_two_stages_are_explained_as_a_loop_does(make, variant, images):
                 torch.testing.assert_close((1 + a[n] + b[n]) * t[n] + sum(moves), fused, atol=1e-5, rtol=1e-4)
                 lengths = [sum(float(x) ** 2 for x in move) ** 0.5 for move in moves]
                 for stage, length in zip(("local", "global"), lengths, strict=True):
-                    found = float(explanation.share[stage][branch][i, n])
+                    found = float(explanation.contribution[stage][branch][i, n])
                     assert found == pytest.approx(length / sum(lengths), abs=1e-4)
 
 
 @torch.no_grad()
-def test_weights_of_the_gate_are_exactly_the_gates(make, images):
+def test_weights_of_the_gated_fusion_are_those_of_its_gate(make, images):
     method = make("gated")
     text, interaction = method.text(method.space.pairs), method.interaction
     low, high = method.aggregator(method.encode(images)).levels
@@ -221,17 +221,19 @@ def test_weights_of_the_sum_are_the_learned_vectors(make, images):
 
 
 @pytest.mark.parametrize(("idle", "local"), [("overall", 1.0), ("local", 0.0)])
-def test_a_stage_that_adds_nothing_has_no_share(make, images, idle, local):
+def test_a_stage_that_adds_nothing_contributes_nothing(make, images, idle, local):
     method = make("gated")
     with torch.no_grad():
         for layer in getattr(method.interaction, idle).layers:
             for last in (layer.out[0], layer.mlp[3]):
                 last.weight.zero_()
                 last.bias.zero_()
-    share = method.explain(images, method.text(method.space.pairs)).share
+    contribution = method.explain(images, method.text(method.space.pairs)).contribution
     for branch in BRANCHES:
-        torch.testing.assert_close(share["local"][branch], torch.full_like(share["local"][branch], local))
-        torch.testing.assert_close(share["global"][branch], torch.full_like(share["global"][branch], 1 - local))
+        torch.testing.assert_close(contribution["local"][branch], torch.full_like(contribution["local"][branch], local))
+        torch.testing.assert_close(
+            contribution["global"][branch], torch.full_like(contribution["global"][branch], 1 - local)
+        )
 
 
 @torch.no_grad()
@@ -245,11 +247,11 @@ def test_traction_is_explained_as_a_loop_does(make, images):
         tokens = interaction.norm(tokens)  # once for pairs, twice for attributes, three times for objects
         t = F.normalize(getattr(text, branch), dim=-1)
         for i in range(len(images)):
-            _, expected = read(interaction.layers, t, tokens[i])
-            torch.testing.assert_close(explanation.attention["read"][branch][i], expected, atol=1e-5, rtol=1e-4)
-        weights, share = explanation.weights["read"][branch], explanation.share["read"][branch]
+            _, expected = attend(interaction.layers, t, tokens[i])
+            torch.testing.assert_close(explanation.attention["traction"][branch][i], expected, atol=1e-5, rtol=1e-4)
+        weights, contribution = explanation.weights["traction"][branch], explanation.contribution["traction"][branch]
         assert torch.equal(weights, interaction.weight.expand_as(weights))
-        torch.testing.assert_close(share, torch.ones_like(share))  # all that there is
+        torch.testing.assert_close(contribution, torch.ones_like(contribution))  # all that there is
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_traction_is_explained_as_a_loop_does(make, images):
         *((f"dfsp-{variant}", "DecomposedFusion") for variant in ("i2t", "t2i", "bif", "spm")),
     ],
 )
-def test_what_has_nothing_to_explain_names_what_has(name, interaction, space):
+def test_an_interaction_without_attention_names_those_with_it(name, interaction, space):
     backbone = "timm/resnet10t/random" if name == "visprod" else "demo"
     method = czslkit.build(name, space, backbone=backbone).eval()
     size = method.backbone.image_size

@@ -21,7 +21,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 
 @dataclass(frozen=True)
-class Phase:
+class RecordedSplit:
     scores: np.ndarray  # [N, K] float32
     attr: np.ndarray  # [N]
     obj: np.ndarray  # [N]
@@ -38,7 +38,7 @@ class Case:
     pairs: np.ndarray  # [K, 2]
     seen: np.ndarray  # [K] bool
     feasibility: np.ndarray  # [K] float32, 0 in the closed world
-    phases: dict[str, Phase]
+    splits: dict[str, RecordedSplit]
 
 
 @functools.cache
@@ -51,8 +51,8 @@ def rebuild(name: str) -> Case:
     pool = random.permutation(n_all)[: recipe["n_pairs"]]
     sizes = [recipe["n_train"], recipe["n_val_unseen"], recipe["n_test_unseen"]]
     train, *unseen = np.split(pool, np.cumsum(sizes))[:3]
-    again = [train[random.permutation(len(train))[: recipe[f"n_{phase}_seen"]]] for phase in ("val", "test")]
-    shown = {phase: np.concatenate(both) for phase, *both in zip(("val", "test"), again, unseen, strict=True)}
+    again = [train[random.permutation(len(train))[: recipe[f"n_{split}_seen"]]] for split in ("val", "test")]
+    shown = {split: np.concatenate(both) for split, *both in zip(("val", "test"), again, unseen, strict=True)}
 
     columns = np.arange(n_all) if recipe["open_world"] else np.sort(pool)
     pairs = np.stack(np.divmod(columns, n_objs), 1)
@@ -66,12 +66,12 @@ def rebuild(name: str) -> Case:
         low, high = recipe["feas_range"]
         feasibility[~seen] = low + (high - low) * share
 
-    phases = {}
-    for phase in recipe["phases"]:
-        of_images = shown[phase]
+    splits = {}
+    for split in recipe["phases"]:
+        of_images = shown[split]
         if recipe.get("only"):
             of_images = of_images[np.isin(of_images, train) == (recipe["only"] == "seen")]
-        n = recipe["n_images"][phase]
+        n = recipe["n_images"][split]
         truth = of_images[random.randint(0, len(of_images), n)]
         scores = random.standard_normal((n, len(columns)))
         boosted = random.random_sample(n) < recipe["boost_p"]
@@ -91,10 +91,10 @@ def rebuild(name: str) -> Case:
         if recipe.get("round_decimals") is not None:
             scores = np.round(scores, recipe["round_decimals"])
         scores = scores.astype(np.float32)
-        assert hashlib.sha256(scores.tobytes()).hexdigest() == record["scores_sha256"][phase], f"{name}: other scores"
-        closed = np.isin(columns, np.concatenate([train, shown[phase]]))
-        phases[phase] = Phase(scores, attr, obj, closed | recipe["open_world"])
-    return Case(record, pairs, seen, feasibility.astype(np.float32), phases)
+        assert hashlib.sha256(scores.tobytes()).hexdigest() == record["scores_sha256"][split], f"{name}: other scores"
+        closed = np.isin(columns, np.concatenate([train, shown[split]]))
+        splits[split] = RecordedSplit(scores, attr, obj, closed | recipe["open_world"])
+    return Case(record, pairs, seen, feasibility.astype(np.float32), splits)
 
 
 @pytest.fixture

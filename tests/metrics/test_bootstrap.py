@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from czslkit.evaluation.details import outcomes
 from czslkit.metrics import bootstrap
-from czslkit.metrics.bootstrap import NAMES, draws, interval, resampled, weighted
+from czslkit.metrics.bootstrap import METRIC_NAMES, interval, resample_counts, resampled_metrics, weighted_metrics
+from czslkit.metrics.curves import image_outcomes
 from czslkit.metrics.outcomes import Outcomes
 from czslkit.metrics.sweep import Metrics, Sweep, evaluate
 
@@ -37,7 +37,7 @@ class World:
     def outcomes(self) -> Outcomes:
         sweep = Sweep(self.pairs, self.seen, self.candidates, topk=self.topk)
         sweep.update(self.scores, *self.pairs[self.target].unbind(1))
-        return outcomes(sweep.standings()[0], self.pairs)
+        return image_outcomes(sweep.top_scores()[0], self.pairs)
 
     def evaluate(self, images: Any, bins: Any) -> Metrics:
         attr, obj = self.pairs[self.target[images]].unbind(1)
@@ -71,21 +71,23 @@ def test_a_resample_is_an_evaluation_of_its_images(bins: str, made: World, seed:
     n = len(made.target)
     images = np.random.default_rng(seed).integers(n, size=(5, n))  # drawn with repetition
     weights = np.stack([np.bincount(chosen, minlength=n) for chosen in images], axis=1)
-    found = weighted(made.outcomes, weights, bins)
+    found = weighted_metrics(made.outcomes, weights, bins)
     for r, chosen in enumerate(images):
         metrics = made.evaluate(chosen, bins)
-        assert {name: found[name][r] for name in NAMES} == pytest.approx(
-            {name: getattr(metrics, name) for name in NAMES}, abs=1e-12
+        assert {name: found[name][r] for name in METRIC_NAMES} == pytest.approx(
+            {name: getattr(metrics, name) for name in METRIC_NAMES}, abs=1e-12
         )
 
 
 @both_bins
 def test_every_image_once_gives_the_metrics_of_all(bins: str) -> None:
     made = world(0, 500)
-    once = weighted(made.outcomes, np.ones((500, 1), dtype=int), bins)
+    once = weighted_metrics(made.outcomes, np.ones((500, 1), dtype=int), bins)
     metrics = made.evaluate(slice(None), bins)
     assert metrics.best_hm > 0.3
-    assert {name: once[name][0] for name in NAMES} == pytest.approx({name: getattr(metrics, name) for name in NAMES})
+    assert {name: once[name][0] for name in METRIC_NAMES} == pytest.approx(
+        {name: getattr(metrics, name) for name in METRIC_NAMES}
+    )
 
 
 @both_bins
@@ -93,9 +95,11 @@ def test_every_image_once_gives_the_metrics_of_all(bins: str) -> None:
 def test_images_of_one_kind_alone_have_no_curve(bins: str, kind: bool) -> None:
     made = world(0, 40)
     chosen = (made.seen[made.target] == kind).numpy()
-    found = weighted(made.outcomes, chosen[:, None].astype(int), bins)
+    found = weighted_metrics(made.outcomes, chosen[:, None].astype(int), bins)
     metrics = made.evaluate(np.flatnonzero(chosen), bins)
-    assert {name: found[name][0] for name in NAMES} == pytest.approx({name: getattr(metrics, name) for name in NAMES})
+    assert {name: found[name][0] for name in METRIC_NAMES} == pytest.approx(
+        {name: getattr(metrics, name) for name in METRIC_NAMES}
+    )
     assert (found["auc"][0], found["best_hm"][0]) == (0, 0)
 
 
@@ -109,7 +113,7 @@ def test_the_original_takes_the_biases_of_the_resample() -> None:
     one_less[79] = 0
     for weights, images in ((np.ones((80, 1), dtype=int), slice(80)), (one_less, slice(79))):
         expected = made.evaluate(images, "original")
-        assert weighted(made.outcomes, weights, "original")["auc"][0] == pytest.approx(expected.auc, abs=1e-12)
+        assert weighted_metrics(made.outcomes, weights, "original")["auc"][0] == pytest.approx(expected.auc, abs=1e-12)
     assert len(made.evaluate(slice(80), "original").curve.biases) == 21
     assert len(made.evaluate(slice(79), "original").curve.biases) == 40
 
@@ -119,13 +123,15 @@ def test_scores_of_double_precision_are_compared_in_it(bins: str) -> None:
     made = world(3, 30)
     fine = World(made.scores.double() + 1e-9 * torch.arange(12), made.target, made.pairs, made.seen, made.candidates)
     restored = Outcomes.from_bytes(fine.outcomes.to_bytes())
-    once = weighted(restored, np.ones((30, 1), dtype=int), bins)
+    once = weighted_metrics(restored, np.ones((30, 1), dtype=int), bins)
     metrics = fine.evaluate(slice(None), bins)
-    assert {name: once[name][0] for name in NAMES} == pytest.approx({name: getattr(metrics, name) for name in NAMES})
+    assert {name: once[name][0] for name in METRIC_NAMES} == pytest.approx(
+        {name: getattr(metrics, name) for name in METRIC_NAMES}
+    )
 
 
 def test_resamples_are_as_large_as_the_images_and_the_same_for_the_same_seed() -> None:
-    one, again, other = (np.hstack(list(draws(50, 20, seed))) for seed in (0, 0, 1))
+    one, again, other = (np.hstack(list(resample_counts(50, 20, seed))) for seed in (0, 0, 1))
     assert one.shape == (50, 20)
     assert one.sum(0).tolist() == [50] * 20
     assert np.array_equal(one, again) and not np.array_equal(one, other)
@@ -133,16 +139,16 @@ def test_resamples_are_as_large_as_the_images_and_the_same_for_the_same_seed() -
 
 def test_resamples_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     images = world(1, 61).outcomes
-    whole = resampled(images, "original", 50)
-    monkeypatch.setattr(bootstrap, "BLOCK", 61 * 7)
-    parts = resampled(images, "original", 50)
-    assert all(np.array_equal(whole[name], parts[name]) for name in NAMES)
+    whole = resampled_metrics(images, "original", 50)
+    monkeypatch.setattr(bootstrap, "DRAWS_PER_BLOCK", 61 * 7)
+    parts = resampled_metrics(images, "original", 50)
+    assert all(np.array_equal(whole[name], parts[name]) for name in METRIC_NAMES)
 
 
 def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
     made = world(2, 2000)
     accuracy = made.evaluate(slice(None), "exact").attr_acc
-    low, high = interval(resampled(made.outcomes)["attr_acc"])
+    low, high = interval(resampled_metrics(made.outcomes)["attr_acc"])
     width = 1.96 * (accuracy * (1 - accuracy) / 2000) ** 0.5
     assert (low, high) == pytest.approx((accuracy - width, accuracy + width), abs=0.1 * width)
 
@@ -152,14 +158,14 @@ def test_intervals_of_repeated_draws_from_one_population_hold_its_value(bins: st
     """Nominally 95 of 100; best S, U and H are maxima, whose intervals lie a little high."""
     population = world(7, 20_000)
     truth = population.evaluate(slice(None), bins)
-    hits = dict.fromkeys(NAMES, 0)
+    hits = dict.fromkeys(METRIC_NAMES, 0)
     random = np.random.default_rng(0)
     whole = population.outcomes
     for _ in range(60):
         chosen = random.choice(20_000, 800, replace=False)
         drawn = Outcomes(**{name: values[chosen] for name, values in vars(whole).items()})
-        values = resampled(drawn, bins, 200)
-        for name in NAMES:
+        values = resampled_metrics(drawn, bins, 200)
+        for name in METRIC_NAMES:
             low, high = interval(values[name])
             hits[name] += low <= getattr(truth, name) <= high
     assert min(hits.values()) >= 50, hits
@@ -168,10 +174,10 @@ def test_intervals_of_repeated_draws_from_one_population_hold_its_value(bins: st
 def test_curves_and_images_that_are_not_there_are_refused() -> None:
     images = world(0, 5).outcomes
     with pytest.raises(ValueError, match="bins must be one of 'exact', 'original', got '20'"):
-        resampled(images, "20")
+        resampled_metrics(images, "20")
     nothing = Outcomes(**{name: values[:0] for name, values in vars(images).items()})
     with pytest.raises(ValueError, match="there are no images to draw from"):
-        resampled(nothing)
+        resampled_metrics(nothing)
 
 
 def test_the_bootstrap_needs_no_torch() -> None:
@@ -184,5 +190,5 @@ def test_the_bootstrap_needs_no_torch() -> None:
 def test_a_test_split_of_the_size_of_mit_states_takes_seconds(bins: str) -> None:
     images = world(0, 12_995).outcomes
     start = time.monotonic()
-    resampled(images, bins)
+    resampled_metrics(images, bins)
     assert time.monotonic() - start < 30

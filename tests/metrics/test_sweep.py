@@ -116,8 +116,8 @@ def naive_original(world: World) -> dict[str, float]:
     gaps = []
     for i, target in enumerate(world.target.tolist()):
         if unseen[target] and target in predicted(world, final, i):
-            bar = np.sort(scores[i, ~unseen])[::-1][world.topk - 1]
-            gaps.append(bar - scores[i, target] - np.float32(1e-4))
+            seen_threshold = np.sort(scores[i, ~unseen])[::-1][world.topk - 1]
+            gaps.append(seen_threshold - scores[i, target] - np.float32(1e-4))
     biases = sorted(gaps)[:: max(len(gaps) // 20, 1)]
     return summary([*(point(world, biased(b)) for b in biases), point(world, final)])
 
@@ -268,11 +268,11 @@ def test_keeping_more_columns_changes_no_number_and_ranks_them_all(world: World,
     for bins in ("exact", "original"):
         assert kept.compute(bins) == plain.compute(bins)  # type: ignore[arg-type]
     feasibility = world.feasibility.masked_fill(world.seen, 0)
-    for threshold, standings in zip((0.25, -1.0), kept.standings(), strict=True):
+    for threshold, top_scores in zip((0.25, -1.0), kept.top_scores(), strict=True):
         factor = (feasibility >= threshold).float() + world.seen.float()
         allowed = world.candidates & ((factor > 0) | (infeasible == "original"))
         scores = (world.scores * factor if infeasible == "original" else world.scores).tolist()
-        for row, found in zip(scores, standings.top.column.tolist(), strict=True):
+        for row, found in zip(scores, top_scores.top.column.tolist(), strict=True):
             best = sorted(allowed.nonzero()[:, 0].tolist(), key=lambda c: (-row[c], c))
             assert [c for c in found if c < len(row)] == best[: max(keep, world.topk)]
 
@@ -370,7 +370,7 @@ def test_a_large_matrix_is_worked_on_in_blocks(monkeypatch: pytest.MonkeyPatch) 
     scores = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     attr, obj = PAIRS[torch.arange(40) % 6].unbind(1)
     whole = evaluate(scores, attr, obj, PAIRS, SEEN)
-    monkeypatch.setattr("czslkit.metrics.sweep.BLOCK", 20)
+    monkeypatch.setattr("czslkit.metrics.sweep_state.SCORES_PER_BLOCK", 20)
     assert evaluate(scores, attr, obj, PAIRS, SEEN) == whole
 
 
@@ -380,164 +380,3 @@ def test_the_reported_numbers_are_strict_json() -> None:
     assert (found["hm_bias"], found["attr_acc"], found["at_zero"]["pair"]) == ("-inf", 1.0, 1.0)
     assert "curve" not in found
     assert metrics.curve.to_dict() == {"biases": [-math.inf], "seen": [1.0], "unseen": [0.0]}
-
-
-ONE = torch.zeros(1, 6)
-WRONG_INPUTS = [
-    (
-        {"scores": torch.zeros(1, 5)},
-        r"scores \[1, 5\], attr \[1\] and obj \[1\] do not fit 6 columns: expected \[n, 6\]",
-    ),
-    ({"attr": [0, 0]}, r"attr \[2\] and obj \[1\] do not fit"),
-    ({"scores": ONE.long()}, r"scores must be of float dtype, got torch.int64"),
-    ({"scores": ONE + torch.nan}, r"image 0 has a score that is not finite"),
-    (
-        {"scores": torch.cat([ONE, ONE - torch.inf]), "attr": [0, 0], "obj": [0, 0]},
-        r"image 1 has a score that is not finite",
-    ),
-    ({"attr": [0.5]}, r"attr must be of integer dtype, got torch.float64"),
-    (
-        {"attr": [0, 1], "obj": [0, 3], "scores": torch.zeros(2, 6)},
-        r"image 1 of these shows pair \(1, 3\).*among the 6 pairs",
-    ),
-    ({"obj": [-1], "attr": [1]}, r"image 0 of these shows pair \(1, -1\)"),
-    ({"pairs": PAIRS[:, :1]}, r"pairs are \[6, 1\], expected \[K, 2\]"),
-    ({"pairs": PAIRS - 1}, r"pair \[-1, -1\] is negative"),
-    ({"pairs": PAIRS.float()}, r"pairs must be of integer dtype, got torch.float32"),
-    ({"pairs": PAIRS // 2}, r"6 pairs, of which only 2 differ"),
-    ({"seen": SEEN[:5]}, r"seen is \[5\], expected \[6\]"),
-    ({"seen": SEEN.long()}, r"seen must be of bool dtype, got torch.int64"),
-    ({"candidates": ~SEEN[:2]}, r"candidates is \[2\], expected \[6\]"),
-    ({"candidates": SEEN & ~SEEN}, r"none of the 6 pairs is a candidate"),
-    ({"topk": 0}, r"topk must be at least 1, got 0"),
-    ({"bins": "20"}, r"bins must be one of 'exact', 'original', got '20'"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), WRONG_INPUTS)
-def test_inputs_that_do_not_fit_are_named(change: dict[str, Any], message: str) -> None:
-    good = {"scores": ONE, "attr": [0], "obj": [0], "pairs": PAIRS, "seen": SEEN}
-    with pytest.raises(ValueError, match=message):
-        evaluate(**{**good, **change})
-
-
-FEASIBLE = torch.zeros(6)
-WRONG_SWEEPS = [
-    ({"thresholds": [0.0]}, "thresholds without feasibility: give both or neither"),
-    ({"feasibility": FEASIBLE}, "feasibility without thresholds: give both or neither"),
-    ({"feasibility": FEASIBLE, "thresholds": []}, r"thresholds must be at least one number each, got \[\]"),
-    ({"feasibility": FEASIBLE, "thresholds": [math.nan]}, r"thresholds must be at least one number each, got \[nan\]"),
-    ({"feasibility": FEASIBLE / 0, "thresholds": [0.0]}, "feasibility of column 1 is nan"),
-    ({"feasibility": FEASIBLE[:3], "thresholds": [0.0]}, r"feasibility is \[3\], expected \[6\]"),
-    ({"infeasible": "zero"}, "infeasible must be one of 'exclude', 'original', got 'zero'"),
-]
-
-
-@pytest.mark.parametrize(("options", "message"), WRONG_SWEEPS)
-def test_options_that_do_not_fit_are_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Sweep(PAIRS, SEEN, **options)
-
-
-WRONG_CHUNKS = [
-    ({"columns": [6]}, r"there is no column 6, only 0 to 5"),
-    ({"columns": [1, 1]}, r"2 columns, of which only 1 differ"),
-    ({"columns": [[1]]}, r"columns are \[1, 1\], expected \[k\]"),
-    ({"columns": slice(3), "images": [4]}, r"image 4 has a score for column 0 already"),
-    ({"columns": slice(3, 6), "images": [4], "obj": [1]}, r"image 4 shows pair \(0, 1\), but showed \(0, 0\)"),
-    (
-        {"columns": slice(3, 6)},
-        r"these images come without numbers, earlier ones numbered: give images= always or never",
-    ),
-    ({"columns": slice(3, 6), "images": [-1]}, r"image numbers start at 0, got -1"),
-    ({"columns": slice(3, 6), "images": [0, 1]}, r"images is \[2\], expected \[1\]"),
-    ({"columns": slice(3, 6), "images": [2, 2], "attr": [0, 0], "obj": [0, 0]}, r"2 images, of which only 1 differ"),
-]
-
-
-@pytest.mark.parametrize(("chunk", "message"), WRONG_CHUNKS)
-def test_chunks_that_do_not_fit_are_named_and_change_nothing(chunk: dict[str, Any], message: str) -> None:
-    sweep = Sweep(PAIRS, SEEN)
-    sweep.update(torch.zeros(1, 3), [0], [0], columns=slice(3), images=[4])
-    chunk = {"attr": [0], "obj": [0], **chunk}
-    wide = 3 if isinstance(chunk["columns"], slice) else len(chunk["columns"])
-    with pytest.raises(ValueError, match=message):
-        sweep.update(torch.zeros(len(chunk["attr"]), wide), **chunk)
-    sweep.update(torch.zeros(1, 3), [0], [0], columns=slice(3, 6), images=[4])
-    assert sweep.compute().n_seen == 1
-
-
-def test_numbers_after_appended_images_are_refused() -> None:
-    sweep = Sweep(PAIRS, SEEN)
-    sweep.update(ONE, [0], [0])
-    with pytest.raises(ValueError, match="these images come numbered, earlier ones without numbers"):
-        sweep.update(ONE, [0], [0], images=[1])
-
-
-def test_columns_that_had_different_images_need_image_numbers() -> None:
-    sweep = Sweep(PAIRS, SEEN)
-    sweep.update(ONE[:, :2], [0], [0], columns=slice(2))
-    with pytest.raises(ValueError, match="some of these columns have had 0 images and some 1: give images="):
-        sweep.update(ONE, [0], [0])
-
-
-def test_a_sweep_without_images_has_nothing_to_compute() -> None:
-    sweep = Sweep(PAIRS, SEEN)
-    sweep.update(torch.zeros(0, 6), [], [])
-    with pytest.raises(ValueError, match="no images have been given"):
-        sweep.compute()
-
-
-def test_missing_chunks_are_named() -> None:
-    sweep = Sweep(PAIRS, SEEN)
-    sweep.update(torch.zeros(3, 6), [0] * 3, [0] * 3, images=[0, 1, 2])
-    sweep.update(torch.zeros(2, 2), [0] * 2, [0] * 2, images=[3, 7], columns=[5, 1])
-    with pytest.raises(ValueError, match=r"2 of 5 images lack scores: image 3 lacks 4 of 6 columns \(0, 2, 3, 4\)"):
-        sweep.compute()
-
-
-def appended(n: int = 1, **options: Any) -> Sweep:
-    sweep = Sweep(PAIRS, SEEN, **options)
-    sweep.update(torch.zeros(n, 6), [0] * n, [0] * n)
-    return sweep
-
-
-def numbered(*images: int) -> Sweep:
-    sweep = Sweep(PAIRS, SEEN)
-    sweep.update(torch.zeros(len(images), 6), [0] * len(images), [0] * len(images), images=list(images))
-    return sweep
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "message"),
-    [
-        (appended(), appended(keep=2), "the other sweep has other pairs, candidates, thresholds, topk or keep"),
-        (appended(), appended(topk=2), "the other sweep has other pairs, candidates, thresholds, topk or keep"),
-        (appended(), appended(candidates=SEEN), "the other sweep has other pairs"),
-        (appended(), appended(feasibility=FEASIBLE, thresholds=[0.0]), "the other sweep has other pairs"),
-        (appended(), numbered(3), "the images of the other sweep have numbers, those here have none"),
-        (numbered(3), appended(), "the images of the other sweep have no numbers, those here have"),
-        (numbered(3, 4), numbered(5, 4), "image 4 has a score for column 0 already"),
-    ],
-)
-def test_sweeps_that_do_not_fit_are_not_merged(one: Sweep, other: Sweep, message: str) -> None:
-    before = one.compute()
-    with pytest.raises(ValueError, match=message):
-        one.merge(other)
-    assert one.compute() == before
-
-
-def test_incomplete_images_cannot_be_appended() -> None:
-    other = Sweep(PAIRS, SEEN)
-    other.update(ONE[:, :2], [0], [0], columns=slice(2))
-    with pytest.raises(ValueError, match="1 of 1 images lack scores: image 0 lacks 4 of 6 columns"):
-        appended().merge(other)
-
-
-def test_an_empty_sweep_merges_into_any_other() -> None:
-    sweep = appended(2)
-    sweep.merge(Sweep(PAIRS, SEEN))
-    empty = Sweep(PAIRS, SEEN)
-    empty.merge(sweep)
-    empty.update(ONE, [0], [0])
-    assert (sweep.compute().n_seen, empty.compute().n_seen) == (2, 3)

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from czslkit.errors import CzslkitError
-from czslkit.evaluation.details import outcomes
 from czslkit.metrics import bootstrap
-from czslkit.metrics.bootstrap import NAMES, draws, interval
+from czslkit.metrics.bootstrap import METRIC_NAMES, interval, resample_counts
+from czslkit.metrics.curves import image_outcomes
 from czslkit.metrics.sweep import Metrics, Sweep, evaluate
 from czslkit.report.significance import Findings, findings
 
@@ -51,10 +51,10 @@ class Runs:
                 "status": "done",
                 "protocol": {"bins": bins},
                 "depends": {"data": {"test": data}},
-                "metrics": {name: getattr(metrics, name) for name in NAMES},
+                "metrics": {name: getattr(metrics, name) for name in METRIC_NAMES},
             }
         )
-        self.files[id(self.results[-1])] = outcomes(sweep.standings()[0], PAIRS).to_bytes()
+        self.files[id(self.results[-1])] = image_outcomes(sweep.top_scores()[0], PAIRS).to_bytes()
 
     def attached(self, result: Mapping[str, Any], name: str) -> bytes | None:
         return self.files.get(id(result)) if name == "images.npz" else None
@@ -84,14 +84,14 @@ def test_intervals_and_gaps_are_those_of_resamples_evaluated_one_by_one(
     runs.add("good", 1.5, 1)
     runs.add("fair", 1.4)
     found = runs.found()
-    weights = np.hstack(list(draws(N, 100)))
+    weights = np.hstack(list(resample_counts(N, 100)))
     by_row: dict[str, Any] = {"good": [], "fair": []}
     for r in range(100):
         images = np.repeat(np.arange(N), weights[:, r])
         for row, seeds in (("good", (0, 1)), ("fair", (0,))):
             of_seeds = [runs.evaluate(row, seed, images) for seed in seeds]
-            by_row[row].append({name: np.mean([getattr(m, name) for m in of_seeds]) for name in NAMES})
-    for name in NAMES:
+            by_row[row].append({name: np.mean([getattr(m, name) for m in of_seeds]) for name in METRIC_NAMES})
+    for name in METRIC_NAMES:
         good, fair = (np.array([values[name] for values in by_row[row]]) for row in ("good", "fair"))
         assert found.interval(key("good"), name) == pytest.approx(interval(good))
         gap = found.gaps[key("fair")][name]
@@ -140,7 +140,7 @@ def test_results_without_numbers_per_image_are_left_alone(runs: Runs) -> None:
     runs.add("fair", 1.0)
     runs.files.clear()
     assert runs.found() == Findings()
-    assert runs.found().caption(True, NAMES) == []
+    assert runs.found().caption(True, METRIC_NAMES) == []
 
 
 def test_an_entry_without_numbers_per_image_is_named_beside_others(runs: Runs) -> None:

@@ -466,10 +466,13 @@ def test_markdown_shows_hostile_names_as_they_are() -> None:
 def images(skill: float) -> bytes:
     """Numbers per image of a method that is right on some of 200 images."""
     random = np.random.default_rng(0)
-    flags = {name: random.random(200) < skill for name in ("open", "at_last", "attr", "obj")}
-    scores = {"true": random.normal(size=200), "rival": random.normal(size=200), "wins_tie": np.ones(200, dtype=bool)}
+    flags = {
+        name: random.random(200) < skill for name in ("reachable", "right_at_last_bias", "attr_right", "obj_right")
+    }
+    scores = {name: random.normal(size=200) for name in ("true_score", "runner_up_score")}
+    scores["wins_tie"] = np.ones(200, dtype=bool)
     bias = np.where(np.arange(200) % 4 == 1, random.normal(size=200), np.nan).astype(np.float32)
-    columns = {"target": np.arange(200, dtype=np.int32), "is_seen": np.arange(200) % 2 == 0, "bias": bias}
+    columns = {"target": np.arange(200, dtype=np.int32), "is_seen": np.arange(200) % 2 == 0, "proposed_bias": bias}
     return Outcomes(**columns, **flags, **scores).to_bytes()  # type: ignore[arg-type]
 
 

@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 
 import czslkit
-from czslkit.data import image_cache, image_check, images
+from czslkit.data import image_cache, image_check, image_set, image_transforms
 from czslkit.data.layout import pairs_file
 from czslkit.data.make.mini import write_mini
 from czslkit.errors import ConfigError
@@ -71,11 +71,11 @@ def test_results_say_what_they_rest_on(bench, clip_file):
     assert closed["training"]["trainable_parameters"] == 6 * 64
     assert set(closed["depends"]["training"]["data"]) > {"train_pairs.txt", "images"}
     assert {
-        *("czslkit.training", "czslkit.data.images", "czslkit.method:Method", "czslkit_plugins.csp:Csp"),
+        *("czslkit.training", "czslkit.data.image_transforms", "czslkit.method:Method", "czslkit_plugins.csp:Csp"),
         *("czslkit.prompts:SoftPrompt", "czslkit.heads:CosineHead", "czslkit.backbones.open_clip:OpenClip"),
         "czslkit.data.datasets:Dataset",
     } <= set(closed["depends"]["training"]["code"])
-    assert set(closed["depends"]["evaluation"]["code"]) == {"czslkit.evaluation", "czslkit.data.images"}
+    assert set(closed["depends"]["evaluation"]["code"]) == {"czslkit.evaluation", "czslkit.data.image_transforms"}
     assert closed["components"]["czslkit_plugins.csp"] == f"czslkit {czslkit.__version__}"
     assert closed["versions"]["python"] == platform.python_version()
     assert closed["config"]["options"]["backbone"] == str(clip_file)
@@ -278,8 +278,8 @@ def test_features_are_kept_below_the_results_unless_told_otherwise(bench, tmp_pa
 
 def test_with_decoded_images_kept_every_file_is_read_once(bench, monkeypatch):
     read = []
-    real = images.open_rgb
-    for module in (images, image_cache, image_check):
+    real = image_transforms.open_rgb
+    for module in (image_set, image_cache, image_check):
         monkeypatch.setattr(module, "open_rgb", lambda path: read.append(path) or real(path))
     assert bench("csp,msci", worlds="closed", cache_images=True).failed == 0
     assert len(read) == len(set(read)) == 37

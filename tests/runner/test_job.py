@@ -13,10 +13,11 @@ import torch
 
 import czslkit
 from czslkit.data import demo_world
-from czslkit.data.layout import SPLITS, metadata_file, pairs_file, read_pairs
+from czslkit.data.layout import SPLITS, metadata_file, pairs_file
 from czslkit.data.make.mini import REPLICAS, write_mini
+from czslkit.data.pair_lists import read_pairs
 from czslkit.data.splits import Splits
-from czslkit.evaluation.feasibility_source import FeasibilityScores, from_backbone
+from czslkit.evaluation.feasibility_source import FeasibilityScores, clip_feasibility
 from czslkit.metrics.feasibility import threshold_grid
 from czslkit.runner import prepare as preparing
 from czslkit.runner import run as running
@@ -227,7 +228,7 @@ def test_the_closed_world_asks_for_no_feasibility(bench: Any, monkeypatch: pytes
 
 def test_feasibility_can_come_from_the_backbone(bench: Any, data: Splits) -> None:
     (found,) = bench(threshold=0.5, feasibility="clip").results
-    values = from_backbone(czslkit.load_backbone("demo"), data.space).values
+    values = clip_feasibility(czslkit.load_backbone("demo"), data.space).values
     assert found["protocol"]["candidates"] == int(candidates(data, values, 0.5).sum())
     assert found["protocol"]["feasibility"] == "clip"
     assert found["protocol"]["feasibility_sha256"] == FeasibilityScores(values, "").digest

@@ -1,3 +1,3 @@
-"""What is here is installed by ``test_third_party.py``, never imported by pytest."""
+"""Pytest imports nothing in this folder; ``test_third_party.py`` installs it."""
 
 collect_ignore_glob = ["*"]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import czslkit
 from czslkit.data.batches import Feed
-from czslkit.data.images import ImageSet
+from czslkit.data.image_set import ImageSet
 from czslkit.errors import ConfigError, TrainingError
 from czslkit.evaluation import validation
 from czslkit.evaluation.evaluator import Evaluation

@@ -18,14 +18,14 @@ def count_listing(listing: Listing) -> Counts:
         seen = sum(pair in trained for pair in listing.pairs[split])
         splits[split] = SplitCounts(seen, len(listing.pairs[split]) - seen, len(listing.instances[split]))
     attrs, objs = ({pair[column] for pair in pairs} for column in (0, 1))
-    return Counts(attrs=len(attrs), objs=len(objs), pairs=len(pairs), phases=splits)
+    return Counts(attrs=len(attrs), objs=len(objs), pairs=len(pairs), splits=splits)
 
 
 def named_counts(counts: Counts) -> dict[str, int]:
     """Return every count by the name under which it is reported, such as ``test unseen pairs``."""
     whole = {"attributes": counts.attrs, "objects": counts.objs, "attributes x objects": counts.attrs * counts.objs}
     named = {**whole, "pairs": counts.pairs}
-    for split, each in counts.phases.items():
+    for split, each in counts.splits.items():
         pairs = {f"{split} pairs": each.seen}
         if split != "train":
             pairs = {f"{split} seen pairs": each.seen, f"{split} unseen pairs": each.unseen}

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from ...errors import DataError
 from ...files import file_digest
 from ..fingerprint import image_sizes
-from ..images import open_rgb
-from ..integrity import Finding, escapes
+from ..image_transforms import open_rgb
+from ..integrity import Finding, leads_out
 from ..layout import SPLITS, Listing
 
 #: Kind of unusual image: severity, what the finding says, remedy.
@@ -43,7 +43,7 @@ _UNUSUAL: dict[str, tuple[Literal["warning", "note"], str, str]] = {
 def check_image_files(images: Path, listing: Listing, workers: int | None = None) -> Iterator[Finding]:
     """Yield every finding about the files below a dataset's ``images`` folder.
 
-    Images that are missing or outside the folder are skipped; ``integrity.contradictions`` reports them.
+    Images that are missing or outside the folder are skipped; ``integrity.dataset_errors`` reports them.
 
     Args:
         images: the folder.
@@ -53,7 +53,7 @@ def check_image_files(images: Path, listing: Listing, workers: int | None = None
     split_of: dict[str, str] = {}
     for split in SPLITS:
         split_of |= {PurePosixPath(i.image).as_posix(): split for i in listing.instances[split]}
-    present = {name: split for name, split in split_of.items() if not escapes(name) and os.path.isfile(images / name)}
+    present = {name: split for name, split in split_of.items() if not leads_out(name) and os.path.isfile(images / name)}
     yield from _decoding_findings(images, sorted(present), workers)
     yield from _copies_across_splits(images, present)
     known = split_of.keys() | {PurePosixPath(i.image).as_posix() for i in listing.skipped}

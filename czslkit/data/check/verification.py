@@ -12,7 +12,7 @@ from tabulate import tabulate
 from ...errors import DataError
 from ..datasets import Counts
 from ..folders import dataset, ensure_folder
-from ..integrity import Finding, contradictions, printable
+from ..integrity import Finding, dataset_errors, printable
 from ..layout import Listing, images_folder
 from .counts import count_differences, count_listing, named_counts
 from .image_files import check_image_files
@@ -106,7 +106,7 @@ def verify(
 
 def _findings(folder: Path, listing: Listing, workers: int | None) -> Iterator[Finding]:
     """Yield all findings about lists, files and labels, each with a remedy if one is known."""
-    findings = [*contradictions(folder, listing)]
+    findings = [*dataset_errors(folder, listing)]
     findings += [*check_image_files(images_folder(folder), listing, workers), *lint(listing)]
     for finding in findings:
         yield replace(finding, remedy=finding.remedy or _REMEDIES.get(finding.kind, ""))

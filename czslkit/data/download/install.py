@@ -13,7 +13,8 @@ from ...errors import DataError
 from ...files import file_lock, write_text
 from ..datasets import Dataset
 from ..folders import find_folder
-from ..layout import metadata_file, read_metadata
+from ..layout import metadata_file
+from ..metadata import read_metadata
 from ..sources import GLOVE, GLOVE_MEMBER, Refused, Source
 from .archive_cache import ArchiveCache
 from .archives import unpack

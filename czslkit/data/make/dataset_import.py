@@ -13,8 +13,9 @@ from tqdm import tqdm
 from ...errors import ConfigError, DataError
 from ..datasets import DATASETS
 from ..folders import canonical, data_root
-from ..integrity import disagreements
-from ..layout import SPLITS, Instance, Listing, Pair, write_dataset
+from ..integrity import listing_errors
+from ..layout import SPLITS, Instance, Listing, Pair
+from ..writing import write_dataset
 from .labelled_pictures import LabelledPicture, refuse_if_any
 from .picture_folder import read_folder
 from .picture_table import read_table
@@ -126,5 +127,5 @@ def _pair_lists(source: Path, instances: Sequence[Instance]) -> dict[str, tuple[
     """
     by_split = {split: tuple(i for i in instances if i.set == split) for split in SPLITS}
     pairs = {split: tuple(sorted({(i.attr, i.obj) for i in by_split[split]})) for split in SPLITS}
-    refuse_if_any(source, [str(finding) for finding in disagreements(Listing(pairs, by_split))])
+    refuse_if_any(source, [str(finding) for finding in listing_errors(Listing(pairs, by_split))])
     return pairs

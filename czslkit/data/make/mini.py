@@ -20,7 +20,8 @@ from ...errors import DataError, UnknownNameError, did_you_mean
 from .. import demo_world
 from ..datasets import Counts, SplitCounts
 from ..folders import canonical
-from ..layout import ABSENT, Pair, write_dataset
+from ..layout import ABSENT, Pair
+from ..writing import write_dataset
 
 _TRAIN_PAIRS, _SEEN, _UNSEEN = 24, 6, 6
 _IMAGES_PER_PAIR = {"train": 6, "val": 4, "test": 4}
@@ -29,7 +30,7 @@ MINI_COUNTS = Counts(
     attrs=8,
     objs=6,
     pairs=_TRAIN_PAIRS + 2 * _UNSEEN,
-    phases={
+    splits={
         "train": SplitCounts(_TRAIN_PAIRS, 0, _TRAIN_PAIRS * _IMAGES_PER_PAIR["train"]),
         "val": SplitCounts(_SEEN, _UNSEEN, (_SEEN + _UNSEEN) * _IMAGES_PER_PAIR["val"]),
         "test": SplitCounts(_SEEN, _UNSEEN, (_SEEN + _UNSEEN) * _IMAGES_PER_PAIR["test"]),

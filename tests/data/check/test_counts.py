@@ -7,7 +7,7 @@ from pathlib import Path
 from czslkit.data.check.counts import count_listing, named_counts
 from czslkit.data.check.verification import verify
 from czslkit.data.datasets import DATASETS, SplitCounts
-from czslkit.data.layout import read_listing
+from czslkit.data.listing import read_listing
 from czslkit.data.published import BENCHMARKS
 
 Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
@@ -43,7 +43,7 @@ def test_counts_are_of_the_lists_and_of_the_images_that_count(pets: Path, edit: 
 
 def test_counts_that_are_not_as_expected_are_an_error(pets: Path) -> None:
     counts = count_listing(read_listing(pets))
-    expected = replace(counts, objs=3, phases={**counts.phases, "val": SplitCounts(1, 2, 4)})
+    expected = replace(counts, objs=3, splits={**counts.splits, "val": SplitCounts(1, 2, 4)})
     finding = verify("pets", pets.parent, expected=expected).findings[0]
     assert (finding.severity, finding.what) == ("error", "3 of 12 counts are not as expected")
     assert finding.where == (

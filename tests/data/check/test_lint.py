@@ -7,7 +7,8 @@ import pytest
 
 from czslkit.data.check.lint import lint
 from czslkit.data.integrity import Finding
-from czslkit.data.layout import pairs_file, read_listing
+from czslkit.data.layout import pairs_file
+from czslkit.data.listing import read_listing
 
 Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
 

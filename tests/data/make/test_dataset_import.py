@@ -11,8 +11,10 @@ import pytest
 import czslkit
 from czslkit.cli import main
 from czslkit.data.check.verification import verify
-from czslkit.data.layout import Instance, images_folder, metadata_file, read_listing, read_metadata
+from czslkit.data.layout import Instance, images_folder, metadata_file
+from czslkit.data.listing import read_listing
 from czslkit.data.make.dataset_import import import_dataset
+from czslkit.data.metadata import read_metadata
 from czslkit.errors import ConfigError, DataError
 
 ATTRS, OBJS = ("dry", "old", "wet"), ("cat", "dog", "fish")

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from czslkit.data.image_check import check_images
-from czslkit.data.layout import metadata_file, pairs_file, read_pairs
+from czslkit.data.layout import metadata_file, pairs_file
 from czslkit.data.loading import load_dataset
 from czslkit.data.make.mini import REPLICAS, write_mini
+from czslkit.data.pair_lists import read_pairs
 from czslkit.errors import DataError, UnknownNameError
 
 

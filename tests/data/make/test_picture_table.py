@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from czslkit.data.layout import metadata_file, read_metadata
+from czslkit.data.layout import metadata_file
 from czslkit.data.make.dataset_import import import_dataset
+from czslkit.data.metadata import read_metadata
 
 Table = Callable[..., Path]
 Refused = Callable[[Path, str], str]

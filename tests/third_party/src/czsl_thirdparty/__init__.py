@@ -1,6 +1,6 @@
-"""Skim: texts read the mean of all visual layers.
+"""Skim: texts attend to the mean of all visual layers.
 
-Not from a paper: the least that a distribution of its own needs to add a method.
+Not from a paper: it shows the least code with which another distribution adds a method.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from . import swatches as swatches
 
 @AGGREGATORS.register("mean_layers")
 class MeanLayers(Aggregator):
-    """The mean of all visual layers, token by token, as one level."""
+    """The mean of all visual layers, token by token, as the only level."""
 
     def layers(self, depth: int) -> tuple[int, ...]:
         if depth < 1:
@@ -37,13 +37,13 @@ class MeanLayers(Aggregator):
         return replace(image, levels=(torch.stack(image.layers).mean(0),))  # [B, T, D]
 
 
-class ReadLevel(Interaction):
-    """Pair texts read the one level; what they read is added with a learned weight."""
+class AttendToLevel(Interaction):
+    """Pair texts attend to the only level; the result is added to them with a learned weight for each channel."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm = torch.nn.LayerNorm(dim)
-        self.read = CrossAttention(dim, heads, dropout=0.1)
+        self.attend = CrossAttention(dim, heads, dropout=0.1)
         self.weight = torch.nn.Parameter(torch.full((dim,), 0.1))
 
     def forward(
@@ -52,7 +52,7 @@ class ReadLevel(Interaction):
         assert text.pair is not None
         (level,) = image.levels
         pair = F.normalize(text.pair, dim=-1)
-        return image, replace(text, pair=pair + self.weight * self.read(pair, self.norm(level)))  # [B, P, D]
+        return image, replace(text, pair=pair + self.weight * self.attend(pair, self.norm(level)))  # [B, P, D]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class SkimOptions:
 
 @METHODS.register("skim")
 class Skim(Method):
-    """Skim: learned words read the mean of all visual layers."""
+    """Skim: learned words attend to the mean of all visual layers."""
 
     Options = SkimOptions
     recipe: ClassVar[Mapping[str, Any]] = {"lr": 1e-3, "augment": False}
@@ -76,6 +76,6 @@ class Skim(Method):
             backbone=backbone,
             prompt=SoftPrompt(backbone, space, dropout=options.word_dropout),
             aggregator=MeanLayers(),
-            interaction=ReadLevel(backbone.dim, options.heads),
+            interaction=AttendToLevel(backbone.dim, options.heads),
             head=CosineHead(backbone.scale),
         )

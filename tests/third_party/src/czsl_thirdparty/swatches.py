@@ -1,4 +1,4 @@
-"""Swatches: drawn here, and listed in a table of its own rather than in the field's layout."""
+"""Swatches: a dataset whose images are drawn here and listed in a table, not in the layout of the field's datasets."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Swatches(Dataset):
     def listing(self, folder: Path) -> Listing:
         with (folder / "table.csv").open(newline="", encoding="utf-8") as file:
             rows = [Instance(*row) for row in csv.reader(file)]
-        instances = {phase: tuple(row for row in rows if row.set == phase) for phase in SPLITS}
-        pairs = {phase: tuple(dict.fromkeys((i.attr, i.obj) for i in instances[phase])) for phase in SPLITS}
+        instances = {split: tuple(row for row in rows if row.set == split) for split in SPLITS}
+        pairs = {split: tuple(dict.fromkeys((i.attr, i.obj) for i in instances[split])) for split in SPLITS}
         return Listing(pairs, instances)
 
     def files(self, folder: Path) -> tuple[Path, ...]:
@@ -36,10 +36,10 @@ class Swatches(Dataset):
         rows = []
         for colour in COLOURS:
             for shape, size in SHAPES.items():
-                phases = [phase for phase, pair in UNSEEN.items() if pair == (colour, shape)] or SPLITS
-                for phase in phases:
-                    image = f"{colour} {shape} {phase}.png"
+                splits = [split for split, pair in UNSEEN.items() if pair == (colour, shape)] or SPLITS
+                for split in splits:
+                    image = f"{colour} {shape} {split}.png"
                     Image.new("RGB", size, colour).save(folder / "images" / image)
-                    rows.append((image, colour, shape, phase))
+                    rows.append((image, colour, shape, split))
         with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)

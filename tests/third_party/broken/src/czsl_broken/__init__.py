@@ -1,4 +1,4 @@
-"""Registers an aggregator, then asks for a module that nobody has."""
+"""A plugin that registers an aggregator and then imports a module that does not exist."""
 
 from czslkit.components import AGGREGATORS, Aggregator
 from czslkit.types import ImageFeatures
@@ -6,7 +6,7 @@ from czslkit.types import ImageFeatures
 
 @AGGREGATORS.register("half_done")
 class HalfDone(Aggregator):
-    """Withdrawn when the next line fails."""
+    """An aggregator whose name is removed when the import below fails."""
 
     def forward(self, image: ImageFeatures) -> ImageFeatures:
         return image

@@ -1,0 +1,39 @@
+"""``czslkit doctor``: print what the machine offers and what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from .arguments import Commands, add_data_folder
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "doctor",
+        help="print versions, devices, datasets, weights and plugins, and what is wrong with them",
+        description="Print the versions, devices, datasets, weights and plugins of this machine, what is wrong with "
+        "them and how to repair it. Uses no network. Ends with 1 if something is wrong, else with 0.",
+    )
+    add_data_folder(parser)
+    parser.add_argument(
+        "--backbone",
+        default="",
+        metavar="NAME|FILE",
+        help="weights that must be on this machine: a name such as ViT-L-14-quickgelu/openai, or a file "
+        "(default: none)",
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="format of the output (default: text)"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found and return the exit status."""
+    from ..doctor import examine
+
+    found = examine(args.data, args.backbone)
+    print(json.dumps(found.to_json(), indent=1) if args.format == "json" else found.to_text())
+    return 1 if found.problems else 0

@@ -1,0 +1,31 @@
+"""``czslkit report``: write one HTML page of stored results."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..files import write_text
+from .arguments import Commands
+from .table_output import add_result_selection, selected_table
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "report",
+        help="write one HTML page of stored results",
+        description="Write the comparison table of the results in a folder, and the details of every result, to one "
+        "HTML page.",
+    )
+    add_result_selection(parser)
+    parser.add_argument("--out", metavar="FILE", type=Path, help="HTML file to write (default: RUNS/report.html)")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page, print its path and return the exit status."""
+    out = args.out or args.runs / "report.html"
+    write_text(out, selected_table(args).render("html"))
+    print(out)
+    return 0

@@ -1,0 +1,31 @@
+"""``czslkit table``: print the comparison table of stored results."""
+
+from __future__ import annotations
+
+import argparse
+
+from .arguments import Commands
+from .table_output import add_result_selection, add_table_format, print_table, selected_table
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "table",
+        help="print the comparison table of stored results",
+        description="Print the comparison table of the results in a folder, without running anything.",
+    )
+    add_result_selection(parser)
+    add_table_format(parser)
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help="print the bootstrap interval of every number beside it (default: the numbers alone)",
+    )
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table and return the exit status."""
+    print_table(selected_table(args, intervals=args.intervals), args.format)
+    return 0

@@ -1,0 +1,124 @@
+"""The images of a split as a torch dataset, and as batches that a ``DataLoader`` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from ..types import Batch
+from .image_cache import DecodedImages
+from .image_transforms import augment, open_rgb, resize_center_crop, to_normalized_tensor
+from .splits import Split
+
+T = TypeVar("T")
+
+
+class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """The images of a split as ``(image [3, size, size], attr, obj)``.
+
+    Args:
+        split: the images and their labels.
+        size: side of the square images, in pixels.
+        mean: mean of each channel, on a scale from 0 to 1.
+        std: standard deviation of each channel.
+        augment: augment each image at random. The result depends only on ``seed``, the epoch and the image: the order
+            and the number of workers do not matter, and no global random state is used.
+        seed: seed of the augmentation.
+        decoded: the same images from the cache; if given, the image files are not read.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        augment: bool = False,
+        seed: int = 0,
+        decoded: DecodedImages | None = None,
+    ) -> None:
+        self.split = split
+        self.size = size
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.augment = augment
+        self.seed = seed
+        self.decoded = decoded
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the augmentation depends on, for all batches whose reading starts afterwards."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        images, attr, obj = self.__getitems__([index])
+        return images[0], attr[0], obj[0]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return several images ``[B, 3, size, size]`` with their labels; a ``DataLoader`` calls this."""
+        images = torch.empty(len(indices), 3, self.size, self.size)
+        if get_worker_info():
+            images.share_memory_()  # a worker process would otherwise copy them to the main process
+        for image, index in zip(images, indices, strict=True):
+            to_normalized_tensor(self._pixels(index), self.mean, self.std, out=image)
+        return images, self.split.attr[indices], self.split.obj[indices]
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        """Return one image as ``[size, size, 3]``, augmented if asked for."""
+        if self.decoded is None:
+            pixels = np.asarray(resize_center_crop(open_rgb(self.split.paths[index]), self.size))
+        else:
+            pixels = self.decoded.pixels[index]
+        if self.augment:
+            generator = _augmentation_generator(self.seed, self.epoch, index)
+            pixels = np.asarray(augment(Image.fromarray(pixels), generator))
+        return pixels
+
+
+def image_batches(
+    images: ImageSet,
+    batch_size: int,
+    *,
+    order: Tensor | None = None,
+    workers: int = 0,
+    device: torch.device | None = None,
+) -> Iterator[Batch]:
+    """Read every image once, and yield the images in batches. The last batch may be smaller.
+
+    Args:
+        images: the images.
+        batch_size: images per batch.
+        order: indices of the images in the order to read them, ``[n]`` long; by default all, as they are listed.
+        workers: processes that read images; 0 reads them in this process. They end with the iterator.
+        device: device to put the batches on; by default the CPU.
+    """
+    loader = DataLoader(
+        images,
+        batch_size=batch_size,
+        sampler=list(range(len(images))) if order is None else order.tolist(),
+        num_workers=workers,
+        collate_fn=_unchanged,  # the set returns whole batches
+        pin_memory=torch.cuda.is_available(),
+        generator=Generator(),  # otherwise the loader draws the seeds of its workers from the global one
+    )
+    for tensors in loader:
+        yield Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+
+def _unchanged(batch: T) -> T:
+    return batch
+
+
+def _augmentation_generator(seed: int, epoch: int, index: int) -> Generator:
+    state = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)
+    return Generator().manual_seed(int(state[0]))

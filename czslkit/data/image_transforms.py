@@ -1,0 +1,94 @@
+"""One image from its file to a normalised tensor: opened, resized, cropped, and augmented for training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Generator, Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
+
+from ..errors import DataError
+
+VERSION = 1
+"""Raise it when these functions make other pixels of a file, so that cached images and features are made again."""
+
+_FLIP_CHANCE = 0.5
+_PERSPECTIVE_CHANCE = 0.5
+_DISTORTION = 0.5  # of half a side, the largest move of a corner
+_DEGREES = 5.0  # largest rotation, to either side
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """Return a whole decoded image as ``Image.open(path).convert("RGB")`` reads it.
+
+    Of an animation it is the first frame. An EXIF orientation is not applied, transparency is dropped, and 16-bit grey
+    is not scaled to 8 bits but clipped at 255.
+
+    Raises:
+        DataError: the file is not an image, not complete, or has more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            image.info.pop("transparency", None)  # Pillow would warn that RGB has none
+            return image.convert("RGB")
+    except Exception as error:  # each of Pillow's readers fails in its own way
+        raise DataError(f"{path} is not a readable image: {type(error).__name__}: {error}") from error
+
+
+def resize_center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side of an image to ``size`` pixels, and crop the middle, ``size`` x ``size``."""
+    return tv.center_crop(tv.resize(image, [size], InterpolationMode.BICUBIC), [size, size])
+
+
+def augment(image: Image.Image, generator: Generator) -> Image.Image:
+    """Flip an image, change its perspective and rotate it, each at random. The size stays, and empty parts are black.
+
+    The chances, their order and their defaults are those of torchvision's ``RandomHorizontalFlip``,
+    ``RandomPerspective`` and ``RandomRotation(5)``, but the random numbers come from ``generator``.
+    """
+    if torch.rand(1, generator=generator) < _FLIP_CHANCE:
+        image = tv.hflip(image)
+    if torch.rand(1, generator=generator) < _PERSPECTIVE_CHANCE:
+        image = tv.perspective(image, *_perspective_corners(*image.size, generator), InterpolationMode.BILINEAR, fill=0)
+    angle = torch.empty(1).uniform_(-_DEGREES, _DEGREES, generator=generator).item()
+    return tv.rotate(image, angle, InterpolationMode.NEAREST, fill=0)
+
+
+def to_normalized_tensor(
+    image: Image.Image | NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], out: Tensor | None = None
+) -> Tensor:
+    """Return an RGB image as ``[3, H, W]`` float, to the last bit as torchvision's ``ToTensor`` and ``Normalize`` do.
+
+    Args:
+        image: an RGB image, or its pixels ``[H, W, 3]``.
+        mean: mean of each channel, on a scale from 0 to 1; it is subtracted.
+        std: standard deviation of each channel; the difference is divided by it.
+        out: ``[3, H, W]`` float to write to and return; by default a new tensor.
+    """
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    channel_mean, channel_std = (torch.tensor(tuple(values))[:, None, None] for values in (mean, std))
+    out = torch.empty(pixels.shape) if out is None else out
+    return out.copy_(pixels).div_(255).sub_(channel_mean).div_(channel_std)
+
+
+def _perspective_corners(width: int, height: int, generator: Generator) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the corners of an image, clockwise from the upper left, and the random points inside that they move to."""
+    limits = [int(_DISTORTION * (side // 2)) + 1 for side in (width, height)]
+    corners = [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]
+    moved = [[_move_inwards(at, n, generator) for at, n in zip(corner, limits, strict=True)] for corner in corners]
+    return corners, moved
+
+
+def _move_inwards(coordinate: int, limit: int, generator: Generator) -> int:
+    """Move a coordinate, 0 or the largest one, by less than ``limit`` towards the middle of the image."""
+    lowest = coordinate - limit + 1 if coordinate else 0
+    return int(torch.randint(lowest, lowest + limit, (1,), generator=generator))

@@ -1,0 +1,62 @@
+"""The metadata of a dataset: which image has which labels, and in which split it is. Imports torch only to read."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, first_ten
+from .layout import ABSENT, SPLITS, Instance
+
+
+def read_metadata(file: Path) -> tuple[Instance, ...]:
+    """Return every entry of a metadata file, also the entries without attribute or set.
+
+    Only plain values are read. Code in the file is refused and does not run.
+
+    Raises:
+        DataError: the file is not a list of instances.
+    """
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of unusual pickles
+            entries = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    except Exception as error:  # a damaged or hostile pickle fails in a dozen ways
+        raise DataError(
+            f"{file} is refused, and nothing in it was run: {_refusal_reason(error)}; expected a torch.save of plain "
+            "values. Take the metadata from its source"
+        ) from error
+    if not isinstance(entries, list):
+        raise DataError(f"{file} holds a {type(entries).__name__}, expected a list of instances")
+    if faults := [f"instance {n} {fault}" for n, entry in enumerate(entries) if (fault := _entry_fault(entry))]:
+        raise DataError(f"{file}: {first_ten(faults)}")
+    return tuple(Instance(e["image"], e["attr"], e["obj"], e["set"], e.get("_image", "")) for e in entries)
+
+
+def _refusal_reason(error: Exception) -> str:
+    """Return why torch did not read a file: the code that the file names, else the first line of the error."""
+    unpickled = re.search(r"GLOBAL (\S+)|WeightsUnpickler error:\s*(.+)", str(error))
+    if unpickled and unpickled[1]:
+        return f"it names {unpickled[1]}"
+    text = unpickled[2] if unpickled else str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}"
+
+
+def _entry_fault(entry: Any) -> str:
+    """Return why an entry of the metadata is not an instance, or an empty text if it is an instance."""
+    if not isinstance(entry, dict):
+        return f"is a {type(entry).__name__}, expected a dict"
+    for key in ("image", "attr", "obj", "set"):
+        if not isinstance(entry.get(key), str):
+            return f"has {key}={entry[key]!r}, expected a string" if key in entry else f"has no {key!r}"
+    if not isinstance(entry.get("_image", ""), str):
+        return f"has _image={entry['_image']!r}, expected a string"
+    if entry["set"] not in (*SPLITS, ABSENT):
+        return f"is of set {entry['set']!r}, expected one of {', '.join(SPLITS)}, {ABSENT}"
+    return ""

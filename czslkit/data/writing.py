@@ -1,0 +1,93 @@
+"""A dataset written to disk in the field's layout. Imports torch only to write the metadata."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from filelock import FileLock
+from PIL import Image
+
+from ..errors import DataError
+from .layout import SPLITS, Pair, images_folder, metadata_file, pairs_file
+from .pair_lists import encode_pairs
+
+LabelledImage = tuple[dict[str, str], Image.Image | Path]
+"""Metadata entry of an image, and the image or a file that holds it."""
+
+
+def write_dataset(
+    folder: Path, pairs: Mapping[str, Iterable[Pair]], images: Iterable[LabelledImage], *, link: bool = False
+) -> bool:
+    """Write a whole dataset, or nothing: the folder gets its name once it is complete.
+
+    If several processes write the same dataset, one of them writes and the others wait.
+
+    Args:
+        folder: must not exist. Its parents are created.
+        pairs: pairs of each split, in the order of the lists.
+        images: metadata entry of each image, and the image or its file, which goes to ``images/<entry["image"]>``.
+        link: hard-link files instead of copying them.
+
+    Returns:
+        False if the folder existed before and was left as it was, else True.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if folder.exists():
+                return False
+            partial = folder.with_name(f".{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left it
+            try:
+                _write_files(partial, pairs, images, link)
+                os.replace(partial, folder)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise DataError(f"cannot write {folder}: {error}") from error
+    return True
+
+
+def _write_files(
+    folder: Path, pairs: Mapping[str, Iterable[Pair]], images: Iterable[LabelledImage], link: bool
+) -> None:
+    import torch
+
+    for split in SPLITS:
+        file = pairs_file(folder, split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode_pairs(pairs[split]))
+    entries = []
+    for entry, image in images:
+        file = images_folder(folder) / entry["image"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(image, Image.Image):
+            image.save(file, quality=95)
+        elif link:
+            _hard_link(image, file)
+        else:
+            shutil.copyfile(image, file)
+        entries.append(entry)
+    torch.save(entries, metadata_file(folder))
+
+
+def _hard_link(source: Path, target: Path) -> None:
+    """Create ``target`` as a hard link.
+
+    Raises:
+        DataError: the two lie on different disks.
+    """
+    try:
+        os.link(source.resolve(), target)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise DataError(f"{source} lies on another disk than {target}: leave out the link, and copy") from error
+        raise

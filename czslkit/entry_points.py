@@ -1,0 +1,62 @@
+"""Installed plugins: the modules that distributions name under an entry point, found without importing them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from itertools import takewhile
+
+GROUP = "czslkit.plugins"  # the entry-point group of plugins
+_OWN_PACKAGES = ("czslkit", "czslkit_plugins")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed plugin: a module that registers classes when it is imported."""
+
+    name: str  # of the entry point
+    module: str
+    dist: str  # distribution and version, such as "czslkit 0.1.0"
+
+    @classmethod
+    def of(cls, point: EntryPoint) -> Plugin:
+        """Return the plugin that an entry point names."""
+        dist = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
+        return cls(point.name, point.value.split(":")[0].strip(), dist)
+
+    @property
+    def builtin(self) -> bool:
+        """Whether czslkit itself ships the plugin."""
+        return self.dist.split()[0] == "czslkit"
+
+
+def installed_plugins() -> list[Plugin]:
+    """Return every installed plugin, those of czslkit first, without importing one."""
+    plugins = {Plugin.of(point) for point in entry_points(group=GROUP)}
+    return sorted(plugins, key=lambda plugin: (not plugin.builtin, plugin.dist, plugin.name))
+
+
+def plugin_of_module(module: str) -> Plugin | None:
+    """Return the installed plugin whose module shares the longest dotted start with ``module``, None if none does."""
+    parts = module.split(".")
+
+    def shared_parts(plugin: Plugin) -> int:
+        pairs = zip(plugin.module.split("."), parts, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    best = max(installed_plugins(), key=shared_parts, default=None)
+    return best if best and shared_parts(best) else None
+
+
+def distribution_of_module(module: str) -> str:
+    """Return distribution, version and name of a plugin's module, such as ``"acme 1.0 (acme.entry)"``.
+
+    A module that no installed plugin belongs to is returned alone.
+    """
+    plugin = plugin_of_module(module)
+    return f"{plugin.dist} ({module})" if plugin else module
+
+
+def is_builtin(module: str) -> bool:
+    """Return whether czslkit itself ships ``module``."""
+    return module.split(".")[0] in _OWN_PACKAGES

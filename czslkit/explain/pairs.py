@@ -1,0 +1,71 @@
+"""The pairs that an explanation shows: named by the user, or ranked highest for the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, did_you_mean
+from ..method import Method
+from ..types import ImageFeatures, PairSpace, Setting
+
+_PAIRS_PER_CHUNK = 2048  # scored at a time, which bounds the memory for text features
+
+
+def parse_pairs(text: str, space: PairSpace) -> Tensor:
+    """Return the pairs that a text such as ``"wet dog,dry dog"`` names.
+
+    Args:
+        text: pairs with commas between them; a pair is an attribute, a space and an object.
+        space: the words that a pair may have; the pair itself need not be one of its pairs.
+
+    Returns:
+        ``[P, 2]`` long, attribute and object index of each pair, each pair once, in the order of the text.
+
+    Raises:
+        ConfigError: a part is not two words, or ``space`` does not have a word; names all such parts and words.
+
+    >>> space = PairSpace(("dry", "wet"), ("cat", "dog"), torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, True]))
+    >>> parse_pairs("wet dog,dry dog", space).tolist()
+    [[1, 1], [0, 1]]
+    """
+    problems: list[str] = []
+    pairs: dict[tuple[int, int], None] = {}
+    for part in text.split(","):
+        words = part.split()
+        if len(words) != 2:
+            problems.append(f"{part.strip()!r} is not an attribute and an object, such as 'wet dog'")
+            continue
+        attr, obj = words
+        unknown = [*_unknown_word("attribute", attr, space.attrs), *_unknown_word("object", obj, space.objs)]
+        problems += unknown
+        if not unknown:
+            pairs[space.attrs.index(attr), space.objs.index(obj)] = None
+    if problems:
+        raise ConfigError(problems)
+    return torch.tensor(list(pairs))
+
+
+def _unknown_word(kind: str, word: str, known: tuple[str, ...]) -> list[str]:
+    """Return a message in a list if ``word`` is not among the known words, else an empty list."""
+    if word in known:
+        return []
+    return [f"no {kind} named {word!r} among the {len(known)} of the checkpoint.{did_you_mean(word, known)}"]
+
+
+def highest_ranked_pairs(method: Method, image: ImageFeatures, pairs: Tensor, top: int, setting: Setting) -> Tensor:
+    """Return the ``top`` pairs of ``pairs`` ``[P, 2]`` that a method ranks highest for one image, ``[top, 2]``.
+
+    Args:
+        image: features of one image.
+        setting: where the scores are compared, as for ``Method.rank``.
+
+    Raises:
+        CzslkitError: the method cannot be explained; raised before the pairs are scored, which takes longer.
+    """
+    method.explain(image, method.text(pairs[:1]))
+    text = method.text(pairs)
+    step = _PAIRS_PER_CHUNK if method.chunkable else len(pairs)
+    chunks = [text.rows(slice(start, start + step)) for start in range(0, len(pairs), step)]
+    ranked = torch.cat([method.rank(image, chunk, setting)[0] for chunk in chunks])
+    return pairs[ranked.argsort(descending=True, stable=True)[:top]]

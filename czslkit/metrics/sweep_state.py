@@ -1,0 +1,164 @@
+"""The numbers per image that a sweep keeps, and how a chunk of scores is reduced to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .candidates import UNSEEN, UNUSED, Candidates
+from .ranking import Ranked, best_in_groups
+
+LAST_BIAS = 1000.0  # last bias of the original evaluator, added in float32
+SCORES_PER_BLOCK = 1_000_000  # scores handled at a time: few enough to stay in a CPU cache
+
+
+@dataclass
+class SweepState:
+    """The best columns and the true pair of each image: every metric is computed from them.
+
+    Columns are ranked within the ``G`` groups of :class:`Candidates`, so that every threshold can be evaluated later.
+    """
+
+    target: Tensor  # [N] long, column of the true pair; UNUSED if no image has that number
+    true_score: Tensor  # [N] float64, score of the true pair; nan until it is received
+    best: Ranked  # [N, G, keep], best columns of each group
+    at_bias_1000: Ranked  # [N, G, k], best columns of each unseen group once LAST_BIAS is added in float32
+
+    @staticmethod
+    def empty(images: int, groups: int, keep: int, k: int) -> SweepState:
+        """Return a state for ``images`` images that have no scores yet."""
+        return SweepState(
+            target=torch.full((images,), UNUSED),
+            true_score=torch.full((images,), torch.nan, dtype=torch.float64),
+            best=Ranked.empty(images, groups, keep),
+            at_bias_1000=Ranked.empty(images, groups, k),
+        )
+
+    def __getitem__(self, images: Tensor) -> SweepState:
+        return SweepState(self.target[images], self.true_score[images], self.best[images], self.at_bias_1000[images])
+
+    def image_numbers(self) -> Tensor:
+        """Return the numbers of the images that have been received, ``[n]`` ascending."""
+        return (self.target != UNUSED).nonzero()[:, 0]
+
+    def check_targets(self, images: Tensor, target: Tensor, pairs: Tensor) -> None:
+        """Check that no image has had another true pair before.
+
+        Args:
+            images: ``[n]`` image numbers.
+            target: ``[n]``, column of each image's true pair.
+            pairs: ``[K, 2]``, for the message.
+
+        Raises:
+            ValueError: an image has had another true pair.
+        """
+        known = images < len(self.target)
+        images, target = images[known], target[known]
+        changed = (self.target[images] != UNUSED) & (self.target[images] != target)
+        if changed.any():
+            i = int(changed.nonzero()[0])
+            now, before = (tuple(pairs[column].tolist()) for column in (target[i], self.target[images[i]]))
+            raise ValueError(f"image {int(images[i])} shows pair {now}, but showed {before} in an earlier chunk")
+
+    def add(self, images: Tensor, chunk: SweepState) -> None:
+        """Merge the state of a chunk of scores into this one.
+
+        Args:
+            images: ``[n]``, numbers of the images of ``chunk``.
+            chunk: state of these images for columns that they have not had before.
+        """
+        self._reserve(int(images.max()) + 1)
+        self.best[images] = self.best[images].merge(chunk.best)
+        self.at_bias_1000[images] = self.at_bias_1000[images].merge(chunk.at_bias_1000)
+        self.true_score[images] = chunk.true_score.where(~chunk.true_score.isnan(), self.true_score[images])
+        self.target[images] = chunk.target
+
+    def footprint(self, images: int) -> int:
+        """Return the most bytes held for ``images`` images, working memory of :func:`reduce_chunk` included."""
+        groups, keep = self.best.score.shape[1:]
+        ranking = 16 * (keep + self.at_bias_1000.score.shape[-1])  # score and column
+        held = images * (groups * ranking + 16)
+        enlarged = 3 * held  # room for twice as many images, while half as many are moved there
+        return enlarged + 4 * 8 * SCORES_PER_BLOCK
+
+    def _reserve(self, images: int) -> None:
+        """Make room for ``images`` images; if there is too little, make room for twice as many."""
+        if (have := len(self.target)) >= images:
+            return
+        _, groups, keep = self.best.score.shape
+        room = SweepState.empty(2 * images - have, groups, keep, self.at_bias_1000.score.shape[-1])
+        self.target = torch.cat([self.target, room.target])
+        self.true_score = torch.cat([self.true_score, room.true_score])
+        self.best = self.best.append(room.best)
+        self.at_bias_1000 = self.at_bias_1000.append(room.at_bias_1000)
+
+
+def reduce_chunk(
+    scores: Any, columns: Tensor, target: Tensor, images: Tensor, candidates: Candidates, keep: int, k: int
+) -> SweepState:
+    """Return the state of a chunk of scores.
+
+    Args:
+        scores: ``[n, w]`` tensor or array of any float dtype, on any device.
+        columns: ``[w]``, column number of each score.
+        target: ``[n]``, column of each image's true pair, in this chunk or not.
+        images: ``[n]`` image numbers, for the message.
+        candidates: the group of every column; unused columns are not read.
+        keep: number of best columns to keep in each group.
+        k: number of best columns to keep in each group at ``LAST_BIAS``.
+
+    Raises:
+        ValueError: the scores are not floats, or one is not finite.
+    """
+    n, groups = len(target), UNSEEN + candidates.n_levels
+    group = candidates.group[columns]
+    order = (group * len(candidates) + columns).argsort()  # by group, then by column number
+    order = order[int((group == UNUSED).sum()) :]
+    columns, group_ends = columns[order], group[order].bincount(minlength=groups).cumsum(0).tolist()
+    first_unseen = group_ends[UNSEEN - 1]
+    unseen_ends = [end - first_unseen for end in group_ends[UNSEEN:]]
+    target_position = _positions(target, columns)
+    state = SweepState.empty(n, groups, keep, k)
+    state.target = target
+    height = max(SCORES_PER_BLOCK // len(columns), 1)
+    for rows in (slice(start, start + height) for start in range(0, n, height)):
+        block = _float_block(scores[rows], order)
+        finite = block.amin(1).isfinite() & block.amax(1).isfinite()  # both are nan where a score is
+        if not finite.all():
+            raise ValueError(f"image {int(images[rows][~finite.cpu()][0])} has a score that is not finite")
+        state.best[rows] = best_in_groups(block, columns, group_ends, keep)
+        lifted = block[:, first_unseen:].float() + LAST_BIAS
+        state.at_bias_1000[rows, UNSEEN:] = best_in_groups(lifted, columns[first_unseen:], unseen_ends, k)
+        own = target_position[rows].to(block.device)
+        own_score = block.gather(1, own.clamp(min=0)[:, None])[:, 0].masked_fill(own == UNUSED, torch.nan)
+        state.true_score[rows] = own_score.cpu().double()
+    return state
+
+
+def _positions(target: Tensor, columns: Tensor) -> Tensor:
+    """Return the position of each ``target`` ``[n]`` in ``columns`` ``[w]``, or UNUSED if it is not there; ``[n]``."""
+    ascending = columns.argsort()
+    position = ascending[torch.searchsorted(columns[ascending], target).clamp(max=len(columns) - 1)]
+    return position.where(columns[position] == target, UNUSED)
+
+
+def _float_block(scores: Any, order: Tensor) -> Tensor:
+    """Return some columns of a chunk of scores as float32 or float64, on the device of the scores.
+
+    Args:
+        scores: ``[n, w]`` tensor or array.
+        order: positions in ``w``, in the order wanted.
+
+    Raises:
+        ValueError: the scores are not floats.
+    """
+    if not isinstance(scores, Tensor):
+        scores = torch.from_numpy(np.array(scores, order="C"))  # a copy: the array may be read-only
+    if not scores.is_floating_point():
+        raise ValueError(f"scores must be of float dtype, got {scores.dtype}")
+    scores = scores.detach().index_select(1, order.to(scores.device))
+    return scores if scores.dtype == torch.float64 else scores.float()

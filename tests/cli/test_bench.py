@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from czslkit.method import METHODS
+from czslkit.runner.bench import Benchmark
+
+
+def test_bench_prints_a_table_and_writes_it_in_every_format(bench, tmp_path):
+    status, out, err = bench()
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()[:4]] == ["toys", "method", "clip", "csp"]
+    assert "[2/2] csp on toys, seed 0: running" in err
+    written = {path.name: path.read_text() for path in (tmp_path / "runs").glob("table.*")}
+    assert sorted(written) == ["table.csv", "table.json", "table.md", "table.tex"]
+    assert written["table.md"].startswith("| toys | closed S |")
+    assert r"\toprule" in written["table.tex"]
+    assert len(written["table.csv"].splitlines()) == 1 + 2 * 2
+    assert len(json.loads(written["table.json"])["rows"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "cps"), "no method named 'cps'. Did you mean 'csp'?"),
+        (("--datasets", "toy"), "no dataset named 'toy'. Did you mean 'toys'?"),
+        (("--worlds", "half"), "no world named 'half'"),
+        (("--set", "lr"), "'lr' is not KEY=VALUE"),
+        (("--set", "backbone=dem"), "no backbone named 'dem', and no file 'dem'. Did you mean 'demo'?"),
+        (("--device", "gpu"), "device 'gpu' cannot be used"),
+        (("--workers", "-1"), "workers is -1, expected 0 or more"),
+        (("--plugins", "not_there.py"), "plugin not_there.py did not load: FileNotFoundError"),
+    ],
+)
+def test_wrong_usage_ends_with_two_and_no_traceback(bench, arguments, message):
+    status, out, err = bench(*arguments)
+    assert status == 2
+    assert out == ""
+    assert f"czslkit: {message}" in err
+    assert "Traceback" not in err
+
+
+def test_seeds_must_be_numbers(bench, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        bench("--seeds", "zero")
+    assert "'zero' is not whole numbers with commas" in capsys.readouterr().err
+
+
+def test_a_failed_cell_ends_with_one_and_is_in_the_table(bench):
+    status, out, _ = bench("--datasets", "cgqa,toys", "--worlds", "closed")
+    assert status == 1
+    assert "failed: clip, csp on cgqa (closed, seed 0): DataError: cgqa is not there" in out
+    assert "toys" in out
+
+
+def test_unpackaged_code_is_loaded(bench, tmp_path, monkeypatch):
+    list(METHODS)  # every plugin is loaded, so that the copy below holds them all
+    monkeypatch.setattr(METHODS, "_items", dict(METHODS._items))
+    plugin = tmp_path / "my_method.py"
+    plugin.write_text(
+        "from czslkit import METHODS\n"
+        "from czslkit_plugins.csp import Csp\n"
+        "@METHODS.register('mine')\n"
+        "class Mine(Csp):\n"
+        "    'Mine alone.'\n"
+    )
+    status, out, _ = bench("--methods", "csp,mine", "--worlds", "closed", "--plugins", str(plugin))
+    assert status == 0
+    assert out.splitlines()[3].startswith("mine")
+
+
+def test_every_epoch_leaves_a_line(bench):
+    _, _, err = bench()
+    assert "[2/2] csp on toys, seed 0: epoch 1/1: loss " in err
+
+
+@pytest.mark.parametrize(("arguments", "keep_stale"), [((), False), (("--keep-stale",), True)])
+def test_stale_results_are_kept_only_if_asked_for(bench, monkeypatch, arguments, keep_stale):
+    given = {}
+
+    def stand_in(*positional, **keywords):
+        given.update(keywords)
+        return Benchmark(())
+
+    monkeypatch.setattr("czslkit.runner.bench.bench", stand_in)
+    assert bench("--estimate", *arguments)[0] == 0
+    assert given["keep_stale"] is keep_stale

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+import czslkit
+from czslkit.checkpoints.trained import load_checkpoint, save
+from czslkit.cli import main
+from czslkit.data.image_transforms import open_rgb, to_normalized_tensor
+from czslkit.types import Setting
+
+
+@pytest.fixture(scope="module")
+def trained(toys, clip_file, tmp_path_factory):
+    """Return a folder with the folders of three trained methods for the toys: ``msci``, ``troika`` and ``csp``."""
+    root, space = tmp_path_factory.mktemp("trained"), czslkit.load_dataset("toys", toys).space
+    small = {"backbone": str(clip_file), "adapter_dim": 4}
+    options = {
+        "msci": small | {"low_layers": 2, "high_layers": 2, "heads": [4, 4]},
+        "troika": small | {"heads": 4},
+        "csp": {"backbone": str(clip_file)},
+    }
+    for name, chosen in options.items():
+        torch.manual_seed(0)
+        save(root / name, name, czslkit.build(name, space, **chosen), chosen)
+    return root
+
+
+@pytest.fixture
+def photo(toys):
+    return next((toys / "toys" / "images" / "red_left").glob("*.png"))
+
+
+@pytest.fixture
+def explain(trained, photo, tmp_path, capsys):
+    """Run ``czslkit explain`` on a toy; returns exit status, standard output and standard error."""
+
+    def go(*arguments: object) -> tuple[int, str, str]:
+        fixed = ["--checkpoint", trained / "msci", "--out", tmp_path / "shown.png"]
+        status = main(["explain", *map(str, [photo, *fixed, *arguments])])
+        return status, *capsys.readouterr()
+
+    return go
+
+
+def ranked_toys(method, photo):
+    """Return every pair of the toys with its score, the highest first."""
+    image = to_normalized_tensor(open_rgb(photo), method.backbone.mean, method.backbone.std)[None]
+    with torch.no_grad():
+        scores = method.rank(image, method.text(method.space.pairs), Setting("test", "closed", len(method.space.pairs)))
+    names = [f"{method.space.attrs[a]} {method.space.objs[o]}" for a, o in method.space.pairs.tolist()]
+    return sorted(zip(scores[0].tolist(), names, strict=True), reverse=True)
+
+
+def test_explain_ranks_all_pairs_and_draws_the_best(explain, trained, photo, tmp_path):
+    status, out, err = explain()
+    assert (status, err) == (0, "")
+    header, *rows, path = out.splitlines()
+    assert header.split(maxsplit=2)[:2] == ["pair", "score"]
+    assert "local/global: pair" in header and "local/global: attr" in header and "local/global: obj" in header
+    expected = ranked_toys(load_checkpoint(trained / "msci"), photo)[:3]
+    for row, (score, name) in zip(rows, expected, strict=True):
+        attr, obj, found, *contributions = row.split()
+        assert (f"{attr} {obj}", float(found)) == (name, pytest.approx(score, abs=1e-3))
+        percents = [[int(part.rstrip("%")) for part in parts.split("/")] for parts in contributions]
+        assert len(percents) == 3 and all(abs(local + overall - 100) <= 1 for local, overall in percents)
+    assert path == str(tmp_path / "shown.png")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        three = picture.size
+    explain("--top", 1)
+    with Image.open(path) as picture:
+        assert (picture.width, picture.height) < three
+
+
+def test_explain_shows_each_pair_asked_for_once_even_if_the_dataset_does_not_list_it(explain):
+    status, out, _ = explain("--pairs", "blue left, red whole,blue  left,green whole,red left")
+    assert status == 0
+    rows = [" ".join(line.split()[:2]) for line in out.splitlines()[1:-1]]
+    assert sorted(rows) == ["blue left", "green whole", "red left", "red whole"]
+    scores = [float(line.split()[2]) for line in out.splitlines()[1:-1]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(explain("--pairs", "blue left,red whole", "--top", 1)[1].splitlines()) == 1 + 1 + 1
+
+
+def test_explain_draws_the_same_again(explain, tmp_path):
+    drawn = [(explain(), (tmp_path / "shown.png").read_bytes()) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
+def test_explain_of_one_stage_shows_no_contributions(explain, trained):
+    status, out, _ = explain("--checkpoint", trained / "troika")
+    assert status == 0
+    assert out.splitlines()[0].split() == ["pair", "score"]
+
+
+def test_explain_of_a_method_without_attention_names_interactions_with_it(explain, trained, tmp_path):
+    for arguments in ((), ("--pairs", "red left")):
+        status, out, err = explain("--checkpoint", trained / "csp", *arguments)
+        assert (status, out) == (1, "")
+        assert err.startswith("czslkit: NoInteraction has nothing to explain: in it, no text attends to")
+        assert "two_stage (czslkit_plugins.msci)" in err
+    assert not (tmp_path / "shown.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (("--pairs", "redd left"), ["no attribute named 'redd' among the 3 of the checkpoint. Did you mean 'red'?"]),
+        (("--pairs", "red lefd"), ["no object named 'lefd' among the 3 of the checkpoint. Did you mean 'left'?"]),
+        (("--pairs", "left redd,red"), ["no attribute named 'left'", "no object named 'redd'", "'red' is not an attr"]),
+        (("--pairs", ""), ["'' is not an attribute and an object, such as 'wet dog'"]),
+        (("--top", "0"), ["--top is 0, expected 1 or more"]),
+        (("--device", "gpu"), ["device 'gpu' cannot be used"]),
+    ],
+)
+def test_explain_used_wrongly_ends_with_two(explain, arguments, messages):
+    status, out, err = explain(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("czslkit: ")
+    for message in messages:
+        assert message in err
+
+
+def test_explain_names_an_image_that_cannot_be_read(trained, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("text.png", "not_there.png"):
+        assert main(["explain", str(tmp_path / name), "--checkpoint", str(trained / "msci")]) == 1
+        assert f"czslkit: {tmp_path / name} is not a readable image" in capsys.readouterr().err
+
+
+def test_explain_names_a_folder_without_a_checkpoint(explain, tmp_path):
+    status, _, err = explain("--checkpoint", tmp_path)
+    assert status == 2
+    assert f"czslkit: no {tmp_path / 'method.json'}" in err
+
+
+def test_explain_takes_the_training_folder_of_a_run(bench, photo, tmp_path, capsys):
+    sizes = ("msci.low_layers=2", "msci.high_layers=2", "msci.heads=[4, 4]", "msci.fusion=gated", "msci.adapter_dim=4")
+    assert bench("--methods", "msci", "--worlds", "closed", "--set", *sizes)[0] == 0
+    (folder,) = tmp_path.glob("runs/toys/msci/seed0-*/training")
+    out = tmp_path / "of a run.png"
+    assert main(["explain", str(photo), "--checkpoint", str(folder), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.endswith(f"\n{out}\n")
+    assert out.read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from czslkit.cli import main
+
+
+def test_a_table_is_rendered_again_from_its_files(bench, tmp_path, capsys):
+    _, out, _ = bench()
+    assert main(["table", str(tmp_path / "runs")]) == 0
+    assert capsys.readouterr().out == out
+    assert main(["table", str(tmp_path / "runs"), "--format", "latex"]) == 0
+    assert capsys.readouterr().out == (tmp_path / "runs" / "table.tex").read_text()
+
+
+def test_a_report_is_one_page(bench, tmp_path, capsys):
+    bench()
+    assert main(["report", str(tmp_path / "runs")]) == 0
+    page = tmp_path / "runs" / "report.html"
+    assert capsys.readouterr().out == f"{page}\n"
+    assert "<table" in page.read_text()
+
+
+@pytest.mark.parametrize("command", ["table", "report"])
+def test_a_folder_without_results_is_named(command, tmp_path, capsys):
+    assert main([command, str(tmp_path / "nowhere")]) == 1
+    assert f"no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
+    assert main([command, str(tmp_path)]) == 1
+    assert f"no results in {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_table_of_what_is_not_there_names_what_is(bench, tmp_path, capsys):
+    bench()
+    assert main(["table", str(tmp_path / "runs"), "--methods", "mcsi, csp"]) == 2
+    assert "has no results of mcsi. Known: clip, csp." in capsys.readouterr().err
+    assert main(["table", str(tmp_path / "runs"), "--methods", "csp", "--datasets", "toys"]) == 0
+    assert "clip" not in capsys.readouterr().out

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from czslkit.data import demo_world
+from czslkit.data.datasets import DATASETS, Dataset
+from czslkit.data.folders import canonical, dataset, ensure_folder, find_folder
+from czslkit.data.layout import SPLITS
+from czslkit.data.published import BENCHMARKS
+from czslkit.errors import DataError
+
+
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = list(itertools.islice(demo_world.instances(), 0, None, 15))
+    monkeypatch.setattr(demo_world, "instances", lambda: iter(some))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_an_absent_dataset_is_an_error_saying_where_it_was_looked_for_and_where_it_is_had(
+    tmp_path: Path, name: str
+) -> None:
+    assert find_folder(name, tmp_path) is None
+    with pytest.raises(DataError, match=f"{name} is not there: looked for {tmp_path / name}") as info:
+        ensure_folder(name, tmp_path)
+    assert f"'czslkit data download {name} --data {tmp_path}' unpacks it from\n" in str(info.value)
+    for source in DATASETS[name].sources:
+        assert f"  {source.file.name} from {source.file.urls[0]}" in str(info.value)
+
+
+def test_both_folders_of_ut_zappos_are_named_when_absent(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"looked for {tmp_path}/ut-zappos and {tmp_path}/ut-zap50k"):
+        ensure_folder("ut-zap50k", tmp_path)
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_an_absent_demo_is_rendered_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ensure_folder("demo", tmp_path / "new")
+    assert capsys.readouterr().err == f"rendering the demo dataset into {tmp_path}/new/demo, once\n"
+    assert len(list(folder.rglob("*.png"))) == len(list(demo_world.instances()))
+    assert ensure_folder("demo", tmp_path / "new") == folder
+    assert capsys.readouterr().err == ""
+
+
+def test_the_known_names() -> None:
+    assert [name for name in DATASETS if DATASETS[name].__module__.startswith("czslkit.")] == sorted(
+        [*BENCHMARKS, "demo"]
+    )
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_registered_dataset_is_had_by_a_download_or_made_here(name: str, tmp_path: Path) -> None:
+    known = dataset(name)
+    assert known.name == canonical(name) == name
+    assert known.sources or type(known).make is not Dataset.make
+    for source in known.sources:
+        assert source.file.urls
+        assert source.file.name.endswith((".zip", ".tar.gz"))
+    for alias in known.aliases:
+        assert canonical(alias) == name
+        assert alias not in DATASETS
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_published_counts_agree_with_each_other(name: str) -> None:
+    counts = DATASETS[name].counts
+    if counts is None:
+        assert name not in BENCHMARKS
+        return
+    train, val, test = (counts.splits[split] for split in SPLITS)
+    assert counts.pairs == train.seen + val.unseen + test.unseen
+    assert train.unseen == 0
+    assert max(val.seen, test.seen) <= train.seen
+    assert counts.pairs <= counts.attrs * counts.objs
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, "demo"])
+def test_a_built_in_dataset_states_a_version_of_its_own(name: str) -> None:
+    assert isinstance(vars(DATASETS[name])["version"], int)
