@@ -161,7 +161,7 @@ def training(folder: Path, split: Split, backbone: str) -> list[str]:
     """Return a row with the seconds of an epoch of CSP: re-encoding, writing, opening and reading features."""
     method = czslkit.build("csp", label_space(), backbone=f"{backbone}/random").train()
     images = ImageSet(split, method.backbone.image_size, method.backbone.mean, method.backbone.std)
-    encoding = epoch(method, split, lambda order: loader(images, BATCH, order=order, workers=CORES))
+    encoding = epoch(method, split, lambda order: image_batches(images, BATCH, order=order, workers=CORES))
     cache = czslkit.Cache(folder / "cache")
     writing = epoch(method, split, czslkit.Feed(method, split, BATCH, workers=CORES, cache=cache).batches)
     feed = czslkit.Feed(method, split, BATCH, workers=CORES, cache=cache)

@@ -40,7 +40,7 @@ def install_dataset(known: Dataset, base: Path, cache: ArchiveCache, kept_archiv
     if not known.sources:
         known.make(folder)
         return
-    with file_lock(base / f".{known.name}.lock", cache.log):  # the same lock as in layout.write_dataset
+    with file_lock(base / f".{known.name}.lock", cache.log):  # the same lock as in writing.write_dataset
         if find_folder(known.name, base):  # another process made it
             return
         _unpack_sources(known, work, cache, kept_archives)
