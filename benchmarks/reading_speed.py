@@ -1,10 +1,11 @@
-"""Measure how fast images are read, and what an epoch of CSP costs from kept features.
+"""Measure how fast images are read, and how long an epoch of CSP takes with cached features.
 
     python benchmarks/reading_speed.py
 
-Needs nothing but this package and some five minutes on two quiet cores; writes ``reading_speed.md`` beside itself.
-What is compared is measured in one run, in turns. The photographs are made up: smooth shapes with grain, saved so that
-they weigh what photographs of their size do. All files are in the page cache of the operating system.
+The program needs only this package and about five minutes on two otherwise idle cores. It writes ``reading_speed.md``
+into its own folder. All variants are measured in one run, in turns. The photographs are generated: smooth shapes with
+grain, saved as JPEGs that are as large as those of real photographs of this size. All files are in the page cache of
+the operating system.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -33,20 +34,24 @@ from czslkit.data.splits import Split
 
 HERE = Path(__file__).parent
 CORES, ROUNDS, BATCH, SIZE = 2, 5, 64, 224
-ATTRS, OBJS, PAIRS = 16, 12, 83  # as many words and training pairs as UT-Zappos has
+ATTRS, OBJS, PAIRS = 16, 12, 83  # numbers of attributes, objects and training pairs of UT-Zappos
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 RESIZED = [transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(SIZE)]
-VARIED = [transforms.RandomHorizontalFlip(), transforms.RandomPerspective(), transforms.RandomRotation(5)]
+AUGMENTED = [transforms.RandomHorizontalFlip(), transforms.RandomPerspective(), transforms.RandomRotation(5)]
 TENSOR = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+PLAIN = "PIL + torchvision DataLoader"
+Reader = Callable[[], Iterable[object]]
 
 
 def photograph(rng: np.random.Generator) -> Image.Image:
+    """Return a picture of 500 x 375 pixels whose JPEG is as large as that of a real photograph."""
     shapes = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
     grain = rng.normal(0, 9, (375, 500, 1))
     return Image.fromarray((np.asarray(shapes) + grain).clip(0, 255).astype(np.uint8))
 
 
 def label_space() -> czslkit.PairSpace:
+    """Return a label space with as many attributes, objects and training pairs as UT-Zappos."""
     every = torch.cartesian_prod(torch.arange(ATTRS), torch.arange(OBJS))
     pairs = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[:PAIRS]]
     attrs, objs = ([f"{kind} {n}" for n in range(count)] for kind, count in (("state", ATTRS), ("thing", OBJS)))
@@ -54,114 +59,121 @@ def label_space() -> czslkit.PairSpace:
 
 
 def write_photographs(folder: Path, space: czslkit.PairSpace, count: int) -> Split:
-    """A training split, each pair in a folder of its own."""
-    rng, paths, shown = np.random.default_rng(0), [], space.pairs[torch.arange(count) % PAIRS]
-    for n, (attr, obj) in enumerate(shown.tolist()):
+    """Write photographs into a folder for each pair, and return them as a training split."""
+    rng, paths, labels = np.random.default_rng(0), [], space.pairs[torch.arange(count) % PAIRS]
+    for n, (attr, obj) in enumerate(labels.tolist()):
         paths.append(folder / f"{attr}_{obj}" / f"{n}.jpg")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         photograph(rng).save(paths[-1], quality=85)
-    return Split("train", tuple(paths), shown[:, 0], shown[:, 1], space.pairs)
+    return Split("train", tuple(paths), labels[:, 0], labels[:, 1], space.pairs)
 
 
 def reading(folder: Path, split: Split) -> list[list[str]]:
-    """Images a second of every way to read them, with its factor over the plain loader."""
+    """Return a row for each way to read images: images per second, and the factor over the plain loader."""
     cache = czslkit.Cache(folder / "cache", images=True)
     start = time.perf_counter()
     decoded = decoded_images(cache, split, SIZE)
-    made = len(split) / (time.perf_counter() - start)
+    images_per_second = len(split) / (time.perf_counter() - start)
+    rows = rate_rows(seconds_of_each(readers(folder, split, cache, decoded)), len(split))
+    return [*rows, ["writing the decoded images, once", f"{images_per_second:,.0f}", "", ""]]
 
-    def plain(*steps: object) -> Callable[[], Iterable[object]]:
+
+def readers(folder: Path, split: Split, cache: czslkit.Cache, decoded: object) -> dict[str, Reader]:
+    """Return functions that start a pass over all images, by the names of the rows."""
+
+    def plain(*steps: object) -> Reader:
         images = datasets.ImageFolder(folder / "images", transforms.Compose([*RESIZED, *steps, *TENSOR]))
         return lambda: DataLoader(images, BATCH, shuffle=True, num_workers=CORES)
 
-    def ours(**options: object) -> Callable[[], Iterable[object]]:
+    def ours(**options: object) -> Reader:
         images = ImageSet(split, SIZE, MEAN, STD, **options)
         return lambda: image_batches(images, BATCH, order=torch.randperm(len(split)), workers=CORES)
 
     method = czslkit.build("csp", label_space(), backbone="ViT-B-32/random")
     feed = czslkit.Feed(method, split, BATCH, cache=cache)
-    next(feed.batches())  # makes the features
-    ways = {
-        "PIL + torchvision DataLoader": plain(),
-        "czslkit, cold decode": ours(),
-        "czslkit, decoded cache": ours(decoded=decoded),
-        "czslkit, feature cache": lambda: feed.batches(torch.randperm(len(split))),
-        "PIL + torchvision DataLoader, augmented": plain(*VARIED),
-        "czslkit, cold decode, augmented": ours(augment=True),
-        "czslkit, decoded cache, augmented": ours(decoded=decoded, augment=True),
+    next(feed.batches())  # writes the features to the cache
+    return {
+        PLAIN: plain(),
+        "czslkit, no cache": ours(),
+        "czslkit, cached decoded images": ours(decoded=decoded),
+        "czslkit, cached features": lambda: feed.batches(torch.randperm(len(split))),
+        f"{PLAIN}, augmented": plain(*AUGMENTED),
+        "czslkit, no cache, augmented": ours(augment=True),
+        "czslkit, cached decoded images, augmented": ours(decoded=decoded, augment=True),
     }
+
+
+def seconds_of_each(ways: dict[str, Reader]) -> dict[str, list[float]]:
+    """Return the seconds of each of ``ROUNDS`` passes. The ways take turns, so that all meet the same load."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        for name, way in ways.items():
+        for name, start_pass in ways.items():
             start = time.perf_counter()
-            for _ in way():
+            for _ in start_pass():
                 pass
             seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def rate_rows(seconds: dict[str, list[float]], images: int) -> list[list[str]]:
+    """Return the median and the range of the images per second, and the factor over the plain loader."""
     rows: list[list[str]] = []
     for name, taken in seconds.items():
-        base = seconds["PIL + torchvision DataLoader" + ", augmented" * name.endswith("augmented")]
-        rates = [len(split) / each for each in taken]
-        rows.append(
-            [
-                name,
-                f"{median(rates):,.0f}",
-                f"{min(rates):,.0f} to {max(rates):,.0f}",
-                f"{median(base) / median(taken):.1f}",
-            ]
-        )
-    return [*rows, ["making the decoded cache, once", f"{made:,.0f}", "", ""]]
+        plain = seconds[PLAIN + ", augmented" * name.endswith("augmented")]
+        rates = [images / each for each in taken]
+        spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+        rows.append([name, f"{median(rates):,.0f}", spread, f"{median(plain) / median(taken):.1f}"])
+    return rows
 
 
 @dataclass(frozen=True)
 class Epoch:
+    """The duration of an epoch, and the loss of each batch."""
+
     seconds: float
     losses: tuple[float, ...]
 
 
-class Rereading(czslkit.Feed):
-    """Every image is read and encoded in every epoch, as for an encoder that learns."""
+def epoch(method: czslkit.Method, split: Split, batches: Callable[[torch.Tensor], Iterable[czslkit.Batch]]) -> Epoch:
+    """Train for one epoch, always from the same weights and with the same random numbers.
 
-    def batches(
-        self, order: torch.Tensor | None = None, epoch: int = 0, size: int | None = None
-    ) -> Iterator[czslkit.Batch]:
-        return self._pixels(order, epoch, size or self.batch_size)
-
-
-def epoch(method: czslkit.Method, feed: czslkit.Feed) -> Epoch:
-    """A whole epoch of training, always from the same start and with the same random numbers."""
+    Args:
+        batches: returns the batches of a pass, given the order of the images.
+    """
     start = time.perf_counter()
     torch.manual_seed(0)
     words = method.prompt.words
-    untrained = words.detach().clone()
+    initial = words.detach().clone()
     optimizer = torch.optim.Adam([words], lr=5e-4, weight_decay=1e-5)
     losses = []
-    for batch in feed.batches(torch.randperm(len(feed.split))):
-        loss = method.loss(batch, feed.split.pairs)
+    for batch in batches(torch.randperm(len(split))):
+        loss = method.loss(batch, split.pairs)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     seconds = time.perf_counter() - start
-    words.data.copy_(untrained)
+    words.data.copy_(initial)
     return Epoch(seconds, tuple(losses))
 
 
 def training(folder: Path, split: Split, backbone: str) -> list[str]:
-    """What an epoch of CSP takes by re-encoding, when the features are made, opened, and at hand."""
-    space = label_space()
-    method = czslkit.build("csp", space, backbone=f"{backbone}/random").train()
-    again = epoch(method, Rereading(method, split, BATCH, workers=CORES))
+    """Return a row with the seconds of an epoch of CSP: re-encoding, writing, opening and reading features."""
+    method = czslkit.build("csp", label_space(), backbone=f"{backbone}/random").train()
+    images = ImageSet(split, method.backbone.image_size, method.backbone.mean, method.backbone.std)
+    encoding = epoch(method, split, lambda order: image_batches(images, BATCH, order=order, workers=CORES))
     cache = czslkit.Cache(folder / "cache")
-    first = epoch(method, czslkit.Feed(method, split, BATCH, workers=CORES, cache=cache))
+    writing = epoch(method, split, czslkit.Feed(method, split, BATCH, workers=CORES, cache=cache).batches)
     feed = czslkit.Feed(method, split, BATCH, workers=CORES, cache=cache)
-    opened, *kept = (epoch(method, feed) for _ in range(4))
-    off = max(abs(a - b) for a, b in zip(again.losses, kept[0].losses, strict=True))
-    taken = median(each.seconds for each in kept)
-    times = [f"{seconds:.1f}" for seconds in (again.seconds, first.seconds, opened.seconds, taken)]
-    return [backbone, str(len(split)), *times, f"{again.seconds / taken:.1f}", f"{off:.1g}"]
+    opening, *further = (epoch(method, split, feed.batches) for _ in range(4))
+    difference = max(abs(a - b) for a, b in zip(encoding.losses, further[0].losses, strict=True))
+    cached = median(each.seconds for each in further)
+    times = [f"{seconds:.1f}" for seconds in (encoding.seconds, writing.seconds, opening.seconds, cached)]
+    return [backbone, str(len(split)), *times, f"{encoding.seconds / cached:.1f}", f"{difference:.1g}"]
 
 
 def machine() -> str:
+    """Return processor, versions and load in one line."""
     model = "unknown"
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -175,55 +187,60 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=512, metavar="N", help="that are read (default: 512)")
-    parser.add_argument("--out", type=Path, default=HERE / "reading_speed.md", metavar="FILE")
+    parser.add_argument("--images", type=int, default=512, metavar="N", help="number of images to read (default: 512)")
+    default = HERE / "reading_speed.md"
+    parser.add_argument("--out", type=Path, default=default, metavar="FILE", help=f"page to write (default: {default})")
     args = parser.parse_args()
     torch.set_num_threads(CORES)
-    where = machine()
+    described = machine()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         split = write_photographs(folder / "images", label_space(), args.images)
-        weight = sum(path.stat().st_size for path in split.paths) / len(split) / 1000
-        read = reading(folder, split)
-        some = [Split("train", split.paths[:n], split.attr[:n], split.obj[:n], split.pairs) for n in (4 * BATCH, BATCH)]
-        trained = [training(folder, *each) for each in zip(some, ("ViT-B-32", "ViT-L-14"), strict=True)]
+        kilobytes = sum(path.stat().st_size for path in split.paths) / len(split) / 1000
+        rates = reading(folder, split)
+        epochs = [
+            training(folder, Split("train", split.paths[:n], split.attr[:n], split.obj[:n], split.pairs), encoder)
+            for n, encoder in ((4 * BATCH, "ViT-B-32"), (BATCH, "ViT-L-14"))
+        ]
     args.out.write_text(PAGE.format(
-        machine=where, images=len(split), weight=weight, rounds=ROUNDS, cores=CORES, batch=BATCH, pairs=PAIRS,
-        reading=tabulate(read, ("", "images/s, median", "range", "x plain"), "github", disable_numparse=True),
-        training=tabulate(trained, TIMES, "github", disable_numparse=True),
+        machine=described, images=len(split), kilobytes=kilobytes, rounds=ROUNDS, cores=CORES, batch=BATCH, pairs=PAIRS,
+        reading=tabulate(rates, ("", "images/s, median", "range", "x plain loader"), "github", disable_numparse=True),
+        training=tabulate(epochs, TIMES, "github", disable_numparse=True),
     ))  # fmt: skip
     print(args.out.read_text())
 
 
 TIMES = (
-    "encoder", "images", "re-encoding, s", "making the features, s", "opening them, s", "every further epoch, s",
+    "encoder", "images", "re-encoding, s", "writing features, s", "opening features, s", "further epoch, s",
     "re-encoding / further epoch", "largest difference of a loss",
 )  # fmt: skip
 PAGE = """# How fast images are read
 
-Written by `python benchmarks/reading_speed.py`.
+This page is written by `python benchmarks/reading_speed.py`.
 {machine}.
 
 ## Reading
 
-{images} JPEGs of 500 x 375 pixels, {weight:.0f} kB on average, as batches of {batch} normalised images of 224 pixels;
-{cores} worker processes; {rounds} passes over all of them, in turns, each with the start of its workers. All files are
-in the page cache. The plain loader is torchvision's `ImageFolder` with `Resize`, `CenterCrop`, `ToTensor` and
-`Normalize`, which gives the same tensors. The feature cache is read in the process that trains.
+{images} JPEGs of 500 x 375 pixels and {kilobytes:.0f} kB on average are read as batches of {batch} normalised images of
+224 pixels, with {cores} worker processes. Each way makes {rounds} passes over all images, in turn with the other ways;
+the time includes the start of the workers. All files are in the page cache. The plain loader is torchvision's
+`ImageFolder` with `Resize`, `CenterCrop`, `ToTensor` and `Normalize`, which gives the same tensors. Features are read
+in the training process, without workers.
 
 {reading}
 
 ## An epoch of CSP
 
-Whole epochs, text side and optimiser included, in batches of {batch} against {pairs} training pairs, as on UT-Zappos;
-no augmentation; the encoders are CLIP's, with random weights, in fp32 on the CPU. "Opening them" is the first epoch of
-another training: by the weights and a picture of noise it makes sure that the features are those of this encoder, which
-takes as long for a whole dataset as for these few images.
+The times are of complete epochs with text encoder and optimiser, in batches of {batch} images and with {pairs} training
+pairs, as on UT-Zappos, without augmentation. The encoders are those of CLIP with random weights, in fp32 on the CPU.
+"Opening features" is the first epoch of another training. It checks, by the weights and a picture of noise, that the
+features come from this encoder; this check takes as long for a large dataset as for these few images.
 
 {training}
 
-What is left in an epoch from features is CSP's text side, which grows with the pairs and not with the images. The ratio
-is larger for larger batches and encoders, and smaller for the 1,262 pairs of MIT-States and the 5,592 of C-GQA.
+With cached features, an epoch of CSP runs only the text encoder. Its time grows with the number of pairs, not with the
+number of images. So the ratio is larger for larger batches and image encoders, and smaller for the 1,262 training pairs
+of MIT-States and the 5,592 of C-GQA.
 """
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from ..metrics.names import METRICS
@@ -21,6 +20,8 @@ def as_page(blocks: Sequence[Block], cells: Sequence[Mapping[str, Any]]) -> str:
         cells: name, status, sections, tables and traceback of each cell, as
             :func:`czslkit.report.cell_details.cell_details` returns them; the page shows them when unfolded.
     """
+    import jinja2
+
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_PAGE).render(
         blocks=blocks, metrics=list(METRICS), cells=cells, caption=caption_with_ranks, mark=html_number

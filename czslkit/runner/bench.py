@@ -96,7 +96,7 @@ def bench(
     """Train and evaluate every method on every dataset; results that are there already are not made again.
 
     A cell that fails is recorded with its reason and the other cells run. A benchmark that was killed and is called
-    again goes on where it was.
+    again goes on where it was. This function is longer than others because it documents every argument of the runner.
 
     Args:
         methods: registered names, or one text with commas; the methods of ``checkpoints`` if None.

@@ -96,7 +96,7 @@ class ArchiveCache:
         """Check that an archive is complete and the expected one, and return its SHA-256."""
         archive = self._path(file)
         check_archive(archive)
-        digest, size = _sha256(archive), archive.stat().st_size
+        digest, size = _file_sha256(archive), archive.stat().st_size
         if file.size not in (None, size):
             raise Refused(f"the archive has {size:,} bytes, expected {file.size:,}")
         if not fnmatchcase(digest, file.sha256):
@@ -130,7 +130,7 @@ class ArchiveCache:
         return next(path for path in (self.folder / name for name in names) if not path.exists())
 
 
-def _sha256(file: Path) -> str:
+def _file_sha256(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(_READ_BYTES):

@@ -40,7 +40,7 @@ def install_dataset(known: Dataset, base: Path, cache: ArchiveCache, kept_archiv
     if not known.sources:
         known.make(folder)
         return
-    with file_lock(base / f".{known.name}.lock", cache.log):  # the same lock as in layout.write_dataset
+    with file_lock(base / f".{known.name}.lock", cache.log):  # the same lock as in writing.write_dataset
         if find_folder(known.name, base):  # another process made it
             return
         _unpack_sources(known, work, cache, kept_archives)
@@ -58,7 +58,9 @@ def install_word_vectors(base: Path, cache: ArchiveCache, *, keep: bool) -> None
 
     def unpack_vectors(archive: Path) -> None:
         destinations = {GLOVE_MEMBER: [GLOVE_MEMBER]}
-        with _unpacked(archive, lambda name: destinations.get(name, ()), base / ".glove.download") as folder:
+        with _temporarily_unpacked(
+            archive, lambda name: destinations.get(name, ()), base / ".glove.download"
+        ) as folder:
             (folder / GLOVE_MEMBER).replace(file)
 
     with file_lock(base / ".glove.lock", cache.log):
@@ -110,7 +112,7 @@ def _unpack_source(known: Dataset, source: Source, work: Path, archive: Path) ->
     Raises:
         Refused: the archive is unusable; then ``work`` is not changed.
     """
-    with _unpacked(archive, known.placement(source, work), work / ".half") as folder:
+    with _temporarily_unpacked(archive, known.placement(source, work), work / ".half") as folder:
         if metadata_file(folder).exists():
             _check_metadata(metadata_file(folder))
         for file in folder.rglob("*"):
@@ -121,7 +123,7 @@ def _unpack_source(known: Dataset, source: Source, work: Path, archive: Path) ->
 
 
 @contextmanager
-def _unpacked(archive: Path, destinations: Callable[[str], Sequence[str]], folder: Path) -> Iterator[Path]:
+def _temporarily_unpacked(archive: Path, destinations: Callable[[str], Sequence[str]], folder: Path) -> Iterator[Path]:
     """Unpack the needed members into a temporary folder, which is deleted at the end of the block.
 
     Raises:

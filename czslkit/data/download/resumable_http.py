@@ -27,7 +27,7 @@ _RETRIED_STATUS = (408, 416, 429, *range(500, 600))  # 416: the server cannot se
 
 
 class TransferInterrupted(Exception):
-    """A transfer stopped for a reason that a new attempt may not meet again."""
+    """A transfer stopped, but a new attempt may get further."""
 
 
 @dataclass(frozen=True)

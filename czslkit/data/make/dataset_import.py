@@ -53,7 +53,7 @@ def import_dataset(
         DataError: the source cannot be made into a dataset, with every reason; or the dataset cannot be written.
     """
     source, folder = Path(source).expanduser(), data_root(root) / name
-    if problems := [*_name_problems(name), *_share_problems(unseen)]:
+    if problems := [*_dataset_name_problems(name), *_share_problems(unseen)]:
         raise ConfigError(problems)
     if folder.exists():
         raise _already_exists(folder)
@@ -70,7 +70,7 @@ def import_dataset(
     return folder
 
 
-def _name_problems(name: str) -> Iterator[str]:
+def _dataset_name_problems(name: str) -> Iterator[str]:
     if not re.fullmatch(r"[^\W_][\w.-]*", name):
         yield f"a dataset cannot be named {name!r}: expected a letter or digit, then letters, digits, '_', '-' and '.'"
     elif name == "all" or canonical(name) in DATASETS:

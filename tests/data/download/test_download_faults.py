@@ -101,7 +101,7 @@ def until(true: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     "hang",
     [
-        "czslkit.data.download.archive_cache._sha256:0",  # the archive is downloaded, but not checked
+        "czslkit.data.download.archive_cache._file_sha256:0",  # the archive is downloaded, but not checked
         "czslkit.data.download.archives._copy_member:20",  # the archive is partly unpacked
         "czslkit.data.download.archive_cache.write_text:0",  # the archive is unpacked, but its digest is not recorded
         "czslkit.data.download.install.write_text:0",  # the digest is recorded, but not that the archive is unpacked
