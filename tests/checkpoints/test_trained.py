@@ -193,4 +193,4 @@ def test_what_cannot_be_converted_is_said(toys, tmp_path, capsys, monkeypatch):
     assert "the checkpoint holds no CLIP" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main(["bench"]) == 2
-    assert "nothing to run: name --methods or a --checkpoint" in capsys.readouterr().err
+    assert "nothing to run: give --methods or --checkpoint" in capsys.readouterr().err

@@ -107,8 +107,14 @@ def test_explain_of_a_method_without_attention_names_interactions_with_it(explai
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (("--pairs", "redd left"), ["no attribute named 'redd' among the 3 of the checkpoint. Did you mean 'red'?"]),
-        (("--pairs", "red lefd"), ["no object named 'lefd' among the 3 of the checkpoint. Did you mean 'left'?"]),
+        (
+            ("--pairs", "redd left"),
+            ["no attribute named 'redd' among the 3 attributes of the checkpoint. Did you mean 'red'?"],
+        ),
+        (
+            ("--pairs", "red lefd"),
+            ["no object named 'lefd' among the 3 objects of the checkpoint. Did you mean 'left'?"],
+        ),
         (("--pairs", "left redd,red"), ["no attribute named 'left'", "no object named 'redd'", "'red' is not an attr"]),
         (("--pairs", ""), ["'' is not an attribute and an object, such as 'wet dog'"]),
         (("--top", "0"), ["--top is 0, expected 1 or more"]),
