@@ -75,10 +75,10 @@ def test_a_broken_plugin_is_a_problem_and_cached_and_absent_weights_are_shown(
     said = json.loads(capsys.readouterr().out)
     assert said["weights"]["cache"] == str(tmp_path / "hub")
     assert said["weights"]["ViT-B-32-quickgelu/openai"].endswith("/abc/open_clip_model.safetensors")
-    assert said["weights"]["ViT-L-14-quickgelu/openai"] == "not here, comes from the hub when first used"
+    assert said["weights"]["ViT-L-14-quickgelu/openai"] == "not on this machine; the first use downloads it"
     assert said["plugins"]["sad"] == "czsl-sad 0.1 (czsl_sad)"
     assert [problem["what"] for problem in said["problems"]] == [
-        "'ViT-L-14-quickgelu/openai' is neither a file nor among the weights that are here",
+        "'ViT-L-14-quickgelu/openai' is neither a file nor among the weights on this machine",
         "plugin 'sad' (czsl-sad 0.1) did not load: ModuleNotFoundError: No module named 'no_such_thing'",
     ]
 
@@ -132,7 +132,7 @@ def test_packages_that_are_absent_or_too_old_are_named(tmp_path: Path, monkeypat
         Problem("no-such-thing is not installed, czslkit needs no-such-thing>1", "pip install 'no-such-thing>1'"),
     )
     assert found.sections["versions"]["pillow"] == "not installed"
-    assert found.sections["versions"]["pillow-simd"].startswith("9.0; what it resizes may differ")
+    assert found.sections["versions"]["pillow-simd"].startswith("9.0; resized images may differ from those of Pillow")
 
 
 def test_a_dataset_that_is_not_complete_is_a_problem(
@@ -167,7 +167,7 @@ def test_a_full_disk_is_a_problem(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9, 9, 1000))
     checks.datasets(str(tmp_path / "not" / "there"), report)
     (problem,) = problems
-    assert problem.what.endswith(f" are free below {tmp_path}")
+    assert problem.what.endswith(f" are free in {tmp_path}")
 
 
 def test_a_file_in_place_of_the_folder_is_a_problem(

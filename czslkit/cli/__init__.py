@@ -1,6 +1,6 @@
 """The command line: one module for each command, put together and run here.
 
-Exit status: 0 all well, 1 something failed, 2 wrong usage, 130 interrupted.
+The exit status is 0 on success, 1 on failure, 2 on wrong usage and 130 on an interruption.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _COMMANDS = (bench, convert, explain, evaluate, list_names, table, report, data,
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; print a user's mistake to standard error without a traceback.
+    """Run one command and return its exit status; print user errors to standard error without a traceback.
 
     Args:
-        argv: the words after ``czslkit``; those of this process if None.
+        argv: arguments after ``czslkit``; ``sys.argv[1:]`` if None.
     """
     args = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         status = command(args)
-        sys.stdout.flush()  # here, where a closed pipe is handled
+        sys.stdout.flush()  # inside the try, which handles a closed pipe
         return status
     except (ConfigError, UnknownNameError) as error:
         print(f"czslkit: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader ended, such as head in czslkit ... | head
+    except BrokenPipeError:  # the reading program has ended, as in czslkit ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (CzslkitError, OSError) as error:

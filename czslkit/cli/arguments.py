@@ -1,11 +1,11 @@
-"""Options that several commands have, and the types of option values."""
+"""Options that several commands share, and functions that parse option values."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TypeAlias
 
-#: The commands of a parser, to which a module adds the parser of its own command.
+#: Subparsers of a parser; the module of each command adds a subparser.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -14,23 +14,23 @@ def add_data_folder(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="folder that holds one folder for each dataset (default: $CZSLKIT_DATA if it is set, else ./data)",
+        help="folder with one subfolder for each dataset (default: $CZSLKIT_DATA if it is set, else ./data)",
     )
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:
-    """Add ``--device``, where tensors are computed."""
+    """Add ``--device``, the device to compute on."""
     parser.add_argument(
         "--device",
         default="auto",
         metavar="NAME",
-        help="device to compute on, as torch names it: cpu, cuda, cuda:1, mps; or auto, which takes cuda if torch can "
-        "use it and else cpu (default: auto)",
+        help="torch device to compute on: cpu, cuda, cuda:1 or mps; auto selects cuda if torch can use it, else cpu "
+        "(default: auto)",
     )
 
 
 def whole_numbers(text: str) -> list[int]:
-    """Return the numbers of a text such as ``0,1,2``.
+    """Return the whole numbers in a text such as ``0,1,2``.
 
     Raises:
         argparse.ArgumentTypeError: a part is not a whole number.
@@ -41,14 +41,14 @@ def whole_numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas, such as 0,1,2") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers separated by commas, such as 0,1,2") from None
 
 
 def positive_number(text: str) -> int:
-    """Return the whole number above 0 that a text holds.
+    """Return a text such as ``12`` as a whole number above 0.
 
     Raises:
-        argparse.ArgumentTypeError: it does not hold one.
+        argparse.ArgumentTypeError: the text is not a whole number above 0.
 
     >>> positive_number("12")
     12

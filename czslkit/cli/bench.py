@@ -18,8 +18,8 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "bench",
         help="train and evaluate methods on datasets, and print the comparison table",
-        description="Train and evaluate every method on every dataset, and print the comparison table. Every finished "
-        "cell (one method, dataset, seed and world) is stored; the same command later runs only what is missing.",
+        description="Train and evaluate every method on every dataset, and print the comparison table. The result of "
+        "every cell (one method, dataset, seed and world) is stored; the same command later runs only missing cells.",
     )
     _add_grid(parser.add_argument_group("what to run"))
     _add_settings(parser.add_argument_group("settings"))
@@ -29,26 +29,26 @@ def add_parser(commands: Commands) -> None:
 
 
 def _add_grid(group: argparse._ArgumentGroup) -> None:
-    """Add the options that say which methods run where."""
+    """Add the options that select methods, datasets, worlds and seeds."""
     group.add_argument(
         "--methods",
         metavar="NAME,...",
-        help="methods to compare, as czslkit list shows them (default: the methods of --checkpoint)",
+        help="methods to compare, from the names that czslkit list prints (default: the methods of --checkpoint)",
     )
     group.add_argument(
         "--datasets",
         default="demo",
         metavar="NAME,...",
-        help="datasets to run on: demo, mit-states, ut-zappos, cgqa, any other name that czslkit data status shows, or "
-        "all for the three published ones (default: demo)",
+        help="datasets to run on: demo, mit-states, ut-zappos, cgqa, another name that czslkit data status prints, or "
+        "all for the three published datasets (default: demo)",
     )
     add_data_folder(group)
     group.add_argument(
         "--worlds",
         default="closed,open",
         metavar="NAME,...",
-        help="worlds to evaluate in: closed, where the candidates are the dataset's own pairs, and open, where they "
-        "are all combinations of its attributes and objects (default: closed,open)",
+        help="worlds to evaluate in: in the closed world, the candidates are the pairs of the dataset; in the open "
+        "world, all combinations of its attributes and objects (default: closed,open)",
     )
     group.add_argument(
         "--seeds",
@@ -63,25 +63,26 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         action="extend",
         default=[],
         metavar="DIR",
-        help="folders of trained methods, which are evaluated without training: RUNS/.../training, or a folder that "
-        "czslkit convert wrote (default: none)",
+        help="folders of trained methods to evaluate without training: RUNS/.../training, or a folder that czslkit "
+        "convert wrote (default: none)",
     )
     group.add_argument(
         "--plugins",
         nargs="+",
         default=[],
         metavar="MODULE|FILE.py",
-        help="Python modules or files to import first, which register methods, components or datasets (default: none)",
+        help="Python modules or files that register methods, components or datasets; they are imported first "
+        "(default: none)",
     )
 
 
 def _add_settings(group: argparse._ArgumentGroup) -> None:
-    """Add the options that say how methods are trained and evaluated."""
+    """Add the options that set how methods are trained and evaluated."""
     group.add_argument(
         "--preset",
         choices=("demo", "paper"),
-        help="recipes to start from: demo, or paper, which also shows the published numbers beside the results "
-        "(default: demo on the demo dataset, the methods' own defaults on others)",
+        help="recipes to use: demo or paper; paper also prints the published numbers next to the results (default: "
+        "demo on the demo dataset, the defaults of each method on other datasets)",
     )
     group.add_argument(
         "--set",
@@ -89,13 +90,13 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="settings that replace those of the recipe, for all methods or for one: backbone=demo, train.epochs=3, "
-        "msci.low_layers=2 (default: none)",
+        help="settings that replace settings of the recipe, for all methods (backbone=demo, train.epochs=3) or for one "
+        "method (msci.low_layers=2) (default: none)",
     )
 
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:
-    """Add the options that say where and with what the benchmark runs; no number depends on them."""
+    """Add the options of the device, processes, caches and memory; results do not depend on them."""
     add_device(group)
     group.add_argument(
         "--workers",
@@ -107,41 +108,41 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--cache",
         metavar="DIR|off",
-        help="folder that keeps features of frozen image encoders for later runs, or off to keep none (default: "
+        help="folder that stores features of frozen image encoders for later runs, or off to store none (default: "
         "RUNS/cache)",
     )
     group.add_argument(
         "--cache-images",
         action="store_true",
-        help="keep decoded images in the cache, too, about 150 KB each at 224 pixels (default: do not keep them)",
+        help="also store decoded images in the cache, about 150 KB each at 224 pixels (default: do not store them)",
     )
     group.add_argument(
         "--memory",
         default=format_bytes(MEMORY),
         metavar="SIZE",
-        help="memory for the tensors of an evaluation beside the weights of the method, such as 512MiB or 8GB; with "
+        help="memory for the tensors of an evaluation, without the weights of the method, such as 512MiB or 8GB; with "
         f"less memory, fewer images and pairs are scored at a time (default: {format_bytes(MEMORY)})",
     )
 
 
 def _add_results(group: argparse._ArgumentGroup) -> None:
-    """Add the options that say which results are kept, and what is printed."""
+    """Add the options of stored results and of the printed table."""
     group.add_argument(
         "--runs",
         default="runs",
         metavar="DIR",
-        help="folder to which results are written and in which finished ones are looked up (default: runs)",
+        help="folder of results: new results are written to it, finished results are read from it (default: runs)",
     )
     group.add_argument(
         "--keep-stale",
         action="store_true",
-        help="accept finished results although something that they depend on has changed; the table names them "
+        help="use stored results even if their data, weights or code have changed since; the table lists them "
         "(default: run them again)",
     )
     group.add_argument(
         "--estimate",
         action="store_true",
-        help="print how much time and memory every cell would take, and run none (default: run them)",
+        help="print the estimated time and memory of every cell without running any (default: run them)",
     )
     add_table_format(group)
 
@@ -149,14 +150,14 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, print its table and write it to the folder of results in every format.
 
-    Returns the exit status: 1 if a cell has no numbers.
+    Returns the exit status, 1 if a cell failed.
     """
     from ..registry import load_unpackaged
     from ..runner.bench import bench
     from ..runner.settings import parse_settings
 
     if not (args.methods or args.checkpoint):
-        raise ConfigError(["nothing to run: name --methods or a --checkpoint"])
+        raise ConfigError(["nothing to run: give --methods or --checkpoint"])
     for plugin in args.plugins:
         load_unpackaged(plugin)
     result = bench(

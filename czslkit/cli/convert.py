@@ -1,4 +1,4 @@
-"""``czslkit convert``: turn a checkpoint of a method's authors into a folder that ``--checkpoint`` reads."""
+"""``czslkit convert``: convert a checkpoint of a method's authors to a folder that ``--checkpoint`` reads."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "convert",
-        help="turn a checkpoint of a method's authors into a folder that --checkpoint reads",
-        description="Read a checkpoint that a method's authors released, and write the method to a folder that "
-        "--checkpoint of czslkit bench and czslkit explain reads.",
+        help="convert a checkpoint of a method's authors to a folder that --checkpoint reads",
+        description="Convert a checkpoint that a method's authors released to a folder that czslkit bench and czslkit "
+        "explain read with --checkpoint.",
     )
     parser.add_argument("file", metavar="IN.pt", type=Path, help="the authors' checkpoint, a file of tensors")
-    parser.add_argument("folder", metavar="OUT_DIR", type=Path, help="folder to write; must not hold a method yet")
     parser.add_argument(
-        "--method", required=True, metavar="NAME", help="method that was trained, as czslkit list shows it"
+        "folder", metavar="OUT_DIR", type=Path, help="folder to write; it must not contain a method yet"
+    )
+    parser.add_argument(
+        "--method", required=True, metavar="NAME", help="method that was trained: a name that czslkit list prints"
     )
     parser.add_argument(
         "--dataset",
@@ -31,14 +33,14 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE.yml",
-        help="the authors' settings, in the format of their program (default: sizes from the tensors, and the "
-        "method's own defaults for the rest)",
+        help="the authors' settings, in the format of their program (default: sizes from the tensors, other settings "
+        "from the defaults of the method)",
     )
     parser.add_argument(
         "--backbone",
         metavar="NAME|FILE",
-        help="CLIP model that the method was trained with, needed if the checkpoint does not hold it: a name such as "
-        "ViT-L-14-quickgelu/openai, or a file (default: the CLIP model in the checkpoint)",
+        help="CLIP model that the method was trained with: a name such as ViT-L-14-quickgelu/openai, or a file; "
+        "required if the checkpoint does not contain the model (default: the CLIP model in the checkpoint)",
     )
     parser.set_defaults(command=run)
 

@@ -12,7 +12,7 @@ from .arguments import Commands, add_data_folder, positive_number
 
 
 def add_parser(commands: Commands) -> None:
-    """Add the command ``data`` with its own commands."""
+    """Add the command ``data`` and its subcommands."""
     parser = commands.add_parser(
         "data",
         help="download, list, check and import datasets, and write small replicas",
@@ -29,25 +29,25 @@ def _add_download(commands: Commands) -> None:
     parser = commands.add_parser(
         "download",
         help="download published datasets, and resume a download that stopped",
-        description="Download published datasets, check and unpack them. After an interruption, the same command "
-        "resumes. Datasets that are complete stay unchanged.",
+        description="Download, check and unpack published datasets. After an interruption, the same command resumes "
+        "the download. Complete datasets stay unchanged.",
     )
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help="datasets to download: mit-states, ut-zappos, cgqa, or all for the three",
+        help="datasets to download: mit-states, ut-zappos, cgqa, or all",
     )
     add_data_folder(parser)
     parser.add_argument(
         "--mirror",
         metavar="URL",
-        help="address of a folder that is tried first for every archive, before the known sources (default: none)",
+        help="URL of a folder from which every archive is tried first, before the known sources (default: none)",
     )
     parser.add_argument(
         "--glove",
         action="store_true",
-        help="also download GloVe, the word vectors of published feasibility scores (default: datasets alone)",
+        help="also download GloVe, the word vectors of published feasibility scores (default: only datasets)",
     )
     parser.add_argument(
         "--keep",
@@ -72,9 +72,9 @@ def _add_status(commands: Commands) -> None:
     """Add the command that lists datasets."""
     parser = commands.add_parser(
         "status",
-        help="list which datasets are complete, incomplete or absent, and unfinished downloads",
-        description="List every dataset with its state, number of images, size and folder, then what incomplete ones "
-        "lack, unfinished downloads and the free disk space.",
+        help="list complete, incomplete and absent datasets, and unfinished downloads",
+        description="Print the state, number of images, size and folder of every dataset, the problems of incomplete "
+        "datasets, unfinished downloads and the free disk space.",
     )
     add_data_folder(parser)
     parser.set_defaults(command=run_status)
@@ -100,17 +100,17 @@ def _add_mini(commands: Commands) -> None:
     """Add the command that writes replicas."""
     parser = commands.add_parser(
         "mini",
-        help="write a small replica of a published dataset, in its layout",
-        description="Write a small replica of a published dataset: the same file names and splits, with generated "
-        "words and pictures.",
+        help="write a small replica of a published dataset",
+        description="Write a small replica of a published dataset: the files and splits have the same names, the words "
+        "and pictures are generated.",
     )
     parser.add_argument(
         "name",
         metavar="NAME|all",
-        help="dataset to write a replica of: mit-states, ut-zappos, cgqa, or all for the three",
+        help="dataset to write a replica of: mit-states, ut-zappos, cgqa, or all",
     )
     parser.add_argument(
-        "--out", metavar="DIR", required=True, type=Path, help="folder in which the folder of the replica is made"
+        "--out", metavar="DIR", required=True, type=Path, help="parent folder of the new folder of the replica"
     )
     parser.set_defaults(command=run_mini)
 
@@ -131,12 +131,12 @@ def _add_verify(commands: Commands) -> None:
     """Add the command that checks datasets."""
     parser = commands.add_parser(
         "verify",
-        help="check a dataset against the published counts, and every file of it",
+        help="compare a dataset with the published counts, and check all its files",
         description="Compare a dataset with the published counts, and its lists with the metadata and the files; look "
-        "for copies across splits and for names that may be mistakes; decode every image. Ends with 1 if there is an "
-        "error, and with 0 if there are only warnings and notes.",
+        "for copies across splits and for names that may be mistakes; decode every image. The exit status is 1 if "
+        "there is an error, and 0 if there are only warnings and notes.",
     )
-    parser.add_argument("name", metavar="NAME|all", help="dataset to check, or all for the three published ones")
+    parser.add_argument("name", metavar="NAME|all", help="dataset to check, or all for the three published datasets")
     add_data_folder(parser)
     parser.add_argument(
         "--mini",
@@ -153,7 +153,7 @@ def _add_verify(commands: Commands) -> None:
         "--format",
         choices=("text", "json"),
         default="text",
-        help="format of the output; json names every file of every finding (default: text)",
+        help="format of the output; json lists every file of every finding (default: text)",
     )
     parser.set_defaults(command=run_verify)
 
@@ -178,16 +178,19 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def _add_import(commands: Commands) -> None:
-    """Add the command that makes a dataset of pictures."""
+    """Add the command that makes a dataset from pictures."""
     parser = commands.add_parser(
         "import",
-        help="make a dataset of your own pictures",
-        description="Make a dataset of a folder with ATTR_OBJ/*.jpg, or of a table with the columns image, attr and "
-        "obj; other commands then know it by its name. If the table has no column split, a seeded rule makes splits "
-        "with seen and unseen pairs: docs/data.md.",
+        help="make a dataset from your own pictures",
+        description="Make a dataset from a folder with ATTR_OBJ/*.jpg, or from a table with the columns image, attr "
+        "and obj; other commands then accept its name. If the table has no column split, a seeded rule makes splits "
+        "with seen and unseen pairs; docs/data.md describes the rule.",
     )
     parser.add_argument(
-        "source", metavar="FOLDER|CSV", type=Path, help="folder of folders with pictures, or table with a line for each"
+        "source",
+        metavar="FOLDER|CSV",
+        type=Path,
+        help="folder with one subfolder of pictures for each pair, or table with one line for each picture",
     )
     parser.add_argument("--name", required=True, metavar="NAME", help="name of the new dataset")
     add_data_folder(parser)
@@ -196,7 +199,7 @@ def _add_import(commands: Commands) -> None:
         default=0,
         type=int,
         metavar="N",
-        help="seed of the rule that makes splits, a whole number (default: 0)",
+        help="random seed of the rule that makes splits, a whole number (default: 0)",
     )
     parser.add_argument(
         "--unseen",
@@ -208,7 +211,7 @@ def _add_import(commands: Commands) -> None:
     parser.add_argument(
         "--link",
         action="store_true",
-        help="hard-link the pictures, which takes no space but must be on the same disk (default: copy them)",
+        help="hard-link the pictures, which takes no space but works only on the same disk (default: copy them)",
     )
     parser.set_defaults(command=run_import)
 

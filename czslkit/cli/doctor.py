@@ -1,4 +1,4 @@
-"""``czslkit doctor``: print what the machine offers and what is wrong with it."""
+"""``czslkit doctor``: print what is installed on the machine and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ def add_parser(commands: Commands) -> None:
         "doctor",
         help="print versions, devices, datasets, weights and plugins, and what is wrong with them",
         description="Print the versions, devices, datasets, weights and plugins of this machine, what is wrong with "
-        "them and how to repair it. Uses no network. Ends with 1 if something is wrong, else with 0.",
+        "them and how to repair it. The command does not use the network. The exit status is 1 if something is wrong, "
+        "else 0.",
     )
     add_data_folder(parser)
     parser.add_argument(
         "--backbone",
         default="",
         metavar="NAME|FILE",
-        help="weights that must be on this machine: a name such as ViT-L-14-quickgelu/openai, or a file "
+        help="also check that these weights are on this machine: a name such as ViT-L-14-quickgelu/openai, or a file "
         "(default: none)",
     )
     parser.add_argument(
@@ -31,9 +32,9 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found and return the exit status."""
+    """Print the findings and return the exit status, 1 if something is wrong."""
     from ..doctor import examine
 
-    found = examine(args.data, args.backbone)
-    print(json.dumps(found.to_json(), indent=1) if args.format == "json" else found.to_text())
-    return 1 if found.problems else 0
+    findings = examine(args.data, args.backbone)
+    print(json.dumps(findings.to_json(), indent=1) if args.format == "json" else findings.to_text())
+    return 1 if findings.problems else 0

@@ -1,4 +1,4 @@
-"""``czslkit evaluate``: the metrics of scores that another program wrote."""
+"""``czslkit evaluate``: compute the metrics of scores that another program wrote."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="compute the metrics of scores that your own code wrote",
-        description="Compute the metrics of scores that your own code wrote: S, U, H, AUC of the original and the "
-        "exact curve, attribute and object accuracy; docs/metrics.md defines them. A row of SCORES is an image, a "
-        "column is a pair, and higher scores are better. Lists of pairs are text files with one 'attribute object' "
-        "on each line.",
+        description="Compute the metrics of scores that your own code wrote: S, U, H and AUC of the original and the "
+        "exact curve, and attribute and object accuracy. docs/metrics.md defines them. Each row of SCORES is an image, "
+        "each column is a pair, and higher scores are better. Lists of pairs are text files with one 'attribute "
+        "object' on each line.",
     )
     _add_inputs(parser)
     _add_metric_options(parser)
@@ -43,19 +43,19 @@ def add_parser(commands: Commands) -> None:
         "--out",
         metavar="FILE.json",
         type=Path,
-        help="JSON file to which all metrics are written, too (default: no file)",
+        help="JSON file to which all metrics are also written (default: no file)",
     )
     parser.set_defaults(command=run)
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    """Add the file of scores and the files that say what its rows and columns are."""
+    """Add the file of scores and the files that describe its rows and columns."""
     parser.add_argument(
         "scores",
         metavar="SCORES",
         type=Path,
         help=".npz or .safetensors file with floats scores [N, K] and integers attr [N] and obj [N], which are indices "
-        "into the attributes and the objects of --pairs, each sorted by name; or .npy file with the scores alone",
+        "into the attributes and the objects of --pairs, each sorted by name; or .npy file with only the scores",
     )
     parser.add_argument(
         "--pairs", required=True, metavar="FILE", type=Path, help="list of the K pairs, in the order of the columns"
@@ -67,8 +67,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--labels",
         metavar="FILE",
         type=Path,
-        help="text file with the true 'attribute object' of each image, one on each line (default: attr and obj in "
-        "SCORES)",
+        help="text file with the true 'attribute object' of one image on each line (default: attr and obj in SCORES)",
     )
     parser.add_argument(
         "--candidates",
@@ -79,31 +78,31 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_metric_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how metrics are computed."""
+    """Add the options that set how metrics are computed."""
     parser.add_argument(
         "--topk",
         default=1,
         type=int,
         metavar="K",
-        help="number of highest-scored pairs among which the true pair counts as predicted (default: 1)",
+        help="count a prediction as correct if the true pair is among the K highest-scored pairs (default: 1)",
     )
     parser.add_argument(
         "--bins",
         choices=("original", "exact"),
         default="original",
-        help="curve that S, U and H are taken from: original, at about 20 biases, or exact, at every breakpoint "
+        help="curve from which S, U and H are read: original (about 20 biases) or exact (every breakpoint) "
         "(default: original)",
     )
 
 
 def _add_open_world(parser: argparse.ArgumentParser) -> None:
-    """Add the options that leave out infeasible pairs."""
+    """Add the options that exclude infeasible pairs."""
     parser.add_argument(
         "--feasibility",
         metavar="FILE",
         type=Path,
-        help="feasibility score of every attribute x object, sorted by name, or word vectors to compute it from; "
-        "needs --threshold (default: no pair is left out)",
+        help="file with the feasibility scores of all attributes x objects, each sorted by name, or with word vectors "
+        "to compute them from; needs --threshold (default: no pair is excluded)",
     )
     parser.add_argument(
         "--threshold",
@@ -117,8 +116,8 @@ def _add_open_world(parser: argparse.ArgumentParser) -> None:
         "--infeasible",
         choices=("exclude", "original"),
         default="exclude",
-        help="treatment of unseen pairs below the threshold: exclude never predicts them, original gives them score 0 "
-        "as the original program does (default: exclude)",
+        help="handling of unseen pairs below the threshold: exclude never predicts them, original sets their score to "
+        "0 as the original program does (default: exclude)",
     )
 
 
@@ -154,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _option_problems(args: argparse.Namespace) -> list[str]:
-    """Return a message for each mistake in the options that shows without reading a file."""
+    """Return a message for each mistake in the options that can be found without reading a file."""
     problems = []
     if args.topk < 1:
         problems.append(f"--topk is {args.topk}, expected 1 or more")
@@ -169,10 +168,10 @@ def _option_problems(args: argparse.Namespace) -> list[str]:
 
 
 def _true_labels(args: argparse.Namespace, scores: ScoreFile, space: PairSpace) -> Labels:
-    """Return the true attribute and object of each image, ``[N]`` each, from ``--labels`` or from the scores' file.
+    """Return the true attribute and object of each image, ``[N]`` each, from ``--labels`` or the file of scores.
 
     Raises:
-        ConfigError: neither has labels, or images show pairs that are not among the columns.
+        ConfigError: there are no labels, or the true pair of an image is not among the columns.
     """
     from ..evaluation.score_labels import checked_labels, read_labels
 
@@ -182,8 +181,8 @@ def _true_labels(args: argparse.Namespace, scores: ScoreFile, space: PairSpace) 
         return checked_labels(scores.labels, space)
     raise ConfigError(
         [
-            f"{args.scores} holds no labels: give --labels, a text file with 'attribute object' a line, "
-            "or integers attr and obj beside scores in one .npz or .safetensors"
+            f"{args.scores} has no labels: give --labels, a text file with 'attribute object' on each line, "
+            "or store integers attr and obj with scores in one .npz or .safetensors file"
         ]
     )
 

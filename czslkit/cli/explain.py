@@ -1,4 +1,4 @@
-"""``czslkit explain``: draw which parts of an image a trained method's texts attend to."""
+"""``czslkit explain``: draw the parts of an image that a trained method's texts attend to."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "explain",
-        help="draw which parts of an image a trained method's texts attend to",
-        description="Draw, as one PNG, the attention of texts to the patches of an image, and print the scores of the "
-        "pairs and the contribution of each attention stage. For methods whose texts attend to an image: MSCI, Troika.",
+        help="draw the parts of an image that a trained method's texts attend to",
+        description="Draw the attention of texts to the patches of an image as one PNG, and print the scores of the "
+        "pairs and the contribution of each attention stage. The command works for methods whose texts attend to the "
+        "image, such as MSCI and Troika.",
     )
     parser.add_argument("image", metavar="IMAGE", type=Path, help="image file to explain")
     parser.add_argument(
@@ -50,7 +51,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw the explanation, print a line for each pair and the path of the drawing, and return the exit status."""
+    """Draw the explanation, print one line for each pair and the path of the drawing, and return the exit status."""
     from tabulate import tabulate
 
     from ..checkpoints.trained import load_checkpoint

@@ -1,7 +1,7 @@
-"""``czslkit list``: every registered name, found without importing torch.
+"""``czslkit list``: print every registered name without importing torch.
 
-The names of czslkit's own classes are read from its sources, since importing them takes seconds. Plugins of other
-distributions are imported in a process of their own.
+The names of czslkit's own classes are read from its source files, since importing them takes seconds. Plugins of other
+distributions are imported in a separate process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..entry_points import Plugin, installed_plugins, is_builtin, plugin_of_modu
 from ..registry import BUILTIN, REGISTRIES, failures, load_plugins
 from .arguments import Commands
 
-#: Kind of the classes in each registry, by the registry's name in the sources.
+#: Kind of the classes in each registry, by the name of the registry in the source files.
 _KINDS = {
     "METHODS": "method",
     "BACKBONES": "backbone",
@@ -29,12 +29,12 @@ _KINDS = {
     "HEADS": "head",
     "DATASETS": "dataset",
 }
-#: Calls ``print_plugin_names`` with this process's ``sys.path``, which has to be set before anything is imported.
+#: Program that takes over this process's ``sys.path``, before any other import, and calls ``print_plugin_names``.
 _SUBPROCESS_PROGRAM = (
     "import sys; prefix, *sys.path = sys.argv[1:]; "
     "from czslkit.cli.list_names import print_plugin_names; print_plugin_names(prefix)"
 )
-_RESULT_PREFIX = "czslkit list: "  # of the line with the result, since plugins may print lines of their own
+_RESULT_PREFIX = "czslkit list: "  # marks the line with the result, since plugins may print other lines
 
 
 def add_parser(commands: Commands) -> None:
@@ -43,13 +43,13 @@ def add_parser(commands: Commands) -> None:
         "list",
         help="list methods, components and datasets, and the distribution of each",
         description="List every registered method, backbone, aggregator, interaction, head and dataset, with the "
-        "distribution that ships it. Plugins that cannot be imported are named on standard error.",
+        "distribution that contains it. Plugins that cannot be imported are listed on standard error.",
     )
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every name, print every plugin that failed to standard error, and return the exit status."""
+    """Print every name, and every plugin that failed to standard error; return the exit status."""
     from tabulate import tabulate
 
     names, problems = registered_names()
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class RegisteredName:
-    """A registered name with its kind, the distribution that ships its class and the class's first docstring line."""
+    """A registered name with its kind, the distribution of its class and the first line of the class's docstring."""
 
     kind: str
     name: str
@@ -102,7 +102,7 @@ def _names_in_source(module: str, dist: str) -> Iterator[RegisteredName]:
 
 
 def _source_file(module: str) -> Path:
-    """Return the file of ``module`` without importing its package, as ``find_spec`` of a submodule would."""
+    """Return the file of ``module`` without importing its package; ``find_spec`` of a submodule would import it."""
     top, *rest = module.split(".")
     spec = find_spec(top)
     assert spec is not None
@@ -114,7 +114,7 @@ def _source_file(module: str) -> Path:
 def _names_of_plugins(plugins: list[Plugin]) -> tuple[set[RegisteredName], list[str]]:
     """Return the names that ``plugins`` register, and a line for each plugin that failed.
 
-    They are imported in another process, which a plugin may end or fill with torch.
+    The plugins are imported in another process, since a plugin may end its process or import torch.
     """
     command = [sys.executable, "-c", _SUBPROCESS_PROGRAM, _RESULT_PREFIX, *sys.path]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -127,7 +127,7 @@ def _names_of_plugins(plugins: list[Plugin]) -> tuple[set[RegisteredName], list[
 
 
 def print_plugin_names(prefix: str) -> None:
-    """Import every plugin and print, as JSON after ``prefix``, the names of other distributions and the failures."""
+    """Import every plugin; print the names of other distributions and the failures as JSON after ``prefix``."""
     load_plugins()
     names = []
     for kind, registry in REGISTRIES.items():
@@ -140,5 +140,5 @@ def print_plugin_names(prefix: str) -> None:
 
 
 def _first_line(docstring: str | None) -> str:
-    """Return the first line of a docstring, ``""`` if there is none."""
+    """Return the first line of a docstring, ``""`` for no docstring."""
     return (docstring or "").strip().split("\n")[0]

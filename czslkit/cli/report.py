@@ -15,8 +15,8 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "report",
         help="write one HTML page of stored results",
-        description="Write the comparison table of the results in a folder, and the details of every result, to one "
-        "HTML page.",
+        description="Write the comparison table of the results in a folder and the details of every result to one HTML "
+        "page.",
     )
     add_result_selection(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="HTML file to write (default: RUNS/report.html)")

@@ -20,7 +20,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--intervals",
         action="store_true",
-        help="print the bootstrap interval of every number beside it (default: the numbers alone)",
+        help="print the bootstrap interval of every number, too (default: only the numbers)",
     )
     parser.set_defaults(command=run)
 

@@ -28,8 +28,8 @@ def add_table_format(parser: argparse._ActionsContainer) -> None:
 
 
 def add_result_selection(parser: argparse.ArgumentParser) -> None:
-    """Add the folder of results and the options that select results in it."""
-    parser.add_argument("runs", metavar="RUNS", type=Path, help="folder of results, as --runs of czslkit bench")
+    """Add the folder of results and the options that select results from it."""
+    parser.add_argument("runs", metavar="RUNS", type=Path, help="folder of results: --runs of czslkit bench")
     parser.add_argument(
         "--methods", metavar="NAME,...", help="show only the results of these methods (default: all methods in RUNS)"
     )
@@ -39,22 +39,22 @@ def add_result_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mixed",
         action="store_true",
-        help="show results in one table although they were measured by different protocols or on different data; the "
-        "caption names the difference (default: stop with an error)",
+        help="also show results of different protocols or different data in one table; the caption states the "
+        "differences (default: stop with an error)",
     )
 
 
 def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Table:
     """Return the table of the results that the options of ``add_result_selection`` select.
 
-    Files in the folder that are not results are named on standard error.
+    Files in the folder that are not results are listed on standard error.
 
     Args:
         intervals: show the bootstrap interval of every number.
 
     Raises:
-        CzslkitError: there is no such folder, it has no results, or the results were not measured alike.
-        ConfigError: a method or dataset was selected that the folder has no results of.
+        CzslkitError: the folder does not exist or has no results, or the results differ in their protocol or data.
+        ConfigError: the folder has no results of a selected method or dataset.
     """
     from ..report.table import Table
     from ..store import Store
@@ -82,7 +82,7 @@ def _with_names(results: list[Result], key: str, names: str | None, runs: Path) 
         runs: folder of the results, for the message.
 
     Raises:
-        ConfigError: there are no results of a name.
+        ConfigError: the folder has no results of one of the names.
     """
     if names is None:
         return results

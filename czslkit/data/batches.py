@@ -1,4 +1,4 @@
-"""Batches of a split for one method: pixels, or features if the method's image encoder never changes."""
+"""Batches of a split for one method: pixels, or features if the method's image encoder is frozen."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .image_set import ImageSet, image_batches
 from .splits import Split
 
 ENCODER_BATCH = 64
-"""Most images that are encoded at a time for cached features, whose last digits may depend on it."""
+"""Most images that are encoded at a time for cached features. The last digits of the features may depend on it."""
 
 
 class Feed:
     """The batches of one split for one method.
 
-    If the method's image encoder is frozen and images are not augmented, every image is encoded once and its features
-    are kept: in memory, and on disk if there is a cache.
+    If the method's image encoder is frozen and images are not augmented, every image is encoded once. Its features stay
+    in memory, and on disk if there is a cache.
 
     Args:
-        method: a method, on the device that it runs on.
+        method: a method on the device to compute on.
         split: the images.
         batch_size: images per batch.
         augment: augment images at random, depending on ``seed``, the epoch and the image.
         seed: seed of the augmentation.
         workers: processes that read images; 0 reads them in this process.
-        cache: cache of decoded images and features; None keeps nothing on disk.
+        cache: cache of decoded images and features; None writes nothing to disk.
     """
 
     def __init__(
@@ -58,27 +58,27 @@ class Feed:
 
     @property
     def has_features(self) -> bool:
-        """Whether the features have been made, so that no image is read any more."""
+        """Whether the features have been computed, so that no more images are read."""
         return self._features is not None
 
     @property
     def feature_bytes(self) -> int:
-        """Bytes of the features, counted twice because they are concatenated; 0 if no features are kept."""
+        """Bytes of the features, counted twice because they are concatenated; 0 without cached features."""
         return 2 * len(self.split) * self.method.backbone.dim * 4 if self.caches_features else 0
 
     def prefetch_bytes(self, size: int) -> int:
-        """Return the bytes of the batches of ``size`` images that workers read ahead: two batches for each worker."""
+        """Return the bytes of the two batches of ``size`` images that each worker reads ahead."""
         return 0 if self.has_features else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
 
     def first_images(self, count: int) -> Batch:
-        """Return the first ``count`` images, ``[count, 3, H, W]``, or all if there are fewer. They are read anew."""
+        """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``."""
         return next(self._image_batches(torch.arange(min(count, len(self.split))), 0, count))
 
     def batches(self, order: Tensor | None = None, epoch: int = 0, size: int | None = None) -> Iterator[Batch]:
         """Yield the batches of one pass over the split, on the method's device.
 
         Args:
-            order: indices of the images in the order to read them, ``[n]`` long; by default all, as they are listed.
+            order: ``[n]`` long, indices of the images in reading order; by default all images in listed order.
             epoch: epoch that the augmentation depends on, counted from 0.
             size: images per batch, if not ``batch_size``.
         """
@@ -114,7 +114,7 @@ class Feed:
         )
 
     def _split_features(self, size: int) -> Tensor:
-        """Return pooled features of every image, ``[N, D]``, made of ``size`` images at a time when first asked for."""
+        """Return pooled features of every image, ``[N, D]``; the first call encodes ``size`` images at a time."""
         if self._features is None:
             backbone = self.method.backbone
             training = backbone.training

@@ -1,4 +1,4 @@
-"""A folder of files that can be made again at any time, kept to save the time of making them."""
+"""A folder of files that save computing time and can be made again at any time."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder that keeps features, and decoded images if asked for. No number depends on it.
+    """A folder of cached features and, if asked for, decoded images. No result depends on it.
 
     Args:
-        folder: created when it is first needed; may be deleted whenever nothing runs.
-        images: also keep decoded images, which take about 150 KB each at 224 pixels.
-        log: called with a line when a file is made, and when it cannot be made.
+        folder: the folder, which is created at the first use. It may be deleted when no process uses it.
+        images: also store decoded images, which take about 150 KB each at 224 pixels.
+        log: called with a line of text when a file is made or cannot be made.
     """
 
     folder: Path
@@ -40,23 +40,24 @@ class Cache:
         read: Callable[[Path], T],
         write: Callable[[Path], None],
     ) -> T | None:
-        """Return what ``read`` returns for a file of the cache. ``write`` makes the file if it does not exist.
+        """Return what ``read`` returns for a file of the cache. If the file is absent, make it with ``write`` first.
 
         A file gets its name once it is complete. If several processes need it, one of them makes it and the others
         wait.
 
         Args:
-            name: file name without version; another content has another name.
-            code_version: version of the code and packages that make the content; files of the same name and another
+            name: file name without version. Different content must have a different name.
+            code_version: version of the code and packages that make the content. Files of the same name with another
                 version are deleted.
             suffix: end of the file name, such as ``.npy``.
             description: the content in words, for the log.
             size: bytes that the file will take.
-            read: raises a ``ValueError`` if the file does not hold what is expected; it is then made again.
-            write: makes the file at the path that it gets.
+            read: reads the file at a path. It raises ``ValueError`` if the content is wrong, and the file is then made
+                again.
+            write: writes the file to a path.
 
         Returns:
-            None if the file cannot be kept; the log says why.
+            The content, or None if the file cannot be written; the log then gives the reason.
         """
         path = self.folder / f"{name}-{code_version}{suffix}"
         try:
@@ -72,36 +73,36 @@ class Cache:
                             _write_whole(path, write)
                             content = read(path)
         except OSError as error:
-            self.log(f"going on without a file of {description}: {error}")
+            self.log(f"continuing without a file of {description}: {error}")
             return None
         return content
 
     def _read(self, path: Path, description: str, read: Callable[[Path], T]) -> T | None:
-        """Return the content of a file, or None if the file is missing or holds something else."""
+        """Return the content of a file, or None if the file is missing or its content is wrong."""
         if not path.exists():
             return None
         try:
             return read(path)
         except ValueError as error:
-            self.log(f"{path} does not hold {description}, and is made again: {error}")
+            self.log(f"{path} does not contain {description} and is made again: {error}")
             return None
 
     def _delete(self, outdated: set[Path]) -> None:
         for path in outdated:
-            self.log(f"{path} was made by other code or packages, and is deleted")
+            self.log(f"{path} was made by another version of the code or packages and is deleted")
             path.unlink()
 
     def _has_room(self, description: str, size: int) -> bool:
         free = shutil.disk_usage(self.folder).free
         if size > free:
             needed, left = format_bytes(size), format_bytes(free)
-            self.log(f"no room for {description}: {needed} in {self.folder}, where {left} are free; going on without")
+            self.log(f"no space for {description}: {needed} needed, {left} free in {self.folder}; continuing without")
         return size <= free
 
 
 def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file under another name, and rename it to ``path`` once it is complete."""
-    partial = path.with_name(f".{path.name}.partial")  # a killed process may have left one, which is overwritten
+    partial = path.with_name(f".{path.name}.partial")  # overwrites the file of a killed process
     try:
         write(partial)
         with partial.open("rb+") as file:

@@ -1,4 +1,4 @@
-"""The registry of datasets, and the base class that describes one. Needs no torch."""
+"""The registry of datasets, and the base class of their descriptions. It does not import torch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Counts:
 
 
 class Dataset:
-    """The description of a dataset that is known by its name: where it comes from, and how its files are read.
+    """The description of a dataset: its name, its archives and how its files are read.
 
     A subclass is registered under a name, and is created with that name::
 
@@ -46,12 +46,12 @@ class Dataset:
         class Pets(Dataset):
             def listing(self, folder): ...
 
-    The dataset lies in a folder of the data root that has its name or an alias. Its images lie in the folder
-    ``images`` of that folder. The methods of this class read and find a dataset in the field's layout.
+    The folder of the dataset is in the data root and has its name or an alias. The images are in the subfolder
+    ``images``. The methods of this class find and read a dataset in the field's layout.
     """
 
     version: ClassVar[int] = 1
-    """Raise it when what ``listing`` returns for the same files changes, so that older results are run again."""
+    """Raise it when ``listing`` returns something else for the same files, so that older results are run again."""
     aliases: ClassVar[tuple[str, ...]] = ()
     """Other names of the dataset and of its folder."""
     sources: ClassVar[tuple[Source, ...]] = ()
@@ -66,12 +66,12 @@ class Dataset:
         """Return the pairs and the images of every split, read from the dataset's own files.
 
         Raises:
-            DataError: files that are missing or malformed.
+            DataError: some files are missing or malformed.
         """
         return read_listing(folder)
 
     def files(self, folder: Path) -> tuple[Path, ...]:
-        """Return every file that ``listing`` reads. No two have the same file name.
+        """Return every file that ``listing`` reads. Their file names must differ.
 
         The fingerprint of the dataset changes when one of these files changes.
 
@@ -81,7 +81,7 @@ class Dataset:
         return listing_files(folder)
 
     def make(self, folder: Path) -> None:
-        """Write the whole dataset to ``folder``, or nothing. This is called if the dataset is absent.
+        """Write the whole dataset to ``folder``, or nothing. It is called if the dataset is absent.
 
         Raises:
             DataError: the dataset cannot be made here. The message says where it can be downloaded.
@@ -89,13 +89,13 @@ class Dataset:
         raise DataError(self._absence_message(folder.parent))
 
     def placement(self, source: Source, folder: Path) -> Callable[[str], Sequence[str]]:
-        """Return a function from the name of an archive member to the paths that it is unpacked to.
+        """Return a function that maps the name of an archive member to the paths that it is unpacked to.
 
-        The paths are relative to the folder of the dataset. There are none for a member that is not needed.
+        The paths are relative to the folder of the dataset. A member that is not needed has no paths.
 
         Args:
             source: one of ``sources``.
-            folder: folder that the earlier sources have been unpacked to.
+            folder: folder with the unpacked content of the earlier sources.
 
         Raises:
             DataError: a file in ``folder`` that the paths depend on is missing or malformed.
@@ -103,9 +103,9 @@ class Dataset:
         return lambda member: [str(PurePosixPath(source.below, path))] if (path := source.path(member)) else []
 
     def _absence_message(self, root: Path) -> str:
-        """Return where the dataset was looked for, and where its archives can be downloaded."""
+        """Return a message with the folders where the dataset is expected and the URLs of its archives."""
         folders = " and ".join(str(root / name) for name in (self.name, *self.aliases))
-        message = f"{self.name} is not there: looked for {folders}."
+        message = f"{self.name} is absent: looked for {folders}."
         if not self.sources:
             return message
         archives = [f"  {source.file.name} from {' or '.join(source.file.urls)}" for source in self.sources]
@@ -113,7 +113,7 @@ class Dataset:
             [
                 f"{message} 'czslkit data download {self.name} --data {root}' unpacks it from",
                 *archives,
-                f"A file that you have by other means is taken from {root / DOWNLOADS}.",
+                f"You can also put these archives into {root / DOWNLOADS} yourself.",
             ]
         )
 

@@ -1,8 +1,8 @@
-"""The drawing of the demo world: a scene, an object's outline, and its finish become an image of 64 x 64 pixels.
+"""Draw the images of the demo world, 64 x 64 pixels, from a scene, the outline of an object and its finish.
 
-A state is visible only in detail a few pixels wide, an object only in its outline. The position, size, rotation, colour
-and lighting of the object, the background and the clutter are drawn independently of state and object, so that nothing
-but the finish shows the state. Objects have strong colours, backgrounds have pale colours.
+A state is visible only in details that are a few pixels wide, an object only in its outline. The position, size,
+rotation, colour and lighting of the object, the background and the clutter do not depend on state and object, so that
+only the finish shows the state. Objects have strong colours, backgrounds have pale colours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLOURS: dict[str, float] = {
 }
 """Hue of each colour of a scene, from 0 to 1 around the colour wheel."""
 
-_DRAWN = 4 * SIZE  # outlines are drawn with this side and then reduced, for smooth edges
+_DRAWN = 4 * SIZE  # pixels; outlines are drawn at this size and then reduced, for smooth edges
 _ROWS, _COLS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) - (SIZE - 1) / 2
 
 
@@ -81,7 +81,7 @@ def paint(state: str, obj: str, scene: Scene, rng: np.random.Generator) -> Image
     Args:
         state: a key of ``FINISHES``.
         obj: a key of ``OUTLINES``.
-        scene: what ``draw_scene`` returns.
+        scene: scene from ``draw_scene``.
         rng: source of the noise, the clutter and the details of the finish.
 
     Raises:
@@ -100,7 +100,7 @@ def check_name(kind: str, name: str, names: Collection[str]) -> None:
     """Check that a name is one of ``names``.
 
     Raises:
-        ValueError: the name is unknown; the message has the known names.
+        ValueError: the name is unknown; the message lists the known names.
     """
     if name not in names:
         raise ValueError(f"no {kind} named {name!r} in the demo world. Known: {', '.join(names)}.")
@@ -112,7 +112,7 @@ def _rgb(colour: str, saturation: float, value: float, rng: np.random.Generator)
 
 
 def _surface(state: str, scene: Scene, mask: Floats, rng: np.random.Generator) -> Floats:
-    """Return the colour of the object at every pixel, ``[64, 64, 3]``: its finish with mean 0, and light."""
+    """Return the colour of the object at every pixel, ``[64, 64, 3]``, with light and a finish of mean 0."""
     relief = FINISHES[state](*_along_grain(scene), rng)
     relief = relief - (relief * mask).sum() / mask.sum()
     angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.004)
@@ -151,7 +151,7 @@ def _mask(obj: str, scene: Scene) -> Floats:
 
 
 def _place(points: Points, scene: Scene) -> Points:
-    """Rotate, scale and move the points of an outline as the scene says; the result is in pixels of the mask."""
+    """Rotate, scale and move the points of an outline according to the scene; return them in pixels of the mask."""
     cos, sin, scale = np.cos(scene.turn), np.sin(scene.turn), _DRAWN / SIZE
     (right, down), half = scene.centre, SIZE / 2
     return [

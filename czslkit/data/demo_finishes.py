@@ -1,4 +1,4 @@
-"""The finishes of the demo world: the surface that shows the state of an object, one function for each state.
+"""The finishes of the demo world: one function for each state draws the surface that shows the state.
 
 A finish is the height of the surface at every pixel, about -1 to 1, ``[64, 64]``. It is computed from the coordinates
 of the pixels along (``u``) and across (``v``) the grain, in pixels of a finish of ordinary size.
@@ -37,13 +37,13 @@ def _dotted(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _furry(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Draw short hairs that lie roughly one way."""
+    """Draw short hairs in roughly one direction."""
     bent = v + 1.5 * np.sin(u / 7 + rng.uniform(0, 6))
     return 0.5 * _noise(u / 7.0, bent / 1.35, rng)
 
 
 def _plaid(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Draw broad bands with a thin line between, crossing at right angles."""
+    """Draw broad bands and thin lines that cross at right angles."""
     return 0.5 * (_tartan(u + rng.uniform(0, 11)) + _tartan(v + rng.uniform(0, 11)))
 
 
@@ -154,7 +154,7 @@ class _NearestPoint:
 
 
 def _nearest_point(u: Floats, v: Floats, spacing: float, rng: np.random.Generator) -> _NearestPoint:
-    """Find the nearest point of a grid with ``spacing``, whose points are displaced at random within their squares."""
+    """Find the nearest point of a grid with ``spacing``, whose points are displaced at random within the grid cells."""
     points = rng.random((64, 64, 3)).astype(np.float32)
     column, row = np.floor(u / spacing).astype(int), np.floor(v / spacing).astype(int)
     around = np.array(list(itertools.product((-1, 0, 1), repeat=2)))[..., None, None]  # [9, 2, 1, 1]
@@ -165,7 +165,7 @@ def _nearest_point(u: Floats, v: Floats, spacing: float, rng: np.random.Generato
     squared = right * right + down * down
     nearest = squared.argmin(0)[None]
     right, down, random, first = (
-        np.take_along_axis(each, nearest, 0)[0] for each in (right, down, near[..., 2], squared)
+        np.take_along_axis(values, nearest, 0)[0] for values in (right, down, near[..., 2], squared)
     )
     np.put_along_axis(squared, nearest, np.inf, 0)
     return _NearestPoint(

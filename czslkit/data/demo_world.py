@@ -1,7 +1,7 @@
 """The demo world: small rendered images of shapes (objects) with surface finishes (states), and their splits.
 
-Every image has its own random generator, which depends only on the split, the pair and the number of the image. So
-the world needs no files, and an image does not depend on the images that were rendered before it.
+Every image has a random generator that depends only on the split, the pair and the number of the image. So the demo
+world needs no files, and an image does not depend on the images that were rendered before it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ATTRS: tuple[str, ...] = (
 )
 OBJS: tuple[str, ...] = ("arrow", "bottle", "cross", "crown", "fish", "heart", "house", "moon", "ring", "star")
 PER_PAIR: dict[str, int] = {"train": 40, "val": 15, "test": 20}
-"""Number of images of each pair of a split."""
+"""Number of images of each pair, by split."""
 
 _TRAIN_PAIRS = 66
 _SEEN = {"val": 18, "test": 20}
@@ -42,9 +42,9 @@ _MIN_PARTNERS = 4
 def split_pairs(seed: int = 0) -> dict[str, tuple[Pair, ...]]:
     """Return the pairs of each split, sorted. 16 of the 120 combinations are in no split.
 
-    The combinations are shuffled until the first 66, the training pairs, give every state and every object at least
-    four partners. The next 18 are the unseen pairs of validation, and the 20 after them the unseen pairs of test. The
-    seen pairs of validation and test are the first 18 and the next 20 of the shuffled training pairs.
+    The combinations are shuffled until every state and every object is in at least four of the first 66, which are the
+    training pairs. The next 18 are the unseen pairs of validation, the following 20 the unseen pairs of test. The seen
+    pairs of validation and test are the first 18 and the next 20 of the shuffled training pairs.
 
     >>> {split: len(pairs) for split, pairs in split_pairs().items()}
     {'train': 66, 'val': 36, 'test': 40}
@@ -69,7 +69,7 @@ def instances(seed: int = 0) -> Iterator[tuple[str, str, str, int]]:
 
 
 def render_instance(split: str, attr: str, obj: str, index: int, seed: int = 0) -> Image.Image:
-    """Return the image of one of ``instances(seed)``. The same arguments give the same image.
+    """Return the image of one entry of ``instances(seed)``. The same arguments give the same image.
 
     Raises:
         ValueError: the split, the state or the object is unknown.
@@ -91,6 +91,6 @@ def render(state: str, obj: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _fewest_partners(pairs: list[Pair]) -> int:
-    """Return the number of pairs of the state or object that is in the fewest of ``pairs``."""
+    """Return the number of ``pairs`` that contain the rarest state or object."""
     words = [word for pair in pairs for word in pair]
     return min(words.count(word) for word in ATTRS + OBJS)

@@ -1,4 +1,4 @@
-"""The cache of features: what a frozen image encoder makes of the images of a split, computed once and kept."""
+"""The cache of features: pooled features of the images of a split from a frozen image encoder, computed once."""
 
 from __future__ import annotations
 
@@ -29,19 +29,18 @@ def pooled_features(
 ) -> Tensor:
     """Return pooled features of every image, ``[N, D]``, on the method's device: from the cache, else from ``encode``.
 
-    The features are shared by all methods and equal those of ``encode`` to the last bit: other image files, another
-    image encoder, device, code or packages have features of their own. Call this as ``encode`` would be called: in
-    evaluation mode and without gradients.
+    All methods share the features, which equal the result of ``encode`` to the last bit: there is a separate file for
+    other images, encoders, devices, code or packages. Call this function in evaluation mode and without gradients.
 
     Args:
-        cache: None keeps nothing on disk.
+        cache: None writes nothing to disk.
         method: the method whose image encoder ``encode`` uses.
         split: the images.
         encode: returns the features; called at most once.
         batch_size: images that ``encode`` encodes at a time; the last digits of the features may depend on it.
     """
-    encode_once = functools.cache(encode)  # features that are made but cannot be written are used all the same
-    if cache is None or type(method).encode is not Method.encode:  # a method's own ``encode`` may read anything
+    encode_once = functools.cache(encode)  # features that cannot be written are still used
+    if cache is None or type(method).encode is not Method.encode:  # an overridden ``encode`` may depend on anything
         return encode_once()
     encoder = _encoder_key(method) | {"batch": batch_size}
     code_version = {
@@ -71,28 +70,28 @@ def _read_features(file: Path, key: Mapping[str, Any], images: int) -> Tensor:
     """Read the features of a file.
 
     Raises:
-        ValueError: the file is damaged, or holds the features of something else.
+        ValueError: the file is damaged, or has the features of other images or another encoder.
     """
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             if metadata.get("key") != json.dumps(key):
-                raise ValueError("it was made of something else")
+                raise ValueError("it was made from other images, or by another encoder or code")
             features: Tensor = opened.get_tensor(_TENSOR)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     if len(features) != images:
-        raise ValueError(f"it holds {len(features)} images, expected {images}")
+        raise ValueError(f"it has the features of {len(features)} images, expected {images}")
     if metadata.get("digest") != _tensor_digest(features):
         raise ValueError("it is damaged")
     return features
 
 
 def _encoder_key(method: Method) -> dict[str, Any]:
-    """Return values that differ for any other image encoder, and for another device.
+    """Return values that identify an image encoder and its device.
 
-    The tensors alone do not tell encoders apart: the kind of activation and the number of heads are not among them.
-    The features of a random image depend on these, and on how the device computes.
+    Tensors do not identify an encoder, since they do not contain the kind of activation or the number of heads. The
+    features of a random image depend on both, and on the arithmetic of the device.
     """
     backbone, device = method.backbone, method.device
     noise = torch.rand(1, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Digests of a dataset's files, so that whatever was made from other files is recognised. Needs no torch."""
+"""Digests of a dataset's files, which show whether results belong to the current files. It does not import torch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def fingerprint(folder: Path, files: Iterable[Path] | None = None) -> str:
 def fingerprint_parts(folder: Path, files: Iterable[Path] | None = None) -> dict[str, str]:
     """Return the digest of each of ``files`` by file name, and the count and digest of all images as ``images``.
 
-    An image counts with its path below ``images/`` and its size, not with its content, so that this takes about a
-    second. All images count, used or not: the metadata says which are used, and it can only be read with torch. Hidden
-    files do not count.
+    The digest of the images includes the paths below ``images/`` and the sizes, not the contents, so that it takes
+    about a second. It includes unused images, since only the metadata lists the used images, and reading it needs
+    torch. Hidden files are excluded.
 
     Args:
         folder: folder of the dataset.
-        files: files that say what the dataset holds; by default the pair lists and the metadata.
+        files: files that describe the dataset; by default the pair lists and the metadata.
 
     Raises:
         DataError: a pair list or the metadata is missing.
@@ -40,9 +40,9 @@ def fingerprint_parts(folder: Path, files: Iterable[Path] | None = None) -> dict
 
 
 def files_digest(files: Sequence[Path]) -> str:
-    """Return a SHA-256, in hex, over the paths, sizes and times of files in this order. No file is opened.
+    """Return a SHA-256, in hex, over the paths, sizes and times of files in this order, without opening them.
 
-    A missing file counts as missing.
+    Files may be missing.
     """
     lines = (f"{file.absolute().as_posix()}\0{_size_and_time(file)}\n" for file in files)
     return _sha256("".join(lines).encode("utf-8", "surrogateescape"))
@@ -57,7 +57,7 @@ def _size_and_time(file: Path) -> tuple[int, int] | None:
 
 
 def image_sizes(images: Path) -> dict[str, int]:
-    """Return the bytes of every file by its path below ``images``, with forward slashes. Hidden files are left out."""
+    """Return the bytes of every file that is not hidden, by its path below ``images`` with forward slashes."""
     sizes: dict[str, int] = {}
     visited: set[str] = set()  # a link may lead back to a folder
     for folder, subfolders, files in os.walk(images, followlinks=True):

@@ -1,4 +1,4 @@
-"""Where datasets lie on this machine, and which names they have. Needs no torch."""
+"""Find the folders and names of datasets on this machine. It does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .layout import metadata_file, pairs_file
 
 
 def canonical(name: str) -> str:
-    """Return the registered name of a dataset for one of its aliases, and every other name as it is.
+    """Return the registered name of a dataset for an alias, and every other name unchanged.
 
     >>> canonical("ut-zap50k"), canonical("cgqa")
     ('ut-zappos', 'cgqa')
@@ -23,7 +23,7 @@ def canonical(name: str) -> str:
 
 
 def dataset(name: str) -> Dataset:
-    """Return the description of a dataset. An unregistered one is described as a dataset in the field's layout."""
+    """Return the description of a dataset. An unregistered dataset has the field's layout."""
     name = canonical(name)
     return DATASETS[name](name) if name in DATASETS else Dataset(name)
 
@@ -44,23 +44,23 @@ def find_folder(name: str, root: str | Path | None = None) -> Path | None:
     if base.is_file():
         raise DataError(f"{base} is a file, expected the folder of the datasets")
     if known.name in DATASETS:
-        folders = (base / each for each in (known.name, *known.aliases))
+        folders = (base / known_name for known_name in (known.name, *known.aliases))
         return next((folder for folder in folders if folder.is_dir()), None)
     if not name or Path(name).name != name or name.startswith(".") or not (base / name).is_dir():
         names = sorted({*DATASETS, *unregistered(base)})
         raise UnknownNameError(
             f"no dataset named {name!r}.{did_you_mean(name, [*names, *_aliases()])} Known: {', '.join(names)}. "
-            f"A folder of that name under {base} would do, too." + "".join(f"\n  {line}" for line in failures())
+            f"A folder of that name in {base} is accepted, too." + "".join(f"\n  {line}" for line in failures())
         )
     return base / name
 
 
 def ensure_folder(name: str, root: str | Path | None = None) -> Path:
-    """Return the folder of a dataset. An absent dataset is made first if it can be made here: ``demo`` is rendered.
+    """Return the folder of a dataset. If the dataset is absent and can be made, as ``demo`` can, make it first.
 
     Raises:
         UnknownNameError: the name is neither a registered dataset nor a folder in ``root``.
-        DataError: the dataset is absent, and the message says where to download it; or it cannot be written.
+        DataError: the dataset is absent and cannot be made, with its download addresses; or it cannot be written.
     """
     folder = find_folder(name, root)
     if folder is None:
@@ -73,10 +73,10 @@ def ensure_folder(name: str, root: str | Path | None = None) -> Path:
 def unregistered(base: Path) -> list[str]:
     """Return the names of the folders in ``base`` that have the field's layout and belong to no registered dataset.
 
-    Hidden folders are left out.
+    Hidden folders are excluded.
     """
     folders = base.iterdir() if base.is_dir() else ()
-    names = [each.name for each in folders if metadata_file(each).is_file() or pairs_file(each, "train").is_file()]
+    names = [f.name for f in folders if metadata_file(f).is_file() or pairs_file(f, "train").is_file()]
     taken = {*DATASETS, *_aliases()}
     return sorted(name for name in names if not name.startswith(".") and name not in taken)
 

@@ -1,4 +1,4 @@
-"""The cache of decoded images: all images of a split, resized and cropped, in one file that is mapped into memory."""
+"""The cache of decoded images: one memory-mapped file with all images of a split, resized and cropped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHUNK = 256  # images in memory while a file is written
 class DecodedImages:
     """A file of decoded images, mapped into memory.
 
-    A worker process receives only the path and opens the file anew. A plain array would be copied to each worker.
+    A worker process receives only the path and opens the file itself. A plain array would be copied to each worker.
     """
 
     file: Path
@@ -43,16 +43,16 @@ class DecodedImages:
 
 
 def decoded_images(cache: Cache, split: Split, size: int, *, workers: int | None = None) -> DecodedImages | None:
-    """Return the decoded images of a split from the cache. They are decoded now if the cache does not have them.
+    """Return the decoded images of a split from the cache; decode them if they are not in the cache.
 
     Args:
-        cache: the cache.
+        cache: cache of decoded images.
         split: the images.
         size: side of the square images, in pixels.
         workers: threads that decode; by default a few more than there are processors.
 
     Returns:
-        None if the images cannot be kept; the log of the cache says why.
+        The decoded images, or None if they cannot be written; the log of the cache then gives the reason.
 
     Raises:
         DataError: some images cannot be read. The message has their number and names the first ten.
@@ -84,7 +84,7 @@ def _open_decoded(file: Path, shape: tuple[int, ...]) -> DecodedImages:
     except Exception as error:  # a damaged header fails in many ways
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if pixels.shape != shape or pixels.dtype != np.uint8:
-        raise ValueError(f"it holds {list(pixels.shape)} of {pixels.dtype}, expected {list(shape)} of uint8")
+        raise ValueError(f"it has shape {list(pixels.shape)} and type {pixels.dtype}, expected {list(shape)} and uint8")
     return decoded
 
 

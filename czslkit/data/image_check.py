@@ -1,4 +1,4 @@
-"""The check, before training, that every image of a dataset can be decoded."""
+"""Check before training that every image of a dataset can be decoded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .splits import Splits
 
 
 def check_images(splits: Splits, *, workers: int | None = None, cache: Path | None = None) -> None:
-    """Decode every image, so that a broken one does not stop a training halfway.
+    """Decode every image, so that a broken image cannot stop a training halfway.
 
     Args:
-        splits: the dataset.
+        splits: the loaded dataset.
         workers: threads; by default a few more than there are processors.
-        cache: folder to record success in; the same files are then not decoded again.
+        cache: folder in which success is recorded; the same files are then not decoded again.
 
     Raises:
         DataError: some images cannot be read. The message has their number and names the first ten.
@@ -38,18 +38,18 @@ def check_images(splits: Splits, *, workers: int | None = None, cache: Path | No
 
 
 def unreadable_images(errors: Sequence[str], total: str) -> DataError:
-    """Return the error to raise for images that cannot be read; it names the first ten.
+    """Return the error to raise for unreadable images; its message lists the first ten.
 
     Args:
-        errors: why each of them cannot be read.
-        total: number and name of all images that were read, such as ``21 train images``.
+        errors: error message of each unreadable image.
+        total: number and description of all checked images, such as ``21 train images``.
     """
     separator = "\n  "
     return DataError(f"{len(errors)} of {total} cannot be read:{separator}{first_ten(errors, separator)}")
 
 
 def _read_error(path: Path) -> str:
-    """Return why an image cannot be read, or an empty text if it can."""
+    """Return the error message of an unreadable image, or an empty text for a readable image."""
     try:
         open_rgb(path)
     except DataError as error:

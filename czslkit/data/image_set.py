@@ -1,4 +1,4 @@
-"""The images of a split as a torch dataset, and as batches that a ``DataLoader`` reads."""
+"""The images of a split as a torch dataset, and as batches from a ``DataLoader``."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         size: side of the square images, in pixels.
         mean: mean of each channel, on a scale from 0 to 1.
         std: standard deviation of each channel.
-        augment: augment each image at random. The result depends only on ``seed``, the epoch and the image: the order
-            and the number of workers do not matter, and no global random state is used.
+        augment: augment each image at random. The result depends only on ``seed``, the epoch and the image, and not on
+            the order, the number of workers or the global random state.
         seed: seed of the augmentation.
         decoded: the same images from the cache; if given, the image files are not read.
     """
@@ -54,7 +54,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the augmentation depends on, for all batches whose reading starts afterwards."""
+        """Set the epoch for the augmentation of all batches that are requested afterwards."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return images, self.split.attr[indices], self.split.obj[indices]
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
-        """Return one image as ``[size, size, 3]``, augmented if asked for."""
+        """Return one image as ``[size, size, 3]``, augmented if ``augment`` is set."""
         if self.decoded is None:
             pixels = np.asarray(resize_center_crop(open_rgb(self.split.paths[index]), self.size))
         else:
@@ -98,8 +98,8 @@ def image_batches(
     Args:
         images: the images.
         batch_size: images per batch.
-        order: indices of the images in the order to read them, ``[n]`` long; by default all, as they are listed.
-        workers: processes that read images; 0 reads them in this process. They end with the iterator.
+        order: ``[n]`` long, indices of the images in reading order; by default all images in listed order.
+        workers: processes that read images, which end with the iterator; 0 reads images in this process.
         device: device to put the batches on; by default the CPU.
     """
     loader = DataLoader(
@@ -109,7 +109,7 @@ def image_batches(
         num_workers=workers,
         collate_fn=_unchanged,  # the set returns whole batches
         pin_memory=torch.cuda.is_available(),
-        generator=Generator(),  # otherwise the loader draws the seeds of its workers from the global one
+        generator=Generator(),  # by default, the loader would draw from the global generator
     )
     for tensors in loader:
         yield Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))

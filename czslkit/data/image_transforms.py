@@ -1,4 +1,4 @@
-"""One image from its file to a normalised tensor: opened, resized, cropped, and augmented for training."""
+"""Turn an image file into a normalised tensor: open, resize and crop it, and augment it for training."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from torchvision.transforms import functional as tv
 from ..errors import DataError
 
 VERSION = 1
-"""Raise it when these functions make other pixels of a file, so that cached images and features are made again."""
+"""Raise it when these functions return other pixels for the same file, so that caches are made again."""
 
 _FLIP_CHANCE = 0.5
 _PERSPECTIVE_CHANCE = 0.5
-_DISTORTION = 0.5  # of half a side, the largest move of a corner
-_DEGREES = 5.0  # largest rotation, to either side
+_DISTORTION = 0.5  # largest move of a corner, as a share of half a side
+_DEGREES = 5.0  # largest rotation in either direction
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """Return a whole decoded image as ``Image.open(path).convert("RGB")`` reads it.
+    """Decode a whole image as ``Image.open(path).convert("RGB")`` does, and return it.
 
-    Of an animation it is the first frame. An EXIF orientation is not applied, transparency is dropped, and 16-bit grey
-    is not scaled to 8 bits but clipped at 255.
+    Only the first frame of an animation is read. The EXIF orientation is not applied, transparency is dropped, and
+    16-bit grey is clipped at 255 instead of scaled to 8 bits.
 
     Raises:
         DataError: the file is not an image, not complete, or has more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
@@ -50,7 +50,7 @@ def resize_center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def augment(image: Image.Image, generator: Generator) -> Image.Image:
-    """Flip an image, change its perspective and rotate it, each at random. The size stays, and empty parts are black.
+    """Flip an image, change its perspective and rotate it, each at random. Keep the size and fill empty parts black.
 
     The chances, their order and their defaults are those of torchvision's ``RandomHorizontalFlip``,
     ``RandomPerspective`` and ``RandomRotation(5)``, but the random numbers come from ``generator``.
@@ -66,7 +66,7 @@ def augment(image: Image.Image, generator: Generator) -> Image.Image:
 def to_normalized_tensor(
     image: Image.Image | NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], out: Tensor | None = None
 ) -> Tensor:
-    """Return an RGB image as ``[3, H, W]`` float, to the last bit as torchvision's ``ToTensor`` and ``Normalize`` do.
+    """Return an RGB image as ``[3, H, W]`` float, bit-equal to torchvision's ``ToTensor`` and ``Normalize``.
 
     Args:
         image: an RGB image, or its pixels ``[H, W, 3]``.
@@ -81,7 +81,7 @@ def to_normalized_tensor(
 
 
 def _perspective_corners(width: int, height: int, generator: Generator) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the corners of an image, clockwise from the upper left, and the random points inside that they move to."""
+    """Return the corners of an image, clockwise from the upper left, and the random points inside to move them to."""
     limits = [int(_DISTORTION * (side // 2)) + 1 for side in (width, height)]
     corners = [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]
     moved = [[_move_inwards(at, n, generator) for at, n in zip(corner, limits, strict=True)] for corner in corners]

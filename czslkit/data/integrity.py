@@ -1,4 +1,4 @@
-"""Checks that a dataset's files agree with each other, and that its lists make a compositional task."""
+"""Check that a dataset's files do not contradict each other, and that its lists define a compositional task."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Literal
 from ..errors import DataError, first_ten
 from .layout import SPLITS, Listing, images_folder
 
-_MIXED_VERSIONS = "the metadata and the lists are not of one version: take both from the same download"
+_MIXED_VERSIONS = "the metadata and the lists have different versions: take both from the same download"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of mistake or oddity in a dataset."""
+    """One kind of mistake or unusual content in a dataset."""
 
     severity: Literal["error", "warning", "note"]
-    """A dataset with an error cannot be used. A warning may change what its numbers mean, a note does not."""
+    """A dataset with an error cannot be used. A warning may change the meaning of results, a note does not."""
     kind: str
-    """Short name that stays the same when the text changes."""
+    """Short name of the kind, which stays the same if the text changes."""
     what: str
     """Description for people."""
     where: tuple[str, ...] = ()
-    """All images, pairs or names that are affected."""
+    """All affected images, pairs or names."""
     remedy: str = ""
     """Advice on how to correct it."""
 
@@ -40,10 +40,10 @@ def check_listing(folder: Path, listing: Listing) -> None:
     """Check everything that can be checked without opening an image.
 
     Raises:
-        DataError: the dataset has errors. The message has every kind, with the first ten places and the number of all.
+        DataError: the dataset has errors. The message lists every kind, with its count and first ten places.
     """
     if errors := [str(finding) for finding in dataset_errors(folder, listing)]:
-        raise DataError("\n  ".join([f"{folder} does not hold what its lists say:", *errors]))
+        raise DataError("\n  ".join([f"{folder} has errors in its lists, metadata or images:", *errors]))
 
 
 def dataset_errors(folder: Path, listing: Listing) -> Iterator[Finding]:
@@ -53,7 +53,7 @@ def dataset_errors(folder: Path, listing: Listing) -> Iterator[Finding]:
 
 
 def listing_errors(listing: Listing) -> Iterator[Finding]:
-    """Yield every error that the lists and the metadata show, whatever files there are."""
+    """Yield every error in the lists and the metadata, without looking at image files."""
     yield from _empty_splits(listing)
     yield from _stray_pairs(listing)
     yield from _untrained_words(listing)
@@ -65,7 +65,7 @@ def _empty_splits(listing: Listing) -> Iterator[Finding]:
         if not listing.pairs[split]:
             yield Finding("error", "empty", f"{split}_pairs.txt lists no pair")
         elif not listing.instances[split]:
-            yield Finding("error", "empty", f"no image is of set {split!r} and shows a listed pair")
+            yield Finding("error", "empty", f"no image of set {split!r} shows a listed pair")
 
 
 def _stray_pairs(listing: Listing) -> Iterator[Finding]:
@@ -92,7 +92,7 @@ def _images_in_two_splits(listing: Listing) -> Iterator[Finding]:
     paths = {split: {str(PurePosixPath(i.image)) for i in listing.instances[split]} for split in SPLITS}
     for first, second in combinations(SPLITS, 2):
         if both := sorted(paths[first] & paths[second]):
-            what = f"{len(both)} images are both of set {first!r} and of set {second!r}"
+            what = f"{len(both)} images are in both set {first!r} and set {second!r}"
             yield Finding("error", "in-two-splits", what, tuple(both))
 
 
@@ -115,7 +115,7 @@ def leads_out(image: str) -> bool:
 
 
 def _spelling_hint(images: Path, missing: str) -> str:
-    """Return how a missing image is spelled on the disk, or an empty text.
+    """Return a hint about the spelling of a missing image on the disk, or an empty text.
 
     MIT-States unpacks to folders with spaces where the metadata has underscores. Metadata made on Windows has ``\\``.
     """

@@ -1,4 +1,4 @@
-"""The folder layout that the field's datasets share: its paths, and the records that its files hold. Needs no torch.
+"""The folder layout that the field's datasets share: its paths and records. It does not import torch.
 
 ::
 
@@ -16,20 +16,20 @@ Pair = tuple[str, str]
 """Names of an attribute and an object."""
 SPLITS = ("train", "val", "test")
 ABSENT = "NA"
-"""Value of an attribute or a set that the metadata leaves open."""
+"""Value of a missing attribute or set in the metadata."""
 
 _SPLIT_FOLDER = "compositional-split-natural"
 
 
 @dataclass(frozen=True)
 class Instance:
-    """An image and its labels, as one entry of the metadata gives them."""
+    """An image and its labels: one entry of the metadata."""
 
     image: str  # path below images/, with forward slashes
     attr: str
     obj: str
     set: str  # one of SPLITS, or ABSENT
-    original: str = ""  # path in the archive of the images if that differs; UT-Zappos calls it _image
+    original: str = ""  # path in the archive if it differs from image; key _image in the UT-Zappos metadata
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Listing:
     pairs: dict[str, tuple[Pair, ...]]
     """Pairs of each split, in file order."""
     instances: dict[str, tuple[Instance, ...]]
-    """Images of each split, in file order. ``Instance.set`` decides the split, the pair does not."""
+    """Images of each split, in file order. ``Instance.set`` determines the split of an image."""
     skipped: tuple[Instance, ...] = ()
     """Images without attribute or set, and images of a pair that is in no list."""
 

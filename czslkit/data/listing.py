@@ -1,4 +1,4 @@
-"""The listing of a dataset in the field's layout, put together from its pair lists and its metadata."""
+"""Read the listing of a dataset in the field's layout from its pair lists and its metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_listing(folder: Path) -> Listing:
     An image is skipped if its attribute or its set is missing, or if its pair is in none of the three lists.
 
     Raises:
-        DataError: files that are missing or malformed. The message names the mistakes of every file.
+        DataError: some files are missing or malformed. The message lists the mistakes of every file.
     """
     contents = pair_list_contents(folder)
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""Loading of a dataset by its name: its lists are read and checked, and names become indices."""
+"""Load a dataset by its name: read and check its lists, and turn names into indices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .splits import Split, Splits
 
 
 def load_dataset(name: str, root: str | Path | None = None) -> Splits:
-    """Read a dataset, and check that its files agree with each other. No image is opened.
+    """Read a dataset, and check that its files do not contradict each other. Images are not opened.
 
     Args:
         name: ``mit-states``, ``ut-zappos``, ``cgqa``, ``demo`` (which is rendered if it is absent), another registered
@@ -53,7 +53,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
 
 
 def _label_space(listing: Listing) -> PairSpace:
-    """Return the sorted names and pairs of the three lists, with the training pairs as seen."""
+    """Return the sorted names and pairs of the three lists; the training pairs are seen."""
     pairs = sorted({pair for split in SPLITS for pair in listing.pairs[split]})
     attrs, objs = (tuple(sorted({pair[column] for pair in pairs})) for column in (0, 1))
     seen = set(listing.pairs["train"])

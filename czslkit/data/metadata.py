@@ -1,4 +1,4 @@
-"""The metadata of a dataset: which image has which labels, and in which split it is. Imports torch only to read."""
+"""Read the metadata of a dataset: the labels and the split of every image. Only reading imports torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .layout import ABSENT, SPLITS, Instance
 
 
 def read_metadata(file: Path) -> tuple[Instance, ...]:
-    """Return every entry of a metadata file, also the entries without attribute or set.
+    """Return every entry of a metadata file, including entries without attribute or set.
 
     Only plain values are read. Code in the file is refused and does not run.
 
@@ -27,20 +27,20 @@ def read_metadata(file: Path) -> tuple[Instance, ...]:
             entries = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
-    except Exception as error:  # a damaged or hostile pickle fails in a dozen ways
+    except Exception as error:  # a damaged or hostile pickle fails in many ways
         raise DataError(
             f"{file} is refused, and nothing in it was run: {_refusal_reason(error)}; expected a torch.save of plain "
             "values. Take the metadata from its source"
         ) from error
     if not isinstance(entries, list):
-        raise DataError(f"{file} holds a {type(entries).__name__}, expected a list of instances")
+        raise DataError(f"{file} contains a {type(entries).__name__}, expected a list of instances")
     if faults := [f"instance {n} {fault}" for n, entry in enumerate(entries) if (fault := _entry_fault(entry))]:
         raise DataError(f"{file}: {first_ten(faults)}")
     return tuple(Instance(e["image"], e["attr"], e["obj"], e["set"], e.get("_image", "")) for e in entries)
 
 
 def _refusal_reason(error: Exception) -> str:
-    """Return why torch did not read a file: the code that the file names, else the first line of the error."""
+    """Return the reason why torch refused a file: the code that the file names, else the first line of the error."""
     unpickled = re.search(r"GLOBAL (\S+)|WeightsUnpickler error:\s*(.+)", str(error))
     if unpickled and unpickled[1]:
         return f"it names {unpickled[1]}"
@@ -49,7 +49,7 @@ def _refusal_reason(error: Exception) -> str:
 
 
 def _entry_fault(entry: Any) -> str:
-    """Return why an entry of the metadata is not an instance, or an empty text if it is an instance."""
+    """Return the fault of a metadata entry that is not an instance, or an empty text for an instance."""
     if not isinstance(entry, dict):
         return f"is a {type(entry).__name__}, expected a dict"
     for key in ("image", "attr", "obj", "set"):

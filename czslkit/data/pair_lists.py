@@ -1,4 +1,4 @@
-"""The pair lists of a dataset, one for each split: read, checked, and rebuilt from the metadata if they are missing."""
+"""Read and check the pair lists of a dataset, one for each split; rebuild missing lists from the metadata."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_pairs(file: Path) -> tuple[Pair, ...]:
 
 
 def parse_pairs(content: bytes, file: Path) -> tuple[Pair, ...]:
-    """Return the pairs that the content of a list holds.
+    """Return the pairs in the content of a list.
 
     Args:
         content: bytes of the list.
@@ -52,14 +52,14 @@ def parse_pairs(content: bytes, file: Path) -> tuple[Pair, ...]:
 
 
 def encode_pairs(pairs: Iterable[Pair]) -> bytes:
-    """Return the content of a list that holds ``pairs`` in this order."""
+    """Return the content of a list with ``pairs`` in this order."""
     return "".join(f"{attr} {obj}\n" for attr, obj in pairs).encode(errors="replace")
 
 
 def listing_files(folder: Path) -> tuple[Path, ...]:
-    """Return the files that say what a dataset holds: its pair lists and its metadata.
+    """Return the files that describe a dataset: its pair lists and its metadata.
 
-    Missing lists are written first. If the folder cannot be written, they are left out.
+    Missing lists are written first. If the folder cannot be written, the result does not contain them.
 
     Raises:
         DataError: as ``pair_list_contents``.
@@ -72,9 +72,9 @@ def listing_files(folder: Path) -> tuple[Path, ...]:
 def pair_list_contents(folder: Path) -> dict[str, bytes]:
     """Return the content of the pair list of each split.
 
-    A missing list is rebuilt: it holds the pairs of all images whose ``set`` is that split, sorted. Names with spaces
-    cannot be listed and are left out. The list is written to its place, or kept in memory if the folder cannot be
-    written. Torch is needed only for this, to read the metadata.
+    A missing list is rebuilt from the metadata: it has the sorted pairs of all images whose ``set`` is that split,
+    without names that contain spaces. The list is written to its path, or kept in memory if the folder cannot be
+    written. Only rebuilding imports torch.
 
     Raises:
         DataError: the metadata is missing, a list cannot be read, or a list is missing and the metadata is malformed.
@@ -93,7 +93,7 @@ def pair_list_contents(folder: Path) -> dict[str, bytes]:
 
 
 def _rebuild_lists(folder: Path, splits: Sequence[str]) -> dict[str, bytes]:
-    """Return the lists of ``splits`` as the metadata has them, and write them if the folder can be written."""
+    """Rebuild the lists of ``splits`` from the metadata, write them if the folder can be written, and return them."""
     pairs: dict[str, set[Pair]] = {split: set() for split in splits}
     for instance in read_metadata(metadata_file(folder)):
         words = (instance.attr, instance.obj)

@@ -16,7 +16,7 @@ from .sources import Source
 from .writing import write_dataset
 
 BENCHMARKS = ("mit-states", "ut-zappos", "cgqa")
-"""Datasets that the name ``all`` stands for."""
+"""Datasets that the name ``all`` means."""
 
 
 @DATASETS.register("mit-states")
@@ -37,7 +37,7 @@ class MitStates(Dataset):
     )
 
     def placement(self, source: Source, folder: Path) -> Callable[[str], Sequence[str]]:
-        """Return the paths that a member is unpacked to; folder names get ``_`` for spaces, as in the metadata."""
+        """Return the paths that a member is unpacked to; ``_`` replaces spaces in folder names, as in the metadata."""
         place = super().placement(source, folder)
 
         def with_underscores(path: str) -> str:
@@ -66,7 +66,7 @@ class UtZappos(Dataset):
     )
 
     def placement(self, source: Source, folder: Path) -> Callable[[str], Sequence[str]]:
-        """Return the paths that the metadata has for an image; the archive sorts them by kind of shoe and by maker."""
+        """Return the paths of an image in the metadata; the archive has other folders, by kind of shoe and maker."""
         if source.below != "images":
             return super().placement(source, folder)
         paths: dict[str, list[str]] = {}
@@ -103,7 +103,7 @@ class Demo(Dataset):
         """Render the dataset into ``folder``."""
         from . import demo_world  # imports numpy
 
-        print(f"rendering the demo dataset into {folder}, once", file=sys.stderr)
+        print(f"rendering the demo dataset into {folder} (only at its first use)", file=sys.stderr)
         write_dataset(folder, demo_world.split_pairs(), _demo_images())
 
 

@@ -1,4 +1,4 @@
-"""The archives that datasets are downloaded from: their file names and URLs, and which part of them is needed."""
+"""The archives of the downloadable datasets: their file names, URLs and needed parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import DataError
 
 
 class Refused(DataError):
-    """An answer or an archive of one source that cannot be used. Another source may have a better one."""
+    """An unusable answer or archive of one source. Another source may have a usable archive."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class RemoteFile:
     urls: tuple[str, ...]
     """URLs, the best one first."""
     size: int | None = None
-    """Bytes, None if nobody published them."""
+    """Bytes, None if the size is not published."""
     sha256: str = "*"
-    """SHA-256 in hex. A ``*`` stands for digits that nobody published."""
+    """SHA-256 in hex. A ``*`` replaces digits that are not published."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Source:
     within: str
     """Folder of the archive, at any depth, such as ``release_dataset/images``."""
     below: str = ""
-    """Folder of the dataset that the content is unpacked to; by default the dataset's own folder."""
+    """Subfolder of the dataset that the content is unpacked to; by default the dataset's folder itself."""
     needed: tuple[str, ...] = ("",)
     """Prefixes of the needed paths below ``within``; by default all paths are needed."""
 
@@ -98,6 +98,6 @@ GLOVE = RemoteFile(
     size=862_182_613,
     sha256="617afb2f*cbcf2fb",
 )
-"""Word vectors."""
+"""Archive of the GloVe word vectors."""
 GLOVE_MEMBER = "glove.6B.300d.txt"
-"""The one member of ``GLOVE`` that is needed."""
+"""The only needed member of ``GLOVE``."""

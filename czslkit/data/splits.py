@@ -39,27 +39,27 @@ class Splits:
 
     name: str
     root: Path
-    """The dataset's own folder."""
+    """The dataset's folder."""
     space: PairSpace
-    """Label space. Its pairs are the sorted union of the three lists, and those of the training list are seen."""
+    """Label space. Its pairs are the sorted union of the three lists; the pairs of the training list are seen."""
     train: Split
     val: Split
     test: Split
     fingerprint: str
-    """Digest of the dataset's files, see ``fingerprint.fingerprint``."""
+    """Digest of the dataset's files; see ``fingerprint.fingerprint``."""
     skipped: int
     """Number of images without attribute or set, or with a pair that is in no list."""
 
     def candidates(self, split: str) -> Tensor:
-        """Return which pairs are candidates in the closed world, ``[P]`` bool: those of training and of ``split``.
+        """Return the mask of the closed-world candidates, ``[P]`` bool: the training pairs and the pairs of ``split``.
 
         Args:
             split: ``"val"`` or ``"test"``.
 
         Raises:
-            ValueError: another split.
+            ValueError: ``split`` is neither ``"val"`` nor ``"test"``.
         """
         if split not in ("val", "test"):
-            raise ValueError(f"candidates of split {split!r} were asked for, expected 'val' or 'test'")
+            raise ValueError(f"candidates of split {split!r} were requested, expected 'val' or 'test'")
         pairs = self.val.pairs if split == "val" else self.test.pairs
         return self.space.seen | torch.isin(self.space.flat(), pairs[:, 0] * len(self.space.objs) + pairs[:, 1])

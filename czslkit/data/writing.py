@@ -1,4 +1,4 @@
-"""A dataset written to disk in the field's layout. Imports torch only to write the metadata."""
+"""Write a dataset to disk in the field's layout. Only writing the metadata imports torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .layout import SPLITS, Pair, images_folder, metadata_file, pairs_file
 from .pair_lists import encode_pairs
 
 LabelledImage = tuple[dict[str, str], Image.Image | Path]
-"""Metadata entry of an image, and the image or a file that holds it."""
+"""Metadata entry of an image, and the image or its file."""
 
 
 def write_dataset(
@@ -27,13 +27,13 @@ def write_dataset(
     If several processes write the same dataset, one of them writes and the others wait.
 
     Args:
-        folder: must not exist. Its parents are created.
+        folder: new folder, which must not exist. Its parents are created.
         pairs: pairs of each split, in the order of the lists.
-        images: metadata entry of each image, and the image or its file, which goes to ``images/<entry["image"]>``.
+        images: metadata entry of each image, and the image or its file. It is written to ``images/<entry["image"]>``.
         link: hard-link files instead of copying them.
 
     Returns:
-        False if the folder existed before and was left as it was, else True.
+        False if the folder already existed and was not changed, else True.
 
     Raises:
         DataError: the folder cannot be written.
@@ -83,11 +83,11 @@ def _hard_link(source: Path, target: Path) -> None:
     """Create ``target`` as a hard link.
 
     Raises:
-        DataError: the two lie on different disks.
+        DataError: ``source`` and ``target`` are on different disks.
     """
     try:
         os.link(source.resolve(), target)
     except OSError as error:
         if error.errno == errno.EXDEV:
-            raise DataError(f"{source} lies on another disk than {target}: leave out the link, and copy") from error
+            raise DataError(f"{source} and {target} are on different disks: copy instead of linking") from error
         raise

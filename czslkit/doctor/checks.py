@@ -1,7 +1,7 @@
-"""The checks of an examination. Each returns the rows of its section and reports what is wrong; none uses a network.
+"""The checks of an examination. Each check returns the rows of a section and reports problems, without the network.
 
-``versions`` and ``plugins`` read metadata alone. The other checks import heavy libraries, which may end the process:
-``czslkit.doctor.subprocess_checks`` runs them in another process.
+``versions`` and ``plugins`` only read metadata. The other checks import heavy libraries, which may end the process;
+``czslkit.doctor.subprocess_checks`` runs these checks in another process.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _ENOUGH_SPACE = 1 << 30  # bytes that should be free on the disk of the datasets
 
 
 def versions(report: Report) -> Rows:
-    """Return the versions of Python, the system and the packages; report requirements that are not met."""
+    """Return the versions of Python, the system and the packages; report unmet requirements."""
     from packaging.requirements import Requirement
 
     rows = {"python": platform.python_version(), "platform": platform.platform()}
     rows |= {name: _version(name) or "not installed" for name in PACKAGES}
     if simd := _version("pillow-simd"):
-        rows["pillow-simd"] = f"{simd}; what it resizes may differ from the originals in the last bit"
+        rows["pillow-simd"] = f"{simd}; resized images may differ from those of Pillow in the last bit"
     for text in metadata.requires("czslkit") or () if _version("czslkit") else ():
         needed = Requirement(text)
         if needed.marker and not needed.marker.evaluate({"extra": ""}):
@@ -54,7 +54,7 @@ def _version(package: str) -> str:
 
 
 def plugins() -> Rows:
-    """Return the installed plugins, each with its distribution and module; none is imported."""
+    """Return the distribution and module of each installed plugin, without importing it."""
     return {plugin.name: f"{plugin.dist} ({plugin.module})" for plugin in installed_plugins()}
 
 
@@ -69,13 +69,13 @@ def devices(report: Report) -> Rows:
     if torch.backends.mps.is_available():
         rows["mps"] = "available"
     if not torch.cuda.is_available() and Path("/proc/driver/nvidia/version").exists():
-        what = f"there is an NVIDIA driver, and torch {torch.__version__} cannot use it"
-        report(what, "install the torch that fits the driver: https://pytorch.org/get-started")
+        what = f"there is an NVIDIA driver, but torch {torch.__version__} cannot use it"
+        report(what, "install a torch version that supports the driver: https://pytorch.org/get-started")
     return rows
 
 
 def _main_memory() -> str:
-    """Return the size of the main memory as the end of a row, ``""`` if the system does not tell it."""
+    """Return the size of the main memory as the end of a row, ``""`` if the size is unknown."""
     try:
         return f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB of memory"
     except (AttributeError, OSError, ValueError):
@@ -83,10 +83,11 @@ def _main_memory() -> str:
 
 
 def weights(backbone: str, report: Report) -> Rows:
-    """Return the CLIP weights on this machine, by the setting that selects them.
+    """Return the files of CLIP weights on this machine, by the backbone setting that selects them.
 
     Args:
-        backbone: a setting, or a file, whose weights must be here; ``""`` for none. It is reported if they are not.
+        backbone: backbone setting or file of weights that must be on this machine; ``""`` for none. Absent weights
+            are reported.
     """
     import open_clip
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -95,17 +96,17 @@ def weights(backbone: str, report: Report) -> Rows:
     from ..weights import read_tensors
 
     default = inspect.signature(OpenClip).parameters["argument"].default
-    here = {f"{name}/{tag}": file for name, tag in open_clip.list_pretrained() for file in _cached_weights(name, tag)}
-    rows = {"cache": HF_HUB_CACHE, default: "not here, comes from the hub when first used", **here}
+    cached = {f"{name}/{tag}": file for name, tag in open_clip.list_pretrained() for file in _cached_weights(name, tag)}
+    rows = {"cache": HF_HUB_CACHE, default: "not on this machine; the first use downloads it", **cached}
     files = (Path(part) for part in (backbone, backbone.partition("/")[2]) if part)
     if file := next((file for file in files if file.is_file()), None):
         try:
             rows[backbone] = f"{len(read_tensors(file))} tensors, {file.stat().st_size / 2**20:,.0f} MiB"
         except ConfigError as error:
-            report(str(error), "take a whole copy of the file")
-    elif backbone and backbone not in here:
-        remedy = "bring it here from a machine with a network, or name a file: NAME//path/to/weights"
-        report(f"{backbone!r} is neither a file nor among the weights that are here", remedy)
+            report(str(error), "copy the whole file again")
+    elif backbone and backbone not in cached:
+        remedy = "copy it from a machine with a network, or give a file: NAME//path/to/weights"
+        report(f"{backbone!r} is neither a file nor among the weights on this machine", remedy)
     return rows
 
 
@@ -117,10 +118,10 @@ def _cached_weights(name: str, tag: str) -> Iterator[str]:
     config = open_clip.get_pretrained_cfg(name, tag)
     repository, file_name = os.path.split(config.get("hf_hub", ""))
     file_name = file_name or "open_clip_pytorch_model.bin"
-    for each in ("open_clip_model.safetensors", str(Path(file_name).with_suffix(".safetensors")), file_name):
-        found = try_to_load_from_cache(repository, each) if repository else None
-        if isinstance(found, str):
-            yield found
+    for candidate in ("open_clip_model.safetensors", str(Path(file_name).with_suffix(".safetensors")), file_name):
+        cached_file = try_to_load_from_cache(repository, candidate) if repository else None
+        if isinstance(cached_file, str):
+            yield cached_file
             return
     downloaded = Path("~/.cache/clip").expanduser() / os.path.basename(config.get("url") or "none")
     if downloaded.is_file():
@@ -130,7 +131,7 @@ def _cached_weights(name: str, tag: str) -> Iterator[str]:
 def datasets(root: str, report: Report) -> Rows:
     """Return the folder of the datasets, its free space, and every dataset and unfinished download in it.
 
-    Reports a folder that cannot be used, a full disk, and datasets that are incomplete or whose lists cannot be read.
+    Reports an unusable folder, a full disk, incomplete datasets and unreadable lists.
 
     Args:
         root: folder of the datasets, as for ``load_dataset``; ``""`` for the default.
@@ -141,27 +142,27 @@ def datasets(root: str, report: Report) -> Rows:
 
     base = data_root(root)
     existing = next(folder for folder in (base, *base.absolute().parents) if folder.exists())
-    rows = {"folder": str(base.absolute()) + ("" if base.is_dir() else " (not there yet)")}
+    rows = {"folder": str(base.absolute()) + ("" if base.is_dir() else " (does not exist yet)")}
     if not existing.is_dir():
         what = f"{existing} is a file, expected the folder of the datasets"
-        report(what, "name another with --data or CZSLKIT_DATA")
+        report(what, "give another folder with --data or CZSLKIT_DATA")
         return rows
     free = shutil.disk_usage(existing).free
     rows["free"] = format_bytes(free)
     if free < _ENOUGH_SPACE:
-        report(f"{rows['free']} are free below {existing}", "make room, or name another folder")
+        report(f"{rows['free']} are free in {existing}", "delete files, or give another folder with --data")
     for status in dataset_statuses(root):
         rows[status.name] = (
             f"{status.state}, {status.images:,} images in {status.folder}" if status.folder else "absent"
         )
         if problem := status.problem or _listing_error(status):
-            remedy = f"czslkit data download {status.name} if it is a published one; czslkit data verify {status.name}"
-            report(f"{status.name}: {problem}", f"{remedy} says all that is wrong")
+            remedy = f"czslkit data download {status.name} if it is published; czslkit data verify {status.name}"
+            report(f"{status.name}: {problem}", f"{remedy} prints all errors")
     return rows | {f"download {n}": line for n, line in enumerate(unfinished_downloads(root), 1)}
 
 
 def _listing_error(status: DatasetStatus) -> str:
-    """Return why the lists of a dataset cannot be read, ``""`` if they can or the dataset is absent."""
+    """Return the error in the lists of a dataset, ``""`` if there is none or the dataset is absent."""
     from ..data.folders import dataset
 
     try:

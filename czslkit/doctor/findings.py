@@ -1,4 +1,4 @@
-"""The findings of an examination: what there is, what is wrong, and their text and JSON forms."""
+"""The findings of an examination, with their text and JSON forms."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 Rows = dict[str, str]  # names and values of a section
-Report = Callable[[str, str], None]  # called with what is wrong, and with its remedy
+Report = Callable[[str, str], None]  # called with a problem and its remedy
 
 _WIDTH = 100  # characters of a line
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A thing that is wrong and the way to repair it."""
+    """A description of what is wrong, and a way to repair it."""
 
     what: str
     remedy: str
@@ -47,7 +47,7 @@ class Findings:
 
 
 def _paragraph(text: str, first_indent: str, indent: str) -> str:
-    """Return a text in lines of at most ``_WIDTH`` characters, without breaking words such as paths."""
+    """Wrap a text in lines of at most ``_WIDTH`` characters, without breaking long words such as paths."""
     return textwrap.fill(
         text,
         _WIDTH,

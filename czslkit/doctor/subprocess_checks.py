@@ -1,7 +1,7 @@
-"""The checks that import heavy libraries, in a process of their own, since a broken library may end its process.
+"""Run the checks that import heavy libraries in a separate process, since a broken library may end its process.
 
-The process prints one line of JSON for each message, a pair of a kind and a value: ``"check"`` with the name of the
-check that starts, ``"problem"`` with what is wrong and its remedy, ``"rows"`` with the name of a section and its rows.
+The process prints each message as one line of JSON, a kind and a value: ``"check"`` with the name of the check that
+starts, ``"problem"`` with a problem and its remedy, ``"rows"`` with the name of a section and its rows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from . import checks
 from .findings import Report, Rows
 
 _TIMEOUT = 300  # seconds
-_PREFIX = "czslkit doctor: "  # of a line with a message, since plugins may print lines of their own
-#: Calls ``print_checks`` with this process's ``sys.path``, which has to be set before anything is imported.
+_PREFIX = "czslkit doctor: "  # marks a line with a message, since plugins may print other lines
+#: Program that takes over this process's ``sys.path``, before any other import, and calls ``print_checks``.
 _PROGRAM = (
     "import sys; *arguments, sys.path = *sys.argv[1:4], sys.argv[4:]; "
     "from czslkit.doctor.subprocess_checks import print_checks; print_checks(*arguments)"
@@ -30,12 +30,12 @@ _PROGRAM = (
 
 
 def run_checks(data: str, backbone: str, report: Report) -> dict[str, Rows]:
-    """Run the checks in another process and return the rows of each section that they finished.
+    """Run the checks in another process and return the rows of each finished section.
 
     Args:
         data: folder of the datasets; ``""`` for the default.
-        backbone: setting or file whose weights must be here; ``""`` for none.
-        report: called with every problem, and with the way the process ended if it failed.
+        backbone: backbone setting or file of weights that must be on this machine; ``""`` for none.
+        report: called with every problem, including a failure of the process.
     """
     command = [sys.executable, "-c", _PROGRAM, _PREFIX, data, backbone, *sys.path]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -63,7 +63,7 @@ def run_checks(data: str, backbone: str, report: Report) -> dict[str, Rows]:
 
 
 def _failure(status: int, stderr: str) -> str:
-    """Return how a process failed, ``""`` if it did not."""
+    """Return the predicate of a message about a failed process, ``""`` for a process that succeeded."""
     if status < 0:
         return f"was ended by {signal.Signals(-status).name}"
     last = (stderr.strip() or "without a message").splitlines()[-1]
@@ -76,10 +76,9 @@ def _reinstall(check: str) -> str:
 
 
 def print_checks(prefix: str, data: str, backbone: str) -> None:
-    """Run the checks in this process and print each message on a line of its own, after ``prefix``.
+    """Run the checks in this process and print each message after ``prefix`` on a separate line.
 
-    Every check needs the libraries of the ones before it, so that a check that fails ends all but the last, the
-    datasets.
+    Every check needs the libraries of the checks before it: after a failure, only the check of the datasets still runs.
     """
 
     def send(kind: str, value: Any) -> None:
@@ -104,12 +103,12 @@ def print_checks(prefix: str, data: str, backbone: str) -> None:
         "components": load_plugins,
         "weights": lambda: checks.weights(backbone, report),
     }
-    all(succeeds(name, check) for name, check in steps.items())  # stops at the first that fails
+    all(succeeds(name, check) for name, check in steps.items())  # stops at the first failure
     for line in failures():
-        report(line, "uninstall its distribution, install what it needs, or ask its author")
-    succeeds("data", lambda: checks.datasets(data, report))  # after the plugins, which may bring datasets
+        report(line, "uninstall the plugin, install the packages that it needs, or ask its author")
+    succeeds("data", lambda: checks.datasets(data, report))  # after the plugins, which may register datasets
 
 
 def _import(module: str) -> None:
-    """Import a module, as a check that has no rows."""
+    """Import a module, as a check without rows."""
     importlib.import_module(module)

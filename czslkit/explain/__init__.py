@@ -1,1 +1,1 @@
-"""Explanations: how strongly each text attends to each part of an image, and how much each attention stage adds."""
+"""Explanations: the attention of each text to the parts of an image, and the contribution of each attention stage."""

@@ -1,7 +1,7 @@
-"""The drawing of an explanation: one sheet with a row for every pair.
+"""Draw an explanation as one sheet with a row for every pair.
 
-A row holds the picture and, for each branch (pair, attribute, object), a map of every attention stage and a bar of the
-stages' contributions.
+A row shows the picture and, for each branch (pair, attribute, object), a map of every attention stage and a bar of the
+contributions of all stages.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..types import Explanation, PairSpace
 from .explanation import ranked_rows
 from .heat import PANEL, blend, overlay, resize
 
-Position = tuple[int, int]  # left and top of something on the sheet, in pixels
+Position = tuple[int, int]  # x and y of a top left corner on the sheet, in pixels
 
 # lengths in pixels
-_MARGIN, _GAP, _BRANCH_GAP = 16, 6, 22  # round the sheet, between maps, between branches
+_MARGIN, _GAP, _BRANCH_GAP = 16, 6, 22  # around the sheet, between maps, between branches
 _HEADING_FONT, _FONT, _NOTE_FONT = 19, 14, 12
 _HEADING, _LINE = 30, 19  # height of the heading of a row, and of any other line of text
 _BAR = 10  # height of a bar
@@ -35,7 +35,7 @@ _INK, _FAINT = "#1a1a1a", "#6a6a6a"  # colours of text
 
 @dataclass(frozen=True)
 class _Branch:
-    """The values of one text in one image, for one branch of one pair."""
+    """The words, attention and contributions of one text in one image, for one branch of one pair."""
 
     name: str  # the text's words
     attention: dict[str, Tensor]  # by stage, [T]
@@ -49,8 +49,8 @@ def draw(
 
     Args:
         picture: the square picture that the method got, before normalisation.
-        explanation: of the picture, and possibly of other images.
-        space: names of attributes and objects.
+        explanation: explanation of the picture and possibly of other images.
+        space: the attributes and objects, for their names.
         image: index of the picture within the explanation.
         top: number of highest-ranked pairs to draw; all if None.
 
@@ -72,7 +72,7 @@ def draw(
 
 
 def _branches(explanation: Explanation, space: PairSpace, image: int, row: int) -> list[_Branch]:
-    """Return the content of a row of the sheet, the pair's branch first."""
+    """Return the branches of one row of the sheet, the branch of the pair first."""
     attr, obj = explanation.pairs[row].tolist()
     names = {"pair": f"{space.attrs[attr]} {space.objs[obj]}", "attr": space.attrs[attr], "obj": space.objs[obj]}
     text_of_branch = {"pair": row, "attr": attr, "obj": obj}
@@ -111,7 +111,7 @@ def _branch_width(stages: int) -> int:
 
 
 def _draw_map(sheet: Image.Image, at: Position, picture: Image.Image, attention: Tensor, title: str) -> None:
-    """Draw a heat map over the picture, with a title above and the values that the map does not show below."""
+    """Draw a heat map over the picture, with a title above it and the attention in numbers below it."""
     (x, y), pen = at, ImageDraw.Draw(sheet)
     sheet.paste(overlay(picture, attention), (x, y + _LINE))
     _write(pen, (x, y), title, PANEL)
@@ -121,7 +121,7 @@ def _draw_map(sheet: Image.Image, at: Position, picture: Image.Image, attention:
 
 
 def _draw_bar(pen: ImageDraw.ImageDraw, at: Position, width: int, contribution: dict[str, float]) -> None:
-    """Draw the contributions of the stages as parts of one bar, with a key below."""
+    """Draw the contributions of the stages as parts of one bar, with a legend below."""
     (x, y), start, key_x = at, 0.0, float(at[0])
     for colour, (stage, part) in zip(_STAGE_COLOURS * len(contribution), contribution.items(), strict=False):
         end = start + part
@@ -154,14 +154,14 @@ def _draw_colour_scale(sheet: Image.Image, at: Position) -> None:
 def _caption(width: int, *, several_stages: bool) -> list[str]:
     """Return the text that explains the drawing, in lines of at most ``width`` pixels."""
     lines = _wrapped(
-        "Maps: attention of a text to each patch, mean over heads and layers. Every map is scaled from its own "
-        "smallest to its own largest value and bilinear between patches; brightness does not compare between maps. "
-        "The class token is not drawn; the line below a map gives the attention to its patches and to the class token.",
+        "Maps: attention of a text to each patch, mean over heads and layers. Every map is scaled from its smallest to "
+        "its largest value and interpolated between patches; the brightness of two maps cannot be compared. The class "
+        "token is not drawn; the line below a map gives the attention to the patches and to the class token.",
         width,
     )
     if several_stages:
         lines += _wrapped(
-            "Bars: contribution of each stage to what the image changed in a text (norm of what the stage added, as "
+            "Bars: contribution of each stage to the change of a text by the image (norm of the stage's addition, "
             "weighted by the fusion). Contributions have no sign.",
             width,
         )
@@ -169,7 +169,7 @@ def _caption(width: int, *, several_stages: bool) -> list[str]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Return a text in lines of at most ``width`` pixels, margins included."""
+    """Wrap a text in lines of at most ``width`` pixels, margins included."""
     letters = (width - 2 * _MARGIN) * len(text) / _font(_FONT).getlength(text)
     return textwrap.wrap(text, max(20, int(0.95 * letters)))
 

@@ -1,4 +1,4 @@
-"""The explanation of one picture, and its pairs as rows of a printed table."""
+"""Compute the explanation of one picture, and arrange its pairs as rows of a printed table."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .pairs import highest_ranked_pairs
 def explain_picture(method: Method, picture: Image.Image, pairs: Tensor | None = None, top: int = 3) -> Explanation:
     """Explain how a method scores pairs for one picture.
 
-    Scores are fused as for the test in the closed world.
+    Scores are fused as in the test in the closed world.
 
     Args:
         method: in evaluation mode, on any device.
-        picture: already cropped to the size that the method's backbone expects.
-        pairs: ``[P, 2]`` long, the pairs to explain; if None, the ``top`` pairs that the method ranks highest.
+        picture: picture cropped to the image size of the method's backbone.
+        pairs: ``[P, 2]`` long, pairs to explain; if None, the ``top`` pairs that the method ranks highest.
         top: number of pairs to explain if ``pairs`` is None.
 
     Raises:
-        CzslkitError: the method has no attention to explain.
+        CzslkitError: the method's texts do not attend to an image.
     """
     backbone = method.backbone
     device = next(method.parameters()).device

@@ -1,4 +1,4 @@
-"""Attention as colours over a picture: a heat map, and the picture in grey below it."""
+"""Draw attention as a heat map over a grey picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import CzslkitError
 Floats = NDArray[np.floating[Any]]
 
 PANEL = 224  # side of the picture and of every map in a drawing, in pixels
-_MAX_OPACITY = 0.8  # of the heat over the picture, where attention is largest
+_MAX_OPACITY = 0.8  # opacity of the heat map where attention is largest
 #: RGB of nine colours whose lightness rises in even steps from black to pale yellow: matplotlib's ``inferno`` (CC0).
 _ANCHORS = np.array(
     [(0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85), (227, 89, 51), (249, 140, 10),
@@ -24,7 +24,7 @@ _ANCHORS = np.array(
 
 
 def colours(heat: Floats) -> Floats:
-    """Return the RGB colours, from 0 to 255, of heat values from 0 to 1: ``[...]`` to ``[..., 3]``.
+    """Return the RGB colours from 0 to 255, ``[..., 3]``, of heat values from 0 to 1, ``[...]``.
 
     >>> colours(np.array([0.0, 1.0])).tolist()
     [[0.0, 0.0, 4.0], [252.0, 255.0, 164.0]]
@@ -37,11 +37,11 @@ def heat_map(attention: Tensor, size: int = PANEL) -> Floats:
     """Return the attention to the patches of an image as heat from 0 to 1.
 
     Args:
-        attention: ``[T]``, the class token first, then a square of patches row by row.
+        attention: ``[T]``, attention to the class token, then to a square of patches row by row.
         size: side of the result, in pixels.
 
     Returns:
-        ``[size, size]``, bilinear between patches: 0 where attention is smallest, 1 where it is largest, and 0
+        ``[size, size]``, interpolated bilinearly between patches: 0 at the smallest attention, 1 at the largest, and 0
         everywhere if all patches get the same attention.
 
     Raises:
@@ -58,7 +58,7 @@ def heat_map(attention: Tensor, size: int = PANEL) -> Floats:
             f"{len(patches)} patches cannot be drawn: expected a square of them after the class token, such as 7 x 7"
         )
     spread = patches.max() - patches.min()
-    # equal attention differs by rounding; stretched to 0 and 1, that would look like a pattern
+    # scaling to 0 and 1 would turn rounding errors of equal attention into a visible pattern
     if spread <= 1e-5 * abs(patches).max():
         return np.zeros((size, size), np.float32)
     grid = Image.fromarray(((patches - patches.min()) / spread).reshape(side, side))

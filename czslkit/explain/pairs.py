@@ -1,4 +1,4 @@
-"""The pairs that an explanation shows: named by the user, or ranked highest for the image."""
+"""Find the pairs to explain: pairs that the user names, or pairs that a method ranks highest for the image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import ConfigError, did_you_mean
 from ..method import Method
 from ..types import ImageFeatures, PairSpace, Setting
 
-_PAIRS_PER_CHUNK = 2048  # scored at a time, which bounds the memory for text features
+_PAIRS_PER_CHUNK = 2048  # pairs scored at a time, to limit the memory of text features
 
 
 def parse_pairs(text: str, space: PairSpace) -> Tensor:
@@ -17,13 +17,13 @@ def parse_pairs(text: str, space: PairSpace) -> Tensor:
 
     Args:
         text: pairs with commas between them; a pair is an attribute, a space and an object.
-        space: the words that a pair may have; the pair itself need not be one of its pairs.
+        space: the known attributes and objects; a named pair need not be in ``space.pairs``.
 
     Returns:
         ``[P, 2]`` long, attribute and object index of each pair, each pair once, in the order of the text.
 
     Raises:
-        ConfigError: a part is not two words, or ``space`` does not have a word; names all such parts and words.
+        ConfigError: a part is not two words, or a word is unknown; the message lists all such parts and words.
 
     >>> space = PairSpace(("dry", "wet"), ("cat", "dog"), torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, True]))
     >>> parse_pairs("wet dog,dry dog", space).tolist()
@@ -50,7 +50,7 @@ def _unknown_word(kind: str, word: str, known: tuple[str, ...]) -> list[str]:
     """Return a message in a list if ``word`` is not among the known words, else an empty list."""
     if word in known:
         return []
-    return [f"no {kind} named {word!r} among the {len(known)} of the checkpoint.{did_you_mean(word, known)}"]
+    return [f"no {kind} named {word!r} among the {len(known)} {kind}s of the checkpoint.{did_you_mean(word, known)}"]
 
 
 def highest_ranked_pairs(method: Method, image: ImageFeatures, pairs: Tensor, top: int, setting: Setting) -> Tensor:
@@ -58,10 +58,10 @@ def highest_ranked_pairs(method: Method, image: ImageFeatures, pairs: Tensor, to
 
     Args:
         image: features of one image.
-        setting: where the scores are compared, as for ``Method.rank``.
+        setting: split, world and number of candidates, as for ``Method.rank``.
 
     Raises:
-        CzslkitError: the method cannot be explained; raised before the pairs are scored, which takes longer.
+        CzslkitError: the method's texts do not attend to an image; raised before the slow scoring of all pairs.
     """
     method.explain(image, method.text(pairs[:1]))
     text = method.text(pairs)

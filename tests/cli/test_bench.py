@@ -45,13 +45,13 @@ def test_wrong_usage_ends_with_two_and_no_traceback(bench, arguments, message):
 def test_seeds_must_be_numbers(bench, capsys):
     with pytest.raises(SystemExit, match="2"):
         bench("--seeds", "zero")
-    assert "'zero' is not whole numbers with commas" in capsys.readouterr().err
+    assert "'zero' is not whole numbers separated by commas, such as 0,1,2" in capsys.readouterr().err
 
 
 def test_a_failed_cell_ends_with_one_and_is_in_the_table(bench):
     status, out, _ = bench("--datasets", "cgqa,toys", "--worlds", "closed")
     assert status == 1
-    assert "failed: clip, csp on cgqa (closed, seed 0): DataError: cgqa is not there" in out
+    assert "failed: clip, csp on cgqa (closed, seed 0): DataError: cgqa is absent" in out
     assert "toys" in out
 
 

@@ -99,7 +99,7 @@ def test_explain_of_a_method_without_attention_names_interactions_with_it(explai
     for arguments in ((), ("--pairs", "red left")):
         status, out, err = explain("--checkpoint", trained / "csp", *arguments)
         assert (status, out) == (1, "")
-        assert err.startswith("czslkit: NoInteraction has nothing to explain: in it, no text attends to")
+        assert err.startswith("czslkit: NoInteraction has nothing to explain: its texts do not attend to")
         assert "two_stage (czslkit_plugins.msci)" in err
     assert not (tmp_path / "shown.png").exists()
 
@@ -107,8 +107,14 @@ def test_explain_of_a_method_without_attention_names_interactions_with_it(explai
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (("--pairs", "redd left"), ["no attribute named 'redd' among the 3 of the checkpoint. Did you mean 'red'?"]),
-        (("--pairs", "red lefd"), ["no object named 'lefd' among the 3 of the checkpoint. Did you mean 'left'?"]),
+        (
+            ("--pairs", "redd left"),
+            ["no attribute named 'redd' among the 3 attributes of the checkpoint. Did you mean 'red'?"],
+        ),
+        (
+            ("--pairs", "red lefd"),
+            ["no object named 'lefd' among the 3 objects of the checkpoint. Did you mean 'left'?"],
+        ),
         (("--pairs", "left redd,red"), ["no attribute named 'left'", "no object named 'redd'", "'red' is not an attr"]),
         (("--pairs", ""), ["'' is not an attribute and an object, such as 'wet dog'"]),
         (("--top", "0"), ["--top is 0, expected 1 or more"]),

@@ -75,7 +75,7 @@ def test_its_size_and_place_are_said_before_it_is_made(kept: Kept) -> None:
 def test_without_room_nothing_is_made_and_both_numbers_are_said(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(1_000))
     assert kept.obtain() is None
-    assert kept.said == [f"no room for a test: 1.5 kB in {kept.cache.folder}, where 1.0 kB are free; going on without"]
+    assert kept.said == [f"no space for a test: 1.5 kB needed, 1.0 kB free in {kept.cache.folder}; continuing without"]
     assert not files(kept)
 
 
@@ -85,7 +85,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(kept: Kept) -> None:
         raise OSError(28, "No space left on device")
 
     assert kept.obtain(write=write) is None
-    assert kept.said[1:] == ["going on without a file of a test: [Errno 28] No space left on device"]
+    assert kept.said[1:] == ["continuing without a file of a test: [Errno 28] No space left on device"]
     assert not files(kept)
 
 
@@ -93,7 +93,7 @@ def test_a_folder_that_cannot_be_is_done_without(kept: Kept) -> None:
     kept.cache.folder.parent.mkdir()
     kept.cache.folder.write_text("a file")
     assert kept.obtain() is None
-    assert re.fullmatch(rf"going on without a file of a test: .*{kept.cache.folder}.*", kept.said[0])
+    assert re.fullmatch(rf"continuing without a file of a test: .*{kept.cache.folder}.*", kept.said[0])
 
 
 def test_what_is_there_is_read_where_nothing_can_be_written(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_a_file_that_holds_something_else_is_made_again(kept: Kept) -> None:
     path = kept.cache.folder / "thing-1.bin"
     path.write_bytes(b"damaged")
     assert kept.obtain() == b"what is kept"
-    assert f"{path} does not hold a test, and is made again: it starts with b'dam'" in kept.said
+    assert f"{path} does not contain a test and is made again: it starts with b'dam'" in kept.said
     assert kept.written == 2
 
 
@@ -117,7 +117,7 @@ def test_a_file_of_another_version_is_replaced(kept: Kept) -> None:
     assert kept.obtain("2") == b"whatever"
     assert files(kept) == ["thing-2.bin"]
     old = kept.cache.folder / "thing-1.bin"
-    assert f"{old} was made by other code or packages, and is deleted" in kept.said
+    assert f"{old} was made by another version of the code or packages and is deleted" in kept.said
 
 
 def test_an_error_of_what_is_kept_is_raised_and_leaves_nothing(kept: Kept) -> None:

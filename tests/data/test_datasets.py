@@ -56,7 +56,7 @@ def test_a_dataset_with_lists_of_its_own_is_used_by_name(tmp_path: Path, name: s
 
 @pytest.mark.usefixtures("csv")
 def test_a_dataset_without_sources_that_is_absent_is_an_error_saying_where_it_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"csv is not there: looked for {tmp_path}/csv and {tmp_path}/tables.$"):
+    with pytest.raises(DataError, match=f"csv is absent: looked for {tmp_path}/csv and {tmp_path}/tables.$"):
         ensure_folder("csv", tmp_path)
 
 

@@ -192,8 +192,8 @@ def one_image_less(file):
     ("damage", "reason"),
     [
         (cut, "Error while deserializing header"),
-        (of_something_else, "it was made of something else"),
-        (one_image_less, "it holds 7 images, expected 8"),
+        (of_something_else, "it was made from other images, or by another encoder or code"),
+        (one_image_less, "it has the features of 7 images, expected 8"),
     ],
 )
 def test_a_file_that_does_not_fit_is_made_again(toy, clip_file, cache, damage, reason):
@@ -203,7 +203,7 @@ def test_a_file_that_does_not_fit_is_made_again(toy, clip_file, cache, damage, r
     damage(file)
     assert torch.equal(pooled(method, toy.val, cache), expected)
     line = cache.log.__self__[1]
-    assert line.startswith(f"{file} does not hold the features of 8 val images, and is made again: {reason}")
+    assert line.startswith(f"{file} does not contain the features of 8 val images and is made again: {reason}")
 
 
 def test_features_that_cannot_be_written_are_encoded_once(toy, clip_file, cache, encoded, monkeypatch):

@@ -100,7 +100,7 @@ def test_decoded_images_made_by_another_pillow_are_made_again(
     made(cache, train)
     monkeypatch.setattr(provenance, "packages", lambda: {"pillow": "1.0"})
     made(cache, train)
-    assert "was made by other code or packages, and is deleted" in said[1]
+    assert "was made by another version of the code or packages and is deleted" in said[1]
     assert len(list(cache.folder.glob("*.npy"))) == 1
 
 
@@ -110,7 +110,7 @@ def test_decoded_images_of_another_version_of_the_transforms_are_made_again(
     made(cache, train)
     monkeypatch.setattr(image_transforms, "VERSION", image_transforms.VERSION + 1)
     made(cache, train)
-    assert "was made by other code or packages, and is deleted" in said[1]
+    assert "was made by another version of the code or packages and is deleted" in said[1]
     assert len(list(cache.folder.glob("*.npy"))) == 1
 
 
@@ -131,7 +131,7 @@ def one_image_less(file: Path) -> None:
     [
         (cut, "mmap length is greater than file size"),
         (empty, "EOF: reading magic string"),
-        (one_image_less, r"it holds \[5, 24, 24, 3\] of uint8, expected \[6, 24, 24, 3\] of uint8"),
+        (one_image_less, r"it has shape \[5, 24, 24, 3\] and type uint8, expected \[6, 24, 24, 3\] and uint8"),
     ],
 )
 def test_a_damaged_file_is_made_again(cache: Cache, train: Split, said: list[str], damage, reason: str) -> None:
@@ -139,7 +139,7 @@ def test_a_damaged_file_is_made_again(cache: Cache, train: Split, said: list[str
     [file] = cache.folder.glob("*.npy")
     damage(file)
     assert np.array_equal(made(cache, train).pixels, expected)
-    assert re.match(rf"{file} does not hold 6 decoded train images, and is made again: {reason}", said[1])
+    assert re.match(rf"{file} does not contain 6 decoded train images and is made again: {reason}", said[1])
 
 
 def test_images_that_cannot_be_read_are_counted_and_named_and_nothing_is_kept(cache: Cache, train: Split) -> None:

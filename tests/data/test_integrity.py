@@ -16,7 +16,9 @@ Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
 
 
 def complaint(folder: Path) -> str:
-    with pytest.raises(DataError, match=f"^{re.escape(str(folder))} does not hold what its lists say:\n") as info:
+    with pytest.raises(
+        DataError, match=f"^{re.escape(str(folder))} has errors in its lists, metadata or images:\n"
+    ) as info:
         check_listing(folder, read_listing(folder))
     return str(info.value).partition("\n  ")[2]
 
@@ -71,7 +73,7 @@ def test_an_image_whose_pair_is_listed_for_another_split_only_is_named(pets: Pat
     edit(lambda entries: entries[-1].update(attr="dry", obj="dog"))
     said = complaint(pets).splitlines()
     assert said[0] == "1 images of set 'test' show a pair not in test_pairs.txt: dry_cat/test1.jpg (dry dog)"
-    assert said[1] == "    the metadata and the lists are not of one version: take both from the same download"
+    assert said[1] == "    the metadata and the lists have different versions: take both from the same download"
 
 
 def test_an_empty_list_is_named(pets: Path) -> None:
@@ -81,12 +83,12 @@ def test_an_empty_list_is_named(pets: Path) -> None:
 
 def test_a_split_without_images_is_named(pets: Path, edit: Edit) -> None:
     edit(lambda entries: [e.update(set="NA") for e in entries if e["set"] == "test"] and None)
-    assert complaint(pets) == "no image is of set 'test' and shows a listed pair"
+    assert complaint(pets) == "no image of set 'test' shows a listed pair"
 
 
 def test_an_image_in_two_splits_is_named(pets: Path, edit: Edit) -> None:
     edit(lambda entries: entries.append({**entries[0], "image": "wet_dog/./train0.jpg", "set": "val"}))
-    assert complaint(pets) == "1 images are both of set 'train' and of set 'val': wet_dog/train0.jpg"
+    assert complaint(pets) == "1 images are in both set 'train' and set 'val': wet_dog/train0.jpg"
 
 
 def test_words_that_training_never_shows_are_named(pets: Path) -> None:

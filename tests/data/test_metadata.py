@@ -92,7 +92,7 @@ GOOD = {"image": "a.jpg", "attr": "wet", "obj": "dog", "set": "train"}
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ({"image": "a.jpg"}, "holds a dict, expected a list of instances"),
+        ({"image": "a.jpg"}, "contains a dict, expected a list of instances"),
         ([GOOD, "a.jpg"], "instance 1 is a str, expected a dict"),
         ([{key: GOOD[key] for key in ("image", "attr", "set")}], "instance 0 has no 'obj'"),
         ([GOOD, GOOD | {"attr": 3}], "instance 1 has attr=3, expected a string"),

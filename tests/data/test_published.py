@@ -24,7 +24,7 @@ def test_an_absent_dataset_is_an_error_saying_where_it_was_looked_for_and_where_
     tmp_path: Path, name: str
 ) -> None:
     assert find_folder(name, tmp_path) is None
-    with pytest.raises(DataError, match=f"{name} is not there: looked for {tmp_path / name}") as info:
+    with pytest.raises(DataError, match=f"{name} is absent: looked for {tmp_path / name}") as info:
         ensure_folder(name, tmp_path)
     assert f"'czslkit data download {name} --data {tmp_path}' unpacks it from\n" in str(info.value)
     for source in DATASETS[name].sources:
@@ -39,7 +39,7 @@ def test_both_folders_of_ut_zappos_are_named_when_absent(tmp_path: Path) -> None
 @pytest.mark.usefixtures("few_pictures")
 def test_an_absent_demo_is_rendered_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ensure_folder("demo", tmp_path / "new")
-    assert capsys.readouterr().err == f"rendering the demo dataset into {tmp_path}/new/demo, once\n"
+    assert capsys.readouterr().err == f"rendering the demo dataset into {tmp_path}/new/demo (only at its first use)\n"
     assert len(list(folder.rglob("*.png"))) == len(list(demo_world.instances()))
     assert ensure_folder("demo", tmp_path / "new") == folder
     assert capsys.readouterr().err == ""

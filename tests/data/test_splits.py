@@ -11,5 +11,5 @@ def test_the_candidates_of_a_split_are_its_own_pairs_and_those_of_training(split
 
 
 def test_there_are_no_candidates_of_training(splits: Splits) -> None:
-    with pytest.raises(ValueError, match="candidates of split 'train' were asked for, expected 'val' or 'test'"):
+    with pytest.raises(ValueError, match="candidates of split 'train' were requested, expected 'val' or 'test'"):
         splits.candidates("train")

@@ -288,7 +288,7 @@ WRONG = [
     (("plain.npz", "--infeasible", "original"), 2, "--infeasible original without --threshold"),
     (("plain.npz", "--feasibility", "x.pt", "--threshold", "nan"), 2, "--threshold is nan, expected finite numbers"),
     (("plain.npz", "--feasibility", "x.pt", "--threshold", "0"), 1, "x.pt is refused"),
-    (("plain.npy",), 2, "plain.npy holds no labels: give --labels"),
+    (("plain.npy",), 2, "plain.npy has no labels: give --labels"),
     (("x.txt",), 2, "x.txt is no .npz, .npy, .safetensors"),
     (("x.npz",), 1, "x.npz cannot be read"),
     (("plain.npz", "--labels", "nowhere.txt"), 1, "nowhere.txt cannot be read"),

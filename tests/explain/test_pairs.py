@@ -29,8 +29,8 @@ def test_every_mistake_in_pairs_is_named(space):
     sizes = (len(space.attrs), len(space.objs))
     assert raised.value.problems == (
         f"{space.attrs[0]!r} is not an attribute and an object, such as 'wet dog'",
-        f"no attribute named 'nonsense' among the {sizes[0]} of the checkpoint.",
-        f"no object named 'nonsense' among the {sizes[1]} of the checkpoint.",
+        f"no attribute named 'nonsense' among the {sizes[0]} attributes of the checkpoint.",
+        f"no object named 'nonsense' among the {sizes[1]} objects of the checkpoint.",
     )
 
 

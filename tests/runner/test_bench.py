@@ -176,7 +176,7 @@ def test_an_absent_dataset_leaves_the_others_to_run(bench):
     result = bench("clip", datasets="cgqa,toys", worlds="closed")
     assert [r["status"] for r in result.results] == ["failed", "done"]
     message = result.results[0]["error"]["message"]
-    assert "cgqa is not there: looked for" in message
+    assert "cgqa is absent: looked for" in message
     assert "cgqa.zip" in message
 
 
@@ -288,7 +288,7 @@ def test_with_decoded_images_kept_every_file_is_read_once(bench, monkeypatch):
 def test_without_room_for_decoded_images_the_benchmark_goes_on(bench, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
     assert bench("csp", worlds="closed", cache_images=True).failed == 0
-    room = f"no room for 21 decoded train images: 65 kB in {tmp_path / 'runs' / 'cache'}, where 0.1 kB are free"
+    room = f"no space for 21 decoded train images: 65 kB needed, 0.1 kB free in {tmp_path / 'runs' / 'cache'}"
     assert any(room in line for line in bench.said)
     assert list((tmp_path / "runs" / "checked").iterdir())
 

@@ -1,4 +1,4 @@
-"""Count what a dataset holds, in the way that the published numbers are counted, and compare two counts."""
+"""Count the labels, pairs and images of a dataset as the published numbers do, and compare two counts."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def count_listing(listing: Listing) -> Counts:
 
 
 def named_counts(counts: Counts) -> dict[str, int]:
-    """Return every count by the name under which it is reported, such as ``test unseen pairs``."""
+    """Return every count by its name in reports, such as ``test unseen pairs``."""
     whole = {"attributes": counts.attrs, "objects": counts.objs, "attributes x objects": counts.attrs * counts.objs}
     named = {**whole, "pairs": counts.pairs}
-    for split, each in counts.splits.items():
-        pairs = {f"{split} pairs": each.seen}
+    for split, split_counts in counts.splits.items():
+        pairs = {f"{split} pairs": split_counts.seen}
         if split != "train":
-            pairs = {f"{split} seen pairs": each.seen, f"{split} unseen pairs": each.unseen}
-        named |= {**pairs, f"{split} images": each.images}
+            pairs = {f"{split} seen pairs": split_counts.seen, f"{split} unseen pairs": split_counts.unseen}
+        named |= {**pairs, f"{split} images": split_counts.images}
     return named
 
 
 def count_differences(found: Counts, expected: Counts) -> Iterator[Finding]:
-    """Yield an error that names every count that is not as expected, if there is one."""
+    """Yield one error that lists all unexpected counts, or nothing if there are none."""
     found_by_name, expected_by_name = named_counts(found), named_counts(expected)
     different = tuple(
         f"{name} {found_by_name[name]:,} instead of {count:,}"
@@ -43,7 +43,5 @@ def count_differences(found: Counts, expected: Counts) -> Iterator[Finding]:
     )
     if different:
         what = f"{len(different)} of {len(expected_by_name)} counts are not as expected"
-        remedy = (
-            "published numbers belong to other splits than these: take the lists and the metadata from their source"
-        )
+        remedy = "published numbers were measured on other splits: take the lists and the metadata from their source"
         yield Finding("error", "counts", what, different, remedy)

@@ -41,12 +41,12 @@ _UNUSUAL: dict[str, tuple[Literal["warning", "note"], str, str]] = {
 
 
 def check_image_files(images: Path, listing: Listing, workers: int | None = None) -> Iterator[Finding]:
-    """Yield every finding about the files below a dataset's ``images`` folder.
+    """Yield every finding about the files in a dataset's ``images`` folder.
 
     Images that are missing or outside the folder are skipped; ``integrity.dataset_errors`` reports them.
 
     Args:
-        images: the folder.
+        images: the ``images`` folder.
         listing: the dataset's lists and metadata.
         workers: number of threads; by default a few more than there are processors.
     """
@@ -62,7 +62,7 @@ def check_image_files(images: Path, listing: Listing, workers: int | None = None
 
 
 def _decoding_findings(images: Path, names: Sequence[str], workers: int | None) -> Iterator[Finding]:
-    """Decode every image and yield what is unreadable or unusual."""
+    """Decode every image, and yield findings about unreadable and unusual images."""
     unreadable: list[str] = []
     unusual: dict[str, list[str]] = defaultdict(list)
     with ThreadPoolExecutor(workers) as pool:
@@ -81,7 +81,7 @@ def _decoding_findings(images: Path, names: Sequence[str], workers: int | None) 
 
 
 def _examine_image(file: Path) -> tuple[str, list[str]]:
-    """Return why an image cannot be read, empty if it can, and the kinds of ``_UNUSUAL`` that apply to it."""
+    """Return the error of reading an image, empty if there is none, and the kinds of ``_UNUSUAL`` that apply to it."""
     try:
         open_rgb(file)
     except DataError as error:
@@ -93,13 +93,13 @@ def _examine_image(file: Path) -> tuple[str, list[str]]:
                 "animated": getattr(image, "is_animated", False),
                 "turned": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
             }
-    except Exception:  # the first frame was read above, so the damage is behind it
+    except Exception:  # the first frame was read above, so the damage is in a later frame
         return "", ["damaged"]
-    return "", [kind for kind, true in applies.items() if true]
+    return "", [kind for kind, is_true in applies.items() if is_true]
 
 
 def _copies_across_splits(images: Path, split_of: dict[str, str]) -> Iterator[Finding]:
-    """Yield a warning that names all files with the same content in different splits, if there are any."""
+    """Yield one warning that lists all files with equal content in different splits, or nothing if there are none."""
     by_size: dict[int, list[str]] = defaultdict(list)
     for name in split_of:
         by_size[os.path.getsize(images / name)].append(name)

@@ -1,4 +1,4 @@
-"""Find unusual entries in a dataset's lists, labels and metadata that may be mistakes, but do not stop a run."""
+"""Find unusual entries in a dataset's lists, labels and metadata. They may be mistakes, but do not stop a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _repeated_images(listing: Listing) -> Iterator[Finding]:
         counts = Counter(i.image for i in listing.instances[split])
         if repeated := tuple(f"{image} ({n} times)" for image, n in counts.items() if n > 1):
             what = f"{len(repeated)} images are listed more than once for {split}"
-            yield Finding("warning", "repeated", what, repeated, "each of them counts as often as it is listed")
+            yield Finding("warning", "repeated", what, repeated, "an image counts as often as it is listed")
 
 
 def _pairs_without_images(listing: Listing) -> Iterator[Finding]:
@@ -66,7 +66,7 @@ def _unusual_labels(kind: str, labels: Iterable[str]) -> Iterator[Finding]:
     labels = sorted(labels)
     if spaced := tuple(repr(label) for label in labels if label.split() != [label]):
         what = f"{len(spaced)} {kind} names are empty or have spaces"
-        remedy = "a pair list cannot hold them, so their images do not count: write '_' for ' ' in the metadata"
+        remedy = "pair lists cannot contain them, so their images do not count: write '_' for ' ' in the metadata"
         yield Finding("warning", "space-in-name", what, spaced, remedy)
     if missing := tuple(repr(label) for label in labels if label.lower() in MISSING_LABELS):
         what = f"{len(missing)} {kind} names look like missing labels"
@@ -78,7 +78,7 @@ def _unusual_labels(kind: str, labels: Iterable[str]) -> Iterator[Finding]:
 
 
 def is_plain_label(label: str) -> bool:
-    """Return whether a label has only letters and digits of any script with a few joining characters between them.
+    """Return whether a label consists of letters and digits of any script, possibly with joining characters inside.
 
     >>> is_plain_label("dry-erase_board"), is_plain_label("hot/dog")
     (True, False)

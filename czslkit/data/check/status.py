@@ -18,7 +18,7 @@ from ..sources import DOWNLOADS
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """A dataset's folder on the disk and whether it is complete; no image was opened."""
+    """A dataset's folder, and whether the dataset is complete. Images are not opened for it."""
 
     name: str
     folder: Path | None
@@ -50,7 +50,7 @@ def unfinished_downloads(root: str | Path | None = None) -> list[str]:
 
 
 def free_space(root: str | Path | None = None) -> str:
-    """Return a line of text that says how much space is free in the folder of all datasets."""
+    """Return a line of text with the free space of the disk with the folder of all datasets."""
     base = data_root(root)
     existing = next(folder for folder in (base, *base.absolute().parents) if folder.is_dir())
     return f"{base}: {format_bytes(shutil.disk_usage(existing).free)} free"
@@ -69,7 +69,7 @@ def _dataset_status(name: str, folder: Path | None) -> DatasetStatus:
 
 
 def _archive_line(file: Path) -> str:
-    """Return what a file of the download folder is, empty for locks and records."""
+    """Return the description of a file in the download folder, empty for locks and records."""
     size = format_bytes(file.stat().st_size)
     if file.suffix == ".partial":
         record = TransferRecord.read(file)

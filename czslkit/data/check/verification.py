@@ -1,4 +1,4 @@
-"""Verify a dataset: published counts, lists against metadata and files, labels, and every image."""
+"""Verify a dataset: check its counts, lists, labels and images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .counts import count_differences, count_listing, named_counts
 from .image_files import check_image_files
 from .lint import lint
 
-_PLACES_SHOWN = 5  # places of a finding in the text report; the JSON has all
+_PLACES_SHOWN = 5  # places of a finding in the text report; the JSON report has all
 _SEVERITIES = ("error", "warning", "note")
-_REMEDIES = {  # kind of finding: what to do about findings that say nothing themselves
+_REMEDIES = {  # remedies by kind of finding, for findings without a remedy
     "missing": "unpack the images again, or remove images that do not exist from the metadata",
     "outside": "take the metadata from its source",
     "in-two-splits": "keep each image in one split of the metadata only",
@@ -49,7 +49,7 @@ class Verification:
         return all(finding.severity != "error" for finding in self.findings)
 
     def to_text(self) -> str:
-        """Return a report to read: counts, every finding with its first places, and a summary in the last line."""
+        """Return a text report: counts, every finding with its first places, and a summary as the last line."""
         lines = [f"{self.name} in {self.folder}" if self.folder else self.name]
         if self.found:
             columns = {"": named_counts(self.found), "found": named_counts(self.found).values()}
@@ -82,7 +82,7 @@ def verify(
     Args:
         name: the dataset, as in ``load_dataset``.
         root: the folder of all datasets, as in ``load_dataset``.
-        expected: the counts to compare with; by default those registered with the dataset.
+        expected: counts to compare with; by default the published counts of the dataset.
         workers: number of threads; by default a few more than there are processors.
 
     Raises:

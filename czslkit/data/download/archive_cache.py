@@ -23,7 +23,7 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ArchiveCache:
-    """A folder of archives, and the servers from which absent archives are downloaded."""
+    """A folder of archives, and the mirrors and client with which absent archives are downloaded."""
 
     folder: Path
     mirrors: tuple[str, ...] = ()
@@ -32,17 +32,17 @@ class ArchiveCache:
     log: Log = print
 
     def use(self, file: RemoteFile, consume: Callable[[Path], None] | None = None) -> None:
-        """Call ``consume`` with a checked archive, trying one source after the other until one works.
+        """Call ``consume`` with a checked archive from the first source that works.
 
-        The sources are a copy in the folder, the mirrors, and the archive's own URLs. A copy that fails is put aside
-        as ``<name>.refused``. Other processes that want the same archive wait.
+        The sources are a copy in the folder, the mirrors, and the archive's own URLs. A copy that fails is renamed to
+        ``<name>.refused``. Other processes that need the same archive wait.
 
         Args:
             file: the archive.
             consume: unpacks the archive, and raises ``Refused`` if its content is unusable. None: only download.
 
         Raises:
-            DataError: no source works, with the reason for each; or there is not enough free space.
+            DataError: no source works, and the message has the reason for each; or there is not enough free space.
         """
         archive = self._path(file)
         with self._lock(file):
@@ -65,7 +65,7 @@ class ArchiveCache:
             self._path(file).unlink(missing_ok=True)
 
     def recorded_digest(self, file: RemoteFile) -> str:
-        """Return the SHA-256 that an archive had when it was first used here, empty if it was never used.
+        """Return the SHA-256 of an archive at its first use in this folder, empty if it was never used.
 
         Raises:
             DataError: the record cannot be read.
@@ -74,7 +74,7 @@ class ArchiveCache:
         try:
             return str(json.loads(record.read_text(encoding="utf-8"))["sha256"]) if record.exists() else ""
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{record} holds no SHA-256; delete this file if you trust {file.name}") from error
+            raise DataError(f"{record} has no SHA-256; delete this file if you trust {file.name}") from error
 
     def _use_source(self, source: str, file: RemoteFile, consume: Callable[[Path], None] | None) -> None:
         """Get an archive from one source, check it, consume it and record its digest.
@@ -103,7 +103,7 @@ class ArchiveCache:
             raise Refused(f"the archive has the SHA-256 {digest}, expected {file.sha256}")
         if (recorded := self.recorded_digest(file)) not in ("", digest):
             raise Refused(
-                f"the archive has the SHA-256 {digest}, but had {recorded} when it was first used here. "
+                f"the archive has the SHA-256 {digest}, but it had {recorded} at its first use here. "
                 f"The new archive is now {self._refused_path(file)}: to accept it, delete {self._digest_path(file)} "
                 f"and rename the archive to {file.name}"
             )
@@ -125,7 +125,7 @@ class ArchiveCache:
         return self.folder / f"{file.name}.json"
 
     def _refused_path(self, file: RemoteFile) -> Path:
-        """Return an unused name for a refused archive, so that no earlier one is overwritten."""
+        """Return an unused path for a refused archive, so that earlier refused archives are not overwritten."""
         names = (f"{file.name}.refused{n}" for n in chain([""], (f"-{n}" for n in count(2))))
         return next(path for path in (self.folder / name for name in names) if not path.exists())
 

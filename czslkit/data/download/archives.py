@@ -1,4 +1,4 @@
-"""Check and unpack archives that may be damaged or hostile: no link, no path outside the folder, no endless content."""
+"""Check and unpack archives that may be damaged or hostile: refuse links, outside paths and endless content."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import IO
 from ..sources import Refused
 
 MAX_MEMBERS = 500_000
-"""Most members of an archive."""
+"""Largest number of members of an archive."""
 MAX_GROWTH = 50
-"""Most unpacked bytes for each byte of an archive, ``MAX_EXTRA`` not counted."""
+"""Largest number of unpacked bytes for each byte of an archive, without ``MAX_EXTRA``."""
 MAX_EXTRA = 64 << 20
-"""Bytes that any archive may unpack to in addition."""
+"""Additional unpacked bytes that every archive may have."""
 _READ_BYTES = 1 << 20
 _ENCRYPTED, _UTF8 = 1, 1 << 11  # bits of a zip member's flags
 _MAGIC = {".zip": b"PK", ".tar.gz": b"\x1f\x8b"}
@@ -30,7 +30,7 @@ Member = tuple[str, Callable[[], IO[bytes]]]
 
 
 def check_archive(archive: Path) -> None:
-    """Check, without unpacking, that a file is a complete archive of the kind that its name says.
+    """Check, without unpacking, that a file is a complete archive of the kind that its name ends with.
 
     Raises:
         Refused: the file is of another kind, is incomplete or damaged, or has too much content.
@@ -53,20 +53,20 @@ def check_archive(archive: Path) -> None:
 
 
 def unpack(archive: Path, destinations: Callable[[str], Sequence[str]], target: Path) -> int:
-    """Write the needed members of an archive, counting bytes as they come out, not as the archive declares them.
+    """Write the needed members of an archive. The size limit counts unpacked bytes, not the sizes in the archive.
 
     Args:
         archive: ``.zip`` or ``.tar.gz``.
-        destinations: returns the paths below ``target`` to which a member is written, none if it is not needed.
-        target: a folder; files that are already in it are never overwritten.
+        destinations: returns the paths below ``target`` to which a member is written, none for an unneeded member.
+        target: a folder; its files are never overwritten.
 
     Returns:
-        Number of members that were needed.
+        Number of needed members.
 
     Raises:
         Refused: the archive is damaged, has too many members or too much content, or a name in it leads out of the
-            folder; or a needed member is not an ordinary file, is encrypted, or has the same path as another.
-            Members that were written before stay.
+            folder; or a needed member is not an ordinary file, is encrypted, or has the path of another member.
+            Members that were already written stay.
         OSError: a file cannot be written.
     """
     needed, left = 0, _max_unpacked(archive)
@@ -87,7 +87,7 @@ def unpack(archive: Path, destinations: Callable[[str], Sequence[str]], target: 
 
 
 def _copy_member(stream: IO[bytes], files: Sequence[Path], name: str, limit: int) -> int:
-    """Copy a member to each of ``files`` and return its bytes; stop once they are more than ``limit``."""
+    """Copy a member to each of ``files`` and return the number of its bytes; stop after more than ``limit`` bytes."""
     size = 0
     with ExitStack() as stack:
         outs = [stack.enter_context(_create_file(file, name)) for file in files]
@@ -103,7 +103,7 @@ def _create_file(file: Path, name: str) -> IO[bytes]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         return file.open("xb")
-    except (FileExistsError, NotADirectoryError) as error:  # two capitalisations are one file on some disks
+    except (FileExistsError, NotADirectoryError) as error:  # some disks ignore case in file names
         raise Refused(f"the member {name!r} would overwrite another member, at {file.name!r}") from error
 
 
@@ -158,7 +158,7 @@ def _open_tar_member(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return a member's name, read as UTF-8 even without the UTF-8 flag, where ``zipfile`` assumes code page 437."""
+    """Return a member's name decoded as UTF-8, even without the UTF-8 flag; ``zipfile`` then assumes code page 437."""
     if info.flag_bits & _UTF8:
         return info.filename
     try:
@@ -183,7 +183,7 @@ def _archive_kind(archive: Path) -> str:
 
 
 def _max_unpacked(archive: Path) -> int:
-    """Return the most bytes that an archive may unpack to."""
+    """Return the largest number of bytes that an archive may unpack to."""
     return MAX_GROWTH * archive.stat().st_size + MAX_EXTRA
 
 

@@ -32,10 +32,9 @@ def download(
 ) -> tuple[Path, ...]:
     """Download and unpack datasets, so that they can be loaded. Datasets that exist already are not changed.
 
-    A call that was interrupted or killed can be repeated; it continues where the first one stopped. If several
-    processes ask for the same dataset, one process works and the others wait. An archive that you put into
-    ``<root>/.downloads`` is used instead of downloading it. The first time that an archive is used, its SHA-256 is
-    recorded there; later archives of this name must have the same SHA-256.
+    After an interruption, the same call continues the download. If several processes ask for the same dataset, one
+    process works and the others wait. An archive that you put into ``<root>/.downloads`` is not downloaded. At the
+    first use of an archive, its SHA-256 is recorded there; later archives of this name must have the same SHA-256.
 
     Args:
         names: registered names; ``all`` means MIT-States, UT-Zappos and C-GQA.
@@ -52,13 +51,13 @@ def download(
     Raises:
         UnknownNameError: a name is not registered; nothing was changed.
         ConfigError: the mirror is not a web URL; nothing was changed.
-        DataError: some datasets could not be downloaded or written. The message says why each source failed, and where
-            to save which file by hand. All other datasets are complete.
+        DataError: some datasets could not be downloaded or written. The message has the error of each source, and the
+            path where you can save the archive yourself. All other datasets are complete.
     """
-    base, asked = data_root(root), (names,) if isinstance(names, str) else names
-    asked = [each for name in asked for each in (BENCHMARKS if name == "all" else (name,))]
+    base, requested = data_root(root), (names,) if isinstance(names, str) else names
+    requested = [expanded for name in requested for expanded in (BENCHMARKS if name == "all" else (name,))]
     cache = ArchiveCache(base / DOWNLOADS, _mirrors(mirror), client or HttpClient(), log or log_to_stderr)
-    folders = {dataset(name).name: find_folder(name, base) for name in asked}
+    folders = {dataset(name).name: find_folder(name, base) for name in requested}
     steps: dict[str, Step] = {name: partial(_check_files, name, folder) for name, folder in folders.items() if folder}
     steps |= _install_steps([name for name, folder in folders.items() if not folder], base, cache, keep)
     if glove:
@@ -70,7 +69,7 @@ def download(
 
 
 def _install_steps(absent: Sequence[str], base: Path, cache: ArchiveCache, keep: bool) -> dict[str, Step]:
-    """Return a step for each absent dataset, which keeps archives that a later dataset needs too."""
+    """Return a step for each absent dataset. It does not delete archives that a later dataset needs."""
     steps: dict[str, Step] = {}
     for number, name in enumerate(absent):
         users = absent if keep else absent[number + 1 :]
@@ -92,7 +91,7 @@ def _run(steps: Mapping[str, Step], base: Path) -> list[str]:
 
 
 def _check_files(name: str, folder: Path) -> None:
-    """Check that a dataset that exists has all files."""
+    """Check that an existing dataset has all files."""
     try:
         dataset(name).files(folder)
     except DataError as error:
@@ -101,13 +100,13 @@ def _check_files(name: str, folder: Path) -> None:
 
 @contextmanager
 def _explain_disk_errors(base: Path) -> Iterator[None]:
-    """Turn an error of the disk into one that says how to continue."""
+    """Turn an ``OSError`` into a ``DataError`` that says how to continue."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"cannot write below {base}: {error}. All bytes that have arrived are kept: remove the cause and run the "
-            "command again to continue"
+            f"cannot write in {base}: {error}. All downloaded bytes are kept: remove the cause and run the command "
+            "again to continue"
         ) from error
 
 

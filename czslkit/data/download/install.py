@@ -1,4 +1,4 @@
-"""Install one absent dataset, or the word vectors, from archives. The result appears once it is complete."""
+"""Install one absent dataset, or the word vectors, from archives. It gets its name once it is complete."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def install_dataset(known: Dataset, base: Path, cache: ArchiveCache, kept_archiv
         kept_archives: names of the archives that are not deleted after they are unpacked.
 
     Raises:
-        DataError: the dataset cannot be made, with every problem.
+        DataError: the dataset cannot be made; the message has every problem.
     """
     folder, work = base / known.name, base / f".{known.name}.download"
     if not known.sources:
         known.make(folder)
         return
-    with file_lock(base / f".{known.name}.lock", cache.log):  # the same lock as in writing.write_dataset
+    with file_lock(base / f".{known.name}.lock", cache.log):  # also locked by writing.write_dataset
         if find_folder(known.name, base):  # another process made it
             return
         _unpack_sources(known, work, cache, kept_archives)
@@ -71,9 +71,9 @@ def install_word_vectors(base: Path, cache: ArchiveCache, *, keep: bool) -> None
 
 
 def _unpack_sources(known: Dataset, work: Path, cache: ArchiveCache, kept_archives: Set[str]) -> None:
-    """Unpack all sources of a dataset into ``work``, except those that an earlier call has unpacked.
+    """Unpack all sources of a dataset into ``work``, except sources that an earlier call has unpacked.
 
-    After a source fails, later archives are only downloaded, since unpacking them may need what is missing.
+    After a source fails, later archives are only downloaded, since unpacking them may need the missing files.
     """
     unpacked = _unpacked_sources(work)
     problems: list[str] = []
@@ -133,7 +133,7 @@ def _temporarily_unpacked(archive: Path, destinations: Callable[[str], Sequence[
     folder.mkdir(parents=True)
     try:
         if not unpack(archive, destinations, folder):
-            raise Refused("the archive holds none of the needed files")
+            raise Refused("the archive has none of the needed files")
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

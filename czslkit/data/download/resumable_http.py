@@ -23,7 +23,7 @@ from ...sizes import format_bytes
 from ..sources import Refused
 
 _READ_BYTES = 1 << 16
-_RETRIED_STATUS = (408, 416, 429, *range(500, 600))  # 416: the server cannot send the requested rest of the file
+_RETRIED_STATUS = (408, 416, 429, *range(500, 600))  # 416: the requested range is invalid
 
 
 class TransferInterrupted(Exception):
@@ -35,27 +35,26 @@ class HttpClient:
     """Timeouts and retries of downloads over HTTP."""
 
     timeout: float = 30.0
-    """Seconds without a connection, or without a byte, after which an attempt fails."""
+    """Seconds without a connection or without new bytes after which an attempt fails."""
     attempts: int = 4
-    """Attempts in a row without new bytes after which the download from a server fails."""
+    """Number of consecutive attempts without new bytes after which the download from a server fails."""
     pause: float = 0.5
-    """Seconds before the next attempt, doubled after each attempt in a row without new bytes."""
+    """Seconds before the next attempt, doubled after each consecutive attempt without new bytes."""
     progress: bool = True
     """Show a progress bar on a terminal."""
 
     def fetch(self, url: str, target: Path, size: int | None = None) -> None:
-        """Download ``url`` to ``target``, by way of ``<target>.partial``.
+        """Download ``url`` to ``<target>.partial``, and rename the complete file to ``target``.
 
-        A partial file is resumed if the server says that its file is still the same; otherwise the download starts
-        from the first byte. If the server gives a length, the file is complete after that many bytes, and the client
-        reads no more.
+        A partial file is resumed if the file on the server has not changed; otherwise the download starts from the
+        first byte. If the server gives a length, the file is complete after this number of bytes.
 
         Args:
             size: expected bytes, None if unknown.
 
         Raises:
             Refused: the server does not have the file, has a file of another size, or sends a file of unknown length
-                that would fill the disk. Or too many attempts brought no new bytes; then the partial file stays.
+                that would fill the disk; or too many attempts brought no new bytes, and the partial file stays.
             DataError: there is not enough free space.
             OSError: the file cannot be written.
         """
@@ -78,7 +77,7 @@ class HttpClient:
         discard_partial(partial)
 
     def _attempt(self, url: str, partial: Path, size: int | None) -> None:
-        """Request a file, or the missing rest of it, and write the answer to the partial file."""
+        """Request a file or its missing rest, and write the answer to the partial file."""
         record = TransferRecord.read(partial)
         offset = file_size(partial) if record and record.url == url else 0
         with self._open(url, record.range_headers(offset) if record and offset else {}, partial) as response:
@@ -115,7 +114,7 @@ class HttpClient:
     def _receive(self, response: HTTPResponse, out: IO[bytes], total: int | None, size: int | None) -> None:
         """Append the body of an answer to an open file.
 
-        A body of unknown length may have the expected ``size``, or else may take half of the free space.
+        The limit for a body of unknown length is the expected ``size``, or half of the free space if ``size`` is None.
         """
         name = Path(out.name).name.removesuffix(".partial")
         limit = out.tell() + shutil.disk_usage(Path(out.name).parent).free // 2 if size is None else size
@@ -128,7 +127,7 @@ class HttpClient:
                 bar.update(len(block))
                 if total is None and out.tell() > limit:
                     out.truncate(0)
-                    raise Refused(f"the server gives no length and sends more than {format_bytes(limit)}")
+                    raise Refused(f"the server gives no length and sent more than {format_bytes(limit)}")
 
     def _read_block(self, response: HTTPResponse) -> bytes:
         try:
@@ -155,7 +154,7 @@ class TransferRecord:
 
     @classmethod
     def from_response(cls, url: str, response: HTTPResponse) -> TransferRecord:
-        """Return what an answer says about the complete file."""
+        """Return the description of the complete file in an answer."""
         headers, length = response.headers, response.length
         total = None if length is None else _first_byte(response) + length
         if response.status == 206 and (content_range := re.search(r"/(\d+)$", headers.get("Content-Range", ""))):
@@ -172,7 +171,7 @@ class TransferRecord:
             return None
 
     def range_headers(self, offset: int) -> dict[str, str]:
-        """Return headers that request the bytes from ``offset`` on, or all bytes if the file has changed."""
+        """Return headers that request the bytes from ``offset``, or all bytes if the file has changed."""
         validator = self.modified if not self.etag or self.etag.startswith("W/") else self.etag
         return {"Range": f"bytes={offset}-"} | ({"If-Range": validator} if validator else {})
 
@@ -183,7 +182,7 @@ class TransferRecord:
 
 
 class _SafeRedirects(HTTPRedirectHandler):
-    """A handler that follows redirects to web addresses only, and never from an encrypted connection to a plain one."""
+    """A handler that follows redirects only to HTTP and HTTPS addresses, and never from HTTPS to HTTP."""
 
     def redirect_request(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> Any:
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
@@ -213,7 +212,7 @@ def _record_path(partial: Path) -> Path:
 
 
 def _is_complete(url: str, partial: Path) -> bool:
-    """Return whether a partial file has all bytes, as after a process was killed just before the end."""
+    """Return whether a partial file has all bytes, which happens if a process is killed just before renaming it."""
     record = TransferRecord.read(partial)
     return record is not None and record.url == url and record.total == file_size(partial)
 
@@ -226,9 +225,9 @@ def _first_byte(response: HTTPResponse) -> int:
 
 
 def _check_free_space(partial: Path, total: int, received: int) -> None:
-    """Check that the rest of an archive fits on the disk, and its content too.
+    """Check that the rest of an archive and its unpacked content fit on the disk.
 
-    Pictures hardly shrink when they are packed, so the content needs about as many bytes as the archive.
+    Packing hardly reduces the size of images, so the content needs about as many bytes as the archive.
 
     Raises:
         DataError: there is not enough free space.

@@ -36,9 +36,9 @@ def import_dataset(
     """Make a dataset from a folder of pictures or from a table. It can then be loaded by name, like any dataset.
 
     Args:
-        source: a folder with one folder for each pair, named ``attr_obj`` or ``attr obj``. Or a table with the columns
-            ``image`` (a path relative to the table), ``attr``, ``obj`` and, if the splits are known, ``split`` or
-            ``set``; tabs separate the columns of a ``.tsv`` file, commas those of any other file.
+        source: a folder with one subfolder for each pair, named ``attr_obj`` or ``attr obj``; or a table with the
+            columns ``image`` (a path relative to the table), ``attr``, ``obj`` and, if the splits are known, ``split``
+            or ``set``. The columns are separated by tabs in a ``.tsv`` file and by commas in any other file.
         name: name of the new dataset.
         root: the folder of all datasets, as in ``load_dataset``.
         seed: seed of ``assign_splits``, which makes the splits if the source has none.
@@ -50,7 +50,7 @@ def import_dataset(
 
     Raises:
         ConfigError: the name is taken or not allowed, or ``unseen`` is not between 0 and 1.
-        DataError: the source cannot be made into a dataset, with every reason; or the dataset cannot be written.
+        DataError: the source has problems, which the message lists; or the dataset cannot be written.
     """
     source, folder = Path(source).expanduser(), data_root(root) / name
     if problems := [*_dataset_name_problems(name), *_share_problems(unseen)]:
@@ -74,7 +74,7 @@ def _dataset_name_problems(name: str) -> Iterator[str]:
     if not re.fullmatch(r"[^\W_][\w.-]*", name):
         yield f"a dataset cannot be named {name!r}: expected a letter or digit, then letters, digits, '_', '-' and '.'"
     elif name == "all" or canonical(name) in DATASETS:
-        yield f"the name {name!r} is taken: it stands for {'several datasets' if name == 'all' else canonical(name)}"
+        yield f"the name {name!r} is taken: it means {'several datasets' if name == 'all' else canonical(name)}"
 
 
 def _share_problems(unseen: float) -> Iterator[str]:
@@ -87,7 +87,7 @@ def _already_exists(folder: Path) -> DataError:
 
 
 def _instances(pictures: Sequence[LabelledPicture], seed: int, unseen: float) -> list[Instance]:
-    """Return the metadata of the pictures, with the splits of the source or else those of ``assign_splits``."""
+    """Return the metadata of the pictures, with splits from the source or else from ``assign_splits``."""
     names = _file_names(pictures)
     if any(picture.split for picture in pictures):
         splits = {name: picture.split for name, picture in zip(names, pictures, strict=True)}
@@ -100,7 +100,7 @@ def _instances(pictures: Sequence[LabelledPicture], seed: int, unseen: float) ->
 
 
 def _file_names(pictures: Iterable[LabelledPicture]) -> list[str]:
-    """Return a path below ``images`` for each picture, valid on every system and unique even without upper case."""
+    """Return a path below ``images`` for each picture, valid on every system and unique even if case is ignored."""
     taken: set[str] = set()
     names = []
     for picture in pictures:
@@ -115,7 +115,7 @@ def _file_names(pictures: Iterable[LabelledPicture]) -> list[str]:
 
 
 def _valid_file_name(name: str) -> str:
-    name = unicodedata.normalize("NFC", name).encode(errors="replace").decode()  # bytes that are no text become '?'
+    name = unicodedata.normalize("NFC", name).encode(errors="replace").decode()  # invalid bytes become '?'
     return _FORBIDDEN.sub("_", name).lstrip(".") or "_"
 
 

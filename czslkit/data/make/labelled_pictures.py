@@ -14,7 +14,7 @@ from ..layout import ABSENT
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 """Endings of image files, in lower case."""
 
-_MOST_PROBLEMS = 10  # problems that a message names; further ones are counted
+_MOST_PROBLEMS = 10  # problems that a message lists; other problems are counted
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class LabelledPicture:
 
 
 def is_image(file: Path) -> bool:
-    """Return whether a file's name ends like that of an image."""
+    """Return whether a file's name ends with a suffix of image files."""
     return file.suffix.lower() in SUFFIXES
 
 
 def normalized_label(text: str) -> str:
-    """Return a label as pair lists and metadata spell it: composed letters, and ``_`` for spaces.
+    """Return a label as it is spelled in pair lists and metadata: composed letters, and ``_`` instead of spaces.
 
     >>> normalized_label(" very  wet ")
     'very_wet'
@@ -43,7 +43,7 @@ def normalized_label(text: str) -> str:
 
 
 def label_problem(column: str, label: str) -> str:
-    """Return why a label cannot be used, empty if it can.
+    """Return the problem of an unusable label, empty for a usable label.
 
     Args:
         column: ``attr`` or ``obj``.
@@ -60,7 +60,7 @@ def refuse_if_any(source: Path, problems: Sequence[str]) -> None:
     """Raise an error with all problems of a source, if there are any.
 
     Raises:
-        DataError: ``problems`` is not empty; ten of them are named and the rest is counted.
+        DataError: ``problems`` is not empty. The message lists ten problems and the number of the others.
     """
     if problems:
         hidden = len(problems) - _MOST_PROBLEMS

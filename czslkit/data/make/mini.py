@@ -1,4 +1,4 @@
-"""Write small replicas of the published datasets: the same file names and kinds of splits, with rendered pictures.
+"""Write small replicas of the published datasets, with the same kinds of file names and splits and rendered pictures.
 
 Each replica has 8 attributes and 6 objects. The training split has 24 pairs with 6 images each; validation and test
 each have 6 seen and 6 unseen pairs with 4 images each. As in the published datasets, the lists are not sorted, and some
@@ -36,16 +36,16 @@ MINI_COUNTS = Counts(
         "test": SplitCounts(_SEEN, _UNSEEN, (_SEEN + _UNSEEN) * _IMAGES_PER_PAIR["test"]),
     },
 )
-"""What every replica holds."""
-_SKIPPED = 3  # instances of each kind that does not count
-_SIDES = (64, 96)  # pixels of the smallest and of the largest picture, without its frame
+"""Counts of every replica."""
+_SKIPPED = 3  # number of skipped instances of each kind
+_SIDES = (64, 96)  # smallest and largest side of a picture without its frame, in pixels
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Replica:
-    """The labels and the file names of a replica. Its n-th label is drawn like the n-th label of the demo world."""
+    """The labels and file names of a replica. Label n of a replica is drawn like label n of the demo world."""
 
     attrs: tuple[str, ...]
     objs: tuple[str, ...]
@@ -59,7 +59,7 @@ def write_mini(name: str, root: str | Path, seed: int = 0) -> Path:
     Args:
         name: name or alias of a published dataset.
         root: the folder of all datasets.
-        seed: changes pairs, file names and pictures.
+        seed: random seed of pairs, file names and pictures.
 
     Raises:
         UnknownNameError: there is no replica of this name.
@@ -115,13 +115,13 @@ def _pictures(
     demo_attrs = dict(zip(replica.attrs, demo_world.ATTRS, strict=False))
     demo_objs = dict(zip(replica.objs, demo_world.OBJS, strict=False))
     for split, attr, obj in instances:
-        demo_attr = demo_attrs.get(attr, demo_world.ATTRS[0])  # for an absent attribute, any look will do
+        demo_attr = demo_attrs.get(attr, demo_world.ATTRS[0])  # any look is right for an absent attribute
         picture = _resized_with_frame(demo_world.render(demo_attr, demo_objs[obj], rng), rng)
         yield {**replica.file_fields(attr, obj, rng), "attr": attr, "obj": obj, "set": split}, picture
 
 
 def _resized_with_frame(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Return a picture in a random size, half of the time with a frame that makes it wide or tall.
+    """Return a picture in a random size; with probability 1/2, a frame makes it wide or tall.
 
     A centre crop removes the frame.
     """

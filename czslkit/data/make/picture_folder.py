@@ -12,11 +12,11 @@ from .labelled_pictures import LabelledPicture, is_image, label_problem, normali
 
 
 def read_folder(source: Path) -> list[LabelledPicture]:
-    """Return the images of every folder in ``source``, and print the names of other files to standard error.
+    """Return the images of every subfolder of ``source``, and print the names of other files to standard error.
 
     Raises:
         DataError: ``source`` is not a folder or has no images, or the labels of some images are unclear. The message
-            names every problem.
+            lists every problem.
     """
     if not source.is_dir():
         raise DataError(f"{source} is neither a folder of pictures nor a table")
@@ -42,12 +42,12 @@ def read_folder(source: Path) -> list[LabelledPicture]:
     if not pictures:
         raise DataError(f"{source} has no folder of images; expected {source.name}/ATTR_OBJ/*.jpg")
     if skipped:
-        print(f"skipped files that are not images by name: {first_ten(list(map(printable, skipped)))}", file=sys.stderr)
+        print(f"skipped files without an image suffix: {first_ten(list(map(printable, skipped)))}", file=sys.stderr)
     return pictures
 
 
 def _pair_of_folder(name: str) -> tuple[Pair, str]:
-    """Return the attribute and object in a folder's name, and why they cannot be used, empty if they can."""
+    """Return the attribute and object in a folder's name, and their problem, empty if they can be used."""
     words = name.split()
     words = name.split("_") if len(words) == 1 else words
     if len(words) != 2 or not all(words):
@@ -59,4 +59,4 @@ def _pair_of_folder(name: str) -> tuple[Pair, str]:
 
 def _visible_entries(folder: Path) -> list[Path]:
     """Return the files and folders that are not hidden, in the same order on every system."""
-    return sorted((each for each in folder.iterdir() if not each.name.startswith(".")), key=lambda each: each.name)
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""Read pictures from a table with the columns ``image``, ``attr`` and ``obj``, and perhaps ``split`` or ``set``."""
+"""Read pictures from a table with the columns ``image``, ``attr`` and ``obj``, and optionally ``split`` or ``set``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_table(source: Path) -> list[LabelledPicture]:
     """Return the picture of every row.
 
     Raises:
-        DataError: the table cannot be read, or columns or values are missing or wrong. The message names every problem.
+        DataError: the table cannot be read, or columns or values are missing or wrong. The message lists every problem.
     """
     columns, rows = _read_rows(source)
     split_column = _split_column(source, columns)
@@ -39,7 +39,7 @@ def read_table(source: Path) -> list[LabelledPicture]:
             pictures.append(picture)
     refuse_if_any(source, problems)
     if not pictures:
-        raise DataError(f"{source} has no row below its first line")
+        raise DataError(f"{source} has no rows after its first line")
     return pictures
 
 
@@ -54,11 +54,11 @@ def _read_rows(source: Path) -> tuple[Sequence[str], list[tuple[int, Row]]]:
 
 
 def _split_column(source: Path, columns: Sequence[str]) -> str:
-    """Check the columns and return the name of the column with the splits, empty if there is none."""
+    """Check the columns and return the name of the column of splits, empty if there is none."""
     split_columns = [column for column in _SPLIT_COLUMNS if column in columns]
     if missing := [column for column in _COLUMNS if column not in columns]:
         found = ", ".join(map(repr, columns)) or "nothing"
-        raise DataError(f"{source} has no column {', '.join(missing)}; its first line has {found}")
+        raise DataError(f"{source} has no column {', '.join(missing)}; the first line has {found}")
     if repeated := [column for column in (*_COLUMNS, *split_columns) if columns.count(column) > 1]:
         raise DataError(f"{source} has more than one column {', '.join(repeated)}")
     if len(split_columns) > 1:
@@ -67,7 +67,7 @@ def _split_column(source: Path, columns: Sequence[str]) -> str:
 
 
 def _read_picture(folder: Path, row: Row, split_column: str) -> LabelledPicture | str:
-    """Return the picture of a row, or a text with everything that is wrong with the row."""
+    """Return the picture of a row, or a text with all problems of the row."""
     if None in row or None in row.values():
         return "the row has more or fewer cells than the first line"
     attr, obj = normalized_label(row["attr"]), normalized_label(row["obj"])
@@ -77,7 +77,7 @@ def _read_picture(folder: Path, row: Row, split_column: str) -> LabelledPicture 
     if file is None:
         problems.append(f"there is no image {str(candidates[0])[:_LONGEST_PATH]!r}")
     elif not is_image(file):
-        problems.append(f"{row['image']!r} is not an image by name; expected {', '.join(sorted(SUFFIXES))}")
+        problems.append(f"{row['image']!r} has no image suffix; expected {', '.join(sorted(SUFFIXES))}")
     split = row[split_column] if split_column else ""
     if split_column and split not in SPLITS:
         problems.append(f"{split_column} is {split!r}, expected {', '.join(SPLITS)}")

@@ -10,25 +10,25 @@ from ...errors import DataError
 from ..layout import Pair
 
 MIN_IMAGES = 3
-"""Images that a seen pair needs to be in all three splits."""
-_HELD_OUT = 10  # of a seen pair, one in ten images goes to val and one in ten to test
+"""Smallest number of images with which a seen pair is in all three splits."""
+_HELD_OUT = 10  # one in ten images of a seen pair goes to val, and one in ten to test
 
 
 def assign_splits(images: Mapping[Pair, Sequence[str]], *, seed: int = 0, unseen: float = 0.2) -> dict[str, str]:
     """Return the split of each image: ``train``, ``val`` or ``test``.
 
-    The random order of pairs and of images is the order of the SHA-256 digests of the seed and the name. It does not
-    depend on any library or on the other names.
+    Pairs and images are ordered by the SHA-256 digests of the seed and the name. This random order does not depend on
+    any library or on other names.
 
     1. Take the pairs in this order. A pair becomes unseen if its attribute and its object are each in another pair
        that is still seen. Stop when the share ``unseen`` of all pairs is unseen, rounded, and at least two pairs. The
        unseen pairs go to test and val in turn, with all their images.
     2. All other pairs are seen. If a seen pair has ``n >= 3`` images, the first ``max(1, n // 10)`` of them go to test,
-       the next as many to val, and the rest to train. If it has fewer, all its images go to train.
+       equally many of the next to val, and the rest to train. If it has fewer images, all go to train.
 
     Args:
         images: names of the images of each pair; each name occurs once.
-        seed: changes the order, and so the splits.
+        seed: random seed of the order, and therefore of the splits.
         unseen: share of the pairs that become unseen, between 0 and 1.
 
     Raises:
@@ -79,5 +79,5 @@ def _splits_of_seen_pair(images: int) -> list[str]:
 
 
 def _digest_of_names(seed: int, *names: str) -> bytes:
-    """Return the SHA-256 digest that decides the place of a pair or an image in the order."""
+    """Return the SHA-256 digest by which pairs and images are ordered."""
     return hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()

@@ -99,7 +99,7 @@ def test_lists_that_cannot_be_read_are_an_error(pets: Path) -> None:
 def test_an_absent_dataset_is_an_error_with_where_to_get_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "verify", "cgqa", "--data", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "error: cgqa is not there: looked for" in out
+    assert "error: cgqa is absent: looked for" in out
     assert out.endswith("cgqa: 1 error\n")
 
 

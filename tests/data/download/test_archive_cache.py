@@ -81,7 +81,7 @@ def flawed(published: dict[str, bytes], zipped: Pack, tarred: Pack) -> dict[str,
         "page": (CGQA, b"<html>", "the file is not a .zip archive: it starts with b'<html>'"),
         "part": (CGQA, whole[:-1000], "the archive is incomplete or damaged"),
         "bits": (CGQA, bytes(cut), "' is damaged: BadZipFile: Bad CRC-32"),
-        "other": (CGQA, zipped({"dogs/1.jpg": b"1"}), "the archive holds none of the needed files"),
+        "other": (CGQA, zipped({"dogs/1.jpg": b"1"}), "the archive has none of the needed files"),
         "outside": (CGQA, zipped({"cgqa/../../../evil": b"1"}), "leads out of the folder"),
         "twice": (
             CGQA,
@@ -154,7 +154,7 @@ def test_a_later_archive_must_have_the_recorded_digest(
     (tmp_path / "cgqa").rename(tmp_path / "first")
     shop.files[f"official/{CGQA}"] = shop.files[f"hub/{CGQA}"] = zipped({"cgqa/images/1.jpg": b"1"})
     with pytest.raises(
-        DataError, match=f"the archive has the SHA-256 [0-9a-f]{{64}}, but had {first} when it was first"
+        DataError, match=f"the archive has the SHA-256 [0-9a-f]{{64}}, but it had {first} at its first use here"
     ) as info:
         get("cgqa")
     refused = tmp_path / ".downloads" / f"{CGQA}.refused"
@@ -169,7 +169,7 @@ def test_a_later_archive_must_have_the_recorded_digest(
 def test_an_unreadable_digest_file_is_an_error(tmp_path: Path, shop: Any, get: Get) -> None:
     (tmp_path / ".downloads").mkdir()
     (tmp_path / ".downloads" / f"{CGQA}.json").write_text("[]")
-    with pytest.raises(DataError, match=f"{CGQA}.json holds no SHA-256; delete this file if you trust {CGQA}"):
+    with pytest.raises(DataError, match=f"{CGQA}.json has no SHA-256; delete this file if you trust {CGQA}"):
         get("cgqa")
 
 

@@ -196,8 +196,8 @@ def test_after_a_full_disk_the_same_command_continues(
         assert main(command) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
-        f"czslkit: cgqa: cannot write below {tmp_path}: [Errno 28] No space left on device. "
-        "All bytes that have arrived are kept: remove the cause and run the command again to continue"
+        f"czslkit: cgqa: cannot write in {tmp_path}: [Errno 28] No space left on device. "
+        "All downloaded bytes are kept: remove the cause and run the command again to continue"
     )
     assert not (tmp_path / "cgqa").exists()
     assert not list(tmp_path.glob(".cgqa.download/.half"))
@@ -234,10 +234,10 @@ def test_a_read_only_folder_can_be_used_but_not_extended() -> None:
         done = subprocess.run([sys.executable, "-c", AS_NOBODY, folder], capture_output=True, text=True)
         os.chmod(folder, 0o755)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"cgqa: cannot write below {folder}: [Errno 13] Permission denied")
+    assert done.stdout.startswith(f"cgqa: cannot write in {folder}: [Errno 13] Permission denied")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, shop: Any) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=f"cgqa: cannot write below {tmp_path}/file/data: .*Not a directory"):
+    with pytest.raises(DataError, match=f"cgqa: cannot write in {tmp_path}/file/data: .*Not a directory"):
         download("cgqa", tmp_path / "file" / "data", mirror=shop.url, client=CLIENT)

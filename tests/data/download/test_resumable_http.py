@@ -308,6 +308,6 @@ def test_an_answer_without_a_length_does_not_fill_the_disk(
 ) -> None:
     shop.answers["pets.zip"] = [shop.serve(length=False)]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Room(0, 0, 300_000))
-    with pytest.raises(Refused, match="the server gives no length and sends more than 150 kB"):
+    with pytest.raises(Refused, match="the server gives no length and sent more than 150 kB"):
         CLIENT.fetch(url, target)
     assert file_size(partial_path(target)) == 0

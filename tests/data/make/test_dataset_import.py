@@ -107,9 +107,9 @@ def test_splits_that_make_no_task_are_refused(table: Table, all_rows: list[str],
         ("a,b", "a dataset cannot be named 'a,b'"),
         ("../mine", "a dataset cannot be named '../mine'"),
         (".mine", "a dataset cannot be named '.mine'"),
-        ("all", "the name 'all' is taken: it stands for several datasets"),
-        ("cgqa", "the name 'cgqa' is taken: it stands for cgqa"),
-        ("ut-zap50k", "the name 'ut-zap50k' is taken: it stands for ut-zappos"),
+        ("all", "the name 'all' is taken: it means several datasets"),
+        ("cgqa", "the name 'cgqa' is taken: it means cgqa"),
+        ("ut-zap50k", "the name 'ut-zap50k' is taken: it means ut-zappos"),
     ],
 )
 def test_an_unusable_name_is_wrong_usage(photos: Path, tmp_path: Path, name: str, said: str) -> None:
@@ -148,5 +148,5 @@ def test_links_to_another_disk_are_refused(photos: Path, tmp_path: Path, monkeyp
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr("os.link", far)
-    with pytest.raises(DataError, match=r"lies on another disk than .*: leave out the link, and copy"):
+    with pytest.raises(DataError, match=r".* and .* are on different disks: copy instead of linking"):
         import_dataset(photos, "mine", tmp_path, link=True)

@@ -41,7 +41,7 @@ def test_files_that_are_not_images_are_skipped_and_named(
     for name in ("README.txt", ".DS_Store", "wet_dog/Thumbs.db", "wet_dog/.hidden.png"):
         (photos / name).touch()
     import_dataset(photos, "mine", tmp_path)
-    assert capsys.readouterr().err == "skipped files that are not images by name: README.txt, wet_dog/Thumbs.db\n"
+    assert capsys.readouterr().err == "skipped files without an image suffix: README.txt, wet_dog/Thumbs.db\n"
 
 
 def test_all_problems_of_a_folder_are_in_one_message(photos: Path, draw: Draw, refused: Refused) -> None:
