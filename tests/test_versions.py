@@ -100,8 +100,9 @@ def has_version(node: ast.stmt) -> bool:
 
 
 def is_version(node: ast.stmt) -> bool:
-    """Whether a line of a class body is ``version: ClassVar[int] = ...``."""
-    return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "version"
+    """Whether a line of a class body is ``version = ...``, with or without a type."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return any(isinstance(target, ast.Name) and target.id == "version" for target in targets)
 
 
 def digest(*roots: tuple[str, str]) -> str:
