@@ -23,7 +23,8 @@ BUILTIN = (
     "czslkit.backbones.timm",
     "czslkit.aggregators",
     "czslkit.interactions",
-    "czslkit.heads",
+    "czslkit.heads.cosine",
+    "czslkit.heads.three_branch",
     "czslkit.data.published",
 )
 #: Names that no class can have, since settings such as ``train.epochs`` start with them.

@@ -18,7 +18,7 @@ LAYERS = (
     {"errors"},
     {"entry_points", "options", "sizes", "files", "types", "torchscript"},
     {"registry"},
-    {"provenance", "weights", "translation", "store"},
+    {"provenance", "weights", "translation", "result_store"},
     {"components"},
     {"prompts", "aggregators", "interactions", "heads", "backbones"},
     {"method"},
@@ -157,7 +157,7 @@ def test_the_core_never_imports_a_method(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "modules", ["czslkit, czslkit.cli", "czslkit.errors, czslkit.options, czslkit.registry", "czslkit.cli.list_names",
-                "czslkit.store", "czslkit.report.table"]
+                "czslkit.result_store", "czslkit.report.table"]
 )  # fmt: skip
 def test_what_needs_no_numbers_does_not_load_torch(modules: str) -> None:
     code = f"import sys, {modules}; print([m for m in ('torch', 'open_clip', 'timm', 'numpy') if m in sys.modules])"

@@ -125,8 +125,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the metrics, write them to ``--out`` and return the exit status."""
     from ..data.pair_lists import read_pairs
     from ..evaluation.score_file import open_scores
+    from ..evaluation.score_file_summary import summarise
     from ..evaluation.score_labels import label_space, pair_mask
-    from ..evaluation.summary import summarise
 
     if problems := _option_problems(args):
         raise ConfigError(problems)

@@ -57,7 +57,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
         ConfigError: the folder has no results of a selected method or dataset.
     """
     from ..report.table import Table
-    from ..store import Store
+    from ..result_store import Store
 
     runs: Path = args.runs
     if not runs.is_dir():

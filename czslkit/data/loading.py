@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..types import PairSpace
+from .dataset_folders import dataset, ensure_folder
 from .fingerprint import fingerprint
-from .folders import dataset, ensure_folder
 from .integrity import check_listing
 from .layout import SPLITS, Listing, Pair, images_folder
 from .splits import Split, Splits

@@ -1,4 +1,4 @@
-"""A loaded dataset: its label space, its three splits, and the candidate pairs of the closed world."""
+"""A loaded dataset: its label space and its three splits."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..types import PairSpace
+from .closed_world import closed_world_candidates
 from .fingerprint import files_digest
 
 
@@ -51,7 +51,7 @@ class Splits:
     """Number of images without attribute or set, or with a pair that is in no list."""
 
     def candidates(self, split: str) -> Tensor:
-        """Return the mask of the closed-world candidates, ``[P]`` bool: the training pairs and the pairs of ``split``.
+        """Return the mask of the closed-world candidates of a split, ``[P]`` bool; see ``closed_world_candidates``.
 
         Args:
             split: ``"val"`` or ``"test"``.
@@ -61,5 +61,4 @@ class Splits:
         """
         if split not in ("val", "test"):
             raise ValueError(f"candidates of split {split!r} were requested, expected 'val' or 'test'")
-        pairs = self.val.pairs if split == "val" else self.test.pairs
-        return self.space.seen | torch.isin(self.space.flat(), pairs[:, 0] * len(self.space.objs) + pairs[:, 1])
+        return closed_world_candidates(self.space, self.val.pairs if split == "val" else self.test.pairs)

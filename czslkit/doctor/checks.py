@@ -137,7 +137,7 @@ def datasets(root: str, report: Report) -> Rows:
         root: folder of the datasets, as for ``load_dataset``; ``""`` for the default.
     """
     from ..data.check.status import dataset_statuses, unfinished_downloads
-    from ..data.folders import data_root
+    from ..data.dataset_folders import data_root
     from ..sizes import format_bytes
 
     base = data_root(root)
@@ -163,7 +163,7 @@ def datasets(root: str, report: Report) -> Rows:
 
 def _listing_error(status: DatasetStatus) -> str:
     """Return the error in the lists of a dataset, ``""`` if there is none or the dataset is absent."""
-    from ..data.folders import dataset
+    from ..data.dataset_folders import dataset
 
     try:
         if status.folder:

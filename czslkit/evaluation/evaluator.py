@@ -15,14 +15,14 @@ from ..data.batches import Feed
 from ..data.splits import Splits
 from ..errors import did_you_mean
 from ..method import Method
-from ..metrics.candidates import UNUSED
 from ..metrics.feasibility import best_threshold, threshold_grid
+from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
 from ..options import option
 from ..sizes import MEMORY
 from ..types import Setting
-from .budget import Chunks, Costs, WorldTask, fit_chunks
 from .feasibility_source import NAMED_SOURCES
+from .memory_budget import Chunks, Costs, WorldTask, fit_chunks
 
 SplitName = Literal["val", "test"]
 

@@ -15,7 +15,7 @@ import torch
 from numpy.lib import format as npy_format
 
 from ..errors import ConfigError, DataError
-from ..metrics.candidates import Array
+from ..metrics.score_columns import Array
 from ..metrics.sweep import Sweep
 from .score_labels import Labels
 

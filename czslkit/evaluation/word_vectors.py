@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, first_ten
-from ..metrics.candidates import Array
+from ..metrics.score_columns import Array
 
 #: A source of word vectors: the path of a file, or a callable that returns the vector of a word, and None or a KeyError
 #: if it does not know the word.

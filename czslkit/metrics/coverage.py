@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .candidates import Array, as_tensor
+from .score_columns import Array, as_tensor
 
 
 class Coverage:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..types import PairSpace
-from .candidates import Array, as_tensor
 from .metrics import Metrics
+from .score_columns import Array, as_tensor
 
 NO_THRESHOLD = -10.0  # threshold of the original evaluator if every threshold of the grid has AUC 0
 

@@ -8,10 +8,10 @@ from typing import Any, get_args
 import numpy as np
 from torch import Tensor
 
-from .candidates import UNSEEN, UNUSED, Array, Candidates, as_tensor
 from .coverage import Coverage
 from .curves import Bins, measure
 from .metrics import Accuracies, Curve, Metrics
+from .score_columns import UNSEEN, UNUSED, Array, ScoreColumns, as_tensor
 from .sweep_state import SweepState, reduce_chunk
 from .top_scores import Infeasible, TopScores, descending_top_scores
 
@@ -106,7 +106,7 @@ class Sweep:
         self.topk, self.keep = topk, max(keep, topk)
         self.bins: Bins = _checked_choice("bins", bins, Bins)
         self.infeasible: Infeasible = _checked_choice("infeasible", infeasible, Infeasible)
-        self.candidates = Candidates(pairs, seen, candidates, feasibility, thresholds)
+        self.candidates = ScoreColumns(pairs, seen, candidates, feasibility, thresholds)
         self._coverage = Coverage(len(self.candidates))
         self._state = SweepState.empty(0, UNSEEN + self.candidates.n_levels, self.keep, topk)
 

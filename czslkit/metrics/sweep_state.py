@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .candidates import UNSEEN, UNUSED, Candidates
 from .ranking import Ranked, best_in_groups
+from .score_columns import UNSEEN, UNUSED, ScoreColumns
 
 LAST_BIAS = 1000.0  # last bias of the original evaluator, added in float32
 SCORES_PER_BLOCK = 1_000_000  # scores handled at a time: few enough to stay in a CPU cache
@@ -20,7 +20,7 @@ SCORES_PER_BLOCK = 1_000_000  # scores handled at a time: few enough to stay in 
 class SweepState:
     """The best columns and the true pair of each image: every metric is computed from them.
 
-    Columns are ranked within the ``G`` groups of :class:`Candidates`, so that every threshold can be evaluated later.
+    Columns are ranked within the ``G`` groups of :class:`ScoreColumns`, so that every threshold can be evaluated later.
     """
 
     target: Tensor  # [N] long, column of the true pair; UNUSED if no image has that number
@@ -98,7 +98,7 @@ class SweepState:
 
 
 def reduce_chunk(
-    scores: Any, columns: Tensor, target: Tensor, images: Tensor, candidates: Candidates, keep: int, k: int
+    scores: Any, columns: Tensor, target: Tensor, images: Tensor, candidates: ScoreColumns, keep: int, k: int
 ) -> SweepState:
     """Return the state of a chunk of scores.
 

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .candidates import SEEN, SEEN_MASKED, UNSEEN, Candidates
 from .ranking import Ranked, best_columns
+from .score_columns import SEEN, SEEN_MASKED, UNSEEN, ScoreColumns
 from .sweep_state import LAST_BIAS, SweepState
 
 Infeasible = Literal["exclude", "original"]
@@ -34,9 +34,9 @@ class TopScores:
 
 
 def descending_top_scores(
-    state: SweepState, candidates: Candidates, k: int, infeasible: Infeasible
+    state: SweepState, candidates: ScoreColumns, k: int, infeasible: Infeasible
 ) -> Iterator[TopScores]:
-    """Yield the top scores of each level of :class:`Candidates`, from the highest threshold to the lowest.
+    """Yield the top scores of each level of :class:`ScoreColumns`, from the highest threshold to the lowest.
 
     Args:
         state: of ``N`` images that have all their scores.
@@ -59,7 +59,7 @@ def descending_top_scores(
         yield replace(found, seen=found.seen.first(k), unseen=found.unseen.first(k), top=top)
 
 
-def _multiplied(scores: TopScores, candidates: Candidates, level: int) -> TopScores:
+def _multiplied(scores: TopScores, candidates: ScoreColumns, level: int) -> TopScores:
     """Return the top scores after multiplying each score by (pair is feasible) + (pair is seen), each 0 or 1."""
     infeasible = candidates.infeasible_at_level(level)
     columns = infeasible.nonzero()[:, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..metrics.names import METRICS
-from ..store import Result
+from ..result_store import Result
 from .arrangement import Arrangement
 from .escaping import printable
 from .open_world import open_world_sentences

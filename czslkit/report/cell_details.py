@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import CzslkitError
-from ..store import Result
+from ..result_store import Result
 from .resamples import Attached, Interval
 
 DETAILS_FILE = "details.json"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..store import Result
+from ..result_store import Result
 from .arrangement import Arrangement
 from .escaping import printable
 from .frame import setting_names

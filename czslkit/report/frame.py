@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
 from ..options import flatten
-from ..store import Result, Store
+from ..result_store import Result, Store
 from .labels import differing_settings, row_labels, setting_name
 from .resamples import Attached, Resamples, resampled_result
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..options import flatten
-from ..store import Result
+from ..result_store import Result
 from .escaping import printable
 
 _LONGEST_LABEL = 30  # characters of settings in a label; longer labels name the configuration by its hash

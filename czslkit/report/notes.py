@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ..store import Result
+from ..result_store import Result
 from .arrangement import Arrangement
 from .escaping import printable
 from .labels import cell_name

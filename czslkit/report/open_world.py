@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from ..store import Result
+from ..result_store import Result
 from .escaping import printable
 
 _MOST_THRESHOLDS = 3  # printed one by one; more are printed as a range

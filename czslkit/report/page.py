@@ -8,8 +8,8 @@ from typing import Any
 from markupsafe import Markup
 
 from ..metrics.names import METRICS
-from .formats import caption_with_ranks
 from .grids import TIED_MARK, Block, Number
+from .text_markdown_latex import caption_with_ranks
 
 
 def as_page(blocks: Sequence[Block], cells: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
-from ..store import Result
+from ..result_store import Result
 from .arrangement import Arrangement, Column
 from .expected import world_problems
 from .grids import Number

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CzslkitError
-from ..store import Result
-from .measurement import data_digests
+from ..result_store import Result
+from .comparability import data_digests
 
 if TYPE_CHECKING:  # numpy is loaded once there is something to draw from
     from ..metrics.bootstrap import Floats

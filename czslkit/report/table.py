@@ -7,22 +7,22 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
-from ..store import Result
+from ..result_store import Result
 from .arrangement import KEY_COLUMNS, Column, Key, arrange, percent
 from .caption import table_caption
 from .cell_details import cell_details
+from .comparability import first_difference
 from .escaping import printable, printable_tree
 from .export import as_csv, as_json
-from .formats import as_latex, as_markdown, as_text
 from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
-from .measurement import first_difference
 from .notes import failure_notes, stale_notes, unfinished_notes
 from .page import as_page
 from .published import comparison_rows, comparisons, published_caption, published_notes
 from .resamples import Attached, Resamples, resampled_result
 from .significance import significance
+from .text_markdown_latex import as_latex, as_markdown, as_text
 
 _PRINTED_SECTIONS = ("cell", "config", "recipe", "published")  # of a result; texts in them may be hostile
 

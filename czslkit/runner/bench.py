@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.trained import TrainedMethod
 from ..data.cache import Cache
-from ..data.folders import canonical, find_folder
+from ..data.dataset_folders import canonical, find_folder
 from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
 from ..files import checked_filename, log_to_stderr
@@ -18,14 +18,14 @@ from ..metrics.names import WORLDS
 from ..registry import failures, load_plugins
 from ..report.frame import results_frame
 from ..report.table import Table
+from ..result_store import Store
 from ..sizes import MEMORY, parse_bytes
-from ..store import Store
 from .data_source import DataSource
 from .job import Job
 from .machine import Machine
 from .plan import Spec, plan
-from .run import estimate as estimate_job
-from .run import failed_results, record_failure, run
+from .run_job import estimate as estimate_job
+from .run_job import failed_results, record_failure, run_job
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,7 @@ def bench(
 def _finished(job: Job) -> list[dict[str, Any]]:
     """Run a job; data or weights that are missing, or a plugin that cannot be read, fail this job alone."""
     try:
-        return run(job)
+        return run_job(job)
     except Exception as error:
         return record_failure(job, error)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.cache import Cache
+from ..data.dataset_folders import dataset, ensure_folder
 from ..data.fingerprint import fingerprint_parts
-from ..data.folders import dataset, ensure_folder
 from ..data.image_cache import decoded_images
 from ..data.image_check import check_images
 from ..data.loading import load_dataset

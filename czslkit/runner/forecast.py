@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..data.batches import Feed
 from ..data.splits import Splits
-from ..evaluation.budget import IMAGES, Chunks, Costs
 from ..evaluation.evaluator import Evaluation
+from ..evaluation.memory_budget import IMAGES, Chunks, Costs
 from ..method import Method
 from ..metrics.sweep import Sweep
 from ..sizes import format_bytes, format_duration

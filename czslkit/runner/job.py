@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..store import Store
+from ..result_store import Store
 from .data_source import DataSource
 from .machine import Machine
 from .plan import Spec

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..evaluation.feasibility_source import FeasibilityScores
-from ..metrics.candidates import UNUSED
+from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Metrics, Sweep
 from ..provenance import environment
 from ..types import PairSpace

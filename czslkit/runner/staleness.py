@@ -22,7 +22,7 @@ from ..options import config_id
 from ..prompts import FixedPrompt, SoftPrompt
 from ..provenance import OWN, backbone_digest, class_versions, current_version
 from ..registry import REGISTRIES
-from ..store import FORMAT_1, Result, differences
+from ..result_store import FORMAT_1, Result, differences
 from .plan import Spec
 
 TRAINING_MODULES = ("czslkit.training", "czslkit.data.image_transforms")

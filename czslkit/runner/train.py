@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.trained import METADATA_FILE, save
-from ..data.folders import dataset
+from ..data.dataset_folders import dataset
 from ..evaluation.validation import plan_validation
 from ..options import as_dict
-from ..store import unused_path
+from ..result_store import unused_path
 from ..training.loop import Training, train
 from ..training.state import STATE_FILE, TrainingState, state_key
 from .job import Job

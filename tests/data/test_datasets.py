@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from czslkit.data.dataset_folders import ensure_folder
 from czslkit.data.datasets import DATASETS, Dataset
-from czslkit.data.folders import ensure_folder
 from czslkit.data.layout import SPLITS, Instance, Listing
 from czslkit.data.loading import load_dataset
 from czslkit.errors import DataError
@@ -65,7 +65,7 @@ def test_built_in_datasets_are_looked_up_without_loading_anything_else() -> None
     program = (
         "import sys\n"
         "from czslkit.data.datasets import DATASETS\n"
-        "from czslkit.data.folders import canonical, find_folder, unregistered\n"
+        "from czslkit.data.dataset_folders import canonical, find_folder, unregistered\n"
         "assert DATASETS['cgqa'].counts.pairs == 7555 and 'demo' in DATASETS\n"
         "assert not {'torch', 'numpy', 'czslkit.components'} & sys.modules.keys()\n"
     )

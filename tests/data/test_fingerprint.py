@@ -84,7 +84,7 @@ def test_absent_metadata_is_an_error(pets: Path) -> None:
 def test_it_needs_no_torch_and_agrees_with_the_loaded_dataset(pets: Path) -> None:
     program = (
         "import sys, czslkit.data.make.mini\n"
-        "from czslkit.data.folders import ensure_folder\n"
+        "from czslkit.data.dataset_folders import ensure_folder\n"
         "from czslkit.data.fingerprint import fingerprint\n"
         f"print(fingerprint(ensure_folder('pets', {str(pets.parent)!r})))\n"
         "assert 'torch' not in sys.modules\n"

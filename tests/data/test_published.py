@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from czslkit.data import demo_world
+from czslkit.data.dataset_folders import canonical, dataset, ensure_folder, find_folder
 from czslkit.data.datasets import DATASETS, Dataset
-from czslkit.data.folders import canonical, dataset, ensure_folder, find_folder
 from czslkit.data.layout import SPLITS
 from czslkit.data.published import BENCHMARKS
 from czslkit.errors import DataError

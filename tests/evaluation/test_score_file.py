@@ -21,8 +21,8 @@ from czslkit.cli import main
 from czslkit.errors import ConfigError, DataError
 from czslkit.evaluation import score_file
 from czslkit.evaluation.score_file import fill, open_scores
+from czslkit.evaluation.score_file_summary import summarise
 from czslkit.evaluation.score_labels import checked_labels, label_space, pair_mask
-from czslkit.evaluation.summary import summarise
 from czslkit.metrics.sweep import Sweep, evaluate
 
 PAIRS = [("wet", "dog"), ("old", "cat"), ("dry", "cat"), ("dry", "dog"), ("old", "dog"), ("wet", "cat")]

@@ -12,8 +12,8 @@ import pytest
 
 from czslkit.errors import CzslkitError
 from czslkit.metrics.names import METRICS
-from czslkit.report.formats import WIDTH
 from czslkit.report.table import Table
+from czslkit.report.text_markdown_latex import WIDTH
 
 PRINTED = {"S": 68.0, "U": 60.0, "H": 50.05, "AUC": 40.25, "source": "Table 2"}
 SPREAD = {"S": 0.4, "U": 0.2, "H": 0.2, "AUC": 0.1, "what": "standard error over 5 random seeds"}

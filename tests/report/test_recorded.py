@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from czslkit.report.table import Table
-from czslkit.store import Store
+from czslkit.result_store import Store
 
 RECORDED = Path(__file__).parent / "recorded"
 

@@ -21,8 +21,8 @@ from czslkit.data import image_cache, image_check, image_set, image_transforms
 from czslkit.data.layout import pairs_file
 from czslkit.data.make.mini import write_mini
 from czslkit.errors import ConfigError
-from czslkit.runner import run as running
-from czslkit.store import Store
+from czslkit.result_store import Store
+from czslkit.runner import run_job as running
 from czslkit.training import loop as training
 from czslkit.weights import read_tensors
 
@@ -72,7 +72,7 @@ def test_results_say_what_they_rest_on(bench, clip_file):
     assert set(closed["depends"]["training"]["data"]) > {"train_pairs.txt", "images"}
     assert {
         *("czslkit.training", "czslkit.data.image_transforms", "czslkit.method:Method", "czslkit_plugins.csp:Csp"),
-        *("czslkit.prompts:SoftPrompt", "czslkit.heads:CosineHead", "czslkit.backbones.open_clip:OpenClip"),
+        *("czslkit.prompts:SoftPrompt", "czslkit.heads.cosine:CosineHead", "czslkit.backbones.open_clip:OpenClip"),
         "czslkit.data.datasets:Dataset",
     } <= set(closed["depends"]["training"]["code"])
     assert set(closed["depends"]["evaluation"]["code"]) == {"czslkit.evaluation", "czslkit.data.image_transforms"}

@@ -11,8 +11,8 @@ import torch
 import czslkit
 from czslkit.data.batches import Feed
 from czslkit.data.splits import Splits
-from czslkit.evaluation.budget import Chunks
 from czslkit.evaluation.evaluator import Evaluation
+from czslkit.evaluation.memory_budget import Chunks
 from czslkit.runner import forecast
 from czslkit.runner.forecast import Forecast
 from czslkit.training.options import TrainOptions

@@ -20,7 +20,7 @@ from czslkit.data.splits import Splits
 from czslkit.evaluation.feasibility_source import FeasibilityScores, clip_feasibility
 from czslkit.metrics.feasibility import threshold_grid
 from czslkit.runner import prepare as preparing
-from czslkit.runner import run as running
+from czslkit.runner import run_job as running
 from czslkit.runner import staleness
 from czslkit.runner.recipes import load_recipe, recipes
 from czslkit.training import loop as training

@@ -17,12 +17,12 @@ from czslkit.errors import ConfigError
 from czslkit.method import METHODS
 from czslkit.metrics.names import METRICS
 from czslkit.options import config_id
+from czslkit.result_store import Store
 from czslkit.runner import recipes as recipe_files
-from czslkit.runner import run as running
+from czslkit.runner import run_job as running
 from czslkit.runner.bench import BENCHMARKS as DATASETS
 from czslkit.runner.plan import plan
 from czslkit.runner.recipes import load_recipe, recipes
-from czslkit.store import Store
 from czslkit.testing import demo_space
 from czslkit.training.options import TrainOptions
 

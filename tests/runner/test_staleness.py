@@ -17,7 +17,7 @@ from czslkit import training as training_package
 from czslkit.heads import CosineHead
 from czslkit.method import METHODS, Method
 from czslkit.provenance import class_name, class_version, class_versions, current_version
-from czslkit.store import FORMAT_1, Store
+from czslkit.result_store import FORMAT_1, Store
 from czslkit.training import loop
 from czslkit.types import TextFeatures
 
@@ -91,7 +91,7 @@ def test_a_raised_version_trains_again_and_keeps_the_old_weights(
     weights = (cell(tmp_path / "runs") / "training" / "weights.safetensors").read_bytes()
     owner, name, changed = {
         "training loop": (training_package, "VERSION", "czslkit.training"),
-        "head": (CosineHead, "version", "czslkit.heads:CosineHead"),
+        "head": (CosineHead, "version", "czslkit.heads.cosine:CosineHead"),
         "method": (METHODS["csp"], "version", "czslkit_plugins.csp:Csp"),
     }[where]
     for version, kept in ((2, "training.stale"), (3, "training.stale-2")):
@@ -150,7 +150,7 @@ def test_what_no_number_depends_on_is_no_dependency(bench: Any) -> None:
     """The code of the command line, of tables and of the report has no version."""
     (found,) = bench().results
     code = {*found["depends"]["training"]["code"], *found["depends"]["evaluation"]["code"]}
-    above = ("czslkit.cli", "czslkit.report", "czslkit.explain", "czslkit.runner", "czslkit.store")
+    above = ("czslkit.cli", "czslkit.report", "czslkit.explain", "czslkit.runner", "czslkit.result_store")
     assert code and not [name for name in code if name.startswith(above)]
 
 
@@ -174,7 +174,7 @@ def test_results_of_the_first_format_are_stale_once_a_version_is_raised(
     (again,) = bench().results
     assert any(f"stale because code: {FORMAT_1} changed" in line for line in bench.said)
     assert again["format"] == 2
-    assert again["depends"]["training"]["code"]["czslkit.heads:CosineHead"] == "version 2"
+    assert again["depends"]["training"]["code"]["czslkit.heads.cosine:CosineHead"] == "version 2"
 
 
 def test_an_evaluation_of_the_first_format_is_made_again_with_its_weights(
@@ -230,13 +230,13 @@ def test_a_class_goes_by_its_own_version_or_by_what_ships_it(tmp_path: Path, mon
     file.write_text(file.read_text() + "# longer\n")
     assert class_version(my_head.Mine) not in (None, before)
     assert current_version("my_head:Mine") == class_version(my_head.Mine)
-    assert class_versions([my_head.Mine])["czslkit.heads:CosineHead"] == "version 1"
+    assert class_versions([my_head.Mine])["czslkit.heads.cosine:CosineHead"] == "version 1"
     my_head.Mine.version = 7
     assert class_version(my_head.Mine) == "version 7"
 
 
 def test_what_is_gone_has_no_version() -> None:
-    assert current_version("czslkit.heads:NoSuchHead") is None
+    assert current_version("czslkit.heads.cosine:NoSuchHead") is None
     assert current_version("czslkit.no_such_module:Head") is None
     assert current_version("czslkit.evaluation") == "version 1"
     assert current_version(class_name(Method)) == "version 1"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...sizes import format_bytes
+from ..dataset_folders import data_root, dataset, find_folder, unregistered
 from ..datasets import DATASETS
 from ..download.resumable_http import TransferRecord
 from ..fingerprint import image_sizes
-from ..folders import data_root, dataset, find_folder, unregistered
 from ..layout import images_folder
 from ..sources import DOWNLOADS
 

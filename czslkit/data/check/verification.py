@@ -10,8 +10,8 @@ from typing import Any
 from tabulate import tabulate
 
 from ...errors import DataError
+from ..dataset_folders import dataset, ensure_folder
 from ..datasets import Counts
-from ..folders import dataset, ensure_folder
 from ..integrity import Finding, dataset_errors, printable
 from ..layout import Listing, images_folder
 from .counts import count_differences, count_listing, named_counts

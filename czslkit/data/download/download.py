@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ...errors import ConfigError, DataError
 from ...files import log_to_stderr
-from ..folders import data_root, dataset, find_folder
+from ..dataset_folders import data_root, dataset, find_folder
 from ..published import BENCHMARKS
 from ..sources import DOWNLOADS, GLOVE_MEMBER
 from .archive_cache import ArchiveCache, Log

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...files import file_lock, write_text
+from ..dataset_folders import find_folder
 from ..datasets import Dataset
-from ..folders import find_folder
 from ..layout import metadata_file
 from ..metadata import read_metadata
 from ..sources import GLOVE, GLOVE_MEMBER, Refused, Source

@@ -11,8 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import ConfigError, DataError
+from ..dataset_folders import canonical, data_root
 from ..datasets import DATASETS
-from ..folders import canonical, data_root
 from ..integrity import listing_errors
 from ..layout import SPLITS, Instance, Listing, Pair
 from ..writing import write_dataset

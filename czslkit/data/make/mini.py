@@ -18,8 +18,8 @@ from PIL import Image
 
 from ...errors import DataError, UnknownNameError, did_you_mean
 from .. import demo_world
+from ..dataset_folders import canonical
 from ..datasets import Counts, SplitCounts
-from ..folders import canonical
 from ..layout import ABSENT, Pair
 from ..writing import write_dataset
 

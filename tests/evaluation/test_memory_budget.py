@@ -14,9 +14,9 @@ from czslkit.data.batches import Feed
 from czslkit.data.make.mini import write_mini
 from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError
-from czslkit.evaluation.budget import Chunks, Costs, fit_chunks
 from czslkit.evaluation.evaluator import Evaluation
 from czslkit.evaluation.footprint import Footprint
+from czslkit.evaluation.memory_budget import Chunks, Costs, fit_chunks
 from czslkit.method import METHODS
 
 OPTIONS = {"visprod": {"backbone": "timm/resnet10t/random", "image_size": 32}, "msci": {"heads": (4, 4)}}
@@ -43,7 +43,7 @@ def many(data: Splits) -> Splits:
 def no_cushions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few texts at a time, and blocks of scores so small that a tiny model is not hidden by them."""
     monkeypatch.setattr("czslkit.prompts.PROMPTS_PER_CHUNK", 4)
-    monkeypatch.setattr("czslkit.evaluation.budget.SAMPLE", 4)
+    monkeypatch.setattr("czslkit.evaluation.memory_budget.SAMPLE", 4)
     monkeypatch.setattr("czslkit.metrics.sweep_state.SCORES_PER_BLOCK", 500)
 
 
@@ -129,7 +129,7 @@ def test_pairs_that_depend_on_each_other_stay_in_their_world(
     method = built("dfsp-spm", data, clip_file)
     measured = costs(method, data, WORLDS)
     assert fit_chunks(measured, 10**9) == Chunks(16, 48, 84)
-    monkeypatch.setattr("czslkit.evaluation.budget.KEPT", 0)
+    monkeypatch.setattr("czslkit.evaluation.memory_budget.KEPT", 0)
     assert fit_chunks(measured, 10**9) == Chunks(16, 48, 48)
 
 

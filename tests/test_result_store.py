@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from czslkit.errors import CzslkitError
-from czslkit.store import Store, differences
+from czslkit.result_store import Store, differences
 
 DEPENDS = {
     "training": {"data": {"test_pairs.txt": "d1"}, "code": {"czslkit.method:Method": "version 1"}, "weights": "w1"},
@@ -108,7 +108,7 @@ def test_an_interrupted_put_leaves_the_old_result_and_nothing_else(
 def test_a_process_that_dies_while_writing_leaves_the_old_result(store: Store) -> None:
     store.put(done(auc=0.1))
     program = (
-        "import json, os, sys\nfrom czslkit.store import Store\n"
+        "import json, os, sys\nfrom czslkit.result_store import Store\n"
         "os.fsync = lambda _: os._exit(9)\nStore(sys.argv[1]).put(json.loads(sys.argv[2]))"
     )
     died = subprocess.run([sys.executable, "-c", program, str(store.root), json.dumps(done(auc=0.2))], check=False)
@@ -150,8 +150,16 @@ def test_a_file_that_cannot_be_read_is_kept_too(store: Store) -> None:
 
 
 def test_differences_name_what_changed_came_and_went() -> None:
-    old = {"data": {"a.txt": "1", "b.txt": "2"}, "code": {"czslkit.heads:CosineHead": "version 1"}, "weights": "11"}
-    new = {"data": {"a.txt": "3", "c.txt": "4"}, "code": {"czslkit.heads:CosineHead": "version 1"}, "weights": None}
+    old = {
+        "data": {"a.txt": "1", "b.txt": "2"},
+        "code": {"czslkit.heads.cosine:CosineHead": "version 1"},
+        "weights": "11",
+    }
+    new = {
+        "data": {"a.txt": "3", "c.txt": "4"},
+        "code": {"czslkit.heads.cosine:CosineHead": "version 1"},
+        "weights": None,
+    }
     words = "data: a.txt changed; data: b.txt removed; weights changed; data: c.txt added"
     assert differences(old, new) == words
     assert differences(old, json.loads(json.dumps(old))) == ""
@@ -219,5 +227,5 @@ def test_problems_are_those_of_the_last_look(store: Store) -> None:
 
 
 def test_the_store_does_not_import_torch() -> None:
-    program = "import sys, czslkit.store; assert 'torch' not in sys.modules"
+    program = "import sys, czslkit.result_store; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from czslkit.errors import CzslkitError
-from czslkit.report.measurement import data_digests
+from czslkit.report.comparability import data_digests
 from czslkit.report.table import Table
 
 Make = Callable[..., dict[str, Any]]

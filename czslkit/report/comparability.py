@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..store import Result, differences
+from ..result_store import Result, differences
 from .escaping import printable
 from .labels import cell_name
 from .open_world import candidate_rule

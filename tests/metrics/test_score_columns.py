@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from czslkit.metrics.candidates import UNUSED, Candidates
+from czslkit.metrics.score_columns import UNUSED, ScoreColumns
 from czslkit.metrics.sweep import Sweep, evaluate
 
 PAIRS = torch.cartesian_prod(torch.arange(2), torch.arange(3))
@@ -25,7 +25,7 @@ def test_the_candidates_of_a_threshold_are_the_seen_pairs_and_those_feasible_eno
     quarters = st.integers(-4, 4).map(lambda n: n / 4)
     feasibility = torch.tensor(data.draw(st.lists(quarters, min_size=6, max_size=6)))
     thresholds = data.draw(st.lists(quarters, min_size=1, max_size=4))
-    candidates = Candidates(PAIRS, seen, mask, feasibility, thresholds)
+    candidates = ScoreColumns(PAIRS, seen, mask, feasibility, thresholds)
     expected = [mask & (seen | (feasibility >= threshold)) for threshold in thresholds]
     by_level = [candidates.at_level(level) for level in range(candidates.n_levels)]
     for found, kept in zip(candidates.in_threshold_order(by_level), expected, strict=True):

@@ -17,19 +17,13 @@ from .evaluate import evaluate, measured_records
 from .job import Job
 from .prepare import build_method, evaluation_feed, find_feasibility, planned_evaluations, prepare
 from .record import failure, now
-from .staleness import (
-    evaluation_changes,
-    evaluation_dependencies,
-    needs_feasibility,
-    training_changes,
-    training_key,
-)
+from .staleness import evaluation_changes, evaluation_dependencies, needs_feasibility, training_changes, training_key
 from .train import dependencies_of, train_method
 
 Results = dict[str, dict[str, Any]]  # by world
 
 
-def run(job: Job) -> list[dict[str, Any]]:
+def run_job(job: Job) -> list[dict[str, Any]]:
     """Return the result of every world: finished results that are not stale, and new ones that are made and stored.
 
     An error is recorded in the results of the worlds that it stopped.
@@ -53,7 +47,7 @@ def run(job: Job) -> list[dict[str, Any]]:
             except Exception as error:
                 job.log(f"failed: {type(error).__name__}: {error}")
                 new = {world: failure(error) for world in missing}
-            results |= record(job, new)
+            results |= store_results(job, new)
         else:
             job.log("done before")
     return [results[world] for world in spec.worlds]
@@ -136,7 +130,7 @@ def make_results(job: Job, worlds: Sequence[str], same_keys: set[str]) -> Result
     return done | failed
 
 
-def record(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Results:
+def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Results:
     """Store what came of some worlds; return the results as stored, and failures even if nothing can be stored."""
     results: Results = {}
     for world, content in contents.items():
@@ -155,7 +149,7 @@ def record_failure(job: Job, error: Exception) -> list[dict[str, Any]]:
     """Return finished results as they are, and store ``error`` for the other worlds: data or weights are missing."""
     results = finished_results(job)
     job.log(f"{error}" + (f"\nkept as they were: {', '.join(results)}" if results else ""))
-    results |= record(job, {world: failure(error) for world in job.spec.worlds if world not in results})
+    results |= store_results(job, {world: failure(error) for world in job.spec.worlds if world not in results})
     return [results[world] for world in job.spec.worlds]
 
 

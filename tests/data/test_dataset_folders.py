@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from czslkit.data.folders import canonical, data_root, ensure_folder, find_folder
+from czslkit.data.dataset_folders import canonical, data_root, ensure_folder, find_folder
 from czslkit.errors import DataError, UnknownNameError
 
 

@@ -45,7 +45,7 @@ def as_tensor(name: str, values: Array, kind: Kind) -> Tensor:
     return tensor
 
 
-class Candidates:
+class ScoreColumns:
     """The pairs of an evaluation and the set of candidates at each feasibility threshold.
 
     Thresholds are numbered by *level*, from 0 for the lowest. The candidates of a level include those of every higher
@@ -184,7 +184,7 @@ class Candidates:
         """Return the number of candidates at each threshold, in the order in which the thresholds were given."""
         return self.in_threshold_order([int(self.at_level(level).sum()) for level in range(self.n_levels)])
 
-    def same_as(self, other: Candidates) -> bool:
+    def same_as(self, other: ScoreColumns) -> bool:
         """Return whether both have the same pairs, candidates and thresholds."""
         none = torch.empty(0)
         mine, theirs = (
