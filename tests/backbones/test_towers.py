@@ -200,8 +200,10 @@ def test_a_tokenizer_that_cannot_be_had_is_a_clear_error(foreign, space, monkeyp
         raise OSError("the hub is not there\nand much more")
 
     monkeypatch.setattr(open_clip, "get_tokenizer", offline)
-    message = r"^the tokenizer of siglip could not be loaded: the hub is not there; "
+    message = (
+        r"^the tokenizer of siglip could not be loaded: the hub is not there; "
         r"it is downloaded from a hub by the package"
+    )
     with pytest.raises(ConfigError, match=message):
         czslkit.build("clip", space, backbone=foreign).text(space.pairs)
 
