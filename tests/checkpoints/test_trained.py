@@ -125,13 +125,14 @@ def test_other_methods_train_beside_a_checkpoint(toys, clip_file, tmp_path):
     (folder,) = (tmp_path / "runs").glob("toys/csp/*/training")
     both = czslkit.bench("csp,coop", "toys", checkpoints=[folder], settings=settings, **runs)
     assert [result["training"]["epochs"] for result in both.results] == [0, 1]
-    with pytest.raises(ConfigError, match="holds csp, which is not run"):
+    with pytest.raises(ConfigError, match="holds csp, but it is not among the methods"):
         czslkit.bench("coop", "toys", checkpoints=[folder], **runs)
-    with pytest.raises(ConfigError, match="holds csp, which is asked for twice"):
+    with pytest.raises(ConfigError, match="holds csp, but another checkpoint holds it too"):
         czslkit.bench("csp", "toys", checkpoints=[folder, folder], **runs)
-    with pytest.raises(ConfigError, match="a checkpoint is evaluated once, not for the 2 seeds asked for"):
+    with pytest.raises(ConfigError, match="a checkpoint is evaluated for one seed, not for 2 seeds"):
         czslkit.bench("csp", "toys", checkpoints=[folder], seeds=(0, 1), **runs)
-    with pytest.raises(ConfigError, match=r"csp\.train\.epochs does nothing: nothing is trained beside a checkpoint"):
+    message = r"csp\.train\.epochs does nothing: no method is trained, because all come from checkpoints"
+    with pytest.raises(ConfigError, match=message):
         czslkit.bench("csp", "toys", checkpoints=[folder], settings={"csp.train.epochs": 2}, **runs)
 
 

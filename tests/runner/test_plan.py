@@ -119,7 +119,7 @@ def test_every_method_of_the_package_has_one_demo_recipe():
     ("text", "message"),
     [
         ("method: csp\noption: {}\n", "option is not part of a recipe; expected method, source, options"),
-        ("- 1\n", "a recipe names its method"),
+        ("- 1\n", "the recipe has no method"),
         ("a: [\n", "cannot be read as YAML"),
     ],
 )

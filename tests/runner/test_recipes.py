@@ -275,8 +275,8 @@ def test_every_mistake_in_a_recipe_is_told_with_its_file(tmp_path, text, message
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("x_coop.yaml", ": its method is 'csp', its name says 'coop'"),
-        ("x_cps.yaml", ": its method is 'csp', its name says 'cps'"),
+        ("x_coop.yaml", ": its method is 'csp', but its file name says 'coop'"),
+        ("x_cps.yaml", ": its method is 'csp', but its file name says 'cps'"),
     ],
 )
 def test_a_recipe_under_the_name_of_another_method_is_refused(tmp_path, name, message):
