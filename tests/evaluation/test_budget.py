@@ -110,7 +110,7 @@ def test_larger_budgets_get_larger_chunks(many: Splits, clip_file: Any) -> None:
     assert len(set(chunks)) > 3
     assert chunks[-1] == Chunks(10, 600, 600)
     for less, more in pairwise(chunks):
-        assert less.images * less.pairs <= more.images * more.pairs and less.kept <= more.kept
+        assert less.images * less.pairs <= more.images * more.pairs and less.texts <= more.texts
 
 
 def test_images_that_see_each_other_stay_in_their_batches(data: Splits, clip_file: Any) -> None:
@@ -129,7 +129,7 @@ def test_pairs_that_depend_on_each_other_stay_in_their_world(
     method = built("dfsp-spm", data, clip_file)
     measured = costs(method, data, WORLDS)
     assert fit_chunks(measured, 10**9) == Chunks(16, 48, 84)
-    monkeypatch.setattr("czslkit.evaluation.budget.KEPT", 0)
+    monkeypatch.setattr("czslkit.evaluation.budget.TEXT_SHARE", 0)
     assert fit_chunks(measured, 10**9) == Chunks(16, 48, 48)
 
 
@@ -137,7 +137,7 @@ def test_too_little_is_said_with_what_takes_how_much(data: Splits, clip_file: An
     method = built("csp", data, clip_file)
     message = (
         r"memory is 1.0 kB, but 3. MB are needed: .* for the texts of 1 pairs, "
-        r"32 MB for features and scores that are kept, .* to encode texts"
+        r"32 MB for cached features and the best scores of all images, .* to encode texts"
     )
     with pytest.raises(ConfigError, match=message):
         plan(method, data, ["closed"], memory=1000).run()

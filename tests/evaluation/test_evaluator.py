@@ -133,7 +133,7 @@ def test_the_closed_world_has_no_threshold(data: Splits, method: Any, feasible: 
 
 
 def test_feasibility_is_one_number_for_each_pair(data: Splits, method: Any, feasible: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"feasibility is \[47\], expected \[48\] as there are pairs"):
+    with pytest.raises(ValueError, match=r"feasibility is \[47\], expected \[48\], one value for each pair"):
         sweeps(method, data, ["open"], feasible[:47], [0.5])
 
 
@@ -182,7 +182,7 @@ def test_the_source_of_feasibility_is_a_word_or_a_file_that_is_there(tmp_path: P
         options = parse(EvalOptions, {"threshold": "search", "feasibility": source}, where="csp.eval")
         assert parse(EvalOptions, as_dict(options), where="csp.eval") == options
     message = (
-        r"^csp\.eval: feasibility is 'clpi', expected file, clip or the path of a file that is there\. "
+        r"^csp\.eval: feasibility is 'clpi', expected file, clip or the path of an existing file\. "
         r"Did you mean 'clip'\?$"
     )
     with pytest.raises(ConfigError, match=message):

@@ -289,7 +289,7 @@ WRONG = [
     (("plain.npz", "--feasibility", "x.pt", "--threshold", "nan"), 2, "--threshold is nan, expected finite numbers"),
     (("plain.npz", "--feasibility", "x.pt", "--threshold", "0"), 1, "x.pt is refused"),
     (("plain.npy",), 2, "plain.npy holds no labels: give --labels"),
-    (("x.txt",), 2, "x.txt is no .npz, .npy, .safetensors"),
+    (("x.txt",), 2, "x.txt does not end in one of .npz, .npy, .safetensors"),
     (("x.npz",), 1, "x.npz cannot be read"),
     (("plain.npz", "--labels", "nowhere.txt"), 1, "nowhere.txt cannot be read"),
     (("plain.npz", "--candidates", "nowhere.txt"), 1, "nowhere.txt cannot be read"),
@@ -315,7 +315,7 @@ def test_scores_labels_and_pairs_must_belong_together(command: Any, tmp_path: Pa
     assert (status, "1 labels for the 40 images of" in err) == (2, True)
     np.savez(tmp_path / "x.npz", scores=SCORES[:0], attr=ATTR[:0], obj=OBJ[:0])
     status, _, err = command("x.npz")
-    assert (status, "x.npz has scores of no image" in err) == (2, True)
+    assert (status, "x.npz has scores of 0 images, expected at least 1" in err) == (2, True)
     (tmp_path / "none.txt").write_text("")
     status, _, err = command("plain.npz", "--candidates", str(tmp_path / "none.txt"))
     assert (status, "czslkit: none of the 6 pairs is a candidate" in err) == (2, True)

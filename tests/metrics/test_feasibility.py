@@ -98,5 +98,5 @@ def test_everything_is_kept_if_no_threshold_is_any_good() -> None:
 
 
 def test_each_threshold_needs_its_metrics() -> None:
-    with pytest.raises(ValueError, match="2 thresholds but 1 metrics, expected one each"):
+    with pytest.raises(ValueError, match="2 thresholds but 1 metrics, expected the same number"):
         best_threshold([0.1, 0.2], [with_auc(0.0)])
