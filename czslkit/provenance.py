@@ -1,4 +1,4 @@
-"""Versions and digests of what numbers come from: classes, backbone weights, packages."""
+"""Versions and digests of the classes, the backbone weights and the packages that numbers depend on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .files import file_digest
 
 #: Packages whose versions every result records.
 PACKAGES = ("czslkit", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
-#: Top-level packages of this project: a class of theirs counts only if it has a version of its own.
+#: Top-level packages of this project; a class in them counts only if its own body has a version.
 OWN = ("czslkit", "czslkit_plugins")
 #: Top-level packages of other projects whose classes do not count; ``PACKAGES`` records their versions.
 LIBRARIES = ("torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")
@@ -31,11 +31,11 @@ def class_versions(classes: Iterable[type]) -> dict[str, str]:
 
 
 def class_version(cls: type) -> str | None:
-    """Return what tells one state of a class's code from another, None if nothing of it counts.
+    """Return the version of a class's code, None if the class does not count.
 
-    It is the ``version`` in the class's own body. A class of another package that has none goes by its distribution
-    and the distribution's version, and a class from a file, or from a package installed in editable mode, also by the
-    content of the file.
+    It is the ``version`` in the class's own body. For a class of another package without it, it is the name and version
+    of the distribution. For a class in a single file or in a package installed in editable mode, the digest of the file
+    is added.
     """
     top = cls.__module__.partition(".")[0]
     if "version" in vars(cls):
@@ -46,12 +46,12 @@ def class_version(cls: type) -> str | None:
 
 
 def class_name(cls: type) -> str:
-    """Return ``module:name``, from which :func:`current_version` finds the class again."""
+    """Return ``module:name``, by which :func:`current_version` finds the class."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def current_version(name: str) -> str | None:
-    """Return the version that a recorded name has now, None if there is nothing of that name any more.
+    """Return the current version of a recorded name, None if the name does not exist any more.
 
     Args:
         name: ``module:name`` of a class, or a module with a ``VERSION``, or a module of another package.
@@ -69,7 +69,7 @@ def current_version(name: str) -> str | None:
 
 
 def module_version(module: str) -> str:
-    """Return distribution and version of a module's package; the digest of its file where these do not tell."""
+    """Return the distribution and version of a module; if it has none or is editable, also the digest of its file."""
     names = _distributions().get(module.partition(".")[0], ())
     found = sorted(f"{name} {version(name)}" for name in set(names))
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -79,7 +79,7 @@ def module_version(module: str) -> str:
 
 
 def distributions(classes: Iterable[type]) -> dict[str, str]:
-    """Return the distribution and version that ships each class, by module; libraries and files are left out."""
+    """Return the distribution and version of each class, by module; libraries and single files are left out."""
     modules = {cls.__module__ for cls in classes if cls.__module__.partition(".")[0] not in LIBRARIES}
     shipped = {module: _distributions().get(module.partition(".")[0], ()) for module in sorted(modules)}
     return {
@@ -93,7 +93,7 @@ def backbone_digest(setting: str) -> str:
     """Return the digest of the weight file that a backbone setting names, or the setting itself if it names none.
 
     Raises:
-        DataError: it names a file that is not there.
+        DataError: the setting names a file that does not exist.
     """
     if setting == "demo":
         return file_digest(Path(__file__).parent / "backbones" / "demo_clip" / "czslkit-demo.safetensors")
@@ -107,12 +107,12 @@ def backbone_digest(setting: str) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return the versions of Python and of the packages that numbers come from, and the device."""
+    """Return the device and the versions of Python and of the packages that numbers depend on."""
     return {"python": platform.python_version(), "platform": platform.platform(), "device": device} | packages()
 
 
 def packages() -> dict[str, str | None]:
-    """Return the versions of the packages that numbers come from, None for a package that is not installed."""
+    """Return the versions of the packages that numbers depend on, None for a package that is not installed."""
     found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -130,6 +130,6 @@ def _distributions() -> dict[str, list[str]]:
 
 @functools.cache
 def _is_editable(name: str) -> bool:
-    """Tell whether a distribution is installed in editable mode, where its code changes without its version."""
+    """Return whether a distribution is installed in editable mode, in which its code can change without its version."""
     text = distribution(name).read_text("direct_url.json")
     return bool(text and json.loads(text).get("dir_info", {}).get("editable"))

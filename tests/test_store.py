@@ -195,7 +195,7 @@ def without(key: str) -> str:
         (without("metrics"), "is done, but its metrics are not numbers"),
         (json.dumps(done() | {"status": "failed"}), "is failed, but its error has no type and message"),
         (json.dumps(done() | {"status": "lost"}), "has status 'lost', neither 'done' nor 'failed'"),
-        (json.dumps(done(seed=1)), r"is the result that belongs at .*seed1-3f2a91c0.*Was it copied or renamed\?"),
+        (json.dumps(done(seed=1)), r"holds the result of .*seed1-3f2a91c0.*Was the file copied or renamed\?"),
     ],
 )
 def test_a_file_that_is_no_result_is_named_and_the_others_are_returned(store: Store, content: str, reason: str) -> None:

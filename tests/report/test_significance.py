@@ -188,7 +188,7 @@ def test_other_data_and_other_curves_are_not_compared(runs: Runs, other: dict[st
     found = runs.found()
     assert not found.differences
     assert found.notes == (
-        "fair on toys (closed) is not compared with the best: good was measured on other images, or by another curve",
+        "fair on toys (closed) is not compared with the best: good was measured on other images, or with another curve",
     )
     assert set(found.intervals) == {key("good"), key("fair")}
 

@@ -115,7 +115,7 @@ def test_no_results_make_no_table() -> None:
 
 
 def test_a_result_given_twice_is_refused(result: Make, failed: Make) -> None:
-    message = r"msci on demo \(open, seed 3\) is there twice, each with configuration aaaaaaaa"
+    message = r"msci on demo \(open, seed 3\) occurs twice, each time with configuration aaaaaaaa"
     for twin in (result("msci", world="open", seed=3), failed(DIVERGED, method="msci", world="open", seed=3)):
         with pytest.raises(CzslkitError, match=message):
             Table([result("msci", world="open", seed=3), twin])
