@@ -185,7 +185,7 @@ def test_captions_name_what_is_shown_and_its_state_where_they_are_to(training):
 
 def test_pictures_with_one_caption_share_it(training):
     shown = [training.picture(number, training.TRAINING, seed=0) for number in (0, 0, 0, 0, 0, 0, 0, 0, 1)]
-    tokens, which = training.written(shown, 1.0, np.random.default_rng(0))
+    tokens, which = training.batch_captions(shown, 1.0, np.random.default_rng(0))
     assert which.shape == (9, 2)
     assert len(tokens) == len({tuple(row) for row in tokens.tolist()}) == which.max() + 1 < which.numel()
 
