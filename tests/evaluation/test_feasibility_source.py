@@ -106,7 +106,7 @@ def test_cosines_may_be_a_rounding_error_beyond_one(tmp_path: Path) -> None:
     assert float(read_feasibility_vector(tmp_path / "x.pt", SPACE).max()) > 1
 
 
-def test_the_published_file_is_looked_for_in_the_folder_then_beside_it(cgqa: Splits, tmp_path: Path) -> None:
+def test_the_published_file_is_looked_for_in_the_folder_then_next_to_it(cgqa: Splits, tmp_path: Path) -> None:
     home = tmp_path / "cgqa"
     home.mkdir()
     expected = [
@@ -122,7 +122,7 @@ def test_the_published_file_is_looked_for_in_the_folder_then_beside_it(cgqa: Spl
     assert source_file("~/x.npy", data) == Path.home() / "x.npy"
 
 
-def test_every_source_gives_what_it_stands_for(cgqa: Splits, tmp_path: Path) -> None:
+def test_every_source_gives_its_scores(cgqa: Splits, tmp_path: Path) -> None:
     backbone = load_backbone("demo")
     data = Splits(**{**vars(cgqa), "root": tmp_path / "cgqa"})
     assert load_feasibility("file", data, backbone) is None

@@ -1,4 +1,4 @@
-"""Sets of candidates against a naive count, and inputs that do not describe one set of pairs."""
+"""Sets of candidates, compared with a naive count, and inputs that do not describe one set of pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chunks of scores that come in any order, twice or not at all, and sweeps that are merged."""
+"""Chunks of scores in any order, repeated chunks, missing chunks, and merged sweeps."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def numbers(result) -> list:
     return [(r["cell"], r["metrics"]) for r in result.results]
 
 
-def test_results_say_what_they_rest_on(bench, clip_file):
+def test_results_record_their_dependencies(bench, clip_file):
     result = bench("csp", seeds=[0, 1])
     assert result.failed == 0
     assert [(r["cell"]["seed"], r["cell"]["world"]) for r in result.results] == [
@@ -83,7 +83,7 @@ def test_results_say_what_they_rest_on(bench, clip_file):
 
 
 def test_scores_of_a_benchmark_are_those_of_its_method(bench, toys, clip_file):
-    """Against a full matrix of scores and the pure function."""
+    """The numbers are compared with ``evaluate`` on the full matrix of scores."""
     closed, opened = bench("clip").results
     data = czslkit.load_dataset("toys", toys)
     method = czslkit.build("clip", data.space, backbone=str(clip_file)).eval()
@@ -225,7 +225,7 @@ def test_data_that_has_become_unreadable_keeps_what_was_measured(bench, toys, tm
     assert any("finished results are kept: closed" in line for line in bench.log_lines)
 
 
-def test_waiting_for_another_process_is_said(bench, tmp_path):
+def test_waiting_for_another_process_is_logged(bench, tmp_path):
     bench("clip", worlds="closed")
     (lock,) = (tmp_path / "runs").rglob(".lock")
     held = FileLock(lock, thread_local=False)
@@ -270,7 +270,7 @@ def test_no_number_depends_on_the_cache(tmp_path):
     assert sum(line.startswith("making") for line in log_lines) == len(kinds)
 
 
-def test_features_are_kept_below_the_results_unless_told_otherwise(bench, tmp_path):
+def test_features_are_cached_below_the_results_by_default(bench, tmp_path):
     bench("clip", worlds="closed")
     [file] = (tmp_path / "runs" / "cache").glob("features-test-*.safetensors")
     assert f"making the features of 8 test images: 2.0 kB in {file}" in bench.log_lines
@@ -293,7 +293,7 @@ def test_without_room_for_decoded_images_the_benchmark_goes_on(bench, tmp_path, 
     assert list((tmp_path / "runs" / "checked").iterdir())
 
 
-def test_images_cannot_be_kept_in_no_cache(bench):
+def test_images_cannot_be_cached_without_a_cache(bench):
     message = "cache is off, but cache_images asks to keep images in it: leave out one of the two"
     with pytest.raises(ConfigError, match=message):
         bench(cache="off", cache_images=True)
@@ -315,7 +315,7 @@ def test_a_result_file_that_is_damaged_is_made_again(bench, tmp_path):
 
 
 def test_a_killed_benchmark_completes_with_the_same_numbers(toys, clip_file, tmp_path):
-    """The real thing: a process, killed as soon as something new is on disk, again and again."""
+    """A process is killed again and again, each time when a new file is on disk."""
 
     log = tmp_path / "log.txt"
 
@@ -352,7 +352,7 @@ def test_a_killed_benchmark_completes_with_the_same_numbers(toys, clip_file, tmp
     assert len(found(tmp_path / "cut")) == 4
 
 
-def test_an_estimate_says_what_would_be_and_does_nothing(bench, tmp_path):
+def test_an_estimate_logs_time_and_memory_and_runs_nothing(bench, tmp_path):
     result = bench("csp", estimate=True)
     assert (result.failed, result.results) == (0, ())
     prefix = r"\[1/1\] csp on toys, seed 0: "
@@ -366,7 +366,7 @@ def test_an_estimate_says_what_would_be_and_does_nothing(bench, tmp_path):
     assert bench.log_lines == ["[1/1] csp on toys, seed 0: already done"]
 
 
-def test_memory_that_is_too_little_is_said_before_and_is_a_failed_cell(bench):
+def test_too_little_memory_is_logged_by_an_estimate_and_fails_the_cell(bench):
     before, after = bench("clip", memory="9MB", estimate=True), bench("clip", memory="9MB")
     assert (before.failed, after.failed) == (2, 2)
     for result in (*before.results, *after.results):

@@ -1,4 +1,4 @@
-"""The open world's feasibility threshold, from a setting to a result; on a small replica of C-GQA."""
+"""The feasibility threshold of the open world, from the setting to the result, on a small replica of C-GQA."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILE = "feasibility_cgqa.pt"
 
 @pytest.fixture(scope="module")
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its words are those by which the demo CLIP knows what the pictures show."""
+    """A replica of C-GQA with words that the demo CLIP knows."""
     root = tmp_path_factory.mktemp("data")
     folder, words = write_mini("cgqa", root), REPLICAS["cgqa"]
     known = dict(zip(words.attrs + words.objs, demo_world.ATTRS[:8] + demo_world.OBJS[:6], strict=True))
@@ -76,7 +76,7 @@ def data(replica: Path) -> Splits:
 
 @pytest.fixture
 def feasible(data: Splits) -> torch.Tensor:
-    """0 for seen pairs, -0.2 to 1 for others; those that are shown are more feasible than others."""
+    """Feasibility: 0 for seen pairs, -0.2 to 1 for unseen pairs, higher for pairs that have images."""
     values = torch.rand(48, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.2
     shown = data.space.flat()
     values[shown] = 0.7 * values[shown] + 0.3
@@ -94,7 +94,7 @@ def candidates(data: Splits, feasible: torch.Tensor, threshold: float) -> torch.
     return data.space.open().seen | (feasible >= np.float32(threshold))
 
 
-def test_a_threshold_without_its_file_is_not_applied_and_said_so_aloud(bench: Any) -> None:
+def test_a_threshold_without_its_file_is_not_applied_and_a_warning_is_logged(bench: Any) -> None:
     (plain,) = bench().results
     result = bench(threshold=0.3)
     (found,) = result.results

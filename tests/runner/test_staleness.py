@@ -1,4 +1,4 @@
-"""What makes a result stale, what only asks for another evaluation, and what changes nothing."""
+"""Changes that make a result stale, changes that need only another evaluation, and changes without effect."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bench(toys: Path, clip_file: Path, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """An entry for each epoch that is trained."""
+    """A list with an entry for each trained epoch."""
     epochs: list[int] = []
     real = loop._train_epoch
 
@@ -55,7 +55,7 @@ def cell(runs: Path) -> Path:
 
 
 def as_format_1(path: Path, **depends: Any) -> dict[str, Any]:
-    """Rewrite a result as the first format had it; returns its new content."""
+    """Rewrite a result in format 1 and return its new content."""
     result = json.loads(path.read_text())
     training = result.pop("depends")["training"]
     old = {"data": training["data"], "code": {"czslkit.method": "d1"}, "plugins": {}, "weights": training["weights"]}
@@ -146,7 +146,7 @@ def test_a_docstring_and_a_help_text_change_nothing(
     assert bench.log_lines == ["[1/1] csp on toys, seed 0: already done"]
 
 
-def test_what_no_number_depends_on_is_no_dependency(bench: Any) -> None:
+def test_code_that_no_number_depends_on_is_no_dependency(bench: Any) -> None:
     """The code of the command line, of tables and of the report has no version."""
     (found,) = bench().results
     code = {*found["depends"]["training"]["code"], *found["depends"]["evaluation"]["code"]}
@@ -154,7 +154,7 @@ def test_what_no_number_depends_on_is_no_dependency(bench: Any) -> None:
     assert code and not [name for name in code if name.startswith(above)]
 
 
-def test_results_of_the_first_format_stand_and_are_read(bench: Any, trainings: list[int], tmp_path: Path) -> None:
+def test_results_of_format_1_are_read_and_are_not_stale(bench: Any, trainings: list[int], tmp_path: Path) -> None:
     (first,) = bench().results
     as_format_1(cell(tmp_path / "runs") / "closed.json")
     (again,) = bench().results
@@ -165,7 +165,7 @@ def test_results_of_the_first_format_stand_and_are_read(bench: Any, trainings: l
     assert len(trainings) == 2
 
 
-def test_results_of_the_first_format_are_stale_once_a_version_is_raised(
+def test_results_of_format_1_are_stale_after_a_version_is_raised(
     bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bench()
@@ -177,10 +177,10 @@ def test_results_of_the_first_format_are_stale_once_a_version_is_raised(
     assert again["depends"]["training"]["code"]["czslkit.heads:CosineHead"] == "version 2"
 
 
-def test_an_evaluation_of_the_first_format_is_made_again_with_its_weights(
+def test_a_stale_evaluation_of_format_1_is_made_again_with_its_weights(
     bench: Any, trainings: list[int], tmp_path: Path
 ) -> None:
-    """The state on disk has the key of the first format; the result beside it says that it still stands."""
+    """The state on disk has the key of format 1; the result shows that this key is still valid."""
     (first,) = bench(worlds="closed").results
     folder = cell(tmp_path / "runs")
     as_format_1(folder / "closed.json")
@@ -196,7 +196,7 @@ def test_an_evaluation_of_the_first_format_is_made_again_with_its_weights(
     assert not list(folder.glob("training.stale*"))
 
 
-def test_a_plugin_of_the_first_format_counts_by_its_distribution(bench: Any, tmp_path: Path) -> None:
+def test_a_plugin_in_format_1_counts_by_its_distribution(bench: Any, tmp_path: Path) -> None:
     bench()
     path = cell(tmp_path / "runs") / "closed.json"
     shipped = {
@@ -214,7 +214,9 @@ def test_a_plugin_of_the_first_format_counts_by_its_distribution(bench: Any, tmp
     assert not bench.log_lines[-1].endswith("already done")
 
 
-def test_a_class_goes_by_its_own_version_or_by_what_ships_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_counts_by_its_own_version_or_by_its_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Sub(CosineHead):
         pass
 
@@ -235,7 +237,7 @@ def test_a_class_goes_by_its_own_version_or_by_what_ships_it(tmp_path: Path, mon
     assert class_version(my_head.Mine) == "version 7"
 
 
-def test_what_is_gone_has_no_version() -> None:
+def test_a_name_that_does_not_exist_has_no_version() -> None:
     assert current_version("czslkit.heads:NoSuchHead") is None
     assert current_version("czslkit.no_such_module:Head") is None
     assert current_version("czslkit.evaluation") == "version 1"
