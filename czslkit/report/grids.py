@@ -51,10 +51,10 @@ class Block:
 
     @property
     def has_ranks(self) -> bool:
-        """Whether some numbers are marked as best or second best."""
+        """True if some numbers are marked as best or second best."""
         return any(number.rank for grid in self.grids for number in grid.numbers())
 
     @property
     def has_ties(self) -> bool:
-        """Whether some numbers are marked as not significantly below the best."""
+        """True if some numbers are marked as not significantly below the best."""
         return any(number.tied for grid in self.grids for number in grid.numbers())

@@ -29,7 +29,7 @@ class DifferenceToBest:
 
     @property
     def tied(self) -> bool:
-        """Whether the entry is not significantly below the best: the interval contains 0."""
+        """True if the entry is not significantly below the best, that is, if the interval contains 0."""
         return self.low <= 0 <= self.high
 
     def as_dict(self) -> dict[str, Any]:

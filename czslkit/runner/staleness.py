@@ -1,6 +1,6 @@
 """The dependencies of a stored result, which is stale if one of them has changed; no other module decides this.
 
-A result depends on the files of the dataset, the backbone's weights, and the code behind its numbers. Code counts by
+A result depends on the files of the dataset, the backbone's weights, and the code of its numbers. Code counts by
 versions that are raised by hand when numbers change: ``version`` of every class that took part, and ``VERSION`` of the
 training loop, the image reading and the evaluation. A class of another package that has no version counts by its
 distribution; see :func:`czslkit.provenance.class_version`.

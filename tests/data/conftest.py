@@ -168,7 +168,7 @@ class Shop:
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
     answers: dict[str, list[Answer]] = field(default_factory=dict)
-    """What comes instead of a file, request by request; after the last, the file itself."""
+    """Answers to the next requests for each file, in order; later requests get the file."""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
