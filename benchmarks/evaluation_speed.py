@@ -3,8 +3,8 @@
     python benchmarks/evaluation_speed.py            # prints a table after a few minutes
 
 Scores are random. Each row is measured in its own process. Its memory is the peak of this process, minus the memory
-before the first score (for MIT-States: before the first metric, when the scores exist already). For comparison, some
-rows do what the field's usual evaluator does, in simple numpy: it goes through the whole matrix for every bias.
+before the first score (for MIT-States: before the first metric, since the scores exist already). For comparison, some
+rows repeat the algorithm of the field's usual evaluator in simple numpy: it uses the whole matrix for every bias.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from czslkit.metrics.feasibility import threshold_grid
 
 MIT_STATES = {"attrs": 115, "objs": 245, "pairs": 1_962, "seen": 1_262, "images": 12_995}
 CGQA = {"attrs": 413, "objs": 674, "pairs": 413 * 674, "seen": 5_592, "images": 5_098}
-FEW_IMAGES = 128  # images of C-GQA in the row that goes through the whole matrix for every bias
+FEW_IMAGES = 128  # images of C-GQA in the row that uses the whole matrix for every bias
 PAIR_CHUNK = 4_096  # pairs that are scored at a time
 
 
@@ -38,7 +38,7 @@ def random_task(sizes: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor, torc
     all_pairs = torch.tensor(list(product(range(sizes["attrs"]), range(sizes["objs"]))))
     pairs = all_pairs[torch.randperm(len(all_pairs), generator=generator)[: sizes["pairs"]]]
     seen = torch.arange(len(pairs)) < sizes["seen"]
-    shown = min(2 * sizes["seen"], len(pairs))  # the images show as many unseen as seen pairs
+    shown = min(2 * sizes["seen"], len(pairs))  # the images show equal numbers of unseen and seen pairs
     return pairs, seen, torch.randint(shown, (sizes["images"],), generator=generator)
 
 
@@ -49,7 +49,7 @@ def random_scores(target: torch.Tensor, columns: torch.Tensor, seed: int) -> tor
 
 
 def every_bias(scores: np.ndarray, target: np.ndarray, seen: np.ndarray) -> float:
-    """Return the AUC of the original's about 20 biases, each applied to the whole matrix of scores."""
+    """Return the AUC of the original curve of about 20 biases; each bias is added to the whole matrix of scores."""
     is_seen = seen[target]
     true_scores = scores[np.arange(len(target)), target]
     unseen_right = ~is_seen & (np.where(seen, -1e10, scores).argmax(1) == target)
@@ -88,21 +88,21 @@ def cgqa(thresholds: int) -> dict[str, float]:
     """Measure the open world of C-GQA with ``Sweep``, for this many feasibility thresholds; 0 means no threshold."""
     pairs, seen, target = random_task(CGQA)
     feasibility = torch.rand(len(pairs), generator=torch.Generator().manual_seed(2))
-    drawing = 0.0
+    score_seconds = 0.0
 
     def search() -> None:
-        nonlocal drawing
+        nonlocal score_seconds
         grid = threshold_grid(feasibility, seen, thresholds) if thresholds else None
         sweep = Sweep(pairs, seen, feasibility=feasibility if thresholds else None, thresholds=grid)
         for number, columns in enumerate(torch.arange(len(pairs)).split(PAIR_CHUNK)):
             start = time.perf_counter()
             scores = random_scores(target, columns, number)
-            drawing += time.perf_counter() - start
+            score_seconds += time.perf_counter() - start
             sweep.update(scores, *pairs[target].T, columns=columns)
         assert max(found.auc for found in sweep.compute_all("original")) > 0
 
     found = measured(search, CGQA["images"])
-    return found | {"s for random scores": drawing}
+    return found | {"s for random scores": score_seconds}
 
 
 def cgqa_every_bias() -> dict[str, float]:

@@ -2,10 +2,9 @@
 
     python benchmarks/reading_speed.py
 
-The program needs only this package and about five minutes on two otherwise idle cores. It writes ``reading_speed.md``
-into its own folder. All variants are measured in one run, in turns. The photographs are generated: smooth shapes with
-grain, saved as JPEGs that are as large as those of real photographs of this size. All files are in the page cache of
-the operating system.
+The program takes about five minutes on two cores that do nothing else. It writes ``reading_speed.md`` into its own
+folder. All variants are measured in one run, in turns. The photographs are generated: smooth shapes with grain, saved
+as JPEGs with the file size of real photographs. All files are in the page cache of the operating system.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ Reader = Callable[[], Iterable[object]]
 
 
 def photograph(rng: np.random.Generator) -> Image.Image:
-    """Return a picture of 500 x 375 pixels whose JPEG is as large as that of a real photograph."""
+    """Return a picture of 500 x 375 pixels whose JPEG has the file size of a real photograph."""
     shapes = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
     grain = rng.normal(0, 9, (375, 500, 1))
     return Image.fromarray((np.asarray(shapes) + grain).clip(0, 255).astype(np.uint8))
 
 
 def label_space() -> czslkit.PairSpace:
-    """Return a label space with as many attributes, objects and training pairs as UT-Zappos."""
+    """Return a label space with the numbers of attributes, objects and training pairs of UT-Zappos."""
     every = torch.cartesian_prod(torch.arange(ATTRS), torch.arange(OBJS))
     pairs = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[:PAIRS]]
     attrs, objs = ([f"{kind} {n}" for n in range(count)] for kind, count in (("state", ATTRS), ("thing", OBJS)))
@@ -69,7 +68,7 @@ def write_photographs(folder: Path, space: czslkit.PairSpace, count: int) -> Spl
 
 
 def reading(folder: Path, split: Split) -> list[list[str]]:
-    """Return a row for each way to read images: images per second, and the factor over the plain loader."""
+    """Return a row for each way to read images: images per second, and the speed relative to the plain loader."""
     cache = czslkit.Cache(folder / "cache", images=True)
     start = time.perf_counter()
     decoded = decoded_images(cache, split, SIZE)
@@ -79,7 +78,7 @@ def reading(folder: Path, split: Split) -> list[list[str]]:
 
 
 def readers(folder: Path, split: Split, cache: czslkit.Cache, decoded: object) -> dict[str, Reader]:
-    """Return functions that start a pass over all images, by the names of the rows."""
+    """Return a function that starts a pass over all images, for each name of a row."""
 
     def plain(*steps: object) -> Reader:
         images = datasets.ImageFolder(folder / "images", transforms.Compose([*RESIZED, *steps, *TENSOR]))
@@ -104,7 +103,7 @@ def readers(folder: Path, split: Split, cache: czslkit.Cache, decoded: object) -
 
 
 def seconds_of_each(ways: dict[str, Reader]) -> dict[str, list[float]]:
-    """Return the seconds of each of ``ROUNDS`` passes. The ways take turns, so that all meet the same load."""
+    """Return the seconds of each of ``ROUNDS`` passes. The ways take turns, so all have the same load."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, start_pass in ways.items():
@@ -116,7 +115,7 @@ def seconds_of_each(ways: dict[str, Reader]) -> dict[str, list[float]]:
 
 
 def rate_rows(seconds: dict[str, list[float]], images: int) -> list[list[str]]:
-    """Return the median and the range of the images per second, and the factor over the plain loader."""
+    """Return the median and the range of the images per second, and the speed relative to the plain loader."""
     rows: list[list[str]] = []
     for name, taken in seconds.items():
         plain = seconds[PLAIN + ", augmented" * name.endswith("augmented")]
@@ -222,8 +221,8 @@ This page is written by `python benchmarks/reading_speed.py`.
 ## Reading
 
 {images} JPEGs of 500 x 375 pixels and {kilobytes:.0f} kB on average are read as batches of {batch} normalised images of
-224 pixels, with {cores} worker processes. Each way makes {rounds} passes over all images, in turn with the other ways;
-the time includes the start of the workers. All files are in the page cache. The plain loader is torchvision's
+224 pixels, with {cores} worker processes. Each way of reading passes {rounds} times over all images, in turns.
+The time includes the start of the workers. All files are in the page cache. The plain loader is torchvision's
 `ImageFolder` with `Resize`, `CenterCrop`, `ToTensor` and `Normalize`, which gives the same tensors. Features are read
 in the training process, without workers.
 
@@ -233,14 +232,14 @@ in the training process, without workers.
 
 The times are of complete epochs with text encoder and optimiser, in batches of {batch} images and with {pairs} training
 pairs, as on UT-Zappos, without augmentation. The encoders are those of CLIP with random weights, in fp32 on the CPU.
-"Opening features" is the first epoch of another training. It checks, by the weights and a picture of noise, that the
-features come from this encoder; this check takes as long for a large dataset as for these few images.
+"Opening features" is the first epoch of another training. It checks with the weights and a picture of noise that the
+features come from this encoder; the time of this check does not depend on the number of images.
 
 {training}
 
-With cached features, an epoch of CSP runs only the text encoder. Its time grows with the number of pairs, not with the
-number of images. So the ratio is larger for larger batches and image encoders, and smaller for the 1,262 training pairs
-of MIT-States and the 5,592 of C-GQA.
+With cached features, an epoch of CSP runs only the text encoder. The time of a batch grows with the number of pairs,
+not with the number of images. So the ratio is larger for larger batches and image encoders, and smaller for the 1,262
+training pairs of MIT-States and the 5,592 training pairs of C-GQA.
 """
 
 if __name__ == "__main__":

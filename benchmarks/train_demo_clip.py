@@ -6,10 +6,10 @@
 The first command takes about 15 minutes on two cores. It takes a fifth longer without the two settings, which stop the
 allocator from returning memory after every step. The second command measures the weights in the package.
 
-Only training pairs of the world are rendered here, and never a picture of the dataset. Every picture has two captions
-like those on the web: most name the object, and some the colour, the background, the place or the size. For most of the
-training, one of the two names the state. Late in the training hardly any caption does, so that the model learns to see
-states first, and then to name them rarely.
+The pictures show only training pairs of the demo world, and no picture of the dataset is among them. Every picture has
+two captions like captions on the web: most name the object, and some the colour, the background, the place or the size.
+In most of the training, one of the two captions names the state. Late in the training, hardly any caption names it. So
+the model first learns to see states, and then rarely names them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from czslkit.data import demo_drawing, demo_world
 
 FOLDER = Path(__file__).resolve().parents[1] / "czslkit" / "backbones" / "demo_clip"
 NAME = "czslkit-demo"
-DESCRIBED, STATED_LATER = 0.7, 0.02
-"""Fraction of the steps in which every picture has a caption with its state; fraction of such pictures afterwards."""
+STATE_STEPS, LATE_STATE_SHARE = 0.7, 0.02
+"""Share of the steps in which every picture has a caption with its state; share of these pictures in later steps."""
 TRAINING, PROBING = 101, 102
-"""Streams of pictures. They differ from the dataset's: their generators have three seed numbers, the dataset's five."""
+"""Numbers of two streams of pictures. Their generators have three seed numbers, those of the dataset have five."""
 
 WITH_STATE = (
     "a photo of {state} {obj}",
@@ -74,7 +74,7 @@ class Picture:
 
 
 def picture(number: int, stream: int, seed: int) -> Picture:
-    """Draw picture ``number`` of an endless stream, in which the training pairs of the default split take turns."""
+    """Draw picture ``number`` of an endless stream, which repeats the training pairs of the default split in order."""
     pairs = demo_world.split_pairs()["train"]
     state, obj = pairs[number % len(pairs)]
     rng = np.random.default_rng([seed, stream, number])
@@ -119,7 +119,7 @@ def tokenizer() -> open_clip.SimpleTokenizer:
 
 
 class UsedTokens(nn.Module):
-    """A table of the embeddings of tokens that occur, found by their usual ids: a hundredth of the whole table."""
+    """The embeddings of the tokens that occur, a hundredth of all tokens; the ids are those of CLIP's tokenizer."""
 
     ids: Tensor
 
@@ -133,13 +133,13 @@ class UsedTokens(nn.Module):
 
 
 def blank() -> open_clip.CLIP:
-    """Return the architecture with random weights."""
+    """Return the demo CLIP with random weights."""
     open_clip.add_model_config(FOLDER / f"{NAME}.json")
     return open_clip.create_model(NAME)
 
 
 def first_embedding(words: int, width: int) -> Tensor:
-    """Return the embeddings before training, ``[words, width]``; rows of untrained words stay so and are not stored."""
+    """Return the embeddings before training, ``[words, width]``; rows of untrained words never change or get stored."""
     return torch.randn(words, width, generator=torch.Generator().manual_seed(0)) * 0.02
 
 
@@ -181,10 +181,10 @@ def load(path: Path) -> open_clip.CLIP:
 
 
 @torch.no_grad()
-def open_eyes(model: open_clip.CLIP, pictures: list[Picture]) -> None:
+def initialise_vision(model: open_clip.CLIP, pictures: list[Picture]) -> None:
     """Initialise the vision tower: patch filters with whitened principal components, positions with row plus column.
 
-    With random filters, a transformer sees little but mean colour in its first thousands of steps.
+    With random filters, a transformer learns little more than mean colours in its first thousands of steps.
     """
     width, _, side, _ = model.visual.conv1.weight.shape
     patches = F.unfold(pixels(pictures), side, stride=side).transpose(1, 2).flatten(0, 1)  # [n, 3 * side * side]
@@ -199,7 +199,7 @@ def open_eyes(model: open_clip.CLIP, pictures: list[Picture]) -> None:
 
 
 def contrastive_loss(image: Tensor, text: Tensor, which: Tensor, scale: Tensor) -> Tensor:
-    """Return CLIP's loss in both directions. A caption that several images share is right for all of them.
+    """Return CLIP's loss in both directions. A caption that several images share is correct for each of them.
 
     Args:
         image: normalised image features, ``[B, D]``.
@@ -249,7 +249,7 @@ def train(
     for step, indices in enumerate(batches(len(pictures), size, steps, rng)):
         batch = [pictures[i] for i in indices]
         image = model.encode_image(pixels(batch), normalize=True)
-        captions, which = written(batch, 1.0 if step < DESCRIBED * steps else STATED_LATER, rng)
+        captions, which = batch_captions(batch, 1.0 if step < STATE_STEPS * steps else LATE_STATE_SHARE, rng)
         text = model.encode_text(captions, normalize=True)
         loss = contrastive_loss(image, text, which, model.logit_scale.exp())
         optimizer.zero_grad()
@@ -268,20 +268,23 @@ def train(
             save(model, out)
 
 
-def written(batch: list[Picture], stated: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Return the tokens of the distinct captions of a batch ``[C, 16]`` and the two of each picture ``[B, 2]``.
+def batch_captions(batch: list[Picture], with_state: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return the tokens of the distinct captions of a batch ``[C, 16]``, and both captions of each picture ``[B, 2]``.
 
-    The first caption of a picture names its state with probability ``stated``; the second caption never does.
+    The first caption of a picture names the state with probability ``with_state``; the second caption never does.
     """
     captions = [
-        [caption(each, WITH_STATE if rng.random() < stated else WITHOUT_STATE, rng), caption(each, WITHOUT_STATE, rng)]
+        [
+            caption(each, WITH_STATE if rng.random() < with_state else WITHOUT_STATE, rng),
+            caption(each, WITHOUT_STATE, rng),
+        ]
         for each in batch
     ]
     different, which = np.unique(captions, return_inverse=True)
     return tokenizer()(different.tolist()), torch.from_numpy(which.reshape(len(batch), 2))
 
 
-# What it has learned --------------------------------------------------------------------------------------------------
+# Measuring the weights ------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -314,7 +317,7 @@ def recognised(model: open_clip.CLIP, image: Tensor, pictures: list[Picture]) ->
 
 
 def linear_probe(fit: Tensor, fit_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Return the test accuracy of ridge regression onto the classes; the fitted features standardise all features."""
+    """Return the test accuracy of ridge regression onto the classes, on features standardised with those of ``fit``."""
     mean, std = fit.mean(0), fit.std(0)
     fit, test = (F.pad((x - mean) / std, (0, 1), value=1.0) for x in (fit, test))
     penalty = 1e-3 * len(fit) * torch.eye(fit.shape[1])
@@ -331,21 +334,23 @@ def probe(model: open_clip.CLIP, count: int, seed: int) -> None:
     pictures, half = render(count, PROBING, seed), count // 2
     image, layers = tokens(model, pixels(pictures))
     pairs = demo_world.split_pairs()["train"]
-    of_pairs = zero_shot(model, image, [f"a photo of {state} {obj}" for state, obj in pairs])
-    alone = recognised(model, image, pictures)
+    predicted_pairs = zero_shot(model, image, [f"a photo of {state} {obj}" for state, obj in pairs])
+    word_accuracies = recognised(model, image, pictures)
     for kind, names, place in (("state", demo_world.ATTRS, 0), ("object", demo_world.OBJS, 1)):
         labels = torch.tensor([names.index((each.state, each.obj)[place]) for each in pictures])
-        paired = _share(torch.tensor([names.index(pair[place]) for pair in pairs])[of_pairs], labels)
+        in_pair = _share(torch.tensor([names.index(pair[place]) for pair in pairs])[predicted_pairs], labels)
         probes = [linear_probe(x[:half], labels[:half], x[half:], labels[half:]) for x in (image, *layers)]
-        of_image, *of_layers = (f"{100 * share:.1f}" for share in probes)
-        by_name = f"zero-shot {100 * alone[place]:.1f}, within a pair {100 * paired:.1f}"
+        image_probe, *layer_probes = (f"{100 * share:.1f}" for share in probes)
+        by_name = f"zero-shot {100 * word_accuracies[place]:.1f}, within a pair {100 * in_pair:.1f}"
         print(f"{kind}: chance {100 / len(names):.1f}, {by_name}")
-        print(f"{kind}: linear probe of the image feature {of_image}, of the mean patch token by layer", *of_layers)
+        print(
+            f"{kind}: linear probe of the image feature {image_probe}, of the mean patch token by layer", *layer_probes
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probe", action="store_true", help="measure the weights in --out without a training")
+    parser.add_argument("--probe", action="store_true", help="measure the weights in --out and do not train")
     parser.add_argument(
         "--out", type=Path, default=FOLDER / f"{NAME}.safetensors", help="file of the weights (default: in the package)"
     )
@@ -359,7 +364,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     if not args.probe:
         model, pictures = untrained(), render(args.pictures, TRAINING, args.seed)
-        open_eyes(model, pictures[:2000])
+        initialise_vision(model, pictures[:2000])
         train(model, pictures, args.steps, args.batch, args.rate, args.seed, args.out)
     probe(load(args.out), 3960, args.seed)
 

@@ -17,13 +17,13 @@ from .files import checked_filename, write_bytes, write_text
 from .options import config_id, flatten
 
 Result = Mapping[str, Any]  # the content of one result file
-#: Format of new files. Files of this format and of older formats can be read.
+#: Format of the files that are written; files of this format and of lower formats are read.
 FORMAT = 2
-#: Dependency of a result of format 1 in place of class versions: all versions of czslkit's code were then 1.
+#: Dependency of a result of format 1 in place of versions: it was made when every version of czslkit's code was 1.
 FORMAT_1 = "czslkit as of format 1"
 _CELL = {"method": str, "dataset": str, "world": str, "seed": int, "config_id": str}
 _SECTIONS = {"cell": dict, "status": str, "config": dict, "protocol": dict, "depends": dict}
-_MOST_DIFFERENCES = 4  # differences listed in a message; other differences are only counted
+_MOST_DIFFERENCES = 4  # largest number of differences that are named; the others are counted
 
 
 class Store:
@@ -41,7 +41,7 @@ class Store:
         """Return the folder of one training, which has the results of both worlds.
 
         Raises:
-            CzslkitError: a name is not a safe file name, and might lead out of the folder of results.
+            CzslkitError: a name is not a plain file name, so the path could lead out of the folder of results.
         """
         parts = (cell["dataset"], cell["method"], f"seed{cell['seed']}-{cell['config_id']}")
         return self.root.joinpath(*map(checked_filename, parts))
@@ -60,9 +60,9 @@ class Store:
         return self._read(path) if path.exists() else None
 
     def put(self, result: Result) -> Path:
-        """Write a result. A finished result with other dependencies is first renamed to ``<world>.stale.json``.
+        """Write a result; a finished result with other dependencies is first renamed to ``<world>.stale.json``.
 
-        Numbers that are not finite are written as null.
+        A file that is not a result is renamed as well. Numbers that are not finite are written as null.
         """
         path = self.path(result["cell"])
         if path.exists() and self._is_worth_keeping(path, result):
@@ -71,18 +71,18 @@ class Store:
         return path
 
     def attach(self, cell: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, str]:
-        """Write files that belong to the result of a cell, as ``<world>.<name>`` each.
+        """Write files that belong to the result of a cell, each as ``<world>.<name>``.
 
         Returns:
-            The digest of each file by its name. The result must have these digests as ``files``, which distinguish its
-            files from the files of a later result.
+            The digest of each file by its name. The result must hold them as ``files``, so that files of a later result
+            are not taken for files of this result.
         """
         for name, content in contents.items():
             write_bytes(self._attachment(cell, name), content)
         return {name: _content_digest(content) for name, content in contents.items()}
 
     def attached(self, result: Result, name: str) -> bytes | None:
-        """Return the content of a file that belongs to a result, None if no file of that name was attached.
+        """Return the content of a file that belongs to a result, None if the result has no file of that name.
 
         Raises:
             CzslkitError: the file is missing, or its content has changed.
@@ -100,7 +100,7 @@ class Store:
         return content
 
     def results(self) -> list[dict[str, Any]]:
-        """Return all results, sorted by dataset, method, seed, configuration and world; set ``problems``."""
+        """Return all results by dataset, method, seed, configuration and world; ``problems`` lists the other files."""
         self.problems, found = [], []
         for path in sorted(self.root.glob("*/*/seed*-*/*.json")):
             if re.search(r"\.(stale(-\d+)?|details)$", path.stem):
@@ -122,11 +122,11 @@ class Store:
         if fault := _fault(content):
             raise CzslkitError(f"{path}: {fault}")
         if (home := self.path(content["cell"])) != path:
-            raise CzslkitError(f"{path}: is the result that belongs at {home}. Was it copied or renamed?")
+            raise CzslkitError(f"{path}: holds the result of {home}. Was the file copied or renamed?")
         return _upgraded(content) if content["format"] == 1 else content
 
     def _is_worth_keeping(self, path: Path, result: Result) -> bool:
-        """Return whether the file at ``path`` is a finished result with other dependencies, or not a result."""
+        """Return whether the file at ``path`` is a finished result with other dependencies, or is not a result."""
         try:
             old = self._read(path)
         except CzslkitError:
@@ -135,7 +135,7 @@ class Store:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return a text that lists the added, removed and changed values of two nested dicts; empty if they are equal.
+    """Return a text on the entries that were added, removed or changed between two nested dicts; empty if none were.
 
     >>> differences({"code": {"czslkit.method": "3f"}, "weights": "11"}, {"code": {}, "weights": "22"})
     'code: czslkit.method removed; weights changed'
@@ -147,12 +147,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             section, _, name = key.partition(".")
             change = "added" if key not in before else "removed" if key not in after else "changed"
             found.append(f"{section}: {name} {change}" if name else f"{section} {change}")
-    rest = [f"and {len(found) - _MOST_DIFFERENCES} more"] if len(found) > _MOST_DIFFERENCES else []
-    return "; ".join(found[:_MOST_DIFFERENCES] + rest)
+    more = [f"and {len(found) - _MOST_DIFFERENCES} more"] if len(found) > _MOST_DIFFERENCES else []
+    return "; ".join(found[:_MOST_DIFFERENCES] + more)
 
 
 def unused_path(path: Path, mark: str) -> Path:
-    """Return the first unused path in the folder of ``path``: ``name.stale.json``, ``name.stale-2.json``, ...
+    """Return the first path next to ``path`` that does not exist: ``name.stale.json``, ``name.stale-2.json``, ...
 
     >>> unused_path(Path("nowhere/closed.json"), ".stale").name, unused_path(Path("nowhere/training"), ".stale").name
     ('closed.stale.json', 'training.stale')
@@ -164,8 +164,8 @@ def unused_path(path: Path, mark: str) -> Path:
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
     """Return the content of a file of format 1 in format 2.
 
-    Format 1 recorded a digest of every module of czslkit. Numbers did not change between format 1 and the versions 1
-    of format 2, so ``FORMAT_1`` replaces these digests.
+    Format 1 recorded a digest of every module of czslkit. No number has changed from format 1 to version 1 in format 2,
+    so ``FORMAT_1`` can replace these digests.
     """
     old = dict(content["depends"])
     feasibility = {"feasibility": old.pop("feasibility")} if "feasibility" in old else {}
@@ -195,7 +195,7 @@ def _finite(value: Any) -> Any:
 
 
 def _fault(content: Any) -> str | None:
-    """Return the fault of a content that is not a valid result, None for a valid result."""
+    """Return the reason why ``content`` is not a valid result, None if it is valid."""
     if not isinstance(content, dict) or "format" not in content:
         return "is not a result of czslkit"
     if content["format"] not in range(1, FORMAT + 1):

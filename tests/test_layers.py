@@ -80,7 +80,7 @@ def imported(path: Path, *, runtime: bool = False) -> Iterator[str]:
 
 
 def of_core(path: Path, *, runtime: bool = False) -> set[str]:
-    """What a file imports from the core, as dotted names without ``czslkit``."""
+    """Return the names that a file imports from the core, as dotted names without ``czslkit``."""
     names = imported(path, runtime=runtime)
     return {name.removeprefix("czslkit.") for name in names if name.startswith("czslkit.")} - {"__version__"}
 
@@ -129,7 +129,7 @@ def test_files_classes_and_functions_are_short(path: Path) -> None:
             assert lines <= most or "longer than others because" in (ast.get_docstring(node) or ""), node.name
 
 
-def test_no_module_waits_for_itself() -> None:
+def test_imports_form_no_circle() -> None:
     """Modules of one package may know each other, but not in a circle, also not one that only a type checker sees."""
     known = {dotted(path) for path in modules()}
 
@@ -140,7 +140,7 @@ def test_no_module_waits_for_itself() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-def test_the_package_itself_imports_nothing_of_it_before_it_is_asked_to() -> None:
+def test_importing_the_package_imports_no_other_module() -> None:
     assert not of_core(CORE / "__init__.py", runtime=True)
 
 

@@ -1,4 +1,4 @@
-"""Every number of the worked example of ``docs/metrics.md``, against czslkit and against a naive loop."""
+"""Every number of the example in ``docs/metrics.md``, compared with czslkit and with a naive loop."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NUMBERS = [
 
 
 def options(column: str) -> tuple[str, int, float | None, str]:
-    """Bins, topk, threshold and what becomes of infeasible pairs, from the name of a column."""
+    """Return bins, topk, threshold and treatment of infeasible pairs from the name of a column."""
     bins, _, rest = column.partition(", ")
     if match := re.fullmatch(r"best (\d)", rest):
         return bins, int(match[1]), None, "exclude"
@@ -70,7 +70,7 @@ def naive_feasibility(attr: str, obj: str) -> float:
 
 
 class Naive:
-    """The example worked by sorting all candidates at every bias."""
+    """The example, computed by sorting all candidates at every bias."""
 
     def __init__(self, bins: str, topk: int, threshold: float | None, infeasible: str) -> None:
         self.topk, kind = topk, np.float32 if bins == "original" else np.float64
@@ -91,7 +91,7 @@ class Naive:
         return sorted(self.columns, key=lambda c: (-row[c], c))[: self.topk]
 
     def shares(self, bias: float) -> dict[str, float]:
-        """``attr``, ``obj``, ``pair``, ``seen`` and ``unseen`` at a bias."""
+        """Return the shares ``attr``, ``obj``, ``pair``, ``seen`` and ``unseen`` at a bias."""
         hits: dict[str, list[bool]] = {name: [] for name in ("attr", "obj", "pair", "seen", "unseen")}
         for image, truth in enumerate(SHOWN):
             found = [PAIRS[c] for c in self.best(image, bias)]
@@ -106,7 +106,7 @@ class Naive:
         return shares["seen"], shares["unseen"]
 
     def exact(self) -> list[tuple[float, float, float]]:
-        """Bias, S and U of every interval between two biases at which anything changes."""
+        """Return bias, S and U of every interval between two biases at which an image changes."""
         gaps = sorted({float(a - b) for row in self.scores for a in row for b in row})
         ends = [-math.inf, *gaps, math.inf]
         intervals: list[tuple[float, float, tuple[float, float]]] = []

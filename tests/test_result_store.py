@@ -63,7 +63,7 @@ def test_a_configuration_cannot_lead_out_of_the_folder(store: Store) -> None:
         store.path(done(config_id="/../x")["cell"])
 
 
-def test_what_was_put_is_got(store: Store) -> None:
+def test_a_stored_result_is_returned_unchanged(store: Store) -> None:
     result = done()
     path = store.put(result)
     assert path == store.path(result["cell"])
@@ -117,7 +117,7 @@ def test_a_process_that_dies_while_writing_leaves_the_old_result(store: Store) -
     assert store.problems == []
 
 
-def test_a_stale_result_is_kept_beside_the_one_that_replaces_it(store: Store) -> None:
+def test_a_stale_result_is_kept_next_to_its_replacement(store: Store) -> None:
     for auc, sha in ((0.1, "d1"), (0.2, "d2"), (0.3, "d3")):
         path = store.put(done(auc=auc) | {"depends": depending_on(sha)})
     kept = {file.name: json.loads(file.read_text())["metrics"]["auc"] for file in path.parent.iterdir()}
@@ -133,7 +133,7 @@ def test_a_result_of_the_same_data_and_code_is_replaced(store: Store) -> None:
     assert store.results() == [done(auc=0.2)]
 
 
-def test_a_failure_is_replaced_whatever_it_rested_on(store: Store) -> None:
+def test_a_failure_is_replaced_whatever_its_dependencies(store: Store) -> None:
     error = {"type": "DataError", "message": "demo is not there", "traceback": ""}
     store.put(done() | {"status": "failed", "error": error, "metrics": {}, "depends": {}})
     path = store.put(done())
@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_read_is_kept_too(store: Store) -> None:
     assert store.get(done()["cell"]) == done()
 
 
-def test_differences_name_what_changed_came_and_went() -> None:
+def test_differences_name_changed_added_and_removed_entries() -> None:
     old = {
         "data": {"a.txt": "1", "b.txt": "2"},
         "code": {"czslkit.heads.cosine:CosineHead": "version 1"},
@@ -203,7 +203,7 @@ def without(key: str) -> str:
         (without("metrics"), "is done, but its metrics are not numbers"),
         (json.dumps(done() | {"status": "failed"}), "is failed, but its error has no type and message"),
         (json.dumps(done() | {"status": "lost"}), "has status 'lost', neither 'done' nor 'failed'"),
-        (json.dumps(done(seed=1)), r"is the result that belongs at .*seed1-3f2a91c0.*Was it copied or renamed\?"),
+        (json.dumps(done(seed=1)), r"holds the result of .*seed1-3f2a91c0.*Was the file copied or renamed\?"),
     ],
 )
 def test_a_file_that_is_no_result_is_named_and_the_others_are_returned(store: Store, content: str, reason: str) -> None:
@@ -217,7 +217,7 @@ def test_a_file_that_is_no_result_is_named_and_the_others_are_returned(store: St
         store.get(done()["cell"])
 
 
-def test_problems_are_those_of_the_last_look(store: Store) -> None:
+def test_problems_are_those_of_the_last_call(store: Store) -> None:
     path = store.put(done())
     path.write_text("")
     store.results()

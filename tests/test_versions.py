@@ -1,4 +1,4 @@
-"""The versions that decide which results are stale, against the code that they stand for.
+"""Checks that the versions, which decide which results are stale, belong to the current code.
 
 ``versions.json`` holds, for everything that has a version, the version and a digest of its code: of the class or
 function itself and of all that it uses of this project, up to other classes with a version. If a digest differs,
@@ -53,7 +53,7 @@ WITHOUT_NUMBERS = (
 
 @functools.cache
 def parsed(module: str) -> tuple[dict[str, ast.stmt], dict[str, str]]:
-    """The definitions of a module by name, and the dotted name that each imported name stands for."""
+    """Return the definitions of a module by name, and the dotted name of each imported name."""
     file = Path(str(importlib.import_module(module).__file__))
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     definitions: dict[str, ast.stmt] = {}
@@ -79,7 +79,7 @@ def is_module(name: str) -> bool:
 
 
 def resolved(dotted: str) -> tuple[str, str] | None:
-    """Module and name of a definition of this project, None for everything else."""
+    """Return module and name of a definition of this project, None for everything else."""
     home, _, name = dotted.rpartition(".")
     if home.partition(".")[0] not in OWN or not is_module(home) or is_module(dotted):
         return None
@@ -90,7 +90,7 @@ def resolved(dotted: str) -> tuple[str, str] | None:
 
 
 def used(module: str, node: ast.stmt) -> Iterator[tuple[str, str]]:
-    """The definitions of this project that a piece of code names."""
+    """Yield the definitions of this project that a piece of code uses."""
     _, imports = parsed(module)
     for part in ast.walk(node):
         if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in imports:
@@ -115,7 +115,10 @@ def is_version(node: ast.stmt) -> bool:
 
 
 def digest(*roots: tuple[str, str]) -> str:
-    """Of the code of ``roots`` and of all that it uses, without docstrings, help texts, messages and versions."""
+    """Return the digest of the code of ``roots`` and of all code that it uses.
+
+    Docstrings, help texts, messages and versions do not count.
+    """
     waiting, found = list(roots), {}
     while waiting:
         module, name = waiting.pop()
@@ -128,7 +131,7 @@ def digest(*roots: tuple[str, str]) -> str:
 
 
 def code(node: ast.stmt) -> str:
-    """The code of a definition, without what no number depends on."""
+    """Return the code of a definition, without the parts that no number depends on."""
     copy = ast.parse(ast.unparse(node))
     for part in ast.walk(copy):
         if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(part) is not None:
@@ -145,7 +148,7 @@ def code(node: ast.stmt) -> str:
 
 
 def classes() -> list[type]:
-    """Every class of this project with a version: registered classes, and the bases and prompts that they build on."""
+    """Return every class of this project with a version: registered classes, their bases and the prompts."""
     load_plugins()
     registered = [cls for registry in REGISTRIES.values() for _, cls in registry.items()]
     prompts = [czslkit.SoftPrompt, importlib.import_module("czslkit.prompts").FixedPrompt]
@@ -155,7 +158,7 @@ def classes() -> list[type]:
 
 
 def current() -> dict[str, dict[str, Any]]:
-    """Version and digest of everything that has a version."""
+    """Return the version and the digest of everything that has a version."""
     found: dict[str, dict[str, Any]] = {}
     for module, names in MODULES.items():
         roots = [tuple(f"czslkit.{name}".split(":")) for name in names]

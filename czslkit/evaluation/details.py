@@ -1,4 +1,4 @@
-"""The details behind the numbers of one evaluation: curves, images, accuracy per word, and confused pairs."""
+"""The detail files of one evaluation: curves, numbers per image, accuracy per word, and confused pairs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ..metrics.sweep import Sweep
 from ..metrics.top_scores import TopScores
 from ..types import PairSpace
 
-FORMAT = 1  # of details.json
-TOP_K = (1, 3, 5)  # numbers of guesses per image whose accuracy is reported
-MAX_CONFUSIONS = 20  # rows of a table of confused pairs
+FORMAT = 1  # format of details.json
+TOP_K = (1, 3, 5)  # values of k for which the top-k accuracy is reported
+MAX_CONFUSIONS = 20  # largest number of rows in a table of confused pairs
 
 
 def detail_files(sweep: Sweep, space: PairSpace, bins: Bins) -> dict[str, bytes]:
-    """Return the content of each file of details, by file name, for the first (or only) set of candidates.
+    """Return the content of each detail file, by file name, for the first (or only) set of candidates.
 
     Args:
-        sweep: must keep ``max(TOP_K)`` columns per image; accuracies of more guesses than it keeps are left out.
+        sweep: keeps ``max(TOP_K)`` columns per image; if it keeps fewer, some top-k accuracies are left out.
         space: the names of the attributes and objects of the sweep's pairs.
         bins: the curve whose best harmonic mean gives the second bias of the tables.
     """
@@ -48,7 +48,7 @@ def curves_csv(metrics: Mapping[Bins, Metrics]) -> str:
     """Return every point of every curve as CSV; the exact curve starts at bias ``-inf`` and ends at ``inf``.
 
     Args:
-        metrics: by curve, which is the first column.
+        metrics: metrics by curve; the first column has the name of the curve.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -59,19 +59,19 @@ def curves_csv(metrics: Mapping[Bins, Metrics]) -> str:
 
 
 def details(scores: TopScores, pairs: Tensor, space: PairSpace, metrics: Metrics, bins: Bins) -> dict[str, Any]:
-    """Return accuracies per pair, attribute and object, accuracies of several guesses, and the most confused pairs.
+    """Return accuracies per pair, attribute and object, top-k accuracies, and the most confused pairs.
 
     Each table is computed at two biases: 0, and the bias of the best harmonic mean.
 
     Args:
-        scores: of ``N`` images.
+        scores: the best scores of ``N`` images.
         pairs: ``[K, 2]``, attribute and object of each column.
         space: the names of attributes and objects.
-        metrics: of the same images; ``hm_bias`` is the second bias.
+        metrics: the metrics of the same images; ``hm_bias`` is the second bias.
         bins: the curve that ``metrics`` belongs to.
 
     Returns:
-        Values for strict JSON. Tables have a row for each pair, attribute and object that some image shows, in the
+        Values for strict JSON. The tables have a row for each pair, attribute or object of at least one image, in the
         order of the columns. Accuracies are rounded to four decimals. An attribute is right if the predicted pair has
         it.
     """

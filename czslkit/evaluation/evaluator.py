@@ -1,4 +1,4 @@
-"""A method's scores on a split, streamed through the bias sweep."""
+"""The evaluation of a method on a split: its scores are passed to a bias sweep in chunks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EvalOptions:
     """The settings of an evaluation."""
 
     bins: Literal["original", "exact"] = option(
-        "original", "the curve behind the AUC that tables print and that epochs are selected by"
+        "original", "the curve of the AUC that is printed in tables and that selects the epoch to keep"
     )
     threshold: float | Literal["search"] | None = option(
         None,
@@ -44,8 +44,8 @@ class EvalOptions:
     feasibility: str = option(
         "file",
         "the source of feasibility: file is the published feasibility_DATASET.pt, .npy or .safetensors, in the "
-        "folder of the dataset or beside it; clip asks the backbone's text tower; or the path of such a file "
-        "or of word vectors",
+        "folder of the dataset or next to it; clip computes it with the backbone's text tower; or the path of such a "
+        "file or of word vectors",
     )
     infeasible: Literal["exclude", "original"] = option(
         "exclude",
@@ -53,30 +53,30 @@ class EvalOptions:
         "authors' evaluator does",
     )
     batch_size: int | None = option(
-        None, "number of images that are scored at a time; null takes that of training", minimum=1
+        None, "number of images that are scored at a time; null takes the batch size of training", minimum=1
     )
 
     def __post_init__(self) -> None:
         if self.feasibility not in NAMED_SOURCES and not Path(self.feasibility).expanduser().is_file():
             raise ValueError(
                 f"feasibility is {self.feasibility!r}, expected {', '.join(NAMED_SOURCES)} "
-                "or the path of a file that is there."
+                "or the path of an existing file."
                 f"{did_you_mean(self.feasibility, NAMED_SOURCES)}"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class OpenWorld:
-    """The rule that makes pairs candidates in the open world: seen pairs, and unseen pairs that are feasible enough."""
+    """The rule for candidates in the open world: all seen pairs, and the unseen pairs that reach a threshold."""
 
     feasibility: Tensor  # [A * O] in [-1, 1], in product(attrs, objs) order
-    thresholds: Sequence[float]  # each gives a set of candidates of its own
+    thresholds: Sequence[float]  # feasibility thresholds; there is a set of candidates for each
     infeasible: Infeasible = "exclude"  # the treatment of pairs below a threshold
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The scoring of one split in one or both worlds, planned to fit into memory; it can be run again and again.
+    """The scoring of one split in one or both worlds, planned to fit into memory; it can be run several times.
 
     In the closed world the columns are the pairs of all three splits, and the candidates are the pairs of training
     and of this split. In the open world every combination is a column, and a candidate if it is feasible enough. Pairs
@@ -100,7 +100,7 @@ class Evaluation:
         keep: int = 1,
         memory: int = MEMORY,
     ) -> Evaluation:
-        """Decide which pairs are scored and how many images and pairs at a time; a few are scored to measure memory.
+        """Choose the pairs to score and the sizes of chunks; a few images and pairs are scored to measure memory.
 
         Args:
             method: left in evaluation mode.
@@ -126,7 +126,7 @@ class Evaluation:
         """
         method, chunks = self.method.eval(), self.chunks
         sweeps = {world: task.sweep() for world, task in self.tasks.items()}
-        for part in _parts(self.tasks, chunks.kept, whole=not method.chunkable):
+        for part in _parts(self.tasks, chunks.texts, whole=not method.chunkable):
             texts = {
                 world: method.text(self.tasks[world].pairs[rows].to(method.device)) for world, rows in part.items()
             }
@@ -141,7 +141,7 @@ class Evaluation:
                         scores = method.rank(image, texts[world].rows(chunk), task.setting)
                         sweeps[world].update(scores.float().cpu(), *labels, columns=columns[chunk])
                         del scores
-                del batch, image  # before the next ones are made
+                del batch, image  # frees their memory before the next batch is read
             del texts
         return sweeps
 
@@ -156,11 +156,11 @@ def searched_threshold(
     infeasible: Infeasible = "exclude",
     memory: int = MEMORY,
 ) -> float:
-    """Return the threshold of 50 with the highest AUC on the validation split, found in one pass over the images.
+    """Return the one of 50 thresholds with the highest AUC on the validation split, found in one pass over the images.
 
     Args:
         method: left in evaluation mode.
-        feasibility: ``[A * O]`` of every combination.
+        feasibility: ``[A * O]``, feasibility of every combination of attribute and object.
         feed: batches of the same method and the validation split.
         bins: the curve whose area is compared.
         infeasible: the treatment of pairs below a threshold.
@@ -186,7 +186,7 @@ def plan_search(
     infeasible: Infeasible = "exclude",
     memory: int = MEMORY,
 ) -> Evaluation:
-    """Plan the evaluation behind :func:`searched_threshold`, whose arguments and errors it shares."""
+    """Plan the evaluation of :func:`searched_threshold`; the arguments and errors are the same."""
     open_world = OpenWorld(feasibility, threshold_grid(feasibility, data.space.open().seen), infeasible)
     return Evaluation.plan(method, data, "val", ["open"], feed, open_world=open_world, memory=memory)
 
@@ -194,7 +194,7 @@ def plan_search(
 def _task(
     method: Method, data: Splits, split: SplitName, world: str, open_world: OpenWorld | None, keep: int
 ) -> WorldTask:
-    """Return what ``method`` has to score on a split in one world; the arguments are those of ``Evaluation.plan``."""
+    """Return the task of scoring a split in one world; the arguments are those of ``Evaluation.plan``."""
     if world == "open":
         space, candidates, rule = data.space.open(), None, open_world
     else:
@@ -211,13 +211,13 @@ def _task(
     )
     used = sweep().candidates.group != UNUSED
     columns = (used if method.chunkable else torch.ones_like(used)).nonzero()[:, 0]
-    # The authors' test programs search the threshold with the scores that it is later applied to.
+    # The authors' test programs search the threshold on validation images with the scores of the test setting.
     scored_as: SplitName = "test" if rule else split
     return WorldTask(sweep, columns, space.pairs[columns], Setting(scored_as, world, len(space.pairs)))
 
 
 def _parts(tasks: Mapping[str, WorldTask], most: int, *, whole: bool) -> list[dict[str, slice]]:
-    """Divide the rows of all worlds into parts of at most ``most`` rows; a ``whole`` world is never divided.
+    """Divide the rows of all worlds into parts of at most ``most`` rows; with ``whole``, no world is divided.
 
     >>> from types import SimpleNamespace
     >>> tasks = {"closed": SimpleNamespace(columns=range(2)), "open": SimpleNamespace(columns=range(3))}

@@ -26,7 +26,7 @@ NAMED_SOURCES = ("file", "clip")
 SCORE_SUFFIXES = (".pt", ".npy", ".safetensors")
 PROMPT = "a photo of"
 
-_TOLERANCE = 1e-5  # by which a cosine in float32 may exceed 1
+_TOLERANCE = 1e-5  # a cosine in float32 may exceed 1 by this much
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class FeasibilityScores:
 
 
 def published_files(dataset: str, folder: Path) -> tuple[Path, ...]:
-    """Return where published feasibility scores may be, in order: in the dataset's folder, then next to the folder."""
+    """Return the paths where a published file is looked for: in the dataset's folder, then next to the folder."""
     return tuple(
         home / f"feasibility_{dataset}{suffix}" for home in (folder, folder.parent) for suffix in SCORE_SUFFIXES
     )
@@ -89,8 +89,8 @@ def load_feasibility(source: str, data: Splits, backbone: Backbone) -> Feasibili
 def clip_feasibility(backbone: Backbone, space: PairSpace) -> FeasibilityScores:
     """Return feasibility scores from the cosines of the backbone's text features of ``"a photo of WORD"``.
 
-    The prompt is the prompt of single words in this package's methods, and the kind of text that CLIP was trained on.
-    Its cosines are all larger than the cosines of word vectors, so published thresholds do not apply.
+    Methods of this package use the same prompt for single words, and it is like the texts that CLIP was trained on. The
+    cosines are larger than the cosines of word vectors, so published thresholds do not apply.
 
     Args:
         backbone: a pretrained backbone, before any training.
@@ -109,7 +109,7 @@ def clip_feasibility(backbone: Backbone, space: PairSpace) -> FeasibilityScores:
         raise ConfigError(
             [
                 f"feasibility is clip, but {type(backbone).__name__} has no text tower; "
-                "set eval.feasibility to file, or to the path of a vector or of word vectors"
+                "set eval.feasibility to file, or to the path of feasibility scores or of word vectors"
             ]
         ) from None
     except ValueError as error:
@@ -122,7 +122,7 @@ def clip_feasibility(backbone: Backbone, space: PairSpace) -> FeasibilityScores:
 def read_feasibility(file: Path, space: PairSpace) -> Tensor:
     """Return the feasibility of every combination from a file of feasibility scores or of word vectors.
 
-    A .safetensors file of more than one tensor holds word vectors if a tensor is named like a word of the labels.
+    A .safetensors file with several tensors holds word vectors if one of them is named like a word of the labels.
 
     Args:
         file: see :func:`read_feasibility_vector` and :func:`word_feasibility`.
@@ -155,7 +155,7 @@ def read_feasibility_vector(file: Path, space: PairSpace) -> Tensor:
         ``[A * O]`` float32 in [-1, 1], in ``product(attrs, objs)`` order.
 
     Raises:
-        DataError: the file holds something else, or its numbers are not one in [-1, 1] for each combination.
+        DataError: the file does not hold exactly one number in [-1, 1] for each combination.
     """
     values = _only_tensor(file, _load_file(file))
     wanted = len(space.attrs) * len(space.objs)
@@ -221,8 +221,8 @@ def _only_tensor(file: Path, content: Any) -> Tensor:
         tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         if "feasibility" not in tensors and len(tensors) != 1:
             held = f"tensors {first_ten(list(tensors))}" if tensors else "no tensor"
-            also = ", or one for each word of the labels" if file.suffix == ".safetensors" else ""
-            raise DataError(f"{file} holds {held}, expected one, or one named feasibility{also}")
+            also = ", or one tensor for each word of the labels" if file.suffix == ".safetensors" else ""
+            raise DataError(f"{file} holds {held}, expected one tensor, or one named feasibility{also}")
         content = tensors.get("feasibility", next(iter(tensors.values())))
     if not isinstance(content, Tensor):
         raise DataError(f"{file} holds a {type(content).__name__}, expected a tensor, or a dict with one")

@@ -1,4 +1,4 @@
-"""Bytes that a computation takes, measured while it runs."""
+"""The memory of a computation in bytes, measured while it runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 class Footprint(TorchDispatchMode):
     """A context that counts the bytes of the tensors that are made inside it, on any device.
 
-    Tensors that were made before the context do not count, nor does memory that one operation takes and gives back
-    before it returns.
+    Tensors that were made before the context do not count. Memory that an operation frees before it returns does not
+    count either.
 
     >>> import torch
     >>> with Footprint() as footprint:

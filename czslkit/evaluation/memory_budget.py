@@ -20,7 +20,7 @@ from .footprint import Footprint
 SAMPLE = 512
 #: Largest share of the memory for the texts of candidates. If the texts of all candidates need more, the evaluation
 #: passes over the images several times, each time with another part of the texts.
-KEPT = 0.5
+TEXT_SHARE = 0.5
 #: Targets for one chunk, in the order in which memory is given to them. Every chunk of pairs repeats some work, such as
 #: the scores of attributes and objects, and a few images at a time are slow to encode. Larger chunks gain little.
 PAIRS, IMAGES, MOST_PAIRS = 2048, 8, 16384
@@ -30,7 +30,7 @@ PAIRS, IMAGES, MOST_PAIRS = 2048, 8, 16384
 class WorldTask:
     """The pairs of one world that a method has to score, and the sweep that takes the scores."""
 
-    sweep: Callable[[], Sweep]  # makes an empty sweep of this world
+    sweep: Callable[[], Sweep]  # returns an empty sweep of this world
     columns: Tensor  # [k], rows of the world's pairs that are scored
     pairs: Tensor  # [k, 2] long, attribute and object of each of these rows
     setting: Setting
@@ -38,20 +38,20 @@ class WorldTask:
 
 @dataclass(frozen=True)
 class Chunks:
-    """The amount of work that is done at a time."""
+    """The numbers of images and pairs that are processed at a time."""
 
-    images: int
-    pairs: int
-    kept: int  # pairs whose texts are in memory during one pass over the images
+    images: int  # images per chunk of scores
+    pairs: int  # pairs per chunk of scores
+    texts: int  # pairs whose texts are in memory during one pass over the images
 
 
 class Costs:
-    """Bytes that the parts of an evaluation take, measured with a few images and pairs.
+    """The memory in bytes of each part of an evaluation, measured with a few images and pairs.
 
     Args:
-        method: in evaluation mode.
+        method: the method in evaluation mode.
         feed: batches of the split that will be scored, for the same method.
-        tasks: what will be scored in each world.
+        tasks: the pairs that will be scored, by world.
     """
 
     def __init__(self, method: Method, feed: Feed, tasks: Mapping[str, WorldTask]) -> None:
@@ -64,20 +64,20 @@ class Costs:
         self._sample = pairs[spread].to(method.device)
         with torch.no_grad(), Footprint() as footprint:
             self.text = method.text(self._sample)
-        self.text_peak = footprint.peak  # bytes while texts are encoded, beside the texts that are kept
-        shared = _text_bytes(self.text.rows(slice(0)))  # of the attributes and the objects
+        self.text_peak = footprint.peak  # bytes while texts are encoded, in addition to text_bytes
+        shared = _bytes_of_tensors(self.text.rows(slice(0)))  # attributes and objects
         self._shared = len(tasks) * shared
-        self._per_pair = (_text_bytes(self.text) - shared) / len(self._sample)
+        self._per_pair = (_bytes_of_tensors(self.text) - shared) / len(self._sample)
 
-    def kept_texts(self, pairs: int) -> int:
+    def text_bytes(self, pairs: int) -> int:
         """Return the bytes of the text features of ``pairs`` pairs."""
         return self._shared + round(pairs * self._per_pair)
 
-    def pairs_within(self, memory: float) -> int:
+    def texts_that_fit(self, memory: float) -> int:
         """Return the number of pairs whose text features fit into ``memory`` bytes, at least 1."""
         return max(int((memory - self._shared) // max(self._per_pair, 1)), 1)
 
-    def kept_per_image(self, pairs: int) -> int:
+    def image_bytes(self, pairs: int) -> int:
         """Return the bytes of cached features and sweep state when ``pairs`` pairs are scored per chunk."""
         images = len(self.feed.split)
         chunks = {world: -(-count // pairs) for world, count in self.counts.items()}
@@ -87,22 +87,21 @@ class Costs:
         """Return the largest number of bytes that scoring one chunk of ``images`` x ``pairs`` takes."""
         text = self.sample_texts(pairs)
         with torch.no_grad(), Footprint() as footprint:
-            pixels = (
-                None if self.feed.has_features else self._black_images(images)
-            )  # a batch keeps its pixels while it lasts
+            # The pixels of a batch stay in memory while the batch is scored.
+            pixels = None if self.feed.has_features else self._black_images(images)
             self.method.rank(self.sample_images(images, pixels), text, self.setting)
         return footprint.peak + self.feed.prefetch_bytes(images)
 
-    def total(self, kept: int, images: int, pairs: int) -> int:
+    def total(self, texts: int, images: int, pairs: int) -> int:
         """Return the bytes of the whole evaluation with these :class:`Chunks`."""
-        return self.kept_texts(kept) + self.kept_per_image(pairs) + max(self.scoring(images, pairs), self.text_peak)
+        return self.text_bytes(texts) + self.image_bytes(pairs) + max(self.scoring(images, pairs), self.text_peak)
 
     def sample_texts(self, pairs: int) -> TextFeatures:
-        """Return text features of ``pairs`` pairs: the measured ones, repeated."""
+        """Return text features of ``pairs`` pairs, by repeating the text features of the sample."""
         return self.text.rows(torch.arange(pairs, device=self.method.device) % len(self._sample))
 
     def sample_images(self, images: int, pixels: Tensor | None = None) -> ImageFeatures:
-        """Return features of ``images`` black images, encoded unless the features of the split exist already."""
+        """Return features of ``images`` black images, or zeros if the features of the split already exist."""
         if self.feed.has_features:
             return ImageFeatures(torch.zeros(images, self.method.backbone.dim, device=self.method.device))
         return self.method.encode(self._black_images(images) if pixels is None else pixels)
@@ -119,32 +118,32 @@ def fit_chunks(costs: Costs, memory: int) -> Chunks:
     whole batches.
 
     Raises:
-        ConfigError: even the smallest chunks take more; the message names what takes how much.
+        ConfigError: even the smallest chunks take more; the message lists the memory of each part.
     """
     method, largest = costs.method, max(costs.counts.values())
-    kept, batch = sum(costs.counts.values()), min(costs.feed.batch_size, len(costs.feed.split))
-    if costs.kept_texts(kept) > (share := KEPT * (memory - costs.kept_per_image(largest))):
-        kept = costs.pairs_within(share) if method.chunkable else largest
-    most = min(kept, largest)
+    texts, batch = sum(costs.counts.values()), min(costs.feed.batch_size, len(costs.feed.split))
+    if costs.text_bytes(texts) > (share := TEXT_SHARE * (memory - costs.image_bytes(largest))):
+        texts = costs.texts_that_fit(share) if method.chunkable else largest
+    most = min(texts, largest)
     size = [1 if method.independent else batch, min(most, SAMPLE) if method.chunkable else most]  # images, pairs
-    if costs.kept_texts(kept) + costs.kept_per_image(size[1]) + costs.text_peak > memory:
-        raise _memory_error(costs, memory, kept, size[1])
-    while costs.total(kept, *size) > memory:
+    if costs.text_bytes(texts) + costs.image_bytes(size[1]) + costs.text_peak > memory:
+        raise _memory_error(costs, memory, texts, size[1])
+    while costs.total(texts, *size) > memory:
         if size[1] == 1 or not method.chunkable:
-            raise _memory_error(costs, memory, kept, size[1], size[0])
+            raise _memory_error(costs, memory, texts, size[1], size[0])
         size[1] //= 2
     for axis, target in ((1, min(PAIRS, most)), (0, min(IMAGES, batch)), (1, min(MOST_PAIRS, most)), (0, batch)):
-        size = _grown(costs, memory, kept, size, axis, target)
-    return Chunks(size[0], size[1], kept)
+        size = _grown(costs, memory, texts, size, axis, target)
+    return Chunks(size[0], size[1], texts)
 
 
-def _grown(costs: Costs, memory: int, kept: int, size: list[int], axis: int, target: int) -> list[int]:
+def _grown(costs: Costs, memory: int, texts: int, size: list[int], axis: int, target: int) -> list[int]:
     """Return ``size`` with up to ``target`` images (axis 0) or pairs (axis 1), as many as fit into ``memory``."""
     while size[axis] < target:
-        room = memory - costs.kept_texts(kept) - costs.kept_per_image(size[1])
-        # n times as many images or pairs mostly take at most n times the bytes
+        room = memory - costs.text_bytes(texts) - costs.image_bytes(size[1])
+        # With n times as many images or pairs, scoring usually takes at most n times the bytes.
         times = min(room // max(costs.scoring(*size), 1), -(-target // size[axis]))
-        larger = next((s for s in _larger(size, axis, target, times) if costs.total(kept, *s) <= memory), None)
+        larger = next((s for s in _larger(size, axis, target, times) if costs.total(texts, *s) <= memory), None)
         if larger is None:
             break
         size = larger
@@ -152,7 +151,7 @@ def _grown(costs: Costs, memory: int, kept: int, size: list[int], axis: int, tar
 
 
 def _larger(size: list[int], axis: int, target: int, times: int) -> Iterator[list[int]]:
-    """Yield sizes with ``times``, ``times / 2``, ... as much along an axis, at most ``target``; the largest first."""
+    """Yield sizes ``times``, ``times / 2``, ... as large along an axis, at most ``target``; the largest comes first."""
     while times > 1:
         larger = [*size]
         larger[axis] = min(times * size[axis], target)
@@ -160,11 +159,11 @@ def _larger(size: list[int], axis: int, target: int, times: int) -> Iterator[lis
         times //= 2
 
 
-def _memory_error(costs: Costs, memory: int, kept: int, pairs: int, images: int = 0) -> ConfigError:
-    """Return the error that names what takes how much: encoding texts, or scoring ``images`` images at a time."""
+def _memory_error(costs: Costs, memory: int, texts: int, pairs: int, images: int = 0) -> ConfigError:
+    """Return the error that lists the memory of each part; the last is scoring with ``images``, else encoding texts."""
     parts = {
-        f"for the texts of {kept:,} pairs": costs.kept_texts(kept),
-        "for features and scores that are kept": costs.kept_per_image(pairs),
+        f"for the texts of {texts:,} pairs": costs.text_bytes(texts),
+        "for cached features and the best scores of all images": costs.image_bytes(pairs),
     }
     if images:
         parts[f"to score {images:,} x {pairs:,} images x pairs at a time"] = costs.scoring(images, pairs)
@@ -176,5 +175,5 @@ def _memory_error(costs: Costs, memory: int, kept: int, pairs: int, images: int 
     )
 
 
-def _text_bytes(features: TextFeatures) -> int:
+def _bytes_of_tensors(features: TextFeatures) -> int:
     return sum(value.nbytes for value in vars(features).values() if isinstance(value, Tensor))

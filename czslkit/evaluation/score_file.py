@@ -31,8 +31,8 @@ class ScoreFile:
 
     path: Path
     shape: tuple[int, int]  # N images, K columns
-    labels: Labels | None  # labels in the file, unchecked; None if it has none
-    blocks: Callable[[], Iterator[Block]]  # reads all scores, block by block
+    labels: Labels | None  # labels in the file, unchecked; None if there are none
+    blocks: Callable[[], Iterator[Block]]  # yields all scores, block by block
 
 
 def open_scores(path: Path) -> ScoreFile:
@@ -40,15 +40,15 @@ def open_scores(path: Path) -> ScoreFile:
 
     Args:
         path: ``.npz`` or ``.safetensors`` with an array ``scores`` ``[N, K]`` of any float dtype, and integer arrays
-            ``attr`` and ``obj`` ``[N]`` or neither; or ``.npy`` of the scores alone. Nothing in the file is run.
+            ``attr`` and ``obj`` ``[N]`` or neither; or ``.npy`` with only the scores. Nothing in the file is run.
 
     Raises:
         ConfigError: the file name has another ending.
         DataError: the file cannot be read, or holds something else.
     """
     if path.suffix not in _READERS:
-        raise ConfigError([f"{path} is no {', '.join(_READERS)}"])
-    with _errors_name(path):
+        raise ConfigError([f"{path} does not end in one of {', '.join(_READERS)}"])
+    with _raise_data_error(path):
         return _READERS[path.suffix](path)
 
 
@@ -71,8 +71,8 @@ def fill(sweep: Sweep, scores: ScoreFile, labels: Labels) -> None:
     if len(attr) != images:
         raise ConfigError([f"{len(attr)} labels for the {images} images of {scores.path}"])
     if not images:
-        raise ConfigError([f"{scores.path} has scores of no image"])
-    with _errors_name(scores.path):
+        raise ConfigError([f"{scores.path} has scores of 0 images, expected at least 1"])
+    with _raise_data_error(scores.path):
         for rows, chosen, block in scores.blocks():
             sweep.update(block, attr[rows], obj[rows], columns=chosen)
 
@@ -106,7 +106,7 @@ def _open_npz(path: Path) -> ScoreFile:
 
 
 def _npz_blocks(path: Path) -> Iterator[Block]:
-    """Yield the blocks of scores in a .npz archive, in the order in which they lie there."""
+    """Yield the blocks of scores in a .npz archive, in the order of the file."""
     with zipfile.ZipFile(path) as archive, archive.open("scores.npy") as member:
         header = _read_npy_header(member)
         for rows, columns in _block_slices(_matrix_shape(header.shape, header.dtype.name), header.by_column):
@@ -146,7 +146,7 @@ _FLOATS = {"float16", "float32", "float64", "F16", "BF16", "F32", "F64"}
 
 
 def _check_array_names(names: set[str]) -> None:
-    """Check that a file has scores, and labels of both kinds or none."""
+    """Check that a file has an array of scores, and either both arrays of labels or none."""
     found = ", ".join(sorted(names)) or "nothing"
     if "scores" not in names:
         raise ValueError(f"it holds {found}; expected scores, with or without attr and obj")
@@ -178,7 +178,7 @@ def _block_slices(shape: tuple[int, int], by_column: bool) -> Iterator[tuple[sli
 
     Args:
         shape: numbers of images and columns.
-        by_column: a block has some whole columns of the matrix instead of some whole rows.
+        by_column: a block consists of whole columns of the matrix instead of whole rows.
     """
     images, columns = shape
     length, width = (columns, images) if by_column else (images, columns)
@@ -198,7 +198,7 @@ class _NpyHeader:
 
 
 def _read_npy_header(member: Any) -> _NpyHeader:
-    """Read the header of an array from an open file and leave the file at the first value."""
+    """Read the header of an array from an open file; the next byte is then the first value."""
     version = npy_format.read_magic(member)
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     return _NpyHeader(*read(member))
@@ -206,13 +206,13 @@ def _read_npy_header(member: Any) -> _NpyHeader:
 
 def _read_into(member: Any, block: np.ndarray[Any, Any]) -> None:
     """Fill a block with the next values of an open file."""
-    left = block.reshape(-1).view(np.uint8).data
-    while len(left):
-        piece = member.read(min(len(left), BYTES_PER_READ))  # the time for one large piece grows with its square
+    remaining = block.reshape(-1).view(np.uint8).data
+    while len(remaining):
+        piece = member.read(min(len(remaining), BYTES_PER_READ))  # the time of a read grows with its size squared
         if not piece:
             raise ValueError("it ends before its last score")
-        left[: len(piece)] = piece
-        left = left[len(piece) :]
+        remaining[: len(piece)] = piece
+        remaining = remaining[len(piece) :]
 
 
 def _native_byte_order(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -220,8 +220,8 @@ def _native_byte_order(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 @contextmanager
-def _errors_name(path: Path) -> Iterator[None]:
-    """Turn every error into a DataError that names the file; a file of another program may fail in any way."""
+def _raise_data_error(path: Path) -> Iterator[None]:
+    """Turn every error into a DataError that names the file; reading a file of another program may raise any error."""
     try:
         yield
     except ValueError as error:

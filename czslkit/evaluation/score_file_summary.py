@@ -33,10 +33,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The metrics of a score file, one row for each set of candidates, and the settings behind them."""
+    """The metrics of a score file, with one row for each set of candidates, and the settings of the evaluation."""
 
     rows: Sequence[Row]
-    bins: Bins  # main curve, to which S, U, H and the bias belong
+    bins: Bins  # main curve, from which S, U, H and the bias are taken
     settings: dict[str, Any]  # files and options of the evaluation, for CSV and JSON
     notes: Sequence[str] = ()  # sentences for the caption
 
@@ -123,14 +123,14 @@ def summarise(
     """Evaluate a score file in one pass and return the summary.
 
     Args:
-        scores: the file.
-        space: its pairs are the ``K`` columns of the scores, in order.
+        scores: the score file.
+        space: the label space; its pairs are the ``K`` columns of the scores, in order.
         labels: attribute and object of each image, ``[N]`` each.
         candidates: ``[K]`` bool, which pairs may be predicted; all of them if None.
         feasibility: ``[K]`` float; required with ``thresholds``.
         thresholds: feasibility thresholds; the summary has a row for each.
         topk: an image is right if its true pair is among this many best candidates.
-        bins: the main curve of the summary; the summary has the AUC of both.
+        bins: the main curve of the summary; the summary has the AUC of both curves.
         infeasible: see :class:`Sweep`.
         files: paths of the other input files by role, for :attr:`Summary.settings`.
 

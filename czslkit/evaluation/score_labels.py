@@ -1,4 +1,4 @@
-"""The pairs that the columns of a score file stand for, and the pair that each of its images shows."""
+"""The pair of each column of a score file, and the true pair of each of its images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pair_mask(pairs: Pairs, chosen: Pairs, kind: str) -> Tensor:
     Args:
         pairs: the pair of each column.
         chosen: some of these pairs.
-        kind: what the chosen pairs are, for the message.
+        kind: adjective for the chosen pairs in the message, such as ``seen``.
 
     Raises:
         ConfigError: chosen pairs have no column.
@@ -55,7 +55,7 @@ def pair_mask(pairs: Pairs, chosen: Pairs, kind: str) -> Tensor:
 
 
 def read_labels(path: Path, space: PairSpace) -> Labels:
-    """Return the pair that each image shows, from a text file with ``attribute object`` a line.
+    """Return the pair of each image, from a text file with a line ``attribute object`` for each image.
 
     Empty lines are skipped.
 
@@ -86,7 +86,10 @@ def checked_labels(labels: Labels, space: PairSpace) -> Labels:
         ConfigError: an image shows another pair; the message names the first such image.
     """
     attr, obj = labels
-    rule = "attr and obj number the sorted attributes and objects of the pairs; labels in another order go by name"
+    rule = (
+        "attr and obj are positions in the sorted attributes and objects of the pairs; "
+        "for another order, give the labels by name in a text file"
+    )
     for kind, values, names in (("attr", attr, space.attrs), ("obj", obj, space.objs)):
         if (outside := (values < 0) | (values >= len(names))).any():
             i = int(outside.nonzero()[0])

@@ -1,4 +1,4 @@
-"""The numbers that an epoch is selected by, from the validation split."""
+"""The numbers of the validation split that select the epoch to keep."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def plan_validation(
     Args:
         method: left in evaluation mode.
         feed: batches of the same method and the validation split.
-        options: say whether a validation loss is wanted.
+        options: settings of the training; ``select`` decides whether the validation loss is computed.
         bins: the curve whose area is the AUC.
-        memory: bytes that scoring may take; a validation loss is not bounded.
+        memory: bytes that scoring may take; the memory of a validation loss is not limited.
 
     Returns:
         A function that gives ``val_auc`` in the closed world, and ``val_loss`` if epochs are selected by it.
@@ -53,7 +53,8 @@ def plan_validation(
 def validation_loss(method: Method, feed: Feed, pairs: Tensor, *, fused: bool = False) -> float:
     """Return the loss of a split against the candidates ``pairs`` ``[P, 2]``, in evaluation mode.
 
-    It is the mean of the batches' means, as in the authors' programs: images of a short last batch weigh more.
+    It is the mean of the mean losses of the batches, as in the authors' programs, so images in a short last batch have
+    more weight.
 
     Args:
         method: left in evaluation mode; its head computes the loss.

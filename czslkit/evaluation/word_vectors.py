@@ -13,12 +13,12 @@ from torch import Tensor
 from ..errors import DataError, first_ten
 from ..metrics.score_columns import Array
 
-#: A source of word vectors: the path of a file, or a callable that returns the vector of a word, and None or a KeyError
-#: if it does not know the word.
+#: A source of word vectors: the path of a file, or a callable that returns the vector of a word. For an unknown word
+#: the callable returns None or raises a KeyError.
 WordVectors = str | Path | Callable[[str], Array]
 Vector = np.ndarray[Any, Any]
 
-#: Label in lower case -> the words whose vectors the published feasibility was computed from, joined by ``_``.
+#: Label in lower case -> the words, joined by ``_``, whose vectors were used for the published feasibility.
 PUBLISHED_SPELLINGS = {
     "faux.fur": "fake_fur",
     "faux.leather": "fake_leather",
@@ -46,8 +46,8 @@ PUBLISHED_SPELLINGS = {
 def word_vectors(vectors: WordVectors, labels: Sequence[str]) -> Tensor:
     """Return the vector of each label: the mean of the vectors of its words, in lower case.
 
-    Labels that no vocabulary has, such as ``Faux.Fur``, are looked up under the words that the published feasibility
-    was computed from, such as ``fake`` and ``fur``.
+    Labels that no vocabulary has, such as ``Faux.Fur``, are replaced by the words that were used for the published
+    feasibility, such as ``fake`` and ``fur``.
 
     Args:
         vectors: a source as in :func:`word_feasibility`.
@@ -94,7 +94,7 @@ def label_words(label: str) -> list[str]:
 def _check_vectors(vectors: Mapping[str, Vector], source: str) -> None:
     """Check that the vectors of all words are finite and of one width, or raise DataError."""
     if shapes := [f"{word} {list(vector.shape)}" for word, vector in vectors.items() if vector.ndim != 1]:
-        raise DataError(f"{source}: the vectors are [D] each, not {first_ten(shapes)}")
+        raise DataError(f"{source}: expected a vector [D] for each word, found {first_ten(shapes)}")
     widths = {len(vector) for vector in vectors.values()}
     if len(widths) > 1:
         raise DataError(
@@ -160,10 +160,10 @@ def _parse_numbers(text: bytes) -> list[float]:
 
 
 def read_safetensors(file: Path, read: Callable[[Any], Any]) -> Any:
-    """Return what ``read`` makes of an open safetensors file, of which it reads only the tensors that it needs.
+    """Open a safetensors file and return the result of ``read``, which loads only the tensors that it needs.
 
     Raises:
-        DataError: the file is refused.
+        DataError: the file cannot be read safely.
     """
     from safetensors import safe_open
 

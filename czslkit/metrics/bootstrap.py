@@ -1,8 +1,8 @@
 """Percentile bootstrap over test images, from the outcome of each image.
 
 A resample is a *count* for each image: how often it was drawn. Its curve is a cumulative sum of counts over the images
-in the order of their breakpoints (the bias at which an image becomes right or wrong), so many resamples are computed
-together, as the columns of one array. The counts depend only on the number of images and the seed: methods that are
+in the order of their breakpoints (the bias at which an image becomes right or wrong). Many resamples are
+computed together, as the columns of one array. The counts depend only on the number of images and the seed: methods that are
 evaluated on the same images share their resamples, and their difference is paired by test image. The bootstrap does not
 include the variation between trainings. This module needs numpy only.
 """
@@ -60,10 +60,10 @@ def resampled_metrics(
 
 
 def weighted_metrics(outcomes: Outcomes, counts: Ints, bins: str = "exact") -> dict[str, Floats]:
-    """Return the metrics of collections of images in which an image may be several times.
+    """Return the metrics of collections of images; a collection may contain an image several times.
 
     Args:
-        outcomes: of ``N`` images.
+        outcomes: the outcomes of ``N`` images.
         counts: ``[N, r]``, how often each image is in each of ``r`` collections; no collection is empty.
         bins: ``"exact"`` or ``"original"``. ``"original"`` chooses biases for each collection as the original
             evaluator would.
@@ -172,7 +172,7 @@ def _first_changed(outcomes: Outcomes, biases: npt.NDArray[np.float32]) -> Ints:
     found by bisection: in float32, too, a higher bias never makes an unseen pair worse.
 
     Args:
-        outcomes: of ``N`` images.
+        outcomes: the outcomes of ``N`` images.
         biases: ``[M]`` ascending; the number is ``M`` if the image changes at none of them.
     """
     true_score, runner_up_score = (
@@ -196,10 +196,10 @@ def _count_right(outcomes: Outcomes, counts: Ints, first_changed: Ints, points: 
     """Count the images of seen and of unseen pairs that are right at some points, ``[points, r]`` each.
 
     Args:
-        outcomes: of ``N`` images.
+        outcomes: the outcomes of ``N`` images.
         counts: ``[N, r]``, how often each image is in each collection.
         first_changed: ``[N]``, number of the first point at which each image has changed; an image of a seen pair is
-            right before it, an image of an unseen pair from it on.
+            right before this point, an image of an unseen pair is right from this point on.
         points: ``[points]`` or ``[points, r]``, numbers of the points.
     """
     seen, unseen = outcomes.is_seen & outcomes.reachable, ~outcomes.is_seen & outcomes.reachable

@@ -1,4 +1,4 @@
-"""A record of the scores that have been received, for a score matrix that arrives in chunks."""
+"""A record of the scores that have been received, for a score matrix that is given in chunks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .score_columns import Array, as_tensor
 class Coverage:
     """The (image, column) scores that have been received: one bit per image and set of columns.
 
-    Columns that have always arrived together form a *set*. At first all columns are one set; a chunk that has only
-    some columns of a set splits it in two.
+    Columns that have always been given together form a *set*. At first, all columns are one set; a chunk with only some
+    columns of a set splits it in two.
 
     Args:
         n_columns: number of columns.
@@ -29,7 +29,7 @@ class Coverage:
         """Return the numbers ``[n]`` of the images in a new chunk.
 
         Args:
-            images: numbers given by the caller; if None, the images follow those that the columns already have.
+            images: numbers given by the caller; if None, the numbers continue after the images that the columns have.
             columns: ``[k]``, columns of the chunk.
             n: number of images in the chunk.
 
@@ -38,23 +38,23 @@ class Coverage:
         """
         if n and self.numbered not in (None, images is not None):
             found, asked = ("numbered", "without numbers") if self.numbered else ("without numbers", "numbered")
-            raise ValueError(f"these images come {asked}, earlier ones {found}: give images= always or never")
+            raise ValueError(f"these images are {asked}, earlier images {found}: give images= always or never")
         if images is None:
             starts = self._received[self._sets_of(columns)].sum(1).unique()
             if len(starts) > 1:
                 raise ValueError(
-                    f"some of these columns have had {int(starts[0])} images and some {int(starts[-1])}: "
-                    "give images= to say which ones these are"
+                    f"some of these columns have scores of {int(starts[0])} images and some of {int(starts[-1])}: "
+                    "give images= with the numbers of the images"
                 )
             start = int(starts[0]) if len(starts) else 0
             return torch.arange(start, start + n)
         numbers = as_tensor("images", images, "integer").long()
         if numbers.shape != (n,):
-            raise ValueError(f"images is {list(numbers.shape)}, expected [{n}] as there are labels")
+            raise ValueError(f"images is {list(numbers.shape)}, expected [{n}], one number for each label")
         if n and numbers.min() < 0:
             raise ValueError(f"image numbers start at 0, got {int(numbers.min())}")
         if len(numbers.unique()) != n:
-            raise ValueError(f"{n} images, of which only {len(numbers.unique())} differ")
+            raise ValueError(f"expected different images, only {len(numbers.unique())} of {n} differ")
         return numbers
 
     def add(self, images: Tensor, columns: Tensor, *, numbered: bool) -> None:
@@ -71,11 +71,11 @@ class Coverage:
         self._received[sets[:, None], images] = True
 
     def merge(self, other: Coverage, offset: int) -> None:
-        """Record everything that ``other`` has received.
+        """Record all scores that ``other`` has received.
 
         Args:
             other: the coverage of the same columns in another process.
-            offset: added to every image number of ``other``.
+            offset: a number that is added to every image number of ``other``.
 
         Raises:
             ValueError: a score has been received before; nothing is recorded then.
@@ -92,7 +92,7 @@ class Coverage:
             self.add(images, columns, numbered=bool(other.numbered))
 
     def check_complete(self, images: Tensor, needed: Tensor) -> None:
-        """Check that every image has all scores that are needed.
+        """Check that every image has the scores of all columns that are needed.
 
         Args:
             images: ``[n]`` image numbers.
@@ -118,7 +118,7 @@ class Coverage:
 
     @staticmethod
     def footprint(images: int, chunks: int) -> int:
-        """Return the most bytes held for ``images`` images whose columns arrive in ``chunks`` chunks."""
+        """Return the largest number of bytes for ``images`` images whose columns are given in ``chunks`` chunks."""
         return 4 * images * chunks  # a byte per image and chunk, with room for twice as many of both
 
     def _sets_of(self, columns: Tensor) -> Tensor:

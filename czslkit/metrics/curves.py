@@ -22,7 +22,7 @@ from .sweep_state import LAST_BIAS
 from .top_scores import TopScores
 
 Bins = Literal["exact", "original"]
-BIAS_OFFSET = 1e-4  # how far below a breakpoint the original evaluator puts its bias
+BIAS_OFFSET = 1e-4  # distance of a bias of the original evaluator below the breakpoint
 N_BIASES = 20  # approximate number of biases that the original evaluator aims for
 
 
@@ -48,7 +48,7 @@ def margins(target: Tensor, is_seen: Tensor, seen: Ranked, unseen: Ranked) -> Ma
     same_kind, other_kind = seen.where(is_seen, unseen), unseen.where(is_seen, seen)
     match = same_kind.column == target[:, None]  # [N, k]
     rank = match.int().argmax(1, keepdim=True)  # [N, 1]
-    # With `rank` pairs of its own kind ahead, the true pair falls out of the best k behind k - rank of the other kind.
+    # With `rank` pairs of its own kind ahead of it, the true pair leaves the best k after k - rank of the other kind.
     runner_up = match.shape[1] - 1 - rank
     return Margins(
         reachable=match.any(1),
@@ -86,8 +86,8 @@ def original_curve(scores: TopScores) -> Curve:
     """Return the curve of the original evaluator, in its float32 arithmetic: about 20 biases, then 1000.
 
     The sorted biases that images propose (:func:`original_last_point`) are thinned to every ``n // 20``-th. There is no
-    point for bias -inf. One detail of the original is left out: biases other than 1000 can make two unseen pairs tie by
-    rounding too.
+    point for bias -inf. One detail of the original is left out: rounding can make two unseen pairs tie at other biases
+    than 1000, too.
     """
     target, is_seen = scores.target, scores.is_seen
     right_at_last, proposed = original_last_point(scores)

@@ -19,7 +19,7 @@ def feasibility(space: PairSpace, attr_vectors: Array, obj_vectors: Array) -> Te
     """Return the feasibility of every combination of attribute and object.
 
     The feasibility of an unseen pair (a, o) is the mean of two cosines: between ``o`` and the most similar object seen
-    with ``a``, and between ``a`` and the most similar attribute seen with ``o``. A cosine is -1 if nothing was seen.
+    with ``a``, and between ``a`` and the most similar attribute seen with ``o``; -1 if there is no such word.
     Source: Mancini et al., Open World Compositional Zero-Shot Learning, CVPR 2021, https://arxiv.org/abs/2101.12609.
 
     Args:
@@ -38,13 +38,13 @@ def feasibility(space: PairSpace, attr_vectors: Array, obj_vectors: Array) -> Te
     >>> feasibility(space, vectors, vectors).tolist()
     [0.0, 0.6000000238418579, 0.6000000238418579, 0.0]
     """
-    attr_like = _pairwise_cosines("attr_vectors", attr_vectors, len(space.attrs))  # [A, A]
-    obj_like = _pairwise_cosines("obj_vectors", obj_vectors, len(space.objs))  # [O, O]
+    attr_cosines = _pairwise_cosines("attr_vectors", attr_vectors, len(space.attrs))  # [A, A]
+    obj_cosines = _pairwise_cosines("obj_vectors", obj_vectors, len(space.objs))  # [O, O]
     seen = torch.zeros(len(space.attrs), len(space.objs), dtype=torch.bool)
     seen[tuple(space.pairs[space.seen].T)] = True
     # An unseen pair is not among the seen pairs that it is compared with, so no word must be excluded.
-    by_obj = torch.stack([_highest_cosine(obj_like, with_attr) for with_attr in seen])  # [A, O]
-    by_attr = torch.stack([_highest_cosine(attr_like, with_obj) for with_obj in seen.T], 1)  # [A, O]
+    by_obj = torch.stack([_highest_cosine(obj_cosines, with_attr) for with_attr in seen])  # [A, O]
+    by_attr = torch.stack([_highest_cosine(attr_cosines, with_obj) for with_obj in seen.T], 1)  # [A, O]
     return ((by_obj + by_attr) / 2).masked_fill(seen, 0).float().flatten()
 
 
@@ -57,7 +57,7 @@ def threshold_grid(feasibility: Array, seen: Array, n: int = 50) -> tuple[float,
         n: number of thresholds.
 
     Raises:
-        ValueError: the two differ in length, or every pair is seen.
+        ValueError: ``feasibility`` and ``seen`` differ in length, or every pair is seen.
 
     >>> threshold_grid(torch.tensor([0.0, 0.25, 0.75]), torch.tensor([True, False, False]), n=3)
     (0.25, 0.5, 0.75)
@@ -66,7 +66,7 @@ def threshold_grid(feasibility: Array, seen: Array, n: int = 50) -> tuple[float,
     if values.ndim != 1 or values.shape != mask.shape:
         raise ValueError(f"feasibility is {list(values.shape)} and seen {list(mask.shape)}, expected [K] both")
     if mask.all():
-        raise ValueError(f"all of the {len(mask)} pairs are seen: there is nothing to draw a line through")
+        raise ValueError(f"all of the {len(mask)} pairs are seen: thresholds need the feasibility of unseen pairs")
     unseen = values[~mask].double()
     return tuple(np.linspace(float(unseen.min()), float(unseen.max()), n).tolist())
 
@@ -82,7 +82,7 @@ def best_threshold(thresholds: Sequence[float], metrics: Sequence[Metrics]) -> f
         ValueError: the numbers of thresholds and of metrics differ.
     """
     if len(thresholds) != len(metrics):
-        raise ValueError(f"{len(thresholds)} thresholds but {len(metrics)} metrics, expected one each")
+        raise ValueError(f"{len(thresholds)} thresholds but {len(metrics)} metrics, expected the same number")
     best = max(range(len(metrics)), key=lambda i: metrics[i].auc, default=None)
     return NO_THRESHOLD if best is None or metrics[best].auc == 0 else float(thresholds[best])
 
@@ -91,7 +91,7 @@ def _pairwise_cosines(name: str, vectors: Array, n: int) -> Tensor:
     """Return the cosine of every two of ``n`` vectors, ``[n, n]`` float64, or raise ValueError."""
     values = as_tensor(name, vectors, "float").double()
     if values.ndim != 2 or len(values) != n:
-        raise ValueError(f"{name} is {list(values.shape)}, expected [{n}, D] as there are names")
+        raise ValueError(f"{name} is {list(values.shape)}, expected [{n}, D], one vector for each name")
     if not values.isfinite().all():
         raise ValueError(f"{name}: vector {int((~values.isfinite().all(1)).nonzero()[0])} is not finite")
     values = torch.nn.functional.normalize(values, dim=1)
@@ -102,7 +102,7 @@ def _highest_cosine(cosines: Tensor, seen: Tensor) -> Tensor:
     """Return the highest cosine of each word with a seen word, ``[n]``; -1 if no word is seen.
 
     Args:
-        cosines: ``[n, n]``, of every two words.
-        seen: ``[n]`` bool, words seen together with one other word.
+        cosines: ``[n, n]``, cosines between every two words.
+        seen: ``[n]`` bool, words that were seen together with a given word of the other kind.
     """
     return cosines[:, seen].amax(1) if seen.any() else cosines.new_full((len(cosines),), -1.0)

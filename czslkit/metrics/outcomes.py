@@ -1,4 +1,4 @@
-"""The numbers per image that decide at which biases the image is right, and the file that holds them.
+"""The numbers per image that determine the biases at which the image is right, and the file that holds them.
 
 This module needs numpy only, so that reports can be made without torch.
 """
@@ -35,7 +35,7 @@ FILE_KEYS = {
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """The outcome of ``N`` images: enough to compute both curves, also for resamples of the images.
+    """The outcomes of ``N`` images, from which both curves of the images and of resamples can be computed.
 
     The true pair of an image and its *runner-up*, the best pair of the other kind (seen or unseen), decide at which
     biases the image is right.
@@ -74,7 +74,7 @@ class Outcomes:
 
     @staticmethod
     def from_bytes(content: bytes) -> Outcomes:
-        """Return the outcomes that :meth:`to_bytes` has written.
+        """Return the outcomes in a file that :meth:`to_bytes` made.
 
         Raises:
             ValueError: the content is another file, or has another format.

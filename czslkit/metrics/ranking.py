@@ -22,7 +22,7 @@ class Ranked:
 
     @staticmethod
     def empty(*shape: int) -> Ranked:
-        """Return rankings without any column; ``shape`` ends in ``k``."""
+        """Return rankings without any column; the last number of ``shape`` is ``k``."""
         return Ranked(torch.full(shape, -torch.inf, dtype=torch.float64), torch.full(shape, NO_COLUMN))
 
     def __getitem__(self, index: Any) -> Ranked:
@@ -62,7 +62,7 @@ class Ranked:
         return Ranked(score[..., :k], column.gather(-1, order)[..., :k])
 
     def where(self, mask: Tensor, other: Ranked) -> Ranked:
-        """Return these rankings where ``mask`` ``[...]`` is true, and those of ``other`` elsewhere."""
+        """Return these rankings where ``mask`` ``[...]`` is true, and the rankings of ``other`` elsewhere."""
         mask = mask[..., None]
         return Ranked(self.score.where(mask, other.score), self.column.where(mask, other.column))
 

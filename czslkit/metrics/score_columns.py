@@ -1,6 +1,6 @@
 """The pairs of an evaluation, and which of them may be predicted.
 
-Three words are used throughout this package:
+This package uses three words throughout:
 
 - *pairs*: the table ``[K, 2]`` of attribute and object indices, one row for each pair that has a score.
 - *columns*: row numbers of that table, from 0 to ``K - 1``; a chunk of scores has one column for each.
@@ -30,7 +30,7 @@ def as_tensor(name: str, values: Array, kind: Kind) -> Tensor:
     """Return ``values`` as a tensor on the CPU; it is a copy unless ``values`` is a tensor.
 
     Args:
-        name: how error messages call the values.
+        name: name of the values in error messages.
         values: numbers of any shape.
         kind: the expected kind of dtype.
 
@@ -56,7 +56,8 @@ class ScoreColumns:
         seen: ``[K]`` bool, whether the pair was trained on.
         mask: ``[K]`` bool, which pairs may be predicted; all of them if None.
         feasibility: ``[K]`` float; only the values of unseen pairs are used.
-        thresholds: one set of candidates for each; if None there is a single set, all pairs of ``mask``.
+        thresholds: feasibility thresholds, with a set of candidates for each; if None, the pairs of ``mask`` are the
+            only set.
 
     Raises:
         ValueError: the arguments do not describe one set of pairs.
@@ -81,7 +82,7 @@ class ScoreColumns:
         self._n_objs = int(self.pairs[:, 1].max()) + 1
         self._sorted_keys, self._sorted_columns = self._keys(*self.pairs.unbind(1)).sort()
         if (different := len(self._sorted_keys.unique())) != len(self):
-            raise ValueError(f"{len(self)} pairs, of which only {different} differ")
+            raise ValueError(f"expected different pairs, only {different} of {len(self)} differ")
         self.seen = self._per_pair("seen", seen, "bool")
         self.mask = torch.ones_like(self.seen) if mask is None else self._per_pair("candidates", mask, "bool")
         if (feasibility is None) != (thresholds is None):
@@ -99,14 +100,14 @@ class ScoreColumns:
         return len(self.pairs)
 
     def _keys(self, attr: Tensor, obj: Tensor) -> Tensor:
-        """Return one number per pair, ``[n]``; pairs of this table have different ones."""
+        """Return one number per pair, ``[n]``; different pairs of this table have different numbers."""
         return attr * self._n_objs + obj
 
     def _per_pair(self, name: str, values: Array, kind: Kind) -> Tensor:
         """Return ``values`` as a tensor ``[K]``, or raise ValueError."""
         tensor = as_tensor(name, values, kind)
         if tensor.shape != (len(self),):
-            raise ValueError(f"{name} is {list(tensor.shape)}, expected [{len(self)}] as there are pairs")
+            raise ValueError(f"{name} is {list(tensor.shape)}, expected [{len(self)}], one value for each pair")
         return tensor
 
     def _levels_reached(self, feasibility: Array | None) -> Tensor:
@@ -134,7 +135,7 @@ class ScoreColumns:
         if unknown.any():
             i = int(unknown.nonzero()[0])
             raise ValueError(
-                f"image {i} of these shows pair ({int(attr[i])}, {int(obj[i])}), "
+                f"image {i} of this chunk shows pair ({int(attr[i])}, {int(obj[i])}), "
                 f"which is not among the {len(self)} pairs"
             )
         return self._sorted_columns[position]
@@ -155,7 +156,7 @@ class ScoreColumns:
             raise ValueError(f"there is no column {int(numbers[outside][0])}, only 0 to {len(self) - 1}")
         ascending = (numbers[1:] > numbers[:-1]).all()
         if not ascending and len(numbers.unique()) != len(numbers):
-            raise ValueError(f"{len(numbers)} columns, of which only {len(numbers.unique())} differ")
+            raise ValueError(f"expected different columns, only {len(numbers.unique())} of {len(numbers)} differ")
         return numbers
 
     def at_level(self, level: int) -> Tensor:
@@ -207,5 +208,5 @@ def _checked_thresholds(thresholds: Sequence[float]) -> Tensor:
     """Return ``thresholds`` as a tensor ``[T]`` float32, or raise ValueError."""
     values = as_tensor("thresholds", thresholds, "float").float()
     if values.ndim != 1 or not len(values) or values.isnan().any():
-        raise ValueError(f"thresholds must be at least one number each, got {thresholds}")
+        raise ValueError(f"thresholds must be one or more numbers, got {thresholds}")
     return values

@@ -61,7 +61,7 @@ def evaluate(
 
 
 class Sweep:
-    """The evaluation of scores that arrive in chunks, for one or many sets of candidates at once.
+    """The evaluation of scores that are given in chunks, for one or many sets of candidates at once.
 
     It keeps a few numbers per image and threshold, never a row of scores.
 
@@ -70,12 +70,14 @@ class Sweep:
         seen: ``[K]`` bool, whether the pair was trained on.
         candidates: ``[K]`` bool, which pairs may be predicted; all of them if None.
         feasibility: ``[K]`` float, how plausible each unseen pair is; compared in float32. Seen pairs count as 0.
-        thresholds: one set of candidates for each: the seen pairs, and the unseen pairs whose feasibility reaches it.
+        thresholds: feasibility thresholds. The candidates of a threshold are the seen pairs and the unseen pairs whose
+            feasibility is at least as high.
         topk: an image is right if its true pair is among this many best candidates.
         keep: number of best columns to keep for each image, for :meth:`top_scores`; no metric depends on it.
         bins: ``"exact"`` or ``"original"``, see :func:`evaluate`; :meth:`compute` can also return the other one.
         infeasible: ``"exclude"`` never predicts unseen pairs below the threshold; ``"original"`` multiplies scores as
-            the original evaluator does: infeasible pairs get score 0, and seen pairs twice theirs at thresholds <= 0.
+            the original evaluator does: infeasible pairs get score 0, and scores of seen pairs count twice at
+            thresholds <= 0.
 
     Raises:
         ValueError: the arguments do not describe one set of pairs.
@@ -119,7 +121,7 @@ class Sweep:
         columns: Array | slice | None = None,
         images: Array | None = None,
     ) -> None:
-        """Take in the scores of some images for some pairs; chunks may come in any order.
+        """Add the scores of some images for some pairs; chunks may be given in any order.
 
         Args:
             scores: ``[n, k]`` of any float dtype, on any device.
@@ -152,12 +154,12 @@ class Sweep:
         self._state.add(numbers, chunk)
 
     def footprint(self, images: int, chunks: int = 1) -> int:
-        """Return the most bytes that the sweep takes for ``images`` images whose pairs come in ``chunks`` chunks."""
-        of_candidates = 96 * len(self.candidates)
-        return self._state.footprint(images) + self._coverage.footprint(images, chunks) + of_candidates
+        """Return the largest number of bytes for ``images`` images whose pairs are given in ``chunks`` chunks."""
+        candidate_bytes = 96 * len(self.candidates)
+        return self._state.footprint(images) + self._coverage.footprint(images, chunks) + candidate_bytes
 
     def merge(self, other: Sweep) -> None:
-        """Take in everything that the sweep of another process has received.
+        """Add all scores that the sweep of another process has received.
 
         Images keep the numbers that they were given; images without numbers are appended to the images here.
 
@@ -167,17 +169,17 @@ class Sweep:
         """
         same_options = (self.topk, self.keep) == (other.topk, other.keep)
         if not same_options or not self.candidates.same_as(other.candidates):
-            raise ValueError("the other sweep has other pairs, candidates, thresholds, topk or keep")
+            raise ValueError("the sweeps differ in pairs, candidates, thresholds, topk or keep")
         if not other._coverage.n_images:
             return
         offset = 0
         if not other._coverage.numbered:
             if self._coverage.numbered:
-                raise ValueError("the images of the other sweep have no numbers, those here have")
+                raise ValueError("the images of this sweep have numbers, the images of the other sweep have none")
             other._complete_images()
             offset = len(self._complete_images()) if self._coverage.n_images else 0
         elif self._coverage.numbered is False:
-            raise ValueError("the images of the other sweep have numbers, those here have none")
+            raise ValueError("the images of the other sweep have numbers, the images of this sweep have none")
         images = other._state.image_numbers()
         received = other._state[images]
         self._state.check_targets(images + offset, received.target, self.candidates.pairs)
@@ -199,7 +201,7 @@ class Sweep:
         """Return the metrics of each threshold in the order given; without thresholds, of the single set of candidates.
 
         Args:
-            bins: ``"exact"`` or ``"original"``; the choice made for this sweep if None.
+            bins: ``"exact"`` or ``"original"``; the ``bins`` of this sweep if None.
 
         Raises:
             ValueError: there are no images, or some lack scores.

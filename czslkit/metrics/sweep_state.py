@@ -46,7 +46,7 @@ class SweepState:
         return (self.target != UNUSED).nonzero()[:, 0]
 
     def check_targets(self, images: Tensor, target: Tensor, pairs: Tensor) -> None:
-        """Check that no image has had another true pair before.
+        """Check that every image has the same true pair as in earlier chunks.
 
         Args:
             images: ``[n]`` image numbers.
@@ -54,7 +54,7 @@ class SweepState:
             pairs: ``[K, 2]``, for the message.
 
         Raises:
-            ValueError: an image has had another true pair.
+            ValueError: an image had another true pair in an earlier chunk.
         """
         known = images < len(self.target)
         images, target = images[known], target[known]
@@ -69,7 +69,7 @@ class SweepState:
 
         Args:
             images: ``[n]``, numbers of the images of ``chunk``.
-            chunk: state of these images for columns that they have not had before.
+            chunk: state of these images for columns that are new for them.
         """
         self._reserve(int(images.max()) + 1)
         self.best[images] = self.best[images].merge(chunk.best)
@@ -78,7 +78,7 @@ class SweepState:
         self.target[images] = chunk.target
 
     def footprint(self, images: int) -> int:
-        """Return the most bytes held for ``images`` images, working memory of :func:`reduce_chunk` included."""
+        """Return the largest number of bytes for ``images`` images, including the memory of :func:`reduce_chunk`."""
         groups, keep = self.best.score.shape[1:]
         ranking = 16 * (keep + self.at_bias_1000.score.shape[-1])  # score and column
         held = images * (groups * ranking + 16)
@@ -86,7 +86,7 @@ class SweepState:
         return enlarged + 4 * 8 * SCORES_PER_BLOCK
 
     def _reserve(self, images: int) -> None:
-        """Make room for ``images`` images; if there is too little, make room for twice as many."""
+        """Enlarge the state to ``images`` images; a state that is too small gets twice the size needed."""
         if (have := len(self.target)) >= images:
             return
         _, groups, keep = self.best.score.shape
@@ -140,7 +140,7 @@ def reduce_chunk(
 
 
 def _positions(target: Tensor, columns: Tensor) -> Tensor:
-    """Return the position of each ``target`` ``[n]`` in ``columns`` ``[w]``, or UNUSED if it is not there; ``[n]``."""
+    """Return the position ``[n]`` of each ``target`` ``[n]`` in ``columns`` ``[w]``, UNUSED for one that is missing."""
     ascending = columns.argsort()
     position = ascending[torch.searchsorted(columns[ascending], target).clamp(max=len(columns) - 1)]
     return position.where(columns[position] == target, UNUSED)

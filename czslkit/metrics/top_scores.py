@@ -39,10 +39,10 @@ def descending_top_scores(
     """Yield the top scores of each level of :class:`ScoreColumns`, from the highest threshold to the lowest.
 
     Args:
-        state: of ``N`` images that have all their scores.
+        state: the state of ``N`` images that have all their scores.
         candidates: the pairs, and the candidates of each level.
         k: number of predictions per image.
-        infeasible: what happens to the unseen pairs below a threshold, see :class:`Sweep`.
+        infeasible: treatment of the unseen pairs below a threshold, see :class:`Sweep`.
     """
     n, keep = len(state.target), state.best.score.shape[-1]
     seen = state.best[:, SEEN]

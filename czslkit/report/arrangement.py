@@ -30,7 +30,7 @@ class Arrangement:
         summary: one row for each entry, with columns ``(metric, "mean")``, ``(metric, "std")`` and ``(metric, "n")``:
             mean and sample standard deviation as fractions, and the number of seeds that have the metric.
         ranks: one row for each entry, with a column for each metric of ``METRICS``: 1 for the best printed mean of a
-            column, 2 for the second best, 0 for the rest and where only one entry has a number.
+            column, 2 for the second best, 0 for all others; 0 also if only one entry of the column has a number.
     """
 
     frame: DataFrame
@@ -50,7 +50,7 @@ class Arrangement:
         return self._statistic(key, metric, "std")
 
     def rank(self, key: Key, metric: str) -> int:
-        """Return the rank of an entry in its column: 1, 2 or 0 without a mark."""
+        """Return the rank of an entry in its column: 1, 2, or 0 for an entry without a mark."""
         rank: Any = self.ranks.at[key, metric] if key in self.finished else 0
         return int(rank)
 
@@ -73,7 +73,7 @@ def arrange(frame: DataFrame, metrics: Sequence[str]) -> Arrangement:
 
     Args:
         frame: as :func:`czslkit.report.frame.results_frame` returns it.
-        metrics: columns of the frame to summarise; those of ``METRICS`` among them.
+        metrics: columns of the frame to summarise; they include all of ``METRICS``.
     """
     groups = frame.groupby(KEY_COLUMNS, sort=False)
     summary: DataFrame = groups[list(metrics)].agg([_mean, _std, "count"])
@@ -100,9 +100,9 @@ def percent(fraction: float) -> str:
 
 
 def _mean(values: Series[float]) -> float:
-    """Return the mean of the values that are not missing, NaN if all are.
+    """Return the mean of the values that are not missing, NaN if all are missing.
 
-    It is correctly rounded. The mean of pandas is not, and an error in its last bit can change a printed digit.
+    The result is correctly rounded. The mean of pandas is not, and an error in the last bit can change a printed digit.
     """
     known = values.dropna()
     return statistics.fmean(known) if len(known) else float("nan")

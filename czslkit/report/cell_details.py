@@ -1,4 +1,4 @@
-"""The section of the HTML page on a single result."""
+"""The section about a single result in the HTML page."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..result_store import Result
 from .resamples import Attached, Interval
 
 DETAILS_FILE = "details.json"
-DETAILS_FORMAT = 1  # of that file
-MOST_ROWS = 20  # of a table of details
+DETAILS_FORMAT = 1  # format of details.json
+MOST_ROWS = 20  # largest number of rows in a table of details
 #: Keys of a result that are shown as JSON, in this order.
 _SECTIONS = (
     *("stale", "metrics", "recipe", "published", "config", "protocol", "depends"),
@@ -23,13 +23,13 @@ _SECTIONS = (
 def cell_details(
     name: str, result: Result, intervals: Mapping[str, Interval], attached: Attached | None
 ) -> dict[str, Any]:
-    """Return what :func:`czslkit.report.page.as_page` shows of a result.
+    """Return the content that :func:`czslkit.report.page.as_page` shows for a result.
 
     Args:
         name: name of the cell.
-        result: as the store returns it.
+        result: a result as the store returns it.
         intervals: 95 % interval of each resampled metric, empty without numbers per image.
-        attached: gives the files beside the result, as :meth:`Store.attached`; without it the page has no tables.
+        attached: returns the files of the result, as :meth:`Store.attached`; without it the page has no tables.
 
     Returns:
         ``name``, ``status``, ``sections`` (title -> text), ``tables`` (each with title, columns and rows of texts) and
@@ -50,13 +50,13 @@ def cell_details(
 
 
 def _detail_tables(details: Any, file: str) -> list[dict[str, Any]]:
-    """Return the tables of a file of details; long ones are cut to the ``MOST_ROWS`` rows with the most images.
+    """Return the tables of a file of details; a long table is cut to the ``MOST_ROWS`` rows with the most images.
 
     Raises:
         CzslkitError: the file has another format.
     """
     if not isinstance(details, Mapping) or details.get("format") != DETAILS_FORMAT:
-        raise CzslkitError(f"{file} is not of format {DETAILS_FORMAT}")
+        raise CzslkitError(f"{file} does not have format {DETAILS_FORMAT}")
     tables = [_top_k_table(details)]
     for name, table in details.items():
         if not isinstance(table, Mapping) or "rows" not in table:

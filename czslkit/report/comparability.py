@@ -1,4 +1,4 @@
-"""Comparability of results: the data, the curve and the candidates with which each was measured."""
+"""A check that results are comparable: that they have the same data, curve and candidates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .open_world import candidate_rule
 
 
 def data_digests(result: Result) -> Mapping[str, Any]:
-    """Return the digests of the data that a result was measured on, by name of the part.
+    """Return the digests of the dataset of a result, by name of the part.
 
     Results of format 1 hold them directly under ``depends``, results of format 2 under ``depends.training``.
 
@@ -26,10 +26,10 @@ def data_digests(result: Result) -> Mapping[str, Any]:
 
 
 def first_difference(labels: Sequence[str], results: Sequence[Result]) -> str:
-    """Return the first two results that were not measured alike, and their difference; empty if all were.
+    """Return a sentence on the first two results that were not measured alike; empty if all were measured alike.
 
-    All results need the same curve, results of a dataset the same data, and results of a dataset in a world the same
-    rule for candidates.
+    All results must have the same curve. Results of the same dataset must have the same data, and results of the same
+    dataset and world the same rule for candidates.
     """
     done = [(cell_name(label, r["cell"]), r) for label, r in zip(labels, results, strict=True) if r["status"] == "done"]
     first_of_dataset: dict[str, tuple[str, Result]] = {}

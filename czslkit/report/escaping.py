@@ -20,7 +20,7 @@ def printable(text: str) -> str:
 
 
 def printable_tree(value: Any) -> Any:
-    """Return nested dicts and lists with every text in them made printable; keys stay.
+    """Return nested dicts and lists with every text in them made printable; keys do not change.
 
     >>> printable_tree({"name": ["a\\tb", 3]})
     {'name': ['ab', 3]}

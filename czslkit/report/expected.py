@@ -1,4 +1,4 @@
-"""Check of the published numbers in a recipe or a result."""
+"""A check of the published numbers in a recipe or a result."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..metrics.names import METRICS, WORLDS
 
 
 def expected_problems(expected: Any) -> list[str]:
-    """Return the mistakes in the ``expected`` section of a recipe, a sentence each.
+    """Return the mistakes in the ``expected`` section of a recipe, with one sentence for each.
 
     Args:
-        expected: for each world S, U, H and AUC in percent and ``source``, maybe ``spread`` and ``disagreement``.
+        expected: for each world S, U, H and AUC in percent, ``source``, and optionally ``spread`` and ``disagreement``.
 
     >>> expected_problems({"closed": {"S": 46.6, "U": 499, "H": 36.3, "source": "a table"}})
     ['expected.closed: U is 499, expected a percentage from 0 to 100', 'expected.closed lacks AUC']
@@ -28,7 +28,7 @@ def expected_problems(expected: Any) -> list[str]:
 
 
 def world_problems(where: str, content: Any) -> list[str]:
-    """Return the mistakes in the published numbers of one world, a sentence each.
+    """Return the mistakes in the published numbers of one world, with one sentence for each.
 
     Args:
         where: name of the section, which starts every sentence.
@@ -43,7 +43,7 @@ def world_problems(where: str, content: Any) -> list[str]:
 
 
 def _number_problems(where: str, content: Any, *, text: str, optional: tuple[str, ...] = ()) -> list[str]:
-    """Return the mistakes in a section with a percentage for each metric and the key ``text``, which describes them."""
+    """Return the mistakes in a section with a percentage for each metric and a description under the key ``text``."""
     if not isinstance(content, Mapping):
         return [f"{where} is {content!r}, expected {', '.join(METRICS)} and {text}"]
     problems = _unknown_keys(where, content, (*METRICS, text, *optional))

@@ -22,8 +22,8 @@ def as_csv(arrangement: Arrangement, significance: Significance, comparisons: Se
 
     Args:
         arrangement: the entries.
-        significance: intervals and tie marks; a metric that has them for some entry gets columns for them.
-        comparisons: published numbers; if there are any, columns for them come last.
+        significance: intervals and tie marks; each metric with intervals gets columns for them.
+        comparisons: published numbers; if there are any, their columns come last.
     """
     import pandas as pd
 
@@ -97,7 +97,7 @@ def _statistics(arrangement: Arrangement, significance: Significance) -> DataFra
     import pandas as pd
 
     summary, keys = arrangement.summary, list(arrangement.finished)
-    resampled = {metric for of_entry in significance.intervals.values() for metric in of_entry}
+    resampled = {metric for entry_intervals in significance.intervals.values() for metric in entry_intervals}
     columns: dict[tuple[str, str], Any] = {}
     for metric in summary.columns.unique(level=0):
         columns |= {(metric, statistic): summary[metric, statistic] for statistic in ("mean", "std", "n")}

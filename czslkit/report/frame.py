@@ -66,8 +66,8 @@ def results_frame(results: Sequence[Result], attached: Attached | None = None) -
     """Arrange results as a tidy frame, one row for each result in the order given.
 
     Args:
-        results: as the store returns them.
-        attached: gives the files beside a result, as :meth:`Store.attached`; without it the frame has no intervals.
+        results: results as the store returns them.
+        attached: returns the files of a result, as :meth:`Store.attached`; without it the frame has no intervals.
 
     Returns:
         A frame with these columns, in this order:
@@ -75,10 +75,10 @@ def results_frame(results: Sequence[Result], attached: Attached | None = None) -
         - ``method``, ``label`` (the row of the table), ``dataset``, ``world``, ``seed``, ``status`` (``done`` or
           ``failed``)
         - a column for each setting in which the results differ, such as ``train.lr`` or ``low_layers``, with plain
-          Python values; NaN where a method has no such setting. An option that is named as another column keeps its
+          Python values; NaN for a method without the setting. An option with the name of another column keeps its
           section, as in ``options.seed``.
-        - each metric, a fraction except for the counts ``n_seen`` and ``n_unseen``; with ``auc_low`` and ``auc_high``,
-          the ends of its 95 % bootstrap interval, where a result has numbers per image
+        - each metric as a fraction, and the counts ``n_seen`` and ``n_unseen``; if a result has numbers per image, also
+          the ends of the 95 % bootstrap interval of each metric, such as ``auc_low`` and ``auc_high``
         - the validation metrics of the epoch that was kept, such as ``val_auc``, and ``best_epoch``, its number from 1
         - ``train_s`` and ``eval_s``, seconds of training and evaluation
         - ``czslkit``, ``torch``, ``python``, ``device`` and the other versions
@@ -96,7 +96,7 @@ def results_frame(results: Sequence[Result], attached: Attached | None = None) -
 
 
 def cells_frame(results: Sequence[Result], resamples: Sequence[Resamples | CzslkitError | None]) -> DataFrame:
-    """Return what :func:`results_frame` returns, given what :func:`resampled_result` found for each result."""
+    """Return the frame of :func:`results_frame`, given the return value of :func:`resampled_result` for each result."""
     import pandas as pd
 
     cells = [result["cell"] for result in results]
@@ -146,19 +146,19 @@ def _metric_columns(
     results: Sequence[Result], resamples: Sequence[Resamples | CzslkitError | None]
 ) -> dict[str, Series[Any]]:
     intervals = [found.intervals if isinstance(found, Resamples) else {} for found in resamples]
-    resampled = {metric for of_result in intervals for metric in of_result}
+    resampled = {metric for result_intervals in intervals for metric in result_intervals}
     columns = {}
     for metric in metric_names(results):
         columns[metric] = _numbers(_metrics(result).get(metric) for result in results)
         if metric in resampled:
-            ends = [of_result.get(metric, (None, None)) for of_result in intervals]
+            ends = [result_intervals.get(metric, (None, None)) for result_intervals in intervals]
             columns[f"{metric}_low"] = _numbers(low for low, _ in ends)
             columns[f"{metric}_high"] = _numbers(high for _, high in ends)
     return columns
 
 
 def _training_columns(results: Sequence[Result]) -> dict[str, Series[Any]]:
-    """Return ``best_epoch``, after the validation metrics of that epoch."""
+    """Return the columns of the validation metrics of the best epoch, and last ``best_epoch``."""
     import pandas as pd
 
     trainings = [result.get("training") or {} for result in results]

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from ..metrics.names import METRICS
 from .arrangement import Column
 
-TIED_MARK = "~"  # after numbers that are not significantly below the best
+TIED_MARK = "~"  # printed after numbers that are not significantly below the best
 
 
 @dataclass(frozen=True)
 class Number:
-    """One printed number, and how it compares with the other numbers of its column."""
+    """A printed number with its rank and its tie mark in its column."""
 
     text: str
-    rank: int = 0  # 1 for the best, 2 for the second best, 0 for the rest
+    rank: int = 0  # 1 for the best, 2 for the second best, 0 for all others
     tied: bool = False  # whether it is not significantly below the best
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table with a label and the numbers of every column in each row; a column has a number for each metric."""
+    """A table whose rows have a label and the numbers of every column; a column has a number for each metric."""
 
     corner: str  # the dataset or the world that all columns share
     columns: Sequence[Column]
@@ -51,10 +51,10 @@ class Block:
 
     @property
     def has_ranks(self) -> bool:
-        """Whether some numbers are marked as best or second best."""
+        """True if some numbers are marked as best or second best."""
         return any(number.rank for grid in self.grids for number in grid.numbers())
 
     @property
     def has_ties(self) -> bool:
-        """Whether some numbers are marked as not significantly below the best."""
+        """True if some numbers are marked as not significantly below the best."""
         return any(number.tied for grid in self.grids for number in grid.numbers())

@@ -43,7 +43,7 @@ def differing_settings(results: Sequence[Result]) -> list[str]:
 
 
 def row_labels(results: Sequence[Result]) -> list[str]:
-    """Return the row of each result: its method, with the settings that differ if it has several configurations."""
+    """Return the row label of each result: its method and, for several configurations, the settings that differ."""
     by_method: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         by_method[result["cell"]["method"]].append(result)
@@ -57,9 +57,9 @@ def row_labels(results: Sequence[Result]) -> list[str]:
 
 
 def _configuration_suffixes(results: Sequence[Result]) -> dict[str, str]:
-    """Return the settings that set each configuration of one method apart, by ``config_id``; empty where none does.
+    """Return the settings that distinguish the configurations of one method, by ``config_id``; empty if there are none.
 
-    Only settings that differ within a dataset count: the recipes of two datasets differ and are one row all the same.
+    Only settings that differ within a dataset count: the recipes of two datasets differ but share a row.
     """
     configs = {result["cell"]["config_id"]: flatten(result.get("config") or {}) for result in results}
     ids_by_dataset: dict[str, set[str]] = defaultdict(set)

@@ -10,8 +10,8 @@ from .arrangement import Arrangement
 from .escaping import printable
 from .labels import cell_name
 
-_MULTILINE_ERRORS = {"DataError", "ConfigError"}  # each line of these names something to put right
-_MOST_LINES, _LONGEST_LINE = 12, 300  # of a printed error; characters of a line
+_MULTILINE_ERRORS = {"DataError", "ConfigError"}  # errors that have a problem in each line
+_MOST_LINES, _LONGEST_LINE = 12, 300  # largest number of lines of a printed error, and of characters in a line
 
 
 def unfinished_notes(arrangement: Arrangement) -> list[str]:
@@ -35,7 +35,7 @@ def stale_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
 
 
 def failure_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
-    """Return a note for each error of each dataset, after the cells that it stopped."""
+    """Return a note for each error of each dataset; it names the cells that failed and then the error."""
     stopped: dict[tuple[str, str], list[tuple[str, str, int]]] = defaultdict(list)
     for label, result in zip(labels, results, strict=True):
         if result["status"] == "failed":
@@ -46,7 +46,7 @@ def failure_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]
 
 
 def _cells_in_words(dataset: str, cells: Sequence[tuple[str, str, int]]) -> str:
-    """Return the cells of one dataset in few words; labels with the same worlds and seeds are named together.
+    """Return the cells of one dataset in words; labels with the same worlds and seeds are named together.
 
     Args:
         dataset: name of the dataset.

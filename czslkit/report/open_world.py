@@ -15,9 +15,10 @@ _MOST_THRESHOLDS = 3  # printed one by one; more are printed as a range
 
 
 def candidate_rule(protocol: Mapping[str, Any]) -> str:
-    """Return which pairs may be predicted, in words that are equal for results with comparable candidates.
+    """Return the rule for candidates in words; results with comparable candidates have equal words.
 
-    The value of a threshold counts only where it was given: a threshold found for each method differs between methods.
+    The value of a threshold is part of the words only if the user gave it: a searched or published threshold differs
+    between methods.
 
     >>> candidate_rule({"threshold": None, "candidates_sha256": "0123abcdef"})
     'no pair is infeasible, the candidates have digest 0123abcd'
@@ -34,7 +35,7 @@ def candidate_rule(protocol: Mapping[str, Any]) -> str:
 
 
 def open_world_sentences(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
-    """Return a sentence on the candidates of each dataset, or a single sentence if all pairs always were candidates."""
+    """Return a sentence on the candidates of each dataset, or a single one if all pairs are candidates everywhere."""
     by_dataset: dict[str, dict[_Candidates, _Users]] = defaultdict(dict)
     for label, result in zip(labels, results, strict=True):
         protocol = result["protocol"]
@@ -56,10 +57,10 @@ def open_world_sentences(labels: Sequence[str], results: Sequence[Result]) -> li
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The way in which the candidates of a result were chosen, whatever the value of the threshold."""
+    """The rule for the candidates of a result, without the value of the threshold."""
 
-    treatment: str = ""  # of unseen pairs below the threshold; empty without a threshold
-    origin: str = ""  # of the threshold and the feasibility, or the missing file of feasibility
+    treatment: str = ""  # treatment of unseen pairs below the threshold; empty without a threshold
+    origin: str = ""  # source of threshold and feasibility, or the missing file of feasibility
 
     @staticmethod
     def from_protocol(protocol: Mapping[str, Any]) -> _Candidates:
@@ -80,7 +81,7 @@ class _Candidates:
 
 @dataclass(frozen=True)
 class _Users:
-    """The results whose candidates were chosen in the same way."""
+    """The thresholds and labels of the results whose candidates follow the same rule."""
 
     thresholds: set[float] = field(default_factory=set)
     labels: dict[str, None] = field(default_factory=dict)  # in the order of the table

@@ -1,4 +1,4 @@
-"""Blocks of a table and the details of every cell as one HTML page that needs no other file."""
+"""An HTML page with the blocks of a table and the details of every cell; the page needs no other file."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ class Comparison:
     ours: Mapping[str, float | None]  # percent, mean over the finished seeds
     published: Mapping[str, float]  # percent
     source: str
-    spread: Mapping[str, float] = field(default_factory=dict)  # of the published numbers, percent; empty if not given
+    spread: Mapping[str, float] = field(default_factory=dict)  # published spread, percent; empty if there is none
     spread_meaning: str = ""  # such as "standard error over 5 random seeds"
-    disagreement: str = ""  # other published values
+    disagreement: str = ""  # a text on other published values
     recipe: str = ""
     changed: tuple[str, ...] = ()  # settings that differ from the recipe
-    candidates_note: str = ""  # difference between our candidates and the published ones, a sentence
+    candidates_note: str = ""  # a sentence on a difference between our candidates and the published ones
 
     def difference(self, name: str) -> float | None:
         """Return ours minus published, in percentage points."""
@@ -40,7 +40,7 @@ class Comparison:
         return None if ours is None else ours - self.published[name]
 
     def printed(self, kind: str) -> list[str]:
-        """Return one line of numbers, with as many decimals as the published number needs, but at least one.
+        """Return one line of numbers; each has the decimals of its published number, but at least one.
 
         Args:
             kind: one of ``KINDS``.
@@ -100,11 +100,11 @@ def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Com
 
     Args:
         arrangement: the entries.
-        results: the result of each row of ``arrangement.frame``; an entry's published numbers are those of its first
-            finished result that has any.
+        results: the result of each row of ``arrangement.frame``; the published numbers of an entry come from its first
+            finished result that has them.
 
     Raises:
-        CzslkitError: the published numbers in a result are not such numbers.
+        CzslkitError: the section ``published`` of a result is malformed.
     """
     found = []
     for key, cells in arrangement.finished.items():
@@ -149,11 +149,11 @@ def comparison_rows(
     by_place = {(comparison.label, (comparison.dataset, comparison.world)): comparison for comparison in found}
     rows = []
     for label in labels:
-        of_label = [by_place.get((label, column)) for column in columns]
-        if not any(of_label):
+        in_row = [by_place.get((label, column)) for column in columns]
+        if not any(in_row):
             continue
         for kind in KINDS:
-            printed = [comparison.printed(kind) if comparison else ["-"] * len(METRICS) for comparison in of_label]
+            printed = [comparison.printed(kind) if comparison else ["-"] * len(METRICS) for comparison in in_row]
             rows.append((f"{label}: {kind}", [Number(text) for texts in printed for text in texts]))
     return rows
 
@@ -188,12 +188,12 @@ def _candidates_note(protocol: Mapping[str, Any]) -> str:
 
 
 def _as_papers_print(value: float) -> str:
-    """Return a percentage with one decimal, or with two where one would lose a digit."""
+    """Return a percentage with one decimal, or with two if one decimal would lose a digit."""
     return f"{value:.1f}" if round(value, 1) == value else f"{value:.2f}"
 
 
 def _text_by_label(found: Sequence[Comparison], text_of: Callable[[Comparison], str]) -> str:
-    """Return the texts of all comparisons, each after its labels; a text that all comparisons share stands alone."""
+    """Return the texts of all comparisons, each after its labels; a text that all labels share has no labels."""
     labels_by_text: dict[str, list[str]] = defaultdict(list)
     for comparison in found:
         if text := text_of(comparison):

@@ -1,4 +1,4 @@
-"""The metrics of one result on bootstrap resamples of its test images, from the numbers per image beside the result."""
+"""The metrics of one result on bootstrap resamples of its test images, computed from its file of numbers per image."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..errors import CzslkitError
 from ..result_store import Result
 from .comparability import data_digests
 
-if TYPE_CHECKING:  # numpy is loaded once there is something to draw from
+if TYPE_CHECKING:  # numpy is imported only if there are numbers to resample
     from ..metrics.bootstrap import Floats
     from ..metrics.outcomes import Outcomes
 
-Interval = tuple[float, float]  # low and high end, fractions as the metrics are
-#: Function of a result and the end of a file name. Returns the content of that file beside the result, None if the
-#: result has no such file.
+Interval = tuple[float, float]  # low and high end, as fractions
+#: Function that takes a result and the end of a file name. It returns the content of this file of the result, None if
+#: the result has no such file.
 Attached = Callable[[Result, str], bytes | None]
 
 IMAGES_FILE = "images.npz"
@@ -24,24 +24,24 @@ IMAGES_FILE = "images.npz"
 
 @dataclass(frozen=True, eq=False)
 class Resamples:
-    """The metrics on each resample of the test images, of one result or averaged over seeds."""
+    """The metrics of one result on each resample of the test images, or their mean over seeds."""
 
     images: Outcomes
-    measurement: tuple[Any, ...]  # digests of the data, and the curve behind the AUC
+    measurement: tuple[Any, ...]  # digests of the data, and the curve of the AUC
     values: Mapping[str, Floats]  # metric -> [resamples]
-    intervals: Mapping[str, Interval]  # metric -> where the middle 95 % of the values lie
+    intervals: Mapping[str, Interval]  # metric -> ends of the middle 95 % of the values
 
     def comparable(self, other: Resamples) -> bool:
-        """Return whether both were measured on the same images of the same data, by the same curve."""
+        """Return whether both were measured on the same images of the same data, with the same curve."""
         return self.measurement == other.measurement and self.images.same_images(other.images)
 
 
 def resampled_result(result: Result, attached: Attached | None) -> Resamples | CzslkitError | None:
-    """Return the resampled metrics of a result, or the error that says why its file of numbers per image is of no use.
+    """Return the resampled metrics of a result, or the error if its file of numbers per image cannot be used.
 
     Args:
-        result: as the store returns it.
-        attached: as :meth:`Store.attached`.
+        result: a result as the store returns it.
+        attached: returns the files of a result, as :meth:`Store.attached`.
 
     Returns:
         None for a result that failed or has no numbers per image.
@@ -67,7 +67,7 @@ def resampled_result(result: Result, attached: Attached | None) -> Resamples | C
 
 
 def mean_over_seeds(seeds: Sequence[Resamples]) -> Resamples:
-    """Return the mean of several seeds in each resample; all seeds were measured on the same images."""
+    """Return the mean over several seeds on each resample; all seeds must be measured on the same images."""
     import numpy as np
 
     first = seeds[0]

@@ -1,8 +1,8 @@
 """Bootstrap intervals of a table's entries, and tests whether they are significantly below the best of their column.
 
-Both come from the files of numbers per image beside the results. The same resamples of the test images serve every
-method and every seed measured on these images; the value of an entry on a resample is the mean over its seeds. Thus the
-test set varies and the training does not; the spread over trainings is the standard deviation in the table.
+Both are computed from the files of numbers per image. All methods and seeds that were measured on the same images use
+the same resamples; the value of an entry on a resample is the mean over its seeds. So the intervals show the variation
+of the test set. The variation of the training is the standard deviation in the table.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .resamples import Interval, Resamples, mean_over_seeds
 
 @dataclass(frozen=True)
 class DifferenceToBest:
-    """An entry compared with the best entry of its column on the same images, for one metric; fractions."""
+    """The difference of an entry to the best entry of its column on the same images, for one metric, in fractions."""
 
     best: str  # label of the best row
-    difference: float  # entry minus best, of the means over seeds
+    difference: float  # mean of the entry over seeds minus mean of the best
     low: float  # ends of the middle 95 % of the differences on the resamples
     high: float
     below: float  # share of the resamples in which the entry is below the best
 
     @property
     def tied(self) -> bool:
-        """Whether the entry is not significantly below the best: the interval contains 0."""
+        """True if the entry is not significantly below the best, that is, if the interval contains 0."""
         return self.low <= 0 <= self.high
 
     def as_dict(self) -> dict[str, Any]:
@@ -39,10 +39,12 @@ class DifferenceToBest:
 
 @dataclass(frozen=True)
 class Significance:
-    """Intervals and comparisons of a table's entries; empty without numbers per image."""
+    """The intervals of a table's entries and their differences to the best; empty without numbers per image."""
 
     intervals: Mapping[Key, Mapping[str, Interval]] = field(default_factory=dict)  # entry -> metric -> interval
-    differences: Mapping[Key, Mapping[str, DifferenceToBest]] = field(default_factory=dict)  # without the best entries
+    differences: Mapping[Key, Mapping[str, DifferenceToBest]] = field(
+        default_factory=dict
+    )  # the best entries have none
     notes: tuple[str, ...] = ()  # a sentence for each entry that could not be compared
 
     def interval(self, key: Key, metric: str) -> Interval | None:
@@ -55,16 +57,16 @@ class Significance:
         return compared.tied if compared else None
 
     def settings(self) -> dict[str, float]:
-        """Return number and seed of the resamples, and the level of the intervals."""
+        """Return the number and the seed of the resamples, and the level of the intervals."""
         from ..metrics import bootstrap
 
         return {"resamples": bootstrap.RESAMPLES, "seed": bootstrap.SEED, "level": bootstrap.LEVEL}
 
     def caption(self, intervals: bool, metrics: Sequence[str]) -> list[str]:
-        """Return sentences that explain the marks in a table and the intervals if they are printed.
+        """Return sentences that explain the tie marks of a table and, if they are printed, the intervals.
 
         Args:
-            intervals: whether the table prints them.
+            intervals: whether the table prints intervals.
             metrics: the metrics in the table.
         """
         if not self.intervals:
@@ -86,14 +88,14 @@ class Significance:
 
 
 def significance(arrangement: Arrangement, resamples: Sequence[Resamples | CzslkitError | None]) -> Significance:
-    """Return the interval of every entry and its difference to the best, as far as there are numbers per image.
+    """Return the interval and the difference to the best of every entry that has numbers per image.
 
     Args:
         arrangement: the entries of the table.
         resamples: what :func:`czslkit.report.resamples.resampled_result` returned for each row of
             ``arrangement.frame``.
     """
-    of_entry: dict[Key, Resamples] = {}
+    resamples_of_entry: dict[Key, Resamples] = {}
     problems: dict[Key, str] = {}
     differences: dict[Key, dict[str, DifferenceToBest]] = {}
     for column in arrangement.columns:
@@ -106,15 +108,15 @@ def significance(arrangement: Arrangement, resamples: Sequence[Resamples | Czslk
                 problems[key] = str(error)
             else:
                 if found:
-                    of_entry[key] = found
-        if len(keys) > 1 and any(key in of_entry for key in keys):
-            missing = [key for key in keys if key not in of_entry and key not in problems]
+                    resamples_of_entry[key] = found
+        if len(keys) > 1 and any(key in resamples_of_entry for key in keys):
+            missing = [key for key in keys if key not in resamples_of_entry and key not in problems]
             problems |= dict.fromkeys(missing, "there are no numbers per image")
-            compared, not_comparable = _compare_with_best(arrangement, keys, of_entry)
+            compared, not_comparable = _compare_with_best(arrangement, keys, resamples_of_entry)
             differences |= compared
             problems |= not_comparable
     return Significance(
-        {key: found.intervals for key, found in of_entry.items()},
+        {key: found.intervals for key, found in resamples_of_entry.items()},
         differences,
         tuple(
             f"{label} on {dataset} ({world}) is not compared with the best: {problem}"
@@ -146,7 +148,7 @@ def _entry_resamples(found: Sequence[Resamples | CzslkitError | None], seeds: Se
 def _compare_with_best(
     arrangement: Arrangement, keys: Sequence[Key], resamples: Mapping[Key, Resamples]
 ) -> tuple[dict[Key, dict[str, DifferenceToBest]], dict[Key, str]]:
-    """Return the difference of each entry of one column to the best, by metric, and why entries cannot be compared."""
+    """Return the difference of each entry of one column to the best, by metric, and the entries without comparison."""
     from ..metrics import bootstrap
 
     differences: dict[Key, dict[str, DifferenceToBest]] = {}
@@ -158,7 +160,7 @@ def _compare_with_best(
             if best is None or key == best or not {key, best} <= resamples.keys():
                 continue
             if not resamples[key].comparable(resamples[best]):
-                problems[key] = f"{best[0]} was measured on other images, or by another curve"
+                problems[key] = f"{best[0]} was measured on other images, or with another curve"
                 continue
             drawn = resamples[key].values[metric] - resamples[best].values[metric]
             low, high = bootstrap.interval(drawn)

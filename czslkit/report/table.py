@@ -24,18 +24,18 @@ from .resamples import Attached, Resamples, resampled_result
 from .significance import significance
 from .text_markdown_latex import as_latex, as_markdown, as_text
 
-_PRINTED_SECTIONS = ("cell", "config", "recipe", "published")  # of a result; texts in them may be hostile
+_PRINTED_SECTIONS = ("cell", "config", "recipe", "published")  # sections of a result; their texts are made printable
 
 
 class Table:
     """A table of methods in datasets and worlds; each configuration of a method is a row of its own.
 
     Attributes:
-        results: the results in the table, with names that print.
-        labels: the row of each result.
-        arrangement: the entries of the table, with the frame of its cells.
-        significance: intervals and comparisons with the best, as far as there are numbers per image.
-        comparisons: published numbers, with ours.
+        results: the results in the table, with printable names.
+        labels: the row label of each result.
+        arrangement: the entries of the table, and the frame of its cells.
+        significance: intervals and differences to the best, for entries with numbers per image.
+        comparisons: our numbers and the published numbers.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class Table:
         attached: Attached | None = None,
         intervals: bool = False,
     ) -> None:
-        """Arrange results.
+        """Arrange results as a table.
 
         Args:
-            results: as the store returns them, in the order of the rows.
+            results: results as the store returns them, in the order of the rows.
             mixed: allow results that were not measured alike; the caption then names the first difference.
-            attached: gives the files beside a result, as :meth:`Store.attached`; without it the table has no intervals
+            attached: returns the files of a result, as :meth:`Store.attached`; without it the table has no intervals
                 and no tie marks.
             intervals: print the interval after each number.
 
         Raises:
-            CzslkitError: there are no results, a result is there twice, or two results were not measured alike.
+            CzslkitError: there are no results, a result occurs twice, or two results were not measured alike.
         """
         self.results = tuple(_with_printable_names(result) for result in results)
         if not self.results:
@@ -73,7 +73,7 @@ class Table:
         for i in frame.index[frame.duplicated([*KEY_COLUMNS, "seed"])]:
             cell = self.results[i]["cell"]
             name = cell_name(self.labels[i], cell)
-            raise CzslkitError(f"{name} is there twice, each with configuration {cell['config_id']}")
+            raise CzslkitError(f"{name} occurs twice, each time with configuration {cell['config_id']}")
         self.arrangement = arrange(frame, metric_names(self.results))
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
@@ -104,7 +104,7 @@ class Table:
         return rendered
 
     def to_text(self, color: bool = False) -> str:
-        """Write the table for a terminal, a grid for each dataset or, where that is too wide, for each world of it.
+        """Write the table for a terminal, with a grid for each dataset, or for each world if that would be too wide.
 
         Args:
             color: mark the best numbers by bold and underlined type instead of asterisks and underscores.
@@ -112,7 +112,7 @@ class Table:
         return as_text(self._blocks("dataset"), color)
 
     def to_markdown(self) -> str:
-        """Write the table in GitHub's dialect of Markdown, a grid for each dataset."""
+        """Write the table in GitHub's dialect of Markdown, with a grid for each dataset."""
         return as_markdown(self._blocks("dataset"))
 
     def to_latex(self) -> str:
@@ -135,8 +135,8 @@ class Table:
     def to_csv(self) -> str:
         """Write a line for each row, dataset and world, with fractions in full precision.
 
-        Columns: ``method``, the settings in which the results differ, ``dataset``, ``world``, the number of seeds that
-        are ``done`` and ``failed``; of each metric ``mean``, ``std`` and ``n``, and with numbers per image ``low``,
+        The columns are ``method``, the settings in which the results differ, ``dataset``, ``world``, the numbers of
+        seeds ``done`` and ``failed``; for each metric ``mean``, ``std`` and ``n``, and with numbers per image ``low``,
         ``high`` and ``tied`` (not significantly below the best); published numbers, their spread and the difference.
         """
         return as_csv(self.arrangement, self.significance, self.comparisons)
@@ -149,7 +149,7 @@ class Table:
         """Return the table and, if there are published numbers, the comparison with them.
 
         Args:
-            grid_for: ``dataset`` or ``world``, each of which gets a grid.
+            grid_for: ``dataset`` or ``world``: there is a grid for each dataset or for each world.
         """
         columns_by_corner: dict[str, list[Column]] = defaultdict(list)
         for dataset, world in self.arrangement.columns:

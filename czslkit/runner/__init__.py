@@ -1,1 +1,1 @@
-"""The benchmark runner: a job is planned, prepared, trained, evaluated and recorded."""
+"""The benchmark runner plans, prepares, trains, evaluates and records jobs."""

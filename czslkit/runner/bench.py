@@ -1,4 +1,4 @@
-"""The benchmark runner: methods x datasets x worlds x seeds into one table."""
+"""A benchmark: a grid of methods, datasets, worlds and seeds, and the table of its results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Benchmark:
         return sum(result["status"] != "done" for result in self.results)
 
     def table(self) -> Table:
-        """Return the comparison table; results that were not measured alike are named in its caption."""
+        """Return the comparison table; its caption names the first results that were not measured alike."""
         return self._table
 
     @cached_property
@@ -60,7 +60,7 @@ class Benchmark:
         return self.table().to_markdown()
 
     def to_csv(self) -> str:
-        """Return the table as CSV, a line for each row, dataset and world."""
+        """Return the table as CSV, with a line for each row, dataset and world."""
         return self.table().to_csv()
 
     def to_latex(self) -> str:
@@ -93,36 +93,36 @@ def bench(
     progress: bool = True,
     log: Callable[[str], None] = log_to_stderr,
 ) -> Benchmark:
-    """Train and evaluate every method on every dataset; results that are there already are not made again.
+    """Train and evaluate every method on every dataset; stored results that are not stale are used again.
 
-    A cell that fails is recorded with its reason and the other cells run. A benchmark that was killed and is called
-    again goes on where it was. This function is longer than others because it documents every argument of the runner.
+    A cell that fails is recorded with its reason, and the other cells run. The same call resumes a benchmark that was
+    killed. This function is longer than others because it documents every argument of the runner.
 
     Args:
-        methods: registered names, or one text with commas; the methods of ``checkpoints`` if None.
-        datasets: names; ``all`` for MIT-States, UT-Zappos and C-GQA.
+        methods: registered names, as a sequence or separated by commas; the methods of ``checkpoints`` if None.
+        datasets: names; ``all`` stands for MIT-States, UT-Zappos and C-GQA.
         worlds: ``closed``, ``open`` or both.
-        seeds: one training for each seed.
-        checkpoints: folders that ``czslkit convert`` or a training wrote; their methods are evaluated without
-            training, the other methods are trained.
+        seeds: seeds of the trainings; each method is trained once for each seed.
+        checkpoints: folders that ``czslkit convert`` or a training wrote. Their methods are evaluated without
+            training; the other methods are trained.
         data: folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         runs: folder of the results.
         settings: as in :func:`czslkit.runner.plan.plan`, such as ``{"train.epochs": 3}``.
         preset: ``demo`` or ``paper``; see :func:`czslkit.runner.plan.plan`.
-        device: ``auto``, or as torch names it.
+        device: ``auto``, or a device name of torch such as ``cuda:1``.
         workers: number of processes that read images.
-        cache: folder for the features of frozen image encoders, which no number depends on; ``runs/cache`` if None,
-            and ``off`` for none.
-        cache_images: also keep decoded images there, about 150 KB each at 224 pixels.
+        cache: folder for the features of frozen image encoders; ``runs/cache`` if None, ``off`` for no cache. No number
+            depends on it.
+        cache_images: also cache decoded images, about 150 KB each at 224 pixels.
         memory: bytes that an evaluation may take, such as ``"4GB"``, without the weights of the method.
-        estimate: say what every cell would take in time and memory, and run none; the results are the cells that
-            cannot be run.
-        keep_stale: accept finished results although something that they depend on has changed; the table names them.
-        progress: show bars on a terminal.
+        estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
+        keep_stale: also use results that are stale because something that they depend on has changed; the table names
+            them.
+        progress: show progress bars on a terminal.
         log: called with a line for every step; prints to standard error by default.
 
     Raises:
-        ConfigError: unknown names, keys or values; nothing has been run.
+        ConfigError: names, keys or values are unknown; no cell has been run.
 
     >>> import tempfile, czslkit
     >>> from czslkit.data.make.mini import write_mini
@@ -136,17 +136,20 @@ def bench(
     load_plugins()
     for line in failures():
         log(f"set aside: {line}")
-    dataset_names = [canonical(name) for name in _names(datasets, {"all": BENCHMARKS})]
-    saved = [TrainedMethod.read(folder) for folder in checkpoints]
-    method_names = [found.method for found in saved] if methods is None else _names(methods)
-    kept = None if cache == "off" or estimate else Cache(Path(cache or Path(runs) / "cache"), cache_images, log)
-    machine = Machine(device, workers, progress=progress, cache=kept)
-    specs, problems = _planned(method_names, dataset_names, _names(worlds), list(seeds), settings, preset, saved)
+    dataset_names = [canonical(name) for name in _split_names(datasets, {"all": BENCHMARKS})]
+    trained = [TrainedMethod.read(folder) for folder in checkpoints]
+    method_names = [checkpoint.method for checkpoint in trained] if methods is None else _split_names(methods)
+    disk_cache = None if cache == "off" or estimate else Cache(Path(cache or Path(runs) / "cache"), cache_images, log)
+    machine = Machine(device, workers, progress=progress, cache=disk_cache)
+    world_names = _split_names(worlds)
+    specs, problems = _plan_or_problems(
+        method_names, dataset_names, world_names, list(seeds), settings, preset, trained
+    )
     problems += _folder_problems(dataset_names, data)
-    machine, machine_problems = _usable(machine, memory)
+    machine, machine_problems = _resolve_machine(machine, memory)
     problems += machine_problems
     if cache == "off" and cache_images:
-        problems.append("cache is off, but images are to be kept in it: leave out one of the two")
+        problems.append("cache is off, but cache_images asks to keep images in it: leave out one of the two")
     if problems:
         raise ConfigError(problems)
     source, store = DataSource(data, Path(runs) / "checked", machine.cache), Store(Path(runs))
@@ -154,20 +157,20 @@ def bench(
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"
         job = Job(spec, store, source, machine, keep_stale, _prefixed(log, prefix))
-        results += _estimated(job) if estimate else _finished(job)
+        results += _estimate_or_failures(job) if estimate else _run_or_failures(job)
     return Benchmark(tuple(results), store)
 
 
-def _finished(job: Job) -> list[dict[str, Any]]:
-    """Run a job; data or weights that are missing, or a plugin that cannot be read, fail this job alone."""
+def _run_or_failures(job: Job) -> list[dict[str, Any]]:
+    """Run a job; an error such as a missing weight file is recorded for this job, and the other jobs run."""
     try:
         return run_job(job)
     except Exception as error:
         return record_failure(job, error)
 
 
-def _estimated(job: Job) -> list[dict[str, Any]]:
-    """Say what a job would take; return a failed result for each world if it cannot be run."""
+def _estimate_or_failures(job: Job) -> list[dict[str, Any]]:
+    """Log the time and memory of a job; return a failed result for each world if the job cannot be run."""
     try:
         estimate_job(job)
     except Exception as error:
@@ -175,8 +178,8 @@ def _estimated(job: Job) -> list[dict[str, Any]]:
     return []
 
 
-def _planned(*grid: Any) -> tuple[list[Spec], list[str]]:
-    """Return the trainings of a grid, and the problems of :func:`czslkit.runner.plan.plan`."""
+def _plan_or_problems(*grid: Any) -> tuple[list[Spec], list[str]]:
+    """Return the trainings of a grid, and the problems that :func:`czslkit.runner.plan.plan` raised."""
     try:
         return plan(*grid), []
     except ConfigError as error:
@@ -184,7 +187,7 @@ def _planned(*grid: Any) -> tuple[list[Spec], list[str]]:
 
 
 def _folder_problems(datasets: Sequence[str], data: str | Path | None) -> Iterator[str]:
-    """Yield what is wrong with the names of datasets; an absent dataset is not wrong, its cells fail later."""
+    """Yield a message for each wrong dataset name. A missing dataset is no problem here; its cells fail later."""
     for name in datasets:
         try:
             find_folder(name, data)
@@ -193,8 +196,8 @@ def _folder_problems(datasets: Sequence[str], data: str | Path | None) -> Iterat
             yield str(error)
 
 
-def _usable(machine: Machine, memory: str | int) -> tuple[Machine, list[str]]:
-    """Return the machine with its device and memory found, and what is wrong with them."""
+def _resolve_machine(machine: Machine, memory: str | int) -> tuple[Machine, list[str]]:
+    """Return the machine with its actual device and memory in bytes, and the problems with its settings."""
     problems: list[str] = []
     try:
         machine = replace(machine, device=str(machine.torch_device()))
@@ -210,11 +213,11 @@ def _usable(machine: Machine, memory: str | int) -> tuple[Machine, list[str]]:
 
 
 def _prefixed(log: Callable[[str], None], prefix: str) -> Callable[[str], None]:
-    """Return a log that puts a prefix before every line."""
+    """Return a log function that puts a prefix before every line."""
     return lambda line: log(f"{prefix}: {line}")
 
 
-def _names(asked: Sequence[str] | str, groups: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """Return names from a list, or from one text with commas; a name of ``groups`` stands for its members."""
-    items = asked.split(",") if isinstance(asked, str) else asked
+def _split_names(names: Sequence[str] | str, groups: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """Return names from a list, or from one text with commas; a name in ``groups`` is replaced by its members."""
+    items = names.split(",") if isinstance(names, str) else names
     return [name for item in items for name in (groups or {}).get(item.strip(), [item.strip()])]

@@ -17,12 +17,12 @@ from ..errors import CzslkitError
 
 
 class DataSource:
-    """The datasets below one folder; a dataset that could not be read fails again in the same way, without a new try.
+    """The datasets below one folder. Each is read once; if this fails, later calls raise the same error again.
 
     Args:
         root: the folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
-        checked: a folder that notes which datasets have been found readable.
-        cache: where decoded images are kept, if they are.
+        checked: a folder that records which datasets have readable images.
+        cache: the cache of the benchmark; it may hold decoded images. None without a cache.
     """
 
     def __init__(self, root: str | Path | None, checked: Path, cache: Cache | None) -> None:
@@ -30,7 +30,7 @@ class DataSource:
         self._outcomes: dict[Hashable, Any] = {}
 
     def digests(self, name: str) -> dict[str, str]:
-        """Return the digest of each file of a dataset, and ``images`` for all pictures.
+        """Return the digest of each file of a dataset, and as ``images`` one digest of all images.
 
         Raises:
             DataError: the dataset is absent or incomplete.
@@ -41,12 +41,12 @@ class DataSource:
         """Return a dataset.
 
         Raises:
-            DataError: the dataset is absent, malformed, or at odds with itself.
+            DataError: the dataset is absent, malformed or inconsistent.
         """
         return self._once(("load", name), lambda: load_dataset(name, self._root))
 
     def check_images(self, name: str, size: int) -> None:
-        """Decode every image of a dataset once; into the cache at ``size`` pixels, if decoded images are kept.
+        """Check that every image can be decoded; cache the decoded images at ``size`` pixels if the cache holds images.
 
         Raises:
             DataError: images cannot be read.

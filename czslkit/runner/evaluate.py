@@ -22,11 +22,11 @@ class Measured:
     """The scores of a method in each world, reduced to what the metrics need."""
 
     sweeps: Mapping[str, Sweep]
-    threshold: FeasibilityThreshold | None  # of the open world
+    threshold: FeasibilityThreshold | None  # threshold of the open world; None without one
 
 
 def evaluate(job: Job, prepared: Prepared) -> Measured:
-    """Score the test split in every world that can be evaluated; search the threshold first if that is asked for."""
+    """Score the test split in every world of ``prepared``; if the settings ask for it, search the threshold first."""
     method, data, worlds = prepared.method, prepared.data, prepared.worlds
     threshold = choose_threshold(job, prepared) if "open" in worlds else None
     infeasible = job.spec.evaluation.infeasible
@@ -39,7 +39,7 @@ def evaluate(job: Job, prepared: Prepared) -> Measured:
 
 
 def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | None:
-    """Return the threshold that was asked for, or the best one on the validation split; None without feasibility."""
+    """Return the threshold of the settings, or the best one on the validation split; None without feasibility."""
     evaluation, scores = job.spec.evaluation, prepared.feasibility
     if scores is None:
         return None
@@ -58,7 +58,7 @@ def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | Non
 
 
 def measured_records(job: Job, prepared: Prepared, measured: Measured) -> dict[str, dict[str, Any]]:
-    """Return metrics and protocol of each world, and attach the files that tables and reports draw from."""
+    """Return metrics and protocol of each world, and write the attached files that tables and reports read."""
     spec, space, bins = job.spec, prepared.data.space, job.spec.evaluation.bins
     digests = job.source.digests(spec.dataset)
     split_files = {name: digest for name, digest in digests.items() if name != "images"}
@@ -73,7 +73,7 @@ def measured_records(job: Job, prepared: Prepared, measured: Measured) -> dict[s
 
 
 def _is_published(spec: Spec) -> bool:
-    """Tell whether the threshold is the one of the method's paper for the dataset, with the published feasibility."""
+    """Return whether a recipe of the method for the dataset has this threshold, and the feasibility is published."""
     if spec.dataset == "demo" or spec.evaluation.feasibility != "file":
         return False
     found = (load_recipe(path)["eval"].get("threshold") for path in recipes(spec.dataset, spec.method))

@@ -1,4 +1,4 @@
-"""The time and memory that trainings and evaluations will take, measured with a few images and pairs."""
+"""Forecasts of the time and memory of trainings and evaluations, measured with a few images and pairs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ..metrics.sweep import Sweep
 from ..sizes import format_bytes, format_duration
 from ..training.options import TrainOptions
 
-ENOUGH = 0.25  # seconds after which one measurement is long enough
+MIN_SECONDS = 0.25  # a measurement uses more items until it takes this long
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What an evaluation will take."""
+    """The expected size, memory and time of an evaluation."""
 
     images: int
-    pairs: tuple[int, ...]  # to be scored in each world
+    pairs: tuple[int, ...]  # number of pairs to score in each world
     chunks: Chunks
-    bytes: int  # at most, without the weights of the method
+    bytes: int  # largest memory, without the weights of the method
     seconds: float
 
     def __str__(self) -> str:
@@ -41,40 +41,41 @@ class Forecast:
 
 @torch.no_grad()
 def evaluation(planned: Evaluation) -> Forecast:
-    """Forecast an evaluation; each part of it is measured for a fraction of a second.
+    """Return the forecast of an evaluation; each part of it is measured for a fraction of a second.
 
     Args:
-        planned: its method is left in evaluation mode.
+        planned: the evaluation; its method is left in evaluation mode.
     """
     method, feed, chunks = planned.method, planned.feed, planned.chunks
     costs = Costs(method.eval(), feed, planned.tasks)
     images, pairs = len(feed.split), tuple(len(task.pairs) for task in planned.tasks.values())
-    sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.kept)
-    one, every = (_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample)))
-    text = max(every - one, 0) / max(len(sample) - 1, 1)  # seconds for each pair
-    image = 0.0 if feed.has_features else _encoding(method, feed, chunks.images)
-    score = _scoring(method, costs, chunks, [task.sweep() for task in planned.tasks.values()])
-    seconds = images * (image * (1 if feed.caches_features else passes) + sum(pairs) * score) + sum(pairs) * text
-    return Forecast(images, pairs, chunks, costs.total(chunks.kept, chunks.images, chunks.pairs), seconds)
+    sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.texts)
+    one_text, all_texts = (_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample)))
+    per_text = max(all_texts - one_text, 0) / max(len(sample) - 1, 1)  # seconds
+    per_image = 0.0 if feed.has_features else _encoding_seconds(method, feed, chunks.images)
+    per_score = _scoring_seconds(method, costs, chunks, [task.sweep() for task in planned.tasks.values()])
+    per_image *= 1 if feed.caches_features else passes
+    seconds = images * (per_image + sum(pairs) * per_score) + sum(pairs) * per_text
+    return Forecast(images, pairs, chunks, costs.total(chunks.texts, chunks.images, chunks.pairs), seconds)
 
 
 def training(method: Method, data: Splits, options: TrainOptions, validation: Forecast, workers: int = 0) -> float:
-    """Return the seconds that a training takes, from one step of it and the forecast of a validation.
+    """Return the seconds that a training takes, from the time of one step and the forecast of a validation.
 
     Args:
-        method: not to be used afterwards, since the step may change its running statistics.
-        validation: in the closed world, at the end of every epoch.
+        method: must not be used afterwards, since the step may change its running statistics.
+        validation: forecast of the closed-world validation after every epoch.
         workers: processes that read images.
     """
     if not method.trains:
         return 0.0
     feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
     pairs, batch = data.train.pairs.to(method.device), feed.first_images(options.batch_size)
-    once, image = 0.0, _reading(feed, options.batch_size)
-    if feed.caches_features:  # features are made once and kept
+    start, per_image = 0.0, _reading_seconds(feed, options.batch_size)
+    if feed.caches_features:  # features are computed once, before the first epoch
         assert isinstance(batch.images, Tensor)
         with torch.no_grad():
-            once, image = len(feed.split) * _encoding(method, feed, options.batch_size), 0.0
+            start, per_image = len(feed.split) * _encoding_seconds(method, feed, options.batch_size), 0.0
             batch = replace(batch, images=method.encode(batch.images))
 
     def step(_: int) -> None:
@@ -84,28 +85,26 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
         loss.backward()
         method.zero_grad(set_to_none=True)
 
-    epoch = len(feed) * _seconds(step, 1, method.device) + len(feed.split) * image + validation.seconds
-    return once + options.epochs * epoch
+    epoch = len(feed) * _seconds(step, 1, method.device) + len(feed.split) * per_image + validation.seconds
+    return start + options.epochs * epoch
 
 
-def _encoding(method: Method, feed: Feed, images: int) -> float:
-    """Return the seconds that reading and encoding take for each image."""
+def _encoding_seconds(method: Method, feed: Feed, images: int) -> float:
+    """Return the seconds per image for reading and encoding ``images`` images."""
     pixels = feed.first_images(images).images
     assert isinstance(pixels, Tensor)
-    reading, encoding = (
-        _reading(feed, images),
-        _seconds_each(lambda n: method.encode(pixels[:n]), len(pixels), method.device),
-    )
+    reading = _reading_seconds(feed, images)
+    encoding = _seconds_per_item(lambda n: method.encode(pixels[:n]), len(pixels), method.device)
     return max(reading, encoding) if feed.workers else reading + encoding
 
 
-def _reading(feed: Feed, images: int) -> float:
-    """Return the seconds that reading takes for each image; the work is shared between processes."""
-    return _seconds_each(feed.first_images, images, feed.method.device) / max(feed.workers, 1)
+def _reading_seconds(feed: Feed, images: int) -> float:
+    """Return the seconds per image for reading ``images`` images; the processes share the work."""
+    return _seconds_per_item(feed.first_images, images, feed.method.device) / max(feed.workers, 1)
 
 
-def _scoring(method: Method, costs: Costs, chunks: Chunks, sweeps: list[Sweep]) -> float:
-    """Return the seconds for each image and pair, from features to a sweep like the largest of ``sweeps``."""
+def _scoring_seconds(method: Method, costs: Costs, chunks: Chunks, sweeps: list[Sweep]) -> float:
+    """Return the seconds per image and pair for scores and for a sweep like the largest of ``sweeps``."""
     largest = max(sweeps, key=lambda sweep: len(sweep.candidates))
     text, images = costs.sample_texts(chunks.pairs), costs.sample_images(min(chunks.images, IMAGES))
     columns = torch.arange(chunks.pairs)
@@ -117,22 +116,22 @@ def _scoring(method: Method, costs: Costs, chunks: Chunks, sweeps: list[Sweep]) 
         zeros = torch.zeros(n, dtype=torch.long)
         sweep.update(method.rank(images.take(n), text, costs.setting).float().cpu(), zeros, zeros)
 
-    return _seconds_each(score, len(images.pooled), method.device) / chunks.pairs
+    return _seconds_per_item(score, len(images.pooled), method.device) / chunks.pairs
 
 
-def _seconds_each(do: Callable[[int], Any], most: int, device: torch.device) -> float:
-    """Return the seconds for each item when ``do`` works on at most ``most`` items at a time."""
+def _seconds_per_item(work: Callable[[int], Any], max_items: int, device: torch.device) -> float:
+    """Return the seconds per item; ``work(n)`` processes ``n`` items, at most ``max_items``."""
     n = 1
-    while (taken := _seconds(do, n, device)) < ENOUGH and n < most:
-        n = min(4 * n, most)
+    while (taken := _seconds(work, n, device)) < MIN_SECONDS and n < max_items:
+        n = min(4 * n, max_items)
     return taken / n
 
 
-def _seconds(do: Callable[[int], Any], n: int, device: torch.device) -> float:
-    """Return the seconds of the second call of ``do(n)``, when everything is warm."""
+def _seconds(work: Callable[[int], Any], n: int, device: torch.device) -> float:
+    """Return the seconds of the second call of ``work(n)``; the first call is a warm-up."""
     for _ in range(2):
         start = time.perf_counter()
-        do(n)
+        work(n)
         if device.type != "cpu":
             torch.accelerator.synchronize()
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""One training and its evaluations: what is asked for, where it comes from, and where its results go."""
+"""A job: one training and its evaluations, with their data, machine and store."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .plan import Spec
 
 @dataclass(frozen=True)
 class Job:
-    """A training and its evaluations, with all that they need from outside."""
+    """A training and its evaluations, with the data, the machine and the store that they use."""
 
     spec: Spec
     store: Store
     source: DataSource
     machine: Machine = field(default_factory=Machine)
-    keep_stale: bool = False  # accept finished results although something that they depend on has changed
+    keep_stale: bool = False  # use stored results even if something that they depend on has changed
     log: Callable[[str], None] = print  # called with a line for every step

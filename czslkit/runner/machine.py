@@ -17,19 +17,19 @@ from ..sizes import MEMORY
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a benchmark runs and what it may use; no number depends on it, rounding aside."""
+    """The device and the resources of a benchmark; they change no number, except by rounding."""
 
-    device: str = "auto"  # auto, or as torch names it: cpu, cuda, cuda:1, mps
+    device: str = "auto"  # auto, or a device name of torch: cpu, cuda, cuda:1, mps
     workers: int = 0  # processes that read images
     memory: int = MEMORY  # bytes that an evaluation may take, without the weights of the method
-    progress: bool = True  # show bars on a terminal
-    cache: Cache | None = None  # decoded images and features from earlier runs
+    progress: bool = True  # show progress bars on a terminal
+    cache: Cache | None = None  # features and decoded images on disk; None without a cache
 
     def torch_device(self) -> torch.device:
-        """Return the device, chosen if it is ``auto``.
+        """Return the torch device; ``auto`` is CUDA if it is available, and the CPU otherwise.
 
         Raises:
-            ConfigError: torch knows no such device, or has none here.
+            ConfigError: torch does not know the device, or the device is not available.
         """
         name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         try:

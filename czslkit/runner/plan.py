@@ -1,4 +1,4 @@
-"""From names and settings to the trainings of a benchmark; every mistake is found before anything starts."""
+"""The plan of a benchmark: names and settings become trainings; every mistake is found before the first one starts."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Spec:
     dataset: str
     seed: int
     worlds: tuple[str, ...]
-    options: Any  # the method's own
+    options: Any  # options of the method
     train: TrainOptions
     evaluation: EvalOptions
-    checkpoint: TrainedMethod | None = None  # evaluated in place of a training
-    recipe: str | None = None  # "cgqa/nayak2023_csp"
-    changed: tuple[str, ...] = ()  # settings whose value is not the recipe's: "backbone", "train.epochs"
-    published: Mapping[str, Any] = field(default_factory=dict, compare=False)  # by world, with the preset ``paper``
+    checkpoint: TrainedMethod | None = None  # evaluated instead of training the method
+    recipe: str | None = None  # name such as "cgqa/nayak2023_csp"
+    changed: tuple[str, ...] = ()  # settings that differ from the recipe, such as "backbone", "train.epochs"
+    published: Mapping[str, Any] = field(default_factory=dict, compare=False)  # by world; only with the preset paper
 
     @property
     def backbone(self) -> str | None:
-        """The backbone that the method is set to, None if the method has no such option."""
+        """The backbone setting of the method, None if the method has no such option."""
         backbone: str | None = getattr(self.options, "backbone", None)
         return backbone
 
@@ -49,7 +49,9 @@ class Spec:
         sections = {"options": as_dict(self.options), "train": as_dict(self.train), "eval": as_dict(self.evaluation)}
         if self.checkpoint:
             sections["checkpoint"] = {"digest": self.checkpoint.digest}
-            if self.backbone == self.checkpoint.fixed_options.get("backbone"):  # the folder may lie anywhere
+            if self.backbone == self.checkpoint.fixed_options.get(
+                "backbone"
+            ):  # a path that the cell must not depend on
                 sections["options"]["backbone"] = self.checkpoint.options.get("backbone", BACKBONE_FILE)
         return sections
 
@@ -60,7 +62,7 @@ class Spec:
         return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in _AFTER_TRAINING}}
 
     def cell(self, world: str) -> dict[str, Any]:
-        """Return what names the result of one world."""
+        """Return the keys that identify the result of one world."""
         return {
             "method": self.method,
             "dataset": self.dataset,
@@ -84,17 +86,17 @@ def plan(
     preset: str | None = None,
     checkpoints: Sequence[TrainedMethod] = (),
 ) -> list[Spec]:
-    """Return every training of a benchmark, method by method within each dataset.
+    """Return every training of a benchmark, ordered by dataset, then by method, then by seed.
 
     Args:
         settings: ``KEY`` for an option that all the methods have, ``METHOD.KEY`` for an option of a single method,
-            ``train.KEY`` and ``eval.KEY`` (or ``METHOD.train.KEY``) for how to train and evaluate.
-        preset: ``demo`` or ``paper`` takes the recipes of ``configs/``. None takes the recipes of the demo world for
+            ``train.KEY`` and ``eval.KEY`` (or ``METHOD.train.KEY``) for settings of training and evaluation.
+        preset: ``demo`` or ``paper`` selects recipes of ``configs/``. None selects the recipes of the demo world for
             ``demo``, and the methods' own defaults for other datasets.
-        checkpoints: trained methods that are evaluated without training; their options win over a recipe's.
+        checkpoints: trained methods that are evaluated without training; their options override those of a recipe.
 
     Raises:
-        ConfigError: unknown methods, worlds, keys or values, all of them.
+        ConfigError: methods, worlds, keys or values are unknown; the message lists all of them.
     """
     settings = settings or {}
     problems = [
@@ -128,7 +130,7 @@ def plan(
 def _name_problems(
     methods: Sequence[str], datasets: Sequence[str], worlds: Sequence[str], seeds: Sequence[int], preset: str | None
 ) -> Iterator[str]:
-    """Yield what is wrong with the names and numbers that span the grid."""
+    """Yield a message for each mistake in the names and seeds of the grid."""
     yield from (f"no world named {w!r}. Known: {', '.join(WORLDS)}." for w in worlds if w not in WORLDS)
     if preset not in (None, *PRESETS):
         yield f"no preset named {preset!r}.{did_you_mean(str(preset), PRESETS)} Known: {', '.join(PRESETS)}."
@@ -147,14 +149,16 @@ def _name_problems(
 def _checkpoint_problems(
     methods: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any], checkpoints: Sequence[TrainedMethod]
 ) -> Iterator[str]:
-    """Yield what is wrong with the checkpoints that stand in for trainings."""
+    """Yield a message for each checkpoint or setting that does not fit an evaluation without training."""
     given = {checkpoint.method: checkpoint for checkpoint in checkpoints}
     for checkpoint in checkpoints:
         if given[checkpoint.method] is not checkpoint or checkpoint.method not in methods:
-            fate = "asked for twice" if checkpoint.method in methods else "not run"
-            yield f"{checkpoint.folder} holds {checkpoint.method}, which is {fate}"
+            reason = (
+                "another checkpoint holds it too" if checkpoint.method in methods else "it is not among the methods"
+            )
+            yield f"{checkpoint.folder} holds {checkpoint.method}, but {reason}"
     if given and len(seeds) > 1:
-        yield f"a checkpoint is evaluated once, not for the {len(seeds)} seeds asked for"
+        yield f"a checkpoint is evaluated for one seed, not for {len(seeds)} seeds"
     if given and given.keys() == set(methods):
         unused = (key for key in settings if "train" in key.split(".")[:-1])
-        yield from (f"{key} does nothing: nothing is trained beside a checkpoint" for key in unused)
+        yield from (f"{key} does nothing: no method is trained, because all come from checkpoints" for key in unused)

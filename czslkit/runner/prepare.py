@@ -1,4 +1,4 @@
-"""Everything that is made ready before a training: the method, its data, and which worlds can be evaluated."""
+"""The preparation of a job: its method, its data, and the worlds that can be evaluated."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from .staleness import needs_feasibility
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A method that is ready to be trained, and what it will be evaluated with."""
+    """A method before its training, its data, and the worlds in which it will be evaluated."""
 
     method: Method  # as it is before training, on the machine's device
     data: Splits
     worlds: tuple[str, ...]  # the worlds that can be evaluated
-    feasibility: FeasibilityScores | None  # of the open world; None if every pair is a candidate
-    failed: Mapping[str, Mapping[str, Any]]  # the failures of the other worlds
+    feasibility: FeasibilityScores | None  # scores for the open world; None if every pair is a candidate
+    failed: Mapping[str, Mapping[str, Any]]  # failures of the other worlds, by world
 
 
 def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
-    """Build the method, check every image, and find out which worlds can be evaluated in the memory given.
+    """Build the method, check every image, and select the worlds whose evaluation fits into the memory.
 
     Raises:
-        DataError: images cannot be read, or the backbone's weight file is not there.
+        DataError: images cannot be read, or the backbone's weight file is missing.
         CzslkitError: the method cannot be built.
     """
     if job.spec.backbone:
-        backbone_digest(job.spec.backbone)  # raises for a weight file that is not there
+        backbone_digest(job.spec.backbone)  # raises an error if the weight file is missing
     data = job.source.load(job.spec.dataset)
     method = build_method(job, data)
     job.source.check_images(job.spec.dataset, method.backbone.image_size)
@@ -80,7 +80,7 @@ def evaluation_feed(job: Job, method: Method, split: Split) -> Feed:
 
 
 def find_feasibility(job: Job, method: Method, data: Splits) -> FeasibilityScores | None:
-    """Return the feasibility scores that choose the candidates of the open world; None, loudly, if there is no file."""
+    """Return the feasibility scores of the open world; if the published file is missing, log this and return None."""
     evaluation = job.spec.evaluation
     found = load_feasibility(evaluation.feasibility, data, method.backbone)
     if found is None:
@@ -89,7 +89,7 @@ def find_feasibility(job: Job, method: Method, data: Splits) -> FeasibilityScore
         job.log(
             f"NO FEASIBILITY THRESHOLD in the open world, though threshold is {evaluation.threshold}: there is no "
             f"{' or '.join(names)} in {' or '.join(folders)}. Put the published file there, or set "
-            "eval.feasibility to clip or to the path of a vector or of word vectors"
+            "eval.feasibility to clip or to the path of feasibility scores or of word vectors"
         )
     return found
 
@@ -97,9 +97,9 @@ def find_feasibility(job: Job, method: Method, data: Splits) -> FeasibilityScore
 def planned_evaluations(
     job: Job, method: Method, data: Splits, world: str, feasibility: FeasibilityScores | None
 ) -> Iterator[tuple[str, Evaluation]]:
-    """Yield each evaluation that a world takes, with what it is called in lines for the user.
+    """Yield each evaluation of a world with its name for log lines.
 
-    Where a threshold is still to be searched, every pair counts as a candidate of the test.
+    If a threshold is searched first, the test is planned with every pair as a candidate.
 
     Raises:
         ConfigError: the machine's memory is too little.
@@ -110,7 +110,7 @@ def planned_evaluations(
     if feasibility and world == "open" and threshold == "search":
         feed = evaluation_feed(job, method, data.val)
         search = plan_search(method, data, feasibility.values, feed, infeasible=infeasible, memory=memory)
-        yield "search of a threshold", search
+        yield "threshold search", search
         purpose += ", at most"
     elif feasibility and world == "open":
         assert isinstance(threshold, (int, float))
@@ -132,7 +132,7 @@ def plan_test(
 def _check_memory(
     job: Job, method: Method, data: Splits, world: str, feasibility: FeasibilityScores | None, *, show: bool
 ) -> None:
-    """Check that the evaluations of a world fit into memory, and ``show`` what they will take.
+    """Check that the evaluations of a world fit into memory; with ``show``, log their time and memory.
 
     Raises:
         ConfigError: they do not fit.

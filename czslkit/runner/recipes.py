@@ -21,18 +21,18 @@ def recipes(folder: str, method: str) -> list[Path]:
 
 
 def configs() -> Path:
-    """Return the folder of recipes: inside an installed package, or beside the package in a checkout."""
+    """Return the folder of recipes: inside an installed package, or next to the package in a checkout."""
     package = Path(__file__).parents[1]
     return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 
 def recipe_for(method: str, dataset: str, preset: str | None) -> Path | None:
-    """Return the recipe that a preset follows for a method on a dataset, None without a preset.
+    """Return the recipe of a method on a dataset, None if the method uses its default settings.
 
-    Without a preset, the demo world still follows its recipes. A method that has no recipe there uses its defaults.
+    Without a preset, only the demo world uses recipes. A method without a demo recipe uses its defaults.
 
     Raises:
-        ConfigError: the preset needs a recipe, and there is not exactly one.
+        ConfigError: the number of recipes is not the one that the preset needs.
     """
     if preset is None and dataset != "demo":
         return None
@@ -54,7 +54,7 @@ def load_recipe(path: Path) -> dict[str, dict[str, Any]]:
     """Read the ``options``, ``train`` and ``eval`` of a recipe, and its ``expected`` numbers by world.
 
     Raises:
-        ConfigError: not a recipe, or a recipe that does not fit its method; every problem, with the file's name.
+        ConfigError: the file is not a recipe, or does not fit its method; the message lists every problem.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -62,12 +62,12 @@ def load_recipe(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError([f"{path}: cannot be read as YAML: {error}"]) from error
     known = ("method", "source", *SECTION_NAMES, "expected")
     if not isinstance(content, dict) or content.get("method") is None:
-        raise ConfigError([f"{path}: a recipe names its method; expected {', '.join(known)}"])
+        raise ConfigError([f"{path}: the recipe has no method; expected {', '.join(known)}"])
     recipe = {key: {} if content.get(key) is None else content[key] for key in (*SECTION_NAMES, "expected")}
     sections = {key: recipe[key] for key in SECTION_NAMES if isinstance(recipe[key], dict)}
     method, named = str(content["method"]), path.stem.partition("_")[2]
     problems = [f"{key} is not part of a recipe; expected {', '.join(known)}" for key in content if key not in known]
-    problems += [f"its method is {method!r}, its name says {named!r}"] if method != named else []
+    problems += [f"its method is {method!r}, but its file name says {named!r}"] if method != named else []
     problems += [f"{key} is {recipe[key]!r}, expected settings" for key in SECTION_NAMES if key not in sections]
     problems += expected_problems(recipe["expected"])
     problems = [f"{path}: {problem}" for problem in problems]

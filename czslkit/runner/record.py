@@ -1,4 +1,4 @@
-"""What a finished or failed cell records: its metrics, and the protocol that they were measured by."""
+"""The record of a finished or failed cell: its metrics, and the protocol of the measurement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..provenance import environment
 from ..types import PairSpace
 from .plan import Spec
 
-#: The criterion behind each value of ``train.select``, in words.
+#: Value of ``train.select`` -> the criterion in words.
 SELECTED_BY = {"auc": "validation AUC, closed world", "loss": "validation loss", "last": "the last epoch"}
 
 
@@ -30,7 +30,7 @@ class FeasibilityThreshold:
 
 
 def metrics_record(sweep: Sweep, bins: str) -> dict[str, float]:
-    """Return the numbers of an evaluation: ``auc`` and the others follow ``bins``, and both areas are there."""
+    """Return the metrics of an evaluation on the curve ``bins``, and the AUC of both curves."""
     by_bins: dict[str, Metrics] = {kind: sweep.compute_all(kind)[0] for kind in ("original", "exact")}
     names = ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc", "n_seen", "n_unseen")
     areas = {f"auc_{kind}": found.auc for kind, found in by_bins.items()}
@@ -40,10 +40,10 @@ def metrics_record(sweep: Sweep, bins: str) -> dict[str, float]:
 def protocol_record(
     sweep: Sweep, world: str, spec: Spec, space: PairSpace, threshold: FeasibilityThreshold | None = None
 ) -> dict[str, Any]:
-    """Return how numbers were measured; results of different protocols are not compared.
+    """Return the settings and the data of a measurement; results of different protocols are not compared.
 
     Args:
-        threshold: of the open world; None if every pair is a candidate.
+        threshold: the threshold of the open world; None if every pair is a candidate.
     """
     candidates = sweep.candidates.group != UNUSED
     words = (f"{space.attrs[a]} {space.objs[o]}\n" for a, o in sweep.candidates.pairs[candidates].tolist())
@@ -72,13 +72,13 @@ def protocol_record(
 
 
 def threshold_summary(protocol: Mapping[str, Any]) -> str:
-    """Say what a threshold has done to the open world."""
+    """Return a sentence with the threshold of the open world and the number of candidates."""
     candidates = f"{protocol['candidates']} of {protocol['columns']} pairs are candidates"
     return f"open world: threshold {protocol['threshold']:.4g}, {protocol['threshold_from']}: {candidates}"
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """Return the content of a result that says why there are no numbers."""
+    """Return the content of a failed result: the error, and no numbers."""
     return {
         "status": "failed",
         "error": {
@@ -96,5 +96,5 @@ def failure(error: Exception) -> dict[str, Any]:
 
 
 def now() -> str:
-    """Return the time in UTC, to the second."""
+    """Return the current time in UTC, in whole seconds."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""From layers of settings to the options of one method on one dataset."""
+"""The settings of one method on one dataset, merged from recipe, checkpoint and user."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .settings import SECTION_NAMES, parse_sections
 class Resolved:
     """The parsed settings of a method on a dataset, and the recipe that they follow."""
 
-    options: Any  # the method's own
+    options: Any  # options of the method
     train: TrainOptions
     evaluation: EvalOptions
-    recipe: str | None  # "cgqa/nayak2023_csp"; None without a recipe
-    changed: tuple[str, ...]  # settings whose value is not the recipe's: "backbone", "train.epochs"
-    published: Mapping[str, Any]  # numbers that were published for the recipe, by world
+    recipe: str | None  # name such as "cgqa/nayak2023_csp"; None without a recipe
+    changed: tuple[str, ...]  # settings that differ from the recipe, such as "backbone", "train.epochs"
+    published: Mapping[str, Any]  # published numbers of the recipe, by world
 
 
 def resolve_settings(
@@ -37,24 +37,24 @@ def resolve_settings(
     methods: Sequence[str],
     checkpoint: TrainedMethod | None,
 ) -> Resolved:
-    """Put the layers of settings together: recipe, then checkpoint, then what the user has set.
+    """Merge the settings of recipe, checkpoint and user; a later one of these overrides an earlier one.
 
     Args:
-        settings: as :func:`czslkit.runner.plan.plan` takes them.
-        methods: all methods of the benchmark, whose names may begin a key.
-        checkpoint: of this method, which is then not trained.
+        settings: settings of the user, as :func:`czslkit.runner.plan.plan` takes them.
+        methods: all methods of the benchmark; a key may begin with the name of a method.
+        checkpoint: the trained method; if it is given, nothing is trained.
 
     Raises:
-        ConfigError: unknown keys or values that cannot be used, all of them.
+        ConfigError: keys are unknown or values cannot be used; the message lists all of them.
     """
     cls, path = METHODS[name], recipe_for(name, dataset, preset)
     recipe = load_recipe(path) if path else {}
     sections = {section: dict(recipe.get(section, {})) for section in SECTION_NAMES}
     if checkpoint:
         sections["options"].update(checkpoint.fixed_options)
-    for (section, option), value in _addressed(name, settings, methods).items():
+    for (section, option), value in _settings_of_method(name, settings, methods).items():
         sections[section][option] = value
-    if checkpoint:  # nothing is trained, whatever the other methods are trained with
+    if checkpoint:  # train.epochs is for the other methods
         sections["train"]["epochs"] = 0
     try:
         parsed = parse_sections(cls, sections, {"options": name, "train": f"{name}.train", "eval": f"{name}.eval"})
@@ -66,15 +66,16 @@ def resolve_settings(
     found = Resolved(parsed["options"], parsed["train"], parsed["eval"], None, (), {})
     if path is None:
         return found
-    changed = _changed(parse_sections(cls, recipe, dict.fromkeys(SECTION_NAMES, "")), parsed, trained=not checkpoint)
+    recipe_settings = parse_sections(cls, recipe, dict.fromkeys(SECTION_NAMES, ""))
+    changed = _changed_settings(recipe_settings, parsed, trained=not checkpoint)
     if checkpoint:
         changed += (f"weights (those in {checkpoint.folder.name}, not trained here)",)
     published = recipe["expected"] if preset == "paper" else {}
     return dataclasses.replace(found, recipe=f"{path.parent.name}/{path.stem}", changed=changed, published=published)
 
 
-def _addressed(name: str, settings: Mapping[str, Any], methods: Sequence[str]) -> dict[tuple[str, str], Any]:
-    """Return the settings that concern a method, by section and option; its own ones win over those of all methods.
+def _settings_of_method(name: str, settings: Mapping[str, Any], methods: Sequence[str]) -> dict[tuple[str, str], Any]:
+    """Return the settings of one method, by section and option; ``METHOD.KEY`` overrides ``KEY``.
 
     Raises:
         ConfigError: a key begins with something that is neither a method nor a section.
@@ -84,8 +85,8 @@ def _addressed(name: str, settings: Mapping[str, Any], methods: Sequence[str]) -
         first = key.split(".")[0]
         if first in methods and first != name:
             continue
-        rest = key.removeprefix(f"{name}.") if first == name else key
-        section, _, option = rest.partition(".") if "." in rest else ("options", "", rest)
+        path = key.removeprefix(f"{name}.") if first == name else key
+        section, _, option = path.partition(".") if "." in path else ("options", "", path)
         if section not in SECTION_NAMES:
             raise ConfigError(
                 [f"{key}: {section} is neither one of the methods ({', '.join(methods)}) nor train nor eval"]
@@ -94,18 +95,18 @@ def _addressed(name: str, settings: Mapping[str, Any], methods: Sequence[str]) -
     return found
 
 
-def _changed(recipe: Mapping[str, Any], asked: Mapping[str, Any], *, trained: bool) -> tuple[str, ...]:
-    """Name the settings whose values are not the recipe's, as ``--set`` does; training settings only if ``trained``."""
+def _changed_settings(recipe: Mapping[str, Any], used: Mapping[str, Any], *, trained: bool) -> tuple[str, ...]:
+    """Return the keys of the settings that differ from the recipe; training settings count only if ``trained``."""
     return tuple(
         key if section == "options" else f"{section}.{key}"
         for section in SECTION_NAMES
         if trained or section != "train"
-        for key, value in as_dict(asked[section]).items()
+        for key, value in as_dict(used[section]).items()
         if value != as_dict(recipe[section])[key]
     )
 
 
 def _hint(key: str, methods: Sequence[str]) -> str | None:
-    """Say how to set an option that only some methods have."""
-    having = [m for m in methods if key in (f.name for f in dataclasses.fields(METHODS[m].Options))]
-    return f"{key} is an option of {having[0]}: set it as {having[0]}.{key}" if having else None
+    """Return a sentence on how to set an option that only some methods have; None if no method has it."""
+    owners = [m for m in methods if key in (f.name for f in dataclasses.fields(METHODS[m].Options))]
+    return f"{key} is an option of {owners[0]}: set it as {owners[0]}.{key}" if owners else None

@@ -1,4 +1,4 @@
-"""The life of a job: find finished results, prepare, train, evaluate, record."""
+"""The steps of a job: find finished results, prepare, train, evaluate, record."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Results = dict[str, dict[str, Any]]  # by world
 
 
 def run_job(job: Job) -> list[dict[str, Any]]:
-    """Return the result of every world: finished results that are not stale, and new ones that are made and stored.
+    """Return the result of every world: the stored one if it is usable, otherwise a new one, which is stored.
 
-    An error is recorded in the results of the worlds that it stopped.
+    An error is stored as the result of each world that it stopped.
 
     Raises:
         DataError: the dataset cannot be read; no finished result has been replaced.
@@ -59,7 +59,7 @@ def finished_results(job: Job) -> Results:
     for world in job.spec.worlds:
         try:
             result = job.store.get(job.spec.cell(world))
-        except CzslkitError as error:  # a file that is not a result; it is kept when the new result is stored
+        except CzslkitError as error:  # the file is not a result; it is renamed when the new result is stored
             job.log(str(error))
             continue
         if result and result["status"] == "done":
@@ -68,9 +68,9 @@ def finished_results(job: Job) -> Results:
 
 
 def usable_results(job: Job, finished: Results) -> tuple[Results, set[str]]:
-    """Return the finished results that need not be made again, and the keys of trainings that are not stale.
+    """Return the finished results that can be used again, and the keys of their trainings that are not stale.
 
-    With ``keep_stale``, a stale result is usable, too, and says why it is stale.
+    With ``keep_stale``, stale results are usable, too; their ``stale`` entry has the reason.
     """
     spec, usable, same_keys = job.spec, {}, set()
     data = job.source.digests(spec.dataset)
@@ -91,11 +91,11 @@ def usable_results(job: Job, finished: Results) -> tuple[Results, set[str]]:
 
 
 def make_results(job: Job, worlds: Sequence[str], same_keys: set[str]) -> Results:
-    """Train and evaluate; return the contents of new results, not yet stored.
+    """Train and evaluate; return the contents of the new results, which are not stored yet.
 
     Args:
         worlds: the worlds that have no usable result.
-        same_keys: keys of trainings on disk that stand for this one.
+        same_keys: other keys under which the same training may be on disk.
     """
     prepared = prepare(job, worlds)
     failed = {world: dict(result) for world, result in prepared.failed.items()}
@@ -131,7 +131,7 @@ def make_results(job: Job, worlds: Sequence[str], same_keys: set[str]) -> Result
 
 
 def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Results:
-    """Store what came of some worlds; return the results as stored, and failures even if nothing can be stored."""
+    """Store the results of some worlds and return them; a result that cannot be stored becomes a failure."""
     results: Results = {}
     for world, content in contents.items():
         identity = {"cell": job.spec.cell(world), "config": job.spec.config, "depends": {}}
@@ -146,21 +146,21 @@ def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Result
 
 
 def record_failure(job: Job, error: Exception) -> list[dict[str, Any]]:
-    """Return finished results as they are, and store ``error`` for the other worlds: data or weights are missing."""
+    """Keep the finished results of a job that cannot run, and store ``error`` for its other worlds."""
     results = finished_results(job)
-    job.log(f"{error}" + (f"\nkept as they were: {', '.join(results)}" if results else ""))
+    job.log(f"{error}" + (f"\nfinished results are kept: {', '.join(results)}" if results else ""))
     results |= store_results(job, {world: failure(error) for world in job.spec.worlds if world not in results})
     return [results[world] for world in job.spec.worlds]
 
 
 def failed_results(job: Job, error: Exception) -> list[dict[str, Any]]:
-    """Return ``error`` for every world without storing it."""
+    """Return a failed result with ``error`` for every world, without storing it."""
     job.log(str(error))
     return [{"cell": job.spec.cell(world), **failure(error)} for world in job.spec.worlds]
 
 
 def estimate(job: Job) -> None:
-    """Say what ``run`` would take in time and memory; nothing is trained or stored.
+    """Log the time and memory that ``run`` would take; nothing is trained or evaluated.
 
     Raises:
         CzslkitError: the dataset cannot be read, or an evaluation does not fit into memory.
@@ -186,7 +186,9 @@ def estimate(job: Job) -> None:
 
 
 def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
-    """Return a result with its recipe as it is now, since the same numbers may have been asked for without a recipe.
+    """Return a result with the recipe of this job, and store it if the recipe has changed.
+
+    The recipe is no part of the configuration, so the same cell may have been run without it.
 
     Args:
         stale: why the result is stale; empty if it is not.

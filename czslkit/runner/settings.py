@@ -1,4 +1,4 @@
-"""Settings as a user gives them: their sections, and their values in parsed form."""
+"""The sections of a user's settings, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..method import Method
 from ..options import parse
 from ..training.options import TrainOptions
 
-#: Sections beside the options of a method, with the class that holds their settings.
+#: Section in addition to ``options`` -> class of its settings.
 SECTIONS: Mapping[str, type] = {"train": TrainOptions, "eval": EvalOptions}
 SECTION_NAMES = ("options", *SECTIONS)
 
@@ -22,7 +22,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     """Read ``KEY=VALUE`` texts into a mapping; values are YAML.
 
     Raises:
-        ConfigError: texts of another form, all of them.
+        ConfigError: some texts have another form; the message lists all of them.
 
     >>> parse_settings(["backbone=demo", "train.epochs=3", "msci.heads=[4, 4]"])
     {'backbone': 'demo', 'train.epochs': 3, 'msci.heads': [4, 4]}
@@ -49,10 +49,10 @@ def parse_sections(
     Args:
         cls: the method; its ``recipe`` gives the training settings that ``sections`` leave out.
         sections: values by section and name.
-        where: what messages call each section.
+        where: name of each section in messages.
 
     Raises:
-        ConfigError: every problem of every section.
+        ConfigError: settings are wrong; the message lists every problem of every section.
     """
     values = {**sections, "train": {**cls.recipe, **sections.get("train", {})}}
     problems: list[str] = []

@@ -1,12 +1,12 @@
-"""What makes a stored result stale: the only place that decides it.
+"""The dependencies of a stored result, which is stale if one of them has changed; no other module decides this.
 
-A result depends on the files of the dataset, the backbone's weights, and the code behind its numbers. Code counts by
+A result depends on the files of the dataset, the backbone's weights, and the code of its numbers. Code counts by
 versions that are raised by hand when numbers change: ``version`` of every class that took part, and ``VERSION`` of the
 training loop, the image reading and the evaluation. A class of another package that has no version counts by its
 distribution; see :func:`czslkit.provenance.class_version`.
 
-The dependencies of a training are kept apart from those of an evaluation. A result whose evaluation alone is stale is
-evaluated again with the trained weights.
+The dependencies of a training are separate from those of an evaluation. If only the evaluation of a result is stale,
+it is evaluated again with the trained weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def training_dependencies(spec: Spec, data: Mapping[str, str], classes: Iterable
 
     Args:
         data: digests of the dataset's files.
-        classes: every class whose code takes part: the method's, its components' and the dataset's.
+        classes: the classes of the method, of its components and of the dataset.
     """
     return {
         "data": dict(data),
@@ -44,8 +44,8 @@ def training_dependencies(spec: Spec, data: Mapping[str, str], classes: Iterable
 
 
 def evaluation_dependencies(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
-    """Return what the numbers of a world depend on beside the trained weights."""
-    return {"code": _versions(EVALUATION_MODULES), **_feasibility(spec, world, data)}
+    """Return everything that the numbers of a world depend on, apart from the trained weights and the settings."""
+    return {"code": _versions(EVALUATION_MODULES), **_feasibility_digest(spec, world, data)}
 
 
 def training_key(spec: Spec, dependencies: Mapping[str, Any]) -> str:
@@ -54,38 +54,38 @@ def training_key(spec: Spec, dependencies: Mapping[str, Any]) -> str:
 
 
 def training_changes(result: Result, spec: Spec, data: Mapping[str, str]) -> str:
-    """Say what has changed since the weights behind a result were trained; empty if nothing has.
+    """Return a text on the changes since the training of a result; empty if nothing has changed.
 
     Args:
-        data: digests of the dataset's files as they are now.
+        data: current digests of the dataset's files.
     """
     recorded = result["depends"].get("training", {})
     current = {
         "data": dict(data),
         "weights": backbone_digest(spec.backbone) if spec.backbone else None,
-        "code": _current(recorded.get("code", {})),
+        "code": _current_versions(recorded.get("code", {})),
     }
     return differences(recorded, current)
 
 
 def evaluation_changes(result: Result, spec: Spec, data: Splits | None) -> str:
-    """Say what has changed in the evaluation since a result was made; empty if nothing has.
+    """Return a text on the changes of the evaluation since a result was made; empty if nothing has changed.
 
     Args:
         data: the dataset; needed only if :func:`needs_feasibility`.
     """
     recorded = result["depends"].get("evaluation", {})
-    feasibility = _feasibility(spec, result["cell"]["world"], data) if data else {}
-    return differences(recorded, {"code": _current(recorded.get("code", {})), **feasibility})
+    feasibility = _feasibility_digest(spec, result["cell"]["world"], data) if data else {}
+    return differences(recorded, {"code": _current_versions(recorded.get("code", {})), **feasibility})
 
 
 def needs_feasibility(spec: Spec, world: str) -> bool:
-    """Tell whether the candidates of a world depend on feasibility scores."""
+    """Return whether the candidates of a world depend on feasibility scores."""
     return world == "open" and spec.evaluation.threshold is not None
 
 
-def _feasibility(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
-    """Return the digest of the file that the feasibility of pairs comes from, if the world depends on it."""
+def _feasibility_digest(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
+    """Return the digest of the file of feasibility, if the world depends on it, as a section of dependencies."""
     if not needs_feasibility(spec, world):
         return {}
     file: Path | None = source_file(spec.evaluation.feasibility, data)
@@ -96,13 +96,13 @@ def _versions(modules: Iterable[str]) -> dict[str, str | None]:
     return {module: current_version(module) for module in modules}
 
 
-def _current(recorded: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the versions that recorded names have now; a name that is gone has None."""
+def _current_versions(recorded: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the current version of each recorded name, None if the name does not exist any more."""
     return {name: _format_1_version() if name == FORMAT_1 else current_version(name) for name in recorded}
 
 
 def _format_1_version() -> str:
-    """Return ``version 1`` if every version of czslkit's own code is 1 still, as when results had format 1."""
+    """Return ``version 1`` if no version of czslkit has been raised since format 1, otherwise the raised versions."""
     classes = [cls for registry in REGISTRIES.values() for _, cls in registry.items()]
     own = class_versions(cls for cls in [*classes, FixedPrompt, SoftPrompt] if cls.__module__.partition(".")[0] in OWN)
     versions = own | _versions({*TRAINING_MODULES, *EVALUATION_MODULES})

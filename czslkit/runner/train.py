@@ -1,4 +1,4 @@
-"""The training of a job: resumed where it was, taken over from another evaluation setting, or started anew."""
+"""The training of a job: resumed, copied from a cell with other evaluation settings, or started anew."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def dependencies_of(job: Job, prepared: Prepared) -> dict[str, Any]:
 
 
 def train_method(job: Job, prepared: Prepared, dependencies: Mapping[str, Any], same_keys: Collection[str]) -> Training:
-    """Train the method of a job, unless a training with the same key is on disk already.
+    """Train the method of a job, unless a training with the same key is already on disk.
 
-    The weights of a training with another key are moved aside, never overwritten.
+    A training with another key is renamed, never overwritten.
 
     Args:
         dependencies: as :func:`dependencies_of` returns them.
-        same_keys: other keys of trainings that mean the same, such as keys of an older format.
+        same_keys: other keys of the same training, such as keys of an older format.
 
     Raises:
-        TrainingError: a loss is no longer finite.
-        ConfigError: the machine's memory is too little to validate.
+        TrainingError: a loss is not finite.
+        ConfigError: the machine's memory is too little for the validation.
     """
     spec, machine, method, data = job.spec, job.machine, prepared.method, prepared.data
     folder, key = training_folder(job), training_key(spec, dependencies)
     accepted = {key, *same_keys}
     if job.keep_stale and (found := stored_key(folder)):
         accepted.add(found)
-    _set_aside(job, folder, accepted)
+    _rename_stale(job, folder, accepted)
     state = TrainingState(folder, key, accepted)
-    _take_over(job, state)
+    _copy_same_training(job, state)
     trains = method.trains and spec.train.epochs
     validation = evaluation_feed(job, method, data.val)
     training = train(
@@ -78,7 +78,7 @@ def stored_key(folder: Path) -> str | None:
 
 
 def _recorded_key(folder: Path) -> str | None:
-    """Return the key that the description of a trained method holds."""
+    """Return the key in the metadata file of a trained method, None if there is none."""
     try:
         key: str | None = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8")).get("training_key")
     except (OSError, ValueError):
@@ -86,24 +86,24 @@ def _recorded_key(folder: Path) -> str | None:
     return key
 
 
-def _set_aside(job: Job, folder: Path, accepted: Collection[str]) -> None:
-    """Move a training with a key that is not accepted to ``training.stale``, ``training.stale-2``, ..."""
-    there = any((folder / name).exists() for name in (STATE_FILE, METADATA_FILE))
-    if there and stored_key(folder) not in accepted:
-        kept = unused_path(folder, ".stale")
-        folder.rename(kept)
-        job.log(f"the weights of a training with other settings, data or code are kept in {kept}")
+def _rename_stale(job: Job, folder: Path, accepted: Collection[str]) -> None:
+    """Rename a training with a key that is not accepted to ``training.stale``, ``training.stale-2``, ..."""
+    exists = any((folder / name).exists() for name in (STATE_FILE, METADATA_FILE))
+    if exists and stored_key(folder) not in accepted:
+        renamed = unused_path(folder, ".stale")
+        folder.rename(renamed)
+        job.log(f"the weights of a training with other settings, data or code are kept in {renamed}")
 
 
-def _take_over(job: Job, state: TrainingState) -> None:
-    """Copy the state of the same training from a cell that differs in its evaluation alone, if there is one."""
+def _copy_same_training(job: Job, state: TrainingState) -> None:
+    """Copy the state of the same training from a cell with other evaluation settings, if there is one."""
     if state.file.exists():
         return
     cell = job.store.folder(job.spec.cell("closed"))
-    for other in sorted(cell.parent.glob(f"seed{job.spec.seed}-*/training")):
-        if state_key(other) in state.accepted:
+    for folder in sorted(cell.parent.glob(f"seed{job.spec.seed}-*/training")):
+        if state_key(folder) in state.accepted:
             unfinished = state.file.with_name(f".{STATE_FILE}.tmp")
-            shutil.copyfile(other / STATE_FILE, unfinished)
+            shutil.copyfile(folder / STATE_FILE, unfinished)
             unfinished.replace(state.file)
-            job.log(f"the training in {other} has the same settings, data and code, and is used here")
+            job.log(f"the training in {folder} has the same settings, data and code, and is used here")
             return

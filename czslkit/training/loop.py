@@ -49,27 +49,27 @@ def train(
 ) -> Training:
     """Train a method and leave it with the weights of its best epoch, which ``options.select`` chooses.
 
-    Every epoch ends with its state on disk, and random numbers are drawn anew for each epoch from the seed. A training
-    that was killed therefore goes on where it was, to the same end.
+    The state is saved after every epoch, and the random numbers of an epoch depend only on the seed and the epoch. So a
+    training that was killed resumes after its last finished epoch and ends with the same weights.
 
     Args:
         method: on the device to train on; changed in place.
         feed: batches of the training split for the same method; its pairs are the candidates.
         validate: called after each epoch; returns ``val_auc``, and ``val_loss`` if epochs are selected by it.
         state: the file to resume from.
-        progress: show a bar on a terminal.
+        progress: show a progress bar on a terminal.
         log: called with a line for every epoch.
 
     Raises:
-        TrainingError: a loss is no longer finite; names the epoch, and in training the step.
+        TrainingError: a loss is not finite; the message names the epoch and, for a training loss, the step.
     """
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())
     optimizer = make_optimizer([p for p in method.parameters() if p.requires_grad], options)
-    before = state.restore(method, optimizer)
-    history, best = before.history, before.best
-    start = time.monotonic() - before.seconds
+    restored = state.restore(method, optimizer)
+    history, best = restored.history, restored.best
+    start = time.monotonic() - restored.seconds
     if history:
         log(f"resumed after epoch {len(history)}")
     for epoch in range(len(history), options.epochs):
@@ -79,7 +79,7 @@ def train(
         torch.manual_seed(epoch_seed(seed, epoch))
         method.train(epoch == 0 or not options.eval_mode_after_first_epoch)
         loss = _train_epoch(method, feed, optimizer, options, epoch, progress)
-        history.append({"loss": loss, "lr": lr, **_checked(validate(), epoch)})
+        history.append({"loss": loss, "lr": lr, **_finite_validation(validate(), epoch)})
         if best_epoch(history, options.select) == len(history):
             best = {name: value.clone() for name, value in learned_state(method).items()}
         state.save(method, optimizer, Progress(history, best, time.monotonic() - start))
@@ -101,7 +101,7 @@ def best_epoch(history: Sequence[Mapping[str, float]], select: Literal["auc", "l
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Return a seed for an epoch that is unrelated to the seeds of other epochs and of neighbouring ``seed`` values."""
+    """Return the seed of an epoch, unrelated to the seeds of other epochs and of other values of ``seed``."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "big") >> 1
 
 
@@ -113,7 +113,7 @@ def _train_epoch(
     epoch: int,
     progress: bool,
 ) -> float:
-    """Pass once over the training images; return the mean loss of an image."""
+    """Train for one epoch and return the mean loss per image."""
     pairs = feed.split.pairs.to(method.device)
     order = torch.randperm(len(feed.split))
     total, images = 0.0, 0
@@ -152,8 +152,8 @@ def _loss(method: Method, batch: Batch, pairs: Tensor, options: TrainOptions) ->
         return method.loss(batch, pairs)
 
 
-def _checked(validated: dict[str, float], epoch: int) -> dict[str, float]:
-    """Return the numbers of a validation.
+def _finite_validation(validated: dict[str, float], epoch: int) -> dict[str, float]:
+    """Return the numbers of a validation after a check of its loss.
 
     Raises:
         TrainingError: the validation loss is not finite.
@@ -175,7 +175,7 @@ def _without_single_images(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of ``size`` items in a row; the last list may be shorter."""
+    """Yield lists of ``size`` consecutive items; the last list may be shorter."""
     for first in items:
         rest = (item for _, item in zip(range(size - 1), items, strict=False))
         yield list(chain([first], rest))

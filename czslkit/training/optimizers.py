@@ -1,4 +1,4 @@
-"""The optimiser of a training, and how its learning rate changes from epoch to epoch."""
+"""The optimiser of a training and the schedule of its learning rate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], options: TrainOptions) ->
 
 
 def lr_factor(options: TrainOptions, epoch: int) -> float:
-    """Return the factor of the learning rate in an epoch, counted from 0.
+    """Return the factor by which the schedule multiplies the learning rate in an epoch, counted from 0.
 
     >>> [lr_factor(TrainOptions(schedule="step", step_size=2, gamma=0.5), epoch) for epoch in range(4)]
     [1.0, 1.0, 0.5, 0.5]
@@ -40,8 +40,8 @@ def lr_factor(options: TrainOptions, epoch: int) -> float:
 class AdamWBert(torch.optim.Optimizer):
     """AdamW as in BERT's first PyTorch port, which MSCI's program still uses.
 
-    It is not ``torch.optim.AdamW``: ``eps`` joins the root of the second moment before its bias
-    is corrected, so it weighs more in the first steps, and weights decay after the step, not before.
+    It differs from ``torch.optim.AdamW`` in two ways. ``eps`` is added to the root of the second moment before the bias
+    correction, so it has more effect in the first steps. Weights decay after the step instead of before it.
 
     >>> weight = torch.nn.Parameter(torch.tensor(1.0))
     >>> optimizer = AdamWBert([weight], lr=0.1, weight_decay=0.5)

@@ -1,4 +1,4 @@
-"""The file that a training is resumed from."""
+"""The file from which a training resumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATE_FILE = "last.safetensors"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training has come."""
+    """The history, the kept weights and the time of a training so far."""
 
     history: list[dict[str, float]]  # one row for each finished epoch
     best: Mapping[str, Tensor]  # the weights of the epoch to keep
@@ -28,22 +28,22 @@ class Progress:
 
 
 class TrainingState:
-    """Everything that a training needs to go on after its last epoch, in one file that is written whole or not at all.
+    """The file from which a training resumes after its last finished epoch; it is written whole or not at all.
 
     Args:
-        folder: gets the file.
-        key: names what is being trained; it is written into the file.
-        accepted: other keys that mean the same training.
+        folder: the folder of the file.
+        key: identifies the training; it is written into the file.
+        accepted: other keys of the same training.
     """
 
     def __init__(self, folder: Path, key: str, accepted: Collection[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in folder.glob(".*.tmp"):  # of a process that was killed
+        for unfinished in folder.glob(".*.tmp"):  # left by a killed process
             unfinished.unlink()
         self.key, self.accepted, self.file = key, {key, *accepted}, folder / STATE_FILE
 
     def save(self, method: Method, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        """Write weights, optimiser, history, the kept epoch's weights and the time so far."""
+        """Write the weights, the optimiser, the history, the weights of the epoch to keep and the time so far."""
         tensors = {f"method.{name}": value for name, value in learned_state(method).items()}
         tensors |= {f"best.{name}": value for name, value in progress.best.items()}
         for i, values in optimizer.state_dict()["state"].items():
@@ -52,10 +52,10 @@ class TrainingState:
         write_tensors(tensors, self.file, metadata)
 
     def restore(self, method: Method, optimizer: torch.optim.Optimizer) -> Progress:
-        """Bring method and optimiser back to the last epoch in the file.
+        """Load the method and the optimiser as they were after the last epoch in the file.
 
         Returns:
-            An empty progress if there is no file, or only one with a key that is not accepted.
+            The progress in the file; an empty one if there is no file, or if its key is not accepted.
         """
         if state_key(self.file.parent) not in self.accepted:
             return Progress([], {}, 0.0)

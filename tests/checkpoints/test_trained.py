@@ -31,7 +31,7 @@ def scores(method, images):
         return method.rank(images, method.text(method.space.pairs))
 
 
-def test_what_was_saved_comes_back(method, clip_file, images, tmp_path):
+def test_a_saved_method_is_loaded_unchanged(method, clip_file, images, tmp_path):
     save(tmp_path / "a", "msci", method, {"backbone": str(clip_file), **OPTIONS}, seed=3)
     back = load_checkpoint(tmp_path / "a")
     assert not back.training
@@ -120,20 +120,21 @@ def test_a_training_leaves_a_folder_that_evaluates_to_the_same_numbers(toys, cli
     )
 
 
-def test_other_methods_train_beside_a_checkpoint(toys, clip_file, tmp_path):
+def test_other_methods_are_trained_in_the_same_call_as_a_checkpoint(toys, clip_file, tmp_path):
     settings = {"backbone": str(clip_file), "train.epochs": 1, "train.batch_size": 8}
     runs = {"data": toys, "runs": tmp_path / "runs", "worlds": "closed", "log": lambda line: None}
     czslkit.bench("csp", "toys", settings=settings, **runs)
     (folder,) = (tmp_path / "runs").glob("toys/csp/*/training")
     both = czslkit.bench("csp,coop", "toys", checkpoints=[folder], settings=settings, **runs)
     assert [result["training"]["epochs"] for result in both.results] == [0, 1]
-    with pytest.raises(ConfigError, match="holds csp, which is not run"):
+    with pytest.raises(ConfigError, match="holds csp, but it is not among the methods"):
         czslkit.bench("coop", "toys", checkpoints=[folder], **runs)
-    with pytest.raises(ConfigError, match="holds csp, which is asked for twice"):
+    with pytest.raises(ConfigError, match="holds csp, but another checkpoint holds it too"):
         czslkit.bench("csp", "toys", checkpoints=[folder, folder], **runs)
-    with pytest.raises(ConfigError, match="a checkpoint is evaluated once, not for the 2 seeds asked for"):
+    with pytest.raises(ConfigError, match="a checkpoint is evaluated for one seed, not for 2 seeds"):
         czslkit.bench("csp", "toys", checkpoints=[folder], seeds=(0, 1), **runs)
-    with pytest.raises(ConfigError, match=r"csp\.train\.epochs does nothing: nothing is trained beside a checkpoint"):
+    message = r"csp\.train\.epochs does nothing: no method is trained, because all come from checkpoints"
+    with pytest.raises(ConfigError, match=message):
         czslkit.bench("csp", "toys", checkpoints=[folder], settings={"csp.train.epochs": 2}, **runs)
 
 
@@ -187,7 +188,7 @@ def test_a_checkpoint_of_the_authors_is_converted_and_evaluated(toys, openai_sta
     assert "csp" in capsys.readouterr().out
 
 
-def test_what_cannot_be_converted_is_said(toys, tmp_path, capsys, monkeypatch):
+def test_a_checkpoint_that_cannot_be_converted_is_an_error(toys, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"soft_embeddings": torch.zeros(1, 64)}, "csp.pt")
     arguments = ["--method", "csp", "--dataset", "toys", "--data", str(toys)]

@@ -67,7 +67,7 @@ Answer = Callable[["Handler", bytes], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers with what the shop says is next for a path, else with the file itself."""
+    """Answer with the next planned answer for a path, or with the file if none is planned."""
 
     protocol_version = "HTTP/1.1"
     shop: Shop
@@ -97,7 +97,7 @@ def tag(content: bytes) -> str:
 
 
 def serve(*, ranges: bool = True, etag: bool = True, length: bool = True, stop: int | None = None) -> Answer:
-    """The file, or what is asked of it; only ``stop`` bytes before the connection is closed."""
+    """Send the file or the requested range; close the connection after ``stop`` bytes."""
 
     def answer(handler: Handler, content: bytes) -> None:
         if not content:
@@ -141,7 +141,7 @@ def reset(after: int) -> Answer:
 
 
 def promise(length: int) -> Answer:
-    """The whole file under another length."""
+    """Send the whole file with a wrong length."""
 
     def answer(handler: Handler, content: bytes) -> None:
         handler.head(200, length, ETag=tag(content))
@@ -155,7 +155,7 @@ def fail(status: int, **headers: str) -> Answer:
 
 
 def page(handler: Handler, content: bytes) -> None:
-    """A web page where a file was."""
+    """Send a web page instead of the file."""
     text = b"<!DOCTYPE html><title>We have moved</title>"
     handler.head(200, len(text))
     handler.wfile.write(text)
@@ -168,7 +168,7 @@ class Shop:
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
     answers: dict[str, list[Answer]] = field(default_factory=dict)
-    """What comes instead of a file, request by request; after the last, the file itself."""
+    """Answers to the next requests for each file, in order; later requests get the file."""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -180,7 +180,7 @@ class Shop:
     page = staticmethod(page)
 
     def ranges(self) -> list[str | None]:
-        """What part of a file each request asked for."""
+        """Return the byte range of each request for a file."""
         return [headers.get("Range") for _, headers in self.requests]
 
 

@@ -21,7 +21,7 @@ class Usage(NamedTuple):
 
 
 class Kept:
-    """Asks a cache for one thing, which is written as ``content``."""
+    """Ask a cache for one file, which is written with ``content``."""
 
     def __init__(self, folder: Path) -> None:
         self.said: list[str] = []
@@ -64,7 +64,7 @@ def test_a_file_is_made_once(kept: Kept) -> None:
     assert files(kept) == ["thing-1.bin"]
 
 
-def test_its_size_and_place_are_said_before_it_is_made(kept: Kept) -> None:
+def test_size_and_place_of_a_file_are_logged_before_it_is_made(kept: Kept) -> None:
     def write(file: Path) -> None:
         assert kept.said == [f"making a test: 1.5 kB in {kept.cache.folder / 'thing-1.bin'}"]
         kept.write(file)
@@ -72,7 +72,9 @@ def test_its_size_and_place_are_said_before_it_is_made(kept: Kept) -> None:
     assert kept.obtain(write=write)
 
 
-def test_without_room_nothing_is_made_and_both_numbers_are_said(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_disk_space_nothing_is_made_and_both_sizes_are_logged(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(1_000))
     assert kept.obtain() is None
     assert kept.said == [f"no space for a test: 1.5 kB needed, 1.0 kB free in {kept.cache.folder}; continuing without"]
@@ -89,14 +91,14 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(kept: Kept) -> None:
     assert not files(kept)
 
 
-def test_a_folder_that_cannot_be_is_done_without(kept: Kept) -> None:
+def test_without_a_usable_folder_nothing_is_cached(kept: Kept) -> None:
     kept.cache.folder.parent.mkdir()
     kept.cache.folder.write_text("a file")
     assert kept.obtain() is None
     assert re.fullmatch(rf"continuing without a file of a test: .*{kept.cache.folder}.*", kept.said[0])
 
 
-def test_what_is_there_is_read_where_nothing_can_be_written(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_files_are_read_without_a_lock(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.obtain()
     monkeypatch.setattr("czslkit.data.cache.file_lock", lambda *a: pytest.fail("locked"))
     assert kept.obtain() == b"what is kept"
@@ -175,7 +177,7 @@ def start(tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
     return go
 
 
-def test_what_a_killed_process_left_is_not_taken_for_whole(
+def test_a_partial_file_of_a_killed_process_is_not_used(
     tmp_path: Path, start: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     killed = start("killed")

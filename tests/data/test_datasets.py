@@ -15,7 +15,7 @@ from czslkit.errors import DataError
 
 
 class Csv(Dataset):
-    """A dataset whose list is one table."""
+    """A dataset that is listed in one CSV table."""
 
     aliases = ("tables",)
 
@@ -35,7 +35,7 @@ def csv(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(folder: Path) -> Path:
-    """A dataset as ``Csv`` reads it, of one pair in every split."""
+    """Write a dataset for ``Csv`` with one pair in every split."""
     (folder / "images").mkdir(parents=True)
     for split in SPLITS:
         Image.new("RGB", (4, 4)).save(folder / "images" / f"{split}.png")

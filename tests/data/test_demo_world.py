@@ -133,7 +133,7 @@ def test_instances_are_the_pictures_of_the_splits_pairs():
 
 
 def nearest_mean_accuracy(features: np.ndarray, labels: np.ndarray) -> float:
-    """Of a classifier fitted to the even rows and tested on the odd ones."""
+    """Return the accuracy of a nearest-mean classifier fitted to the even rows and tested on the odd rows."""
     means = np.stack([features[::2][labels[::2] == label].mean(0) for label in range(labels.max() + 1)])
     found = np.square(features[1::2, None] - means).sum(-1).argmin(1)
     return float((found == labels[1::2]).mean())
@@ -147,18 +147,18 @@ def pictures_by_state() -> tuple[np.ndarray, np.ndarray]:
     return np.stack([np.asarray(each, np.float64) for each in drawn]), labels
 
 
-def test_mean_colour_does_not_tell_the_state(pictures_by_state):
+def test_mean_colour_does_not_predict_the_state(pictures_by_state):
     pictures, labels = pictures_by_state
     assert nearest_mean_accuracy(pictures.mean((1, 2)), labels) < 0.14  # chance is 0.083
 
 
-def test_the_background_does_not_tell_the_state(pictures_by_state):
+def test_the_background_does_not_predict_the_state(pictures_by_state):
     pictures, labels = pictures_by_state
     corners = np.concatenate([pictures[:, row, column] for row in (0, -1) for column in (0, -1)], 1)
     assert nearest_mean_accuracy(corners, labels) < 0.14
 
 
-def test_detail_tells_the_state(pictures_by_state):
+def test_fine_detail_predicts_the_state(pictures_by_state):
     pictures, labels = pictures_by_state
     inside = pictures[:, 16:48, 16:48].mean(-1)
     spectrum = np.log1p(np.abs(np.fft.rfft2(inside - inside.mean((1, 2), keepdims=True))))
@@ -172,7 +172,7 @@ def test_the_demo_clip_was_shown_training_pairs_only(training):
     assert {(each.state, each.obj) for each in shown} == set(train)
 
 
-def test_captions_name_what_is_shown_and_its_state_where_they_are_to(training):
+def test_captions_name_the_object_and_only_some_templates_the_state(training):
     shown = training.picture(0, training.TRAINING, seed=0)
     rng = np.random.default_rng(0)
     for templates, stated in ((training.WITH_STATE, True), (training.WITHOUT_STATE, False)):
@@ -185,7 +185,7 @@ def test_captions_name_what_is_shown_and_its_state_where_they_are_to(training):
 
 def test_pictures_with_one_caption_share_it(training):
     shown = [training.picture(number, training.TRAINING, seed=0) for number in (0, 0, 0, 0, 0, 0, 0, 0, 1)]
-    tokens, which = training.written(shown, 1.0, np.random.default_rng(0))
+    tokens, which = training.batch_captions(shown, 1.0, np.random.default_rng(0))
     assert which.shape == (9, 2)
     assert len(tokens) == len({tuple(row) for row in tokens.tolist()}) == which.max() + 1 < which.numel()
 
@@ -229,7 +229,7 @@ def test_the_packaged_weights_are_under_four_megabytes(training):
     assert (training.FOLDER / f"{training.NAME}.safetensors").stat().st_size < 4_000_000
 
 
-def test_the_packaged_weights_tell_objects_better_than_states(training):
+def test_the_packaged_weights_recognise_objects_better_than_states(training):
     model = training.load(training.FOLDER / f"{training.NAME}.safetensors")
     shown = [training.picture(number, training.PROBING, seed=1) for number in range(198)]
     image, _ = training.tokens(model, training.pixels(shown))

@@ -23,7 +23,7 @@ def cache(tmp_path):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """Sizes of the batches that were encoded, that of the picture of noise left out."""
+    """Return the sizes of the encoded batches, without the batch of the picture of noise."""
     sizes = []
     real = ClipBackbone.encode_image
 
@@ -80,7 +80,7 @@ def test_splits_are_kept_apart(toy, clip_file, cache):
     assert [file.name.split("-")[1] for file in files(cache)] == ["test", "val"]
 
 
-def test_what_is_made_is_said(toy, clip_file, cache):
+def test_new_features_are_logged(toy, clip_file, cache):
     pooled(czslkit.build("csp", toy.space, backbone=str(clip_file)), toy.val, cache)
     [file] = files(cache)
     assert cache.log.__self__ == [f"making the features of 8 val images: 2.0 kB in {file}"]
@@ -132,7 +132,7 @@ def test_buffers_count_as_weights(toy, cache):
     assert not torch.equal(pooled(method, toy.val, cache), before)
 
 
-def test_what_trains_its_image_encoder_keeps_nothing(toy, clip_file, cache):
+def test_a_method_that_trains_its_image_encoder_caches_nothing(toy, clip_file, cache):
     method = czslkit.build("csp", toy.space, backbone=str(clip_file))
     next(method.backbone.image_parameters()).requires_grad_(True)
     assert isinstance(next(czslkit.Feed(method, toy.val, 8, cache=cache).batches()).images, torch.Tensor)

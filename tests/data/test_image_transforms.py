@@ -27,7 +27,7 @@ def picture(width: int = 50, height: int = 37) -> Image.Image:
 
 
 def preprocessed(image: Image.Image, size: int = SIZE) -> torch.Tensor:
-    """As CLIP's own transform, which the authors' programs use."""
+    """Return the image after CLIP's own transform, which the authors' programs use."""
     resize = tv.Resize(size, tv.InterpolationMode.BICUBIC)
     tensor: torch.Tensor = tv.Compose([resize, tv.CenterCrop(size), tv.ToTensor(), tv.Normalize(MEAN, STD)])(image)
     return tensor
@@ -42,7 +42,7 @@ def test_every_kind_of_image_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
 
 
 def converted(file: Path) -> np.ndarray:
-    """What the authors' programs read."""
+    """Return the image as the authors' programs read it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return np.asarray(Image.open(file).convert("RGB"))

@@ -109,7 +109,7 @@ def test_a_path_out_of_the_images_folder_is_named(pets: Path, edit: Edit, path: 
     assert complaint(pets) == f"1 images are outside {pets}/images: {path!r}"
 
 
-def test_all_that_is_wrong_is_said_at_once(pets: Path, edit: Edit) -> None:
+def test_all_problems_are_reported_together(pets: Path, edit: Edit) -> None:
     edit(lambda entries: entries[-1].update(attr="dry", obj="dog"))
     edit(lambda entries: entries[0].update(image="gone.jpg"))
     pairs_file(pets, "val").write_text("wet dog\n")

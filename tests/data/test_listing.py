@@ -53,7 +53,7 @@ def test_absent_files_are_all_named(pets: Path) -> None:
         read_listing(pets)
 
 
-def test_what_is_wrong_with_several_files_is_said_at_once(pets: Path) -> None:
+def test_problems_of_several_files_are_reported_together(pets: Path) -> None:
     pairs_file(pets, "val").write_text("wet\n")
     metadata_file(pets).write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"val_pairs.txt:1: 'wet'") as info:

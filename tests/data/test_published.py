@@ -20,9 +20,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_an_absent_dataset_is_an_error_saying_where_it_was_looked_for_and_where_it_is_had(
-    tmp_path: Path, name: str
-) -> None:
+def test_an_absent_dataset_is_an_error_with_the_folders_searched_and_the_source(tmp_path: Path, name: str) -> None:
     assert find_folder(name, tmp_path) is None
     with pytest.raises(DataError, match=f"{name} is absent: looked for {tmp_path / name}") as info:
         ensure_folder(name, tmp_path)
@@ -52,7 +50,7 @@ def test_the_known_names() -> None:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_registered_dataset_is_had_by_a_download_or_made_here(name: str, tmp_path: Path) -> None:
+def test_a_registered_dataset_is_downloaded_or_made_here(name: str, tmp_path: Path) -> None:
     known = dataset(name)
     assert known.name == canonical(name) == name
     assert known.sources or type(known).make is not Dataset.make

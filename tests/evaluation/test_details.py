@@ -1,4 +1,4 @@
-"""The files of details, against loops over the whole matrix of scores."""
+"""The detail files, compared with loops over the whole matrix of scores."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def details_json(sweep: Sweep, space: PairSpace, bins: Any) -> dict[str, Any]:
 
 
 def guesses(scores: Tensor, space: PairSpace, bias: float) -> list[int]:
-    """Predicted columns at a bias, by looking at every score."""
+    """Return the predicted columns at a bias by sorting all scores."""
     found = []
     for row in scores.tolist():
         moved = [score + bias * (not seen) for score, seen in zip(row, space.seen.tolist(), strict=True)]
@@ -103,7 +103,7 @@ def test_the_accuracies_add_up_to_those_of_the_curve(sweep: Sweep, space: PairSp
         assert sum(row[3] * row[5] for row in rows) / images == pytest.approx(expected, abs=1e-4)
 
 
-def test_more_guesses_are_those_of_the_sorted_scores(
+def test_top_k_accuracies_agree_with_sorted_scores(
     sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor
 ) -> None:
     place = [row.argsort(descending=True).tolist().index(t) for row, t in zip(scores, target.tolist(), strict=True)]
@@ -112,7 +112,9 @@ def test_more_guesses_are_those_of_the_sorted_scores(
     }
 
 
-def test_guesses_that_were_not_kept_are_left_out(space: PairSpace, scores: Tensor, target: Tensor) -> None:
+def test_top_k_accuracies_beyond_the_kept_columns_are_left_out(
+    space: PairSpace, scores: Tensor, target: Tensor
+) -> None:
     short = Sweep(space.pairs, space.seen, keep=3)
     short.update(scores, *space.pairs[target].unbind(1))
     assert list(details_json(short, space, "exact")["accuracy_of_top_k_at_zero"]) == ["1", "3"]
@@ -131,7 +133,7 @@ def test_confused_pairs_are_counted(sweep: Sweep, space: PairSpace, scores: Tens
         assert [row[4] for row in rows] == sorted(counted.values(), reverse=True)[:20]
 
 
-def test_an_infinite_bias_is_a_word_in_json(space: PairSpace) -> None:
+def test_an_infinite_bias_is_text_in_json(space: PairSpace) -> None:
     sweep = Sweep(space.pairs, space.seen)
     sweep.update(torch.eye(12)[space.seen], *space.pairs[space.seen].unbind(1))
     content = details_json(sweep, space, "exact")
@@ -140,7 +142,7 @@ def test_an_infinite_bias_is_a_word_in_json(space: PairSpace) -> None:
 
 
 @pytest.mark.parametrize("topk", [1, 2])
-def test_predictions_at_any_bias_are_those_of_the_moved_scores(space: PairSpace, topk: int) -> None:
+def test_predictions_at_any_bias_are_those_of_the_shifted_scores(space: PairSpace, topk: int) -> None:
     random = torch.Generator().manual_seed(5)
     scores = torch.randint(-12, 12, (60, 12), generator=random) / 8
     sweep = Sweep(space.pairs, space.seen, torch.arange(12) != 4, topk=topk)
@@ -200,7 +202,7 @@ def test_at_a_threshold_the_details_are_those_of_its_candidates(
 
 
 def test_the_details_of_c_gqa_stay_small() -> None:
-    """As many words and pairs as its test split shows: 1,811 pairs of 413 attributes and 674 objects."""
+    """The test split has 1,811 pairs of 413 attributes and 674 objects."""
     flat = torch.randperm(413 * 674, generator=torch.Generator().manual_seed(0))[:1811].sort().values
     pairs = torch.stack([flat // 674, flat % 674], 1)
     words = (tuple(f"{kind} {i}" for i in range(size)) for kind, size in (("attribute", 413), ("object", 674)))
@@ -212,7 +214,7 @@ def test_the_details_of_c_gqa_stay_small() -> None:
     assert sizes["images.npz"] < 60_000
 
 
-def test_tables_name_what_details_needs(sweep: Sweep, space: PairSpace) -> None:
+def test_every_table_has_a_name_for_each_column(sweep: Sweep, space: PairSpace) -> None:
     (top_scores,) = sweep.top_scores()
     content = details(top_scores, space.pairs, space, sweep.compute_all("exact")[0], "exact")
     assert content["format"] == module.FORMAT

@@ -1,4 +1,4 @@
-"""The evaluator against the whole matrix of scores, masked by hand."""
+"""The evaluator, compared with the whole matrix of scores masked by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NUMBERS = ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
-    """8 attributes x 6 objects, of which 24 pairs are seen; under the names that the demo CLIP knows them by."""
+    """A dataset of 8 attributes x 6 objects and 24 seen pairs, with names that the demo CLIP knows."""
     root = tmp_path_factory.mktemp("data")
     write_mini("cgqa", root)
     data = czslkit.load_dataset("cgqa", root)
@@ -36,26 +36,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
 
 @pytest.fixture
 def method(data: Splits) -> Any:
-    """A CLIP that takes down which pairs it encodes, and where its scores are to be compared."""
+    """A CLIP that records which pairs it encodes and the settings of its scores."""
     method = czslkit.build("clip", data.space, backbone="demo")
     method.asked, method.settings = [], []
     text, rank = method.text, method.rank
 
-    def heard_text(pairs: Tensor) -> Any:
+    def recorded_text(pairs: Tensor) -> Any:
         method.asked.append(pairs.tolist())
         return text(pairs)
 
-    def heard_rank(images: Any, text: Any, setting: Setting) -> Tensor:
+    def recorded_rank(images: Any, text: Any, setting: Setting) -> Tensor:
         method.settings.append(setting)
         return rank(images, text, setting)
 
-    method.text, method.rank = heard_text, heard_rank
+    method.text, method.rank = recorded_text, recorded_rank
     return method
 
 
 @pytest.fixture(scope="module")
 def feasible(data: Splits) -> Tensor:
-    """From -0.2 to 1; pairs that are shown are more feasible than others."""
+    """Feasibility from -0.2 to 1, higher for pairs that have images."""
     values = torch.rand(48, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.2
     shown = data.space.flat()
     values[shown] = 0.7 * values[shown] + 0.3
@@ -67,14 +67,14 @@ def feed(method: Any, split: Any) -> Feed:
 
 
 def sweeps(method: Any, data: Splits, worlds: list[str], *rule: Any) -> dict[str, Any]:
-    """The filled sweeps of the test split."""
+    """Return the filled sweeps of the test split."""
     open_world = OpenWorld(*rule) if rule else None
     return Evaluation.plan(method, data, "test", worlds, feed(method, data.test), open_world=open_world).run()
 
 
 @pytest.fixture(scope="module")
 def naive(data: Splits, feasible: Tensor) -> Any:
-    """Metrics of the whole matrix of scores of a split."""
+    """Return the metrics of the whole matrix of scores of a split."""
     method = czslkit.build("clip", data.space, backbone="demo").eval()
     space, dense = data.space.open(), {}
     with torch.no_grad():
@@ -133,12 +133,12 @@ def test_the_closed_world_has_no_threshold(data: Splits, method: Any, feasible: 
 
 
 def test_feasibility_is_one_number_for_each_pair(data: Splits, method: Any, feasible: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"feasibility is \[47\], expected \[48\] as there are pairs"):
+    with pytest.raises(ValueError, match=r"feasibility is \[47\], expected \[48\], one value for each pair"):
         sweeps(method, data, ["open"], feasible[:47], [0.5])
 
 
 def test_an_evaluation_can_be_run_again(data: Splits, method: Any) -> None:
-    """It is measured once, and each run starts from empty sweeps."""
+    """The evaluation is measured once, and each run starts from empty sweeps."""
     evaluation = Evaluation.plan(method, data, "test", ["closed"], feed(method, data.test))
     first, second = evaluation.run()["closed"], evaluation.run()["closed"]
     assert first is not second
@@ -170,19 +170,19 @@ def test_the_search_scores_pairs_as_on_the_test_split(data: Splits, method: Any,
     assert set(method.settings) == {Setting("test", "open", 48)}
 
 
-def test_everything_is_kept_where_no_threshold_is_any_good(data: Splits, method: Any, feasible: Tensor) -> None:
+def test_every_pair_is_a_candidate_if_every_threshold_has_auc_0(data: Splits, method: Any, feasible: Tensor) -> None:
     only_seen = replace(data.val, attr=data.train.attr[:48], obj=data.train.obj[:48])
     flawed = replace(data, val=only_seen)
     assert searched_threshold(method, flawed, feasible, feed(method, only_seen), bins="exact") == -10
 
 
-def test_the_source_of_feasibility_is_a_word_or_a_file_that_is_there(tmp_path: Path) -> None:
+def test_the_source_of_feasibility_is_a_name_or_an_existing_file(tmp_path: Path) -> None:
     (tmp_path / "glove.txt").touch()
     for source in ("file", "clip", str(tmp_path / "glove.txt")):
         options = parse(EvalOptions, {"threshold": "search", "feasibility": source}, where="csp.eval")
         assert parse(EvalOptions, as_dict(options), where="csp.eval") == options
     message = (
-        r"^csp\.eval: feasibility is 'clpi', expected file, clip or the path of a file that is there\. "
+        r"^csp\.eval: feasibility is 'clpi', expected file, clip or the path of an existing file\. "
         r"Did you mean 'clip'\?$"
     )
     with pytest.raises(ConfigError, match=message):

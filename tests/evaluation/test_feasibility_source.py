@@ -74,8 +74,8 @@ def test_a_vector_is_the_same_in_every_format(tmp_path: Path, name: str) -> None
         (VALUES + torch.tensor([0, 0, 0, torch.nan, 0, 0]), r"number 3 \(wet cat\) is nan, expected -1 to 1"),
         (VALUES * 1.5, r"number 3 \(wet cat\) is 1\.5, expected -1 to 1"),
         (VALUES - torch.inf, r"number 0 \(dry cat\) is -inf, expected -1 to 1"),
-        ({"a": VALUES, "b": VALUES}, "holds tensors a, b, expected one, or one named feasibility"),
-        ({"a": 1}, "holds no tensor, expected one, or one named feasibility"),
+        ({"a": VALUES, "b": VALUES}, "holds tensors a, b, expected one tensor, or one named feasibility"),
+        ({"a": 1}, "holds no tensor, expected one tensor, or one named feasibility"),
         ([VALUES], "holds a list, expected a tensor, or a dict with one"),
         (Path("x"), "is refused, and nothing in it was run: UnpicklingError"),
     ],
@@ -106,7 +106,7 @@ def test_cosines_may_be_a_rounding_error_beyond_one(tmp_path: Path) -> None:
     assert float(read_feasibility_vector(tmp_path / "x.pt", SPACE).max()) > 1
 
 
-def test_the_published_file_is_looked_for_in_the_folder_then_beside_it(cgqa: Splits, tmp_path: Path) -> None:
+def test_the_published_file_is_looked_for_in_the_folder_then_next_to_it(cgqa: Splits, tmp_path: Path) -> None:
     home = tmp_path / "cgqa"
     home.mkdir()
     expected = [
@@ -122,7 +122,7 @@ def test_the_published_file_is_looked_for_in_the_folder_then_beside_it(cgqa: Spl
     assert source_file("~/x.npy", data) == Path.home() / "x.npy"
 
 
-def test_every_source_gives_what_it_stands_for(cgqa: Splits, tmp_path: Path) -> None:
+def test_every_source_gives_its_scores(cgqa: Splits, tmp_path: Path) -> None:
     backbone = load_backbone("demo")
     data = Splits(**{**vars(cgqa), "root": tmp_path / "cgqa"})
     assert load_feasibility("file", data, backbone) is None
@@ -180,7 +180,8 @@ def test_safetensors_of_labels_hold_word_vectors_and_others_the_feasibility(tmp_
         read_feasibility(file, SPACE)
     save_file({"un": VALUES, "deux": VALUES.clone()}, file)
     with pytest.raises(
-        DataError, match=r"deux, un, expected one, or one named feasibility, or one for each word of the labels"
+        DataError,
+        match=r"deux, un, expected one tensor, or one named feasibility, or one tensor for each word of the labels",
     ):
         read_feasibility(file, SPACE)
     file.write_bytes(b"12345678 not one")
@@ -216,7 +217,10 @@ def test_a_callable_is_asked_for_each_word_once(tmp_path: Path) -> None:
         ({"dog": [1.0]}.get, r"^the callable has no vector for wet \(wet\); expected a vector for each$"),
         ({"dog": [1.0]}.__getitem__, r"^the callable has no vector for wet \(wet\)"),
         (lambda word: "one", r"^the callable gave 'one' for 'dog', expected numbers$"),
-        (lambda word: [[1.0]], r"^the callable: the vectors are \[D\] each, not dog \[1, 1\], wet \[1, 1\]$"),
+        (
+            lambda word: [[1.0]],
+            r"^the callable: expected a vector \[D\] for each word, found dog \[1, 1\], wet \[1, 1\]$",
+        ),
         ({"dog": [1.0], "wet": [1.0, 2.0]}.get, "^the callable: the vectors have 1 or 2 numbers, expected one width$"),
         (lambda word: [np.inf], "^the callable: the vector of dog, wet is not finite$"),
     ],

@@ -1,4 +1,4 @@
-"""Evaluation within a budget: the same numbers, and no more bytes than were given."""
+"""Evaluations with a memory limit: they give the same numbers and stay within the limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORLDS = ["closed", "open"]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
-    """36 pairs in the closed and 48 in the open world, 48 test images."""
+    """A dataset of 36 pairs in the closed world, 48 pairs in the open world, and 48 test images."""
     root = tmp_path_factory.mktemp("data")
     write_mini("mit-states", root)
     return czslkit.load_dataset("mit-states", root)
@@ -33,15 +33,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
 
 @pytest.fixture(scope="module")
 def many(data: Splits) -> Splits:
-    """Ten of the images among words that make 600 pairs."""
+    """Ten of the images, in a label space of 600 pairs."""
     attrs, objs = (tuple(f"{kind}{i}" for i in range(n)) for kind, n in (("wet", 20), ("dog", 30)))
     test = replace(data.test, paths=data.test.paths[:10], attr=data.test.attr[:10], obj=data.test.obj[:10])
     return replace(data, space=replace(data.space, attrs=attrs, objs=objs), test=test)
 
 
 @pytest.fixture
-def no_cushions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few texts at a time, and blocks of scores so small that a tiny model is not hidden by them."""
+def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use small samples of texts and small blocks of scores, so that the memory of a tiny model is visible."""
     monkeypatch.setattr("czslkit.prompts.PROMPTS_PER_CHUNK", 4)
     monkeypatch.setattr("czslkit.evaluation.memory_budget.SAMPLE", 4)
     monkeypatch.setattr("czslkit.metrics.sweep_state.SCORES_PER_BLOCK", 500)
@@ -61,7 +61,7 @@ def costs(method: Any, data: Splits, worlds: list[str] | None = None) -> Costs:
     return Costs(method, planned.feed, planned.tasks)
 
 
-@pytest.mark.usefixtures("no_cushions")
+@pytest.mark.usefixtures("small_samples")
 @pytest.mark.parametrize("name", METHODS)
 def test_a_budget_is_kept_and_changes_no_number(name: str, data: Splits, clip_file: Any) -> None:
     method = built(name, data, clip_file)
@@ -81,8 +81,10 @@ def test_a_budget_is_kept_and_changes_no_number(name: str, data: Splits, clip_fi
     assert kept > 1
 
 
-@pytest.mark.usefixtures("no_cushions")
-def test_texts_that_are_too_many_take_turns(many: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small_samples")
+def test_texts_that_do_not_fit_are_scored_in_several_passes(
+    many: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = built("csp", many, clip_file)
     asked: list[int] = []
     text = method.text
@@ -98,7 +100,7 @@ def test_texts_that_are_too_many_take_turns(many: Splits, clip_file: Any, monkey
         assert parts[world].compute().auc == pytest.approx(plenty[world].compute().auc, abs=1e-6)
 
 
-@pytest.mark.usefixtures("no_cushions")
+@pytest.mark.usefixtures("small_samples")
 def test_larger_budgets_get_larger_chunks(many: Splits, clip_file: Any) -> None:
     found = costs(built("csp", many, clip_file), many)
     chunks = []
@@ -110,10 +112,10 @@ def test_larger_budgets_get_larger_chunks(many: Splits, clip_file: Any) -> None:
     assert len(set(chunks)) > 3
     assert chunks[-1] == Chunks(10, 600, 600)
     for less, more in pairwise(chunks):
-        assert less.images * less.pairs <= more.images * more.pairs and less.kept <= more.kept
+        assert less.images * less.pairs <= more.images * more.pairs and less.texts <= more.texts
 
 
-def test_images_that_see_each_other_stay_in_their_batches(data: Splits, clip_file: Any) -> None:
+def test_images_that_depend_on_each_other_stay_in_their_batches(data: Splits, clip_file: Any) -> None:
     method = built("dfsp-i2t", data, clip_file, batch_mixing="original")
     assert not method.independent and built("dfsp-i2t", data, clip_file).independent
     found = costs(method, data)
@@ -129,22 +131,22 @@ def test_pairs_that_depend_on_each_other_stay_in_their_world(
     method = built("dfsp-spm", data, clip_file)
     measured = costs(method, data, WORLDS)
     assert fit_chunks(measured, 10**9) == Chunks(16, 48, 84)
-    monkeypatch.setattr("czslkit.evaluation.memory_budget.KEPT", 0)
+    monkeypatch.setattr("czslkit.evaluation.budget.TEXT_SHARE", 0)
     assert fit_chunks(measured, 10**9) == Chunks(16, 48, 48)
 
 
-def test_too_little_is_said_with_what_takes_how_much(data: Splits, clip_file: Any) -> None:
+def test_too_little_memory_is_an_error_that_lists_each_part(data: Splits, clip_file: Any) -> None:
     method = built("csp", data, clip_file)
     message = (
         r"memory is 1.0 kB, but 3. MB are needed: .* for the texts of 1 pairs, "
-        r"32 MB for features and scores that are kept, .* to encode texts"
+        r"32 MB for cached features and the best scores of all images, .* to encode texts"
     )
     with pytest.raises(ConfigError, match=message):
         plan(method, data, ["closed"], memory=1000).run()
 
 
 @pytest.mark.parametrize("width", [48, 5])
-def test_a_sweep_takes_no_more_than_it_says(width: int, data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_takes_at_most_its_footprint(width: int, data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("czslkit.metrics.sweep_state.SCORES_PER_BLOCK", 100)
     space, generator = data.space.open(), torch.Generator().manual_seed(0)
     scores, labels = torch.randn(300, 48, generator=generator), space.pairs[torch.arange(300) % 48]

@@ -1,4 +1,4 @@
-"""Scores in files, in every format and order, against the same scores in memory."""
+"""Scores in files of every format and order, compared with the same scores in memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def written(folder: Path, name: str) -> Path:
 
 @pytest.fixture
 def lists(tmp_path: Path) -> dict[str, str]:
-    """Text files of the columns, the seen pairs and what each image shows."""
+    """Write text files of the columns, the seen pairs and the true pair of each image."""
     content = {"pairs": PAIRS, "seen": SEEN, "labels": [PAIRS[i] for i in TARGET]}
     for name, pairs in content.items():
         (tmp_path / f"{name}.txt").write_text("".join(f"{attr} {obj}\n" for attr, obj in pairs))
@@ -145,7 +145,7 @@ def test_a_file_of_something_else_is_named_with_what_it_holds(tmp_path: Path, ca
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"x\.pt is no \.npz, \.npy, \.safetensors$"):
+    with pytest.raises(ConfigError, match=r"x\.pt does not end in one of \.npz, \.npy, \.safetensors$"):
         open_scores(tmp_path / "x.pt")
 
 
@@ -168,7 +168,7 @@ def test_scores_that_are_not_finite_are_named_with_their_image(tmp_path: Path) -
 
 @pytest.fixture
 def command(tmp_path: Path, lists: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """Run ``czslkit evaluate``: exit status, standard output, standard error."""
+    """Run ``czslkit evaluate`` and return exit status, standard output and standard error."""
 
     def go(name: str, *options: str) -> tuple[int, str, str]:
         file = written(tmp_path, name) if name in WRITERS else tmp_path / name
@@ -289,7 +289,7 @@ WRONG = [
     (("plain.npz", "--feasibility", "x.pt", "--threshold", "nan"), 2, "--threshold is nan, expected finite numbers"),
     (("plain.npz", "--feasibility", "x.pt", "--threshold", "0"), 1, "x.pt is refused"),
     (("plain.npy",), 2, "plain.npy has no labels: give --labels"),
-    (("x.txt",), 2, "x.txt is no .npz, .npy, .safetensors"),
+    (("x.txt",), 2, "x.txt does not end in one of .npz, .npy, .safetensors"),
     (("x.npz",), 1, "x.npz cannot be read"),
     (("plain.npz", "--labels", "nowhere.txt"), 1, "nowhere.txt cannot be read"),
     (("plain.npz", "--candidates", "nowhere.txt"), 1, "nowhere.txt cannot be read"),
@@ -315,7 +315,7 @@ def test_scores_labels_and_pairs_must_belong_together(command: Any, tmp_path: Pa
     assert (status, "1 labels for the 40 images of" in err) == (2, True)
     np.savez(tmp_path / "x.npz", scores=SCORES[:0], attr=ATTR[:0], obj=OBJ[:0])
     status, _, err = command("x.npz")
-    assert (status, "x.npz has scores of no image" in err) == (2, True)
+    assert (status, "x.npz has scores of 0 images, expected at least 1" in err) == (2, True)
     (tmp_path / "none.txt").write_text("")
     status, _, err = command("plain.npz", "--candidates", str(tmp_path / "none.txt"))
     assert (status, "czslkit: none of the 6 pairs is a candidate" in err) == (2, True)

@@ -31,7 +31,7 @@ def test_labels_are_read_by_name(tmp_path: Path) -> None:
     assert (attr.tolist(), obj.tolist()) == ([2, 0, 2], [1, 0, 1])
 
 
-RULE = "attr and obj number the sorted attributes and objects"
+RULE = "attr and obj are positions in the sorted attributes and objects"
 
 
 @pytest.mark.parametrize(

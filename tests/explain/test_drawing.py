@@ -1,4 +1,4 @@
-"""The picture of an explanation: heat where the attention is, and nothing that depends on when it was drawn."""
+"""The picture of an explanation has heat where the attention is, and the same picture is drawn every time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLUE, ORANGE = (0, 114, 178), (230, 159, 0)  # of the first and the second stage
 
 @pytest.fixture
 def picture():
-    """64 pixels of noise round no particular colour."""
+    """A picture of 64 x 64 pixels of noise."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
 
@@ -53,7 +53,7 @@ def one_hot(patch, patches=16):
 
 
 def panel(sheet, row, column):
-    """A map or the image, as it lies in a sheet of two stages."""
+    """Return a map or the image from a sheet of two stages."""
     x = 16 + (column > 0) * (PANEL + 22) + max(0, column - 1) * (PANEL + 6) + max(0, column - 1) // 2 * 16
     y = 16 + 30 + 19 + row * 345
     return np.asarray(sheet.crop((x, y, x + PANEL, y + PANEL)), int)

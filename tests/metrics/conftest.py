@@ -1,4 +1,4 @@
-"""Score matrices whose evaluation by the original evaluator is on record in ``recorded/``.
+"""Score matrices with the recorded output of the original evaluator, from ``recorded/``.
 
 Each file holds a recipe for random scores, digests of what it must give, and every number that the evaluator of
 ltpwy/MSCI (``test_base.py``, unmodified) printed for them.
@@ -99,5 +99,5 @@ def rebuild(name: str) -> Case:
 
 @pytest.fixture
 def recorded() -> Callable[[str], Case]:
-    """The case of a name, its random scores drawn again."""
+    """Return the case of a name, with its random scores drawn again."""
     return rebuild

@@ -1,4 +1,4 @@
-"""Weighted counts against images that are really there several times, each time evaluated anew."""
+"""Metrics of weighted images, compared with an evaluation of repeated images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class World:
 
 
 def world(seed: int, n: int, topk: int = 1, eighths: bool = False) -> World:
-    """Random scores in which the true pair stands out; ``eighths`` makes ties, also between breakpoints."""
+    """Return random scores with higher scores for true pairs; ``eighths`` makes ties, also between breakpoints."""
     random = torch.Generator().manual_seed(seed)
     pairs = torch.cartesian_prod(torch.arange(3), torch.arange(4))
     target = torch.randint(0, 12, (n,), generator=random)
@@ -104,7 +104,7 @@ def test_images_of_one_kind_alone_have_no_curve(bins: str, kind: bool) -> None:
 
 
 def test_the_original_takes_the_biases_of_the_resample() -> None:
-    """40 right unseen images are 20 points, 39 are 39; seen images turn everywhere between."""
+    """40 right unseen images give 20 points and 39 give 39; breakpoints of seen images lie between all of them."""
     scores = torch.zeros(80, 2)
     target = torch.arange(80) % 2
     scores[:, 0] = torch.linspace(1, 2, 80)
@@ -155,7 +155,7 @@ def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
 
 @both_bins
 def test_intervals_of_repeated_draws_from_one_population_hold_its_value(bins: str) -> None:
-    """Nominally 95 of 100; best S, U and H are maxima, whose intervals lie a little high."""
+    """95 of 100 intervals should hold it; the intervals of S, U and H, which are maxima, are a little too high."""
     population = world(7, 20_000)
     truth = population.evaluate(slice(None), bins)
     hits = dict.fromkeys(METRIC_NAMES, 0)

@@ -1,4 +1,4 @@
-"""Chunks of scores that come in any order, twice or not at all, and sweeps that are merged."""
+"""Chunks of scores in any order, repeated chunks, missing chunks, and merged sweeps."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ FEASIBLE = torch.zeros(6)
 
 WRONG_CHUNKS = [
     ({"columns": [6]}, r"there is no column 6, only 0 to 5"),
-    ({"columns": [1, 1]}, r"2 columns, of which only 1 differ"),
+    ({"columns": [1, 1]}, r"expected different columns, only 1 of 2 differ"),
     ({"columns": [[1]]}, r"columns are \[1, 1\], expected \[k\]"),
     ({"columns": slice(3), "images": [4]}, r"image 4 has a score for column 0 already"),
     ({"columns": slice(3, 6), "images": [4], "obj": [1]}, r"image 4 shows pair \(0, 1\), but showed \(0, 0\)"),
     (
         {"columns": slice(3, 6)},
-        r"these images come without numbers, earlier ones numbered: give images= always or never",
+        r"these images are without numbers, earlier images numbered: give images= always or never",
     ),
     ({"columns": slice(3, 6), "images": [-1]}, r"image numbers start at 0, got -1"),
     ({"columns": slice(3, 6), "images": [0, 1]}, r"images is \[2\], expected \[1\]"),
-    ({"columns": slice(3, 6), "images": [2, 2], "attr": [0, 0], "obj": [0, 0]}, r"2 images, of which only 1 differ"),
+    (
+        {"columns": slice(3, 6), "images": [2, 2], "attr": [0, 0], "obj": [0, 0]},
+        r"expected different images, only 1 of 2 differ",
+    ),
 ]
 
 
@@ -45,14 +48,14 @@ def test_chunks_that_do_not_fit_are_named_and_change_nothing(chunk: dict[str, An
 def test_numbers_after_appended_images_are_refused() -> None:
     sweep = Sweep(PAIRS, SEEN)
     sweep.update(ONE, [0], [0])
-    with pytest.raises(ValueError, match="these images come numbered, earlier ones without numbers"):
+    with pytest.raises(ValueError, match="these images are numbered, earlier images without numbers"):
         sweep.update(ONE, [0], [0], images=[1])
 
 
 def test_columns_that_had_different_images_need_image_numbers() -> None:
     sweep = Sweep(PAIRS, SEEN)
     sweep.update(ONE[:, :2], [0], [0], columns=slice(2))
-    with pytest.raises(ValueError, match="some of these columns have had 0 images and some 1: give images="):
+    with pytest.raises(ValueError, match="some of these columns have scores of 0 images and some of 1: give images="):
         sweep.update(ONE, [0], [0])
 
 
@@ -86,12 +89,12 @@ def numbered(*images: int) -> Sweep:
 @pytest.mark.parametrize(
     ("one", "other", "message"),
     [
-        (appended(), appended(keep=2), "the other sweep has other pairs, candidates, thresholds, topk or keep"),
-        (appended(), appended(topk=2), "the other sweep has other pairs, candidates, thresholds, topk or keep"),
-        (appended(), appended(candidates=SEEN), "the other sweep has other pairs"),
-        (appended(), appended(feasibility=FEASIBLE, thresholds=[0.0]), "the other sweep has other pairs"),
-        (appended(), numbered(3), "the images of the other sweep have numbers, those here have none"),
-        (numbered(3), appended(), "the images of the other sweep have no numbers, those here have"),
+        (appended(), appended(keep=2), "the sweeps differ in pairs, candidates, thresholds, topk or keep"),
+        (appended(), appended(topk=2), "the sweeps differ in pairs, candidates, thresholds, topk or keep"),
+        (appended(), appended(candidates=SEEN), "the sweeps differ in pairs"),
+        (appended(), appended(feasibility=FEASIBLE, thresholds=[0.0]), "the sweeps differ in pairs"),
+        (appended(), numbered(3), "the images of the other sweep have numbers, the images of this sweep have none"),
+        (numbered(3), appended(), "the images of this sweep have numbers, the images of the other sweep have none"),
         (numbered(3, 4), numbered(5, 4), "image 4 has a score for column 0 already"),
     ],
 )

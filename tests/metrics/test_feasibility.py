@@ -92,11 +92,11 @@ def test_the_first_of_equally_good_thresholds_is_taken() -> None:
     assert best_threshold([0.1, 0.2, 0.3], [with_auc(auc) for auc in (0.1, 0.5, 0.5)]) == 0.2
 
 
-def test_everything_is_kept_if_no_threshold_is_any_good() -> None:
+def test_every_pair_is_a_candidate_if_every_threshold_has_auc_0() -> None:
     assert best_threshold([0.1, 0.2], [with_auc(0.0)] * 2) == -10
     assert best_threshold([], []) == -10
 
 
 def test_each_threshold_needs_its_metrics() -> None:
-    with pytest.raises(ValueError, match="2 thresholds but 1 metrics, expected one each"):
+    with pytest.raises(ValueError, match="2 thresholds but 1 metrics, expected the same number"):
         best_threshold([0.1, 0.2], [with_auc(0.0)])

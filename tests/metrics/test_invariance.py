@@ -1,4 +1,4 @@
-"""What must not change a number: how scores come, in which order, and a constant added to all of them."""
+"""Changes of the scores that change no number: chunks, order, and a constant added to all scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAIRS = torch.cartesian_prod(torch.arange(3), torch.arange(4))
 
 @dataclass(frozen=True)
 class Case:
-    """Scores with all that an evaluation needs."""
+    """Scores with all other arguments of an evaluation."""
 
     scores: Tensor  # [N, K]
     target: Tensor  # [N]
@@ -47,7 +47,7 @@ class Case:
         )
 
     def give(self, sweep: Sweep, rows: slice | Tensor, columns: slice = slice(None)) -> None:
-        """Some of the scores, their images numbered."""
+        """Give some of the scores to a sweep, with the numbers of their images."""
         attr, obj = self.pairs[self.target[rows]].unbind(1)
         numbers = torch.arange(len(self.target))[rows]
         sweep.update(self.scores[rows][:, columns], attr, obj, columns=columns, images=numbers)
@@ -67,7 +67,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn, ties: bool = True, unit: float = 1 / 8) -> Case:
-    """Cases whose scores are multiples of ``unit``; without ``ties`` those of an image all differ."""
+    """Generate cases whose scores are multiples of ``unit``; without ``ties``, all scores of an image differ."""
     n, k = draw(st.integers(1, 8)), draw(st.integers(1, 7))
 
     def column(values: st.SearchStrategy[Any], size: int) -> Tensor:
@@ -167,7 +167,7 @@ def test_an_area_is_between_zero_and_one(case: Case, kind: Any) -> None:
 
 
 def brute_force(scores: np.ndarray, target: np.ndarray, seen: np.ndarray) -> float:
-    """The area by sorting the scores of every image, between all biases at which any two columns swap."""
+    """Return the area by sorting the scores of every image between all biases at which two columns swap."""
     gaps = np.unique(scores[:, :, None] - scores[:, None])
     biases = [gaps[0] - 1, *(gaps[1:] + gaps[:-1]) / 2, gaps[-1] + 1]
     points = []

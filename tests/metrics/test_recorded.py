@@ -1,4 +1,4 @@
-"""Against what the original evaluator printed; a share of no images, nan there, is 0 here."""
+"""Numbers of czslkit, compared with the output of the original evaluator; its nan for no images is 0 here."""
 
 from __future__ import annotations
 

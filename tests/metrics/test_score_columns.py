@@ -1,4 +1,4 @@
-"""Sets of candidates against a naive count, and inputs that do not describe one set of pairs."""
+"""Sets of candidates, compared with a naive count, and inputs that do not describe one set of pairs."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ WRONG_INPUTS = [
     ({"attr": [0.5]}, r"attr must be of integer dtype, got torch.float64"),
     (
         {"attr": [0, 1], "obj": [0, 3], "scores": torch.zeros(2, 6)},
-        r"image 1 of these shows pair \(1, 3\).*among the 6 pairs",
+        r"image 1 of this chunk shows pair \(1, 3\).*among the 6 pairs",
     ),
-    ({"obj": [-1], "attr": [1]}, r"image 0 of these shows pair \(1, -1\)"),
+    ({"obj": [-1], "attr": [1]}, r"image 0 of this chunk shows pair \(1, -1\)"),
     ({"pairs": PAIRS[:, :1]}, r"pairs are \[6, 1\], expected \[K, 2\]"),
     ({"pairs": PAIRS - 1}, r"pair \[-1, -1\] is negative"),
     ({"pairs": PAIRS.float()}, r"pairs must be of integer dtype, got torch.float32"),
-    ({"pairs": PAIRS // 2}, r"6 pairs, of which only 2 differ"),
+    ({"pairs": PAIRS // 2}, r"expected different pairs, only 2 of 6 differ"),
     ({"seen": SEEN[:5]}, r"seen is \[5\], expected \[6\]"),
     ({"seen": SEEN.long()}, r"seen must be of bool dtype, got torch.int64"),
     ({"candidates": ~SEEN[:2]}, r"candidates is \[2\], expected \[6\]"),
@@ -77,8 +77,8 @@ FEASIBLE = torch.zeros(6)
 WRONG_SWEEPS = [
     ({"thresholds": [0.0]}, "thresholds without feasibility: give both or neither"),
     ({"feasibility": FEASIBLE}, "feasibility without thresholds: give both or neither"),
-    ({"feasibility": FEASIBLE, "thresholds": []}, r"thresholds must be at least one number each, got \[\]"),
-    ({"feasibility": FEASIBLE, "thresholds": [math.nan]}, r"thresholds must be at least one number each, got \[nan\]"),
+    ({"feasibility": FEASIBLE, "thresholds": []}, r"thresholds must be one or more numbers, got \[\]"),
+    ({"feasibility": FEASIBLE, "thresholds": [math.nan]}, r"thresholds must be one or more numbers, got \[nan\]"),
     ({"feasibility": FEASIBLE / 0, "thresholds": [0.0]}, "feasibility of column 1 is nan"),
     ({"feasibility": FEASIBLE[:3], "thresholds": [0.0]}, r"feasibility is \[3\], expected \[6\]"),
     ({"infeasible": "zero"}, "infeasible must be one of 'exclude', 'original', got 'zero'"),

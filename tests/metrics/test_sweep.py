@@ -1,4 +1,4 @@
-"""The sweep against naive loops over the whole matrix, and against itself in other chunks."""
+"""The sweep, compared with naive loops over the whole matrix and with sweeps of other chunks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 def predicted(world: World, scores: np.ndarray, image: int) -> list[int]:
-    """Columns of the best candidates of an image, by sorting all of them."""
+    """Return the columns of the best candidates of an image by sorting all of them."""
     allowed = [c for c in range(len(world.pairs)) if world.candidates[c]]
     return sorted(allowed, key=lambda c: (-scores[image, c], c))[: world.topk]
 
@@ -75,7 +75,7 @@ def share(values: Iterator[bool]) -> float:
 
 
 def point(world: World, scores: np.ndarray) -> tuple[float, float]:
-    """Accuracy over images of seen and of unseen pairs, of scores that hold the bias already."""
+    """Return the accuracy over images of seen and of unseen pairs; the bias is already added to the scores."""
     right = [int(t) in predicted(world, scores, i) for i, t in enumerate(world.target)]
     return tuple(  # type: ignore[return-value]
         share(r for r, t in zip(right, world.target, strict=True) if bool(world.seen[t]) == kind)

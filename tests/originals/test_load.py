@@ -111,7 +111,7 @@ def test_tensors_and_settings_that_do_not_fit_are_listed_together(csp):
         ({3: torch.zeros(1)}, "3 is unknown"),
     ],
 )
-def test_a_dict_that_is_no_state_is_said(csp, state, message):
+def test_a_dict_that_is_no_state_dict_is_refused(csp, state, message):
     with pytest.raises(ConfigError, match=message):
         load(csp, state, backbone=csp.clip)
 
@@ -241,7 +241,7 @@ def test_methods_without_an_original_are_refused(csp):
         load(csp, name="cps")
 
 
-def test_what_no_shape_tells_and_nothing_says_is_assumed_aloud(cases):
+def test_settings_that_are_in_no_shape_and_not_given_are_assumed_and_logged(cases):
     said = []
     case = next(case for case in cases if case.name == "dfsp_txt2img")
     czslkit.load_original("dfsp-t2i", case.state, case.space, log=said.append)

@@ -60,7 +60,7 @@ def test_the_losses_compared_below_were_recorded(cases):
 
 
 @torch.no_grad()
-def test_words_and_contexts_start_where_theirs_do(case):
+def test_initial_words_and_contexts_equal_the_recorded_ones(case):
     cls = METHODS[case.method]
     options = dataclasses.replace(cls.Options(**SIZES.get(case.method, {})), backbone=from_openai(case.clip))
     method = construct(cls, options, case.space, where=case.method)
@@ -186,7 +186,7 @@ def test_losses_and_gradients(case, mode):
         close(gradients[key.split(".grad.")[1]], case.arrays[key], GRADIENTS)
 
 
-def test_dropout_is_where_theirs_is(case):
+def test_dropout_is_at_the_same_places_as_in_the_original(case):
     if "train_scaled_dropout" not in case.json.get("loss", {}):
         return
     method = without_dropout(case.load(), lambda p: 1 - p).train()

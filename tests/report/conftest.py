@@ -74,31 +74,31 @@ def _attached(result: Any, name: str) -> bytes | None:
 
 @pytest.fixture
 def result() -> Make:
-    """A finished cell with S = 0.7, U = 0.6, H = 0.5 and the given AUC."""
+    """Return a finished cell with S = 0.7, U = 0.6, H = 0.5 and the given AUC."""
     return _result
 
 
 @pytest.fixture
 def failed() -> Make:
-    """A cell that failed with the given error."""
+    """Return a cell that failed with the given error."""
     return _failed
 
 
 @pytest.fixture
 def open_result() -> Make:
-    """A finished cell of the open world, measured as the given protocol says."""
+    """Return a finished cell of the open world with the given protocol."""
     return _open_result
 
 
 @pytest.fixture
 def attached() -> Callable[[Any, str], bytes | None]:
-    """Numbers per image of the methods best, tied and poor."""
+    """Return a function that gives the numbers per image of the methods best, tied and poor."""
     return _attached
 
 
 @pytest.fixture
 def compared_table() -> Callable[..., Table]:
-    """A table of three methods with numbers per image: one is the best, one may be as good, one is not."""
+    """A table of three methods with numbers per image: the best, one that is tied with it, and one that is worse."""
 
     def make(*more: Any, **options: Any) -> Table:
         aucs = {"best": 0.41, "tied": 0.40, "poor": 0.39}
@@ -110,7 +110,7 @@ def compared_table() -> Callable[..., Table]:
 
 @pytest.fixture
 def printed_aucs() -> Callable[[Table], list[str]]:
-    """The last number of each line of a table of one dataset in one world, marks and all."""
+    """Return the last number of each line of a table with one dataset and world, including marks."""
 
     def read(table: Table) -> list[str]:
         lines = table.to_text().split("\n\n")[0].splitlines()

@@ -85,4 +85,4 @@ def test_the_format_is_the_one_that_is_written() -> None:
 def test_details_of_another_format_are_not_shown(content: bytes) -> None:
     cell = details_of(content)
     assert cell["tables"] == []
-    assert cell["sections"]["details"] == "closed.details.json is not of format 1"
+    assert cell["sections"]["details"] == "closed.details.json does not have format 1"

@@ -21,7 +21,7 @@ MISSING_DATA = {
 }
 
 
-def test_two_kinds_of_area_do_not_stand_side_by_side(result: Make) -> None:
+def test_results_of_two_curves_are_not_put_into_one_table(result: Make) -> None:
     message = (
         r"msci on cgqa \(open, seed 0\) has the AUC of bins='exact', csp on demo \(closed, seed 0\) has the "
         r"AUC of bins='original'\. Run one of them again, select results with --methods or --datasets, or allow both "
@@ -31,7 +31,7 @@ def test_two_kinds_of_area_do_not_stand_side_by_side(result: Make) -> None:
         Table([result("csp"), result("msci", dataset="cgqa", world="open", bins="exact")])
 
 
-def test_results_on_different_data_do_not_stand_side_by_side(result: Make) -> None:
+def test_results_on_different_data_are_not_put_into_one_table(result: Make) -> None:
     message = (
         r"msci on demo \(open, seed 0\) was measured on different data than csp on demo \(closed, seed 0\) "
         r"\(data: test_pairs\.txt changed; data: x\.txt added\)\. Run one of them again, select results with "
@@ -41,7 +41,7 @@ def test_results_on_different_data_do_not_stand_side_by_side(result: Make) -> No
         Table([result("csp"), result("msci", world="open", data={"test_pairs.txt": "d2", "x.txt": "d1"})])
 
 
-def test_unlike_results_stand_side_by_side_when_asked_to_and_the_caption_says_so(result: Make) -> None:
+def test_results_not_measured_alike_are_allowed_on_request_and_named_in_the_caption(result: Make) -> None:
     table = Table([result("csp"), result("msci", bins="exact")], mixed=True)
     difference = "Not all results were measured alike: msci on demo (closed, seed 0) has the AUC of bins='exact'"
     assert difference in " ".join(table.caption())

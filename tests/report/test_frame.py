@@ -1,4 +1,4 @@
-"""Results as a pandas frame, against the result files read one by one."""
+"""Results as a pandas frame, compared with the result files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_intervals_hold_the_middle_of_the_resampled_metrics() -> None:
     assert not {"n_seen_low", "auc_exact_low"} & set(frame.columns)
 
 
-def test_columns_stand_in_the_order_of_the_documentation(result: Make) -> None:
+def test_columns_are_in_the_order_of_the_documentation(result: Make) -> None:
     made = trained(result(config={"options": {"depth": 1}}, config_id="a"), 1, {"loss": 2.0, "val_auc": 0.5})
     made["timing"] = {"train_s": 1.0, "eval_s": 2.0}
     made["versions"] = {"device": "cpu", "czslkit": "1", "timm": "3"}

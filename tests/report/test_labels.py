@@ -1,4 +1,4 @@
-"""Rows of a table, told apart by the settings in which configurations differ."""
+"""Labels of the rows of a table, with the settings in which configurations differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Make = Callable[..., dict[str, Any]]
 ReadAucs = Callable[[Table], list[str]]
 
 
-def test_configurations_are_rows_told_apart_by_what_differs(result: Make, printed_aucs: ReadAucs) -> None:
+def test_configurations_are_rows_named_by_the_settings_that_differ(result: Make, printed_aucs: ReadAucs) -> None:
     configs: list[dict[str, Any]] = [{"options": {"fusion": "sum"}}, {"options": {"fusion": "sum", "low_layers": 2}}]
     table = Table(
         [result("msci", auc=0.1 * (n + 1), config=config, config_id=str(n)) for n, config in enumerate(configs)]
@@ -52,14 +52,14 @@ def test_a_variation_of_several_recipes_is_one_row_across_datasets(result: Make)
 
 
 @pytest.mark.parametrize("configs", [({"options": {"a": 1}}, {"options": {"a": "1"}}), ({}, {})])
-def test_configurations_that_read_alike_are_told_apart_by_their_id(
+def test_configurations_with_equal_labels_are_named_by_their_id(
     configs: tuple[dict[str, Any], ...], result: Make
 ) -> None:
     table = Table([result(config=config, config_id=f"id{n}") for n, config in enumerate(configs)])
     assert table.arrangement.rows == ("csp [config id0]", "csp [config id1]")
 
 
-def test_configurations_that_differ_in_much_are_told_apart_by_their_id(result: Make) -> None:
+def test_configurations_with_long_labels_are_named_by_their_id(result: Make) -> None:
     configs = [{"options": {f"option_{n}": value for n in range(9)}} for value in (1, 2)]
     table = Table([result(config=config, config_id=f"id{n}") for n, config in enumerate(configs)])
     assert table.arrangement.rows == ("csp [config id0]", "csp [config id1]")

@@ -45,7 +45,7 @@ def test_a_dataset_that_is_not_there_is_explained_once(failed: Make) -> None:
     assert "AUC is" not in text
 
 
-def test_one_error_on_two_datasets_is_told_for_each(failed: Make) -> None:
+def test_one_error_on_two_datasets_has_a_note_for_each(failed: Make) -> None:
     notes = Table([failed(DIVERGED, dataset="cgqa"), failed(DIVERGED, dataset="demo")]).notes()
     assert [note.split(":")[1] for note in notes] == [" csp on cgqa (closed, seed 0)", " csp on demo (closed, seed 0)"]
 

@@ -52,7 +52,7 @@ def test_html_shows_hostile_content_as_text(result: Make, failed: Make) -> None:
     assert "<img>: <svg>" in page.text
 
 
-def test_html_holds_what_stands_behind_each_number(result: Make, failed: Make) -> None:
+def test_html_has_the_details_of_each_cell(result: Make, failed: Make) -> None:
     text = Table([result(), failed(DIVERGED, method="msci")]).to_html()
     page = Page(text)
     assert page.open == []

@@ -1,4 +1,4 @@
-"""Our numbers beside published ones, in every format."""
+"""Our numbers and the published numbers, in every format."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def result(
     changed: tuple[str, ...] = (),
     **metrics: float | None,
 ) -> dict[str, Any]:
-    """A finished cell with S = 0.7, U = 0.6, H = 0.5, AUC = 0.4 unless said otherwise."""
+    """Return a finished cell, by default with S = 0.7, U = 0.6, H = 0.5 and AUC = 0.4."""
     numbers = {"best_seen": 0.7, "best_unseen": 0.6, "best_hm": 0.5, "auc": 0.4} | metrics
     made = {
         "cell": {"method": method, "dataset": dataset, "world": world, "seed": seed, "config_id": "aaaaaaaa"},
@@ -49,7 +49,7 @@ def failed(**cell: Any) -> dict[str, Any]:
 
 
 def beside(table: Table) -> str:
-    """The second block of the text."""
+    """Return the second block of the text."""
     blocks = table.to_text().split("\n\n")
     return "\n\n".join(blocks[2:])
 
@@ -101,7 +101,7 @@ def test_a_small_difference_has_no_negative_zero() -> None:
     assert row.printed("difference")[0] == "+0.0"
 
 
-def test_what_is_printed_with_two_decimals_is_compared_with_two() -> None:
+def test_numbers_published_with_two_decimals_are_compared_with_two() -> None:
     (row,) = Table([result(auc=0.0031, published=PRINTED | {"AUC": 0.27})]).comparisons
     assert [row.printed(what)[3] for what in ("ours", "published", "difference")] == ["0.31", "0.27", "+0.04"]
 
@@ -127,14 +127,14 @@ def test_the_caption_names_sources_and_what_the_spread_is() -> None:
     assert "The published numbers are from: Table 2.\n" in beside(Table([result("clip"), result("csp", "open")]))
 
 
-def test_changed_settings_are_told_once_for_both_worlds() -> None:
+def test_changed_settings_are_noted_once_for_both_worlds() -> None:
     table = Table([result(world=world, changed=("backbone", "train.epochs")) for world in ("closed", "open")])
     note = "csp on cgqa: backbone, train.epochs changed from recipe cgqa/nayak2023_csp\n"
     assert table.to_text().count(note) == 1
     assert "changed from" not in Table([result()]).to_text()
 
 
-def test_other_readings_are_notes() -> None:
+def test_other_published_values_are_notes() -> None:
     other = PRINTED | {"disagreement": "AUC is 36.9 in a survey"}
     assert "csp on cgqa (closed) as published: AUC is 36.9 in a survey\n" in Table([result(published=other)]).to_text()
 
@@ -175,7 +175,7 @@ def test_csv_holds_fractions_and_blanks_where_nothing_was_published() -> None:
     assert {second[key] for key in second if "published" in key or key.endswith("difference")} == {""}
 
 
-def test_json_holds_ours_theirs_and_where_they_are_from() -> None:
+def test_json_has_our_numbers_the_published_numbers_and_their_sources() -> None:
     disagreeing = PRINTED | {"spread": SPREAD, "disagreement": "other"}
     (row,) = json.loads(Table([result(published=disagreeing, changed=("train.lr",))]).to_json())["published"]["rows"]
     assert (row["method"], row["dataset"], row["world"]) == ("csp", "cgqa", "closed")

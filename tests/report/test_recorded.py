@@ -1,4 +1,4 @@
-"""A table of recorded results is the table that an earlier czslkit, which did not use pandas, made of them."""
+"""Tables of recorded results, compared with the tables of an earlier version that did not use pandas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def recorded_table(*, intervals: bool = False) -> Table:
 
 
 def grids(text: str) -> list[str]:
-    """Everything but the caption."""
+    """Return the text without the caption."""
     return text.split("\n\n")[:-1]
 
 
@@ -36,17 +36,17 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("file", "intervals"), [("table.txt", False), ("intervals.txt", True)])
-def test_text_is_as_it_was(file: str, intervals: bool) -> None:
+def test_text_has_not_changed(file: str, intervals: bool) -> None:
     recorded = (RECORDED / file).read_text(encoding="utf-8")
     assert grids(recorded_table(intervals=intervals).to_text()) == grids(recorded)
 
 
-def test_markdown_is_as_it_was() -> None:
+def test_markdown_has_not_changed() -> None:
     recorded = (RECORDED / "table.md").read_text(encoding="utf-8")
     assert grids(recorded_table().to_markdown()) == grids(recorded)
 
 
-def test_latex_is_as_it_was() -> None:
+def test_latex_has_not_changed() -> None:
     now, recorded = (
         [line for line in text.splitlines() if not line.startswith(r"\caption")]
         for text in (recorded_table().to_latex(), (RECORDED / "table.tex").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Intervals and comparisons against resampling by hand: every draw evaluated anew."""
+"""Intervals and comparisons, compared with an evaluation of every single resample."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ N = 40
 
 
 class Runs:
-    """Results of made-up methods on the same 40 images, and the files beside them.
+    """Results of made-up methods on the same 40 images, and their attached files.
 
     Rows with equally long names have the same noise.
     """
@@ -87,7 +87,7 @@ def key(row: str, world: str = "closed") -> tuple[str, str, str]:
 def test_intervals_and_gaps_are_those_of_resamples_evaluated_one_by_one(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two seeds of one method against one of another: means over seeds, of the same draw."""
+    """Two seeds of one method are compared with one seed of another, as means over seeds on the same resample."""
     monkeypatch.setattr(bootstrap, "RESAMPLES", 100)
     runs.add("good", 2.0, 0)
     runs.add("good", 1.5, 1)
@@ -152,7 +152,7 @@ def test_results_without_numbers_per_image_are_left_alone(runs: Runs) -> None:
     assert runs.found().caption(True, METRIC_NAMES) == []
 
 
-def test_an_entry_without_numbers_per_image_is_named_beside_others(runs: Runs) -> None:
+def test_an_entry_without_numbers_per_image_is_named_if_others_have_them(runs: Runs) -> None:
     for row, skill in (("good", 2.0), ("fair", 1.0), ("none", 0.1)):
         runs.add(row, skill)
     del runs.files[id(runs.results[2])]
@@ -188,7 +188,7 @@ def test_other_data_and_other_curves_are_not_compared(runs: Runs, other: dict[st
     found = runs.found()
     assert not found.differences
     assert found.notes == (
-        "fair on toys (closed) is not compared with the best: good was measured on other images, or by another curve",
+        "fair on toys (closed) is not compared with the best: good was measured on other images, or with another curve",
     )
     assert set(found.intervals) == {key("good"), key("fair")}
 
@@ -255,7 +255,7 @@ def test_the_caption_says_what_the_mark_means(runs: Runs, skill: float, end: str
     assert first == "[low, high] is the 95% bootstrap interval from 1000 resamples of the test images."
 
 
-def test_numpy_waits_until_there_is_something_to_draw_from() -> None:
+def test_numpy_is_imported_only_if_there_are_numbers_to_resample() -> None:
     program = (
         "import sys; from czslkit.report.significance import significance; from czslkit.report.resamples import "
         "resampled_result; assert resampled_result({'status': 'failed'}, lambda *a: b'') is None;"

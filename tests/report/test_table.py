@@ -115,7 +115,7 @@ def test_no_results_make_no_table() -> None:
 
 
 def test_a_result_given_twice_is_refused(result: Make, failed: Make) -> None:
-    message = r"msci on demo \(open, seed 3\) is there twice, each with configuration aaaaaaaa"
+    message = r"msci on demo \(open, seed 3\) occurs twice, each time with configuration aaaaaaaa"
     for twin in (result("msci", world="open", seed=3), failed(DIVERGED, method="msci", world="open", seed=3)):
         with pytest.raises(CzslkitError, match=message):
             Table([result("msci", world="open", seed=3), twin])
@@ -123,7 +123,7 @@ def test_a_result_given_twice_is_refused(result: Make, failed: Make) -> None:
             Table([twin, result("msci", world="open", seed=3)])
 
 
-def test_what_may_be_as_good_as_the_best_reads_as_printed_by_hand(compared_table: MakeTable) -> None:
+def test_a_table_with_tie_marks_reads_as_printed_by_hand(compared_table: MakeTable) -> None:
     assert compared_table().to_text() == (
         "demo    ------------- closed -------------\n"
         "method      S        U        H      AUC\n"
@@ -141,7 +141,7 @@ def test_what_may_be_as_good_as_the_best_reads_as_printed_by_hand(compared_table
 
 
 @pytest.mark.parametrize("render", ["to_text", "to_markdown", "to_latex", "to_csv", "to_json", "to_html"])
-def test_results_without_numbers_per_image_are_rendered_as_ever(render: str, result: Make) -> None:
+def test_results_without_numbers_per_image_are_rendered_without_intervals(render: str, result: Make) -> None:
     results = [result("csp"), result("msci", auc=0.41)]
     plain, asked = Table(results), Table(results, attached=lambda result, name: None, intervals=True)
     assert getattr(asked, render)() == getattr(plain, render)()

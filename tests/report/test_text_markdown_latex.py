@@ -1,4 +1,4 @@
-"""Text, Markdown and LaTeX: marks, alignment and names as they are."""
+"""Marks, alignment and escaped names in text, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MARKS = {
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_a_number_stands_before_the_mark_of_a_tie(mark: Any) -> None:
+def test_the_mark_of_a_tie_follows_the_number(mark: Any) -> None:
     numbers = [Number("1"), Number("1", tied=True), Number("1", 1), Number("1", 2), Number("1", 1, tied=True)]
     pads = ["", "", "", " ", ""] if mark in (asterisks, ansi) else []
     marked = list(map(mark, numbers, pads) if pads else map(mark, numbers))
@@ -122,9 +122,7 @@ def test_markdown_shows_hostile_names_as_they_are(result: Make) -> None:
         (lambda table: table.to_html(), "<td><u>40.0</u>~</td>"),
     ],
 )
-def test_each_format_marks_what_may_be_as_good_as_the_best_and_says_so(
-    render: Any, mark: str, compared_table: MakeTable
-) -> None:
+def test_each_format_marks_ties_and_explains_the_mark(render: Any, mark: str, compared_table: MakeTable) -> None:
     text = render(compared_table())
     assert text.count(mark) == 1
     assert "not significantly below the best of their column" in text

@@ -29,10 +29,10 @@ from czslkit.weights import read_tensors
 
 @pytest.fixture
 def bench(toys, clip_file, tmp_path):
-    """Benchmark on the toys; what it said is in ``.said``."""
+    """Benchmark on the toys; its log lines are in ``.log_lines``."""
 
     def go(methods="clip,csp", datasets="toys", settings=None, data=toys, **arguments):
-        go.said = []
+        go.log_lines = []
         msci = {"msci.low_layers": 2, "msci.high_layers": 2, "msci.heads": [2, 2]} if "msci" in methods else {}
         quick = {"backbone": str(clip_file), "train.epochs": 2, "train.batch_size": 8, "train.lr": 1e-2}
         return czslkit.bench(
@@ -42,7 +42,7 @@ def bench(toys, clip_file, tmp_path):
             runs=tmp_path / "runs",
             settings=quick | msci | (settings or {}),
             progress=False,
-            log=go.said.append,
+            log=go.log_lines.append,
             **arguments,
         )
 
@@ -56,7 +56,7 @@ def numbers(result) -> list:
     return [(r["cell"], r["metrics"]) for r in result.results]
 
 
-def test_results_say_what_they_rest_on(bench, clip_file):
+def test_results_record_their_dependencies(bench, clip_file):
     result = bench("csp", seeds=[0, 1])
     assert result.failed == 0
     assert [(r["cell"]["seed"], r["cell"]["world"]) for r in result.results] == [
@@ -83,7 +83,7 @@ def test_results_say_what_they_rest_on(bench, clip_file):
 
 
 def test_scores_of_a_benchmark_are_those_of_its_method(bench, toys, clip_file):
-    """Against a full matrix of scores and the pure function."""
+    """The numbers are compared with ``evaluate`` on the full matrix of scores."""
     closed, opened = bench("clip").results
     data = czslkit.load_dataset("toys", toys)
     method = czslkit.build("clip", data.space, backbone=str(clip_file)).eval()
@@ -112,7 +112,7 @@ def test_finished_cells_are_not_run_again(bench, monkeypatch):
     monkeypatch.setattr(running, "make_results", lambda *a: pytest.fail("run again"))
     again = bench()
     assert numbers(again) == numbers(first)
-    assert all("done before" in line for line in bench.said)
+    assert all("done before" in line for line in bench.log_lines)
 
 
 def test_a_world_added_later_uses_the_same_training(bench, monkeypatch):
@@ -124,9 +124,9 @@ def test_a_world_added_later_uses_the_same_training(bench, monkeypatch):
 def test_settings_are_cells_of_their_own(bench):
     bench("csp", worlds="closed")
     bench("csp", worlds="closed", settings={"word_dropout": 0.0})
-    assert not any("done before" in line for line in bench.said)
+    assert not any("done before" in line for line in bench.log_lines)
     bench("csp", worlds="closed")
-    assert "done before" in bench.said[-1]
+    assert "done before" in bench.log_lines[-1]
 
 
 def test_changed_data_makes_results_stale_and_says_so(bench, toys, tmp_path):
@@ -135,7 +135,7 @@ def test_changed_data_makes_results_stale_and_says_so(bench, toys, tmp_path):
     file = pairs_file(data / "toys", "test")
     file.write_text(file.read_text() + "red right\n")
     result = bench("csp", worlds="closed", data=data)
-    assert any("stale because data: test_pairs.txt changed" in line for line in bench.said)
+    assert any("stale because data: test_pairs.txt changed" in line for line in bench.log_lines)
     assert result.results[0]["protocol"]["columns"] == 8
     assert list((tmp_path / "runs").rglob("closed.stale.json"))
 
@@ -146,7 +146,7 @@ def test_changed_weights_make_results_stale(bench, tmp_path, clip_file):
     state = read_tensors(weights)
     torch.save(state | {"visual.proj": state["visual.proj"].flip(0)}, weights)
     (after,) = bench("csp", worlds="closed", settings={"backbone": str(weights)}).results
-    assert any("stale because weights changed" in line for line in bench.said)
+    assert any("stale because weights changed" in line for line in bench.log_lines)
     assert before["training"]["history"] != after["training"]["history"]
 
 
@@ -186,7 +186,7 @@ def test_finished_results_outlive_their_dataset(bench, toys, tmp_path):
     first = bench("clip", datasets="cgqa", worlds="closed", data=data)
     shutil.rmtree(data / "cgqa")
     assert numbers(bench("clip", datasets="cgqa", worlds="closed", data=data)) == numbers(first)
-    assert any("kept as they were: closed" in line for line in bench.said)
+    assert any("finished results are kept: closed" in line for line in bench.log_lines)
 
 
 def test_weights_that_are_gone_keep_what_was_measured(bench, tmp_path, clip_file):
@@ -222,17 +222,17 @@ def test_data_that_has_become_unreadable_keeps_what_was_measured(bench, toys, tm
     again = bench("clip,coop", worlds="closed", data=data)
     assert numbers(again)[:1] == numbers(first)
     assert [r["status"] for r in again.results] == ["done", "failed"]
-    assert any("kept as they were: closed" in line for line in bench.said)
+    assert any("finished results are kept: closed" in line for line in bench.log_lines)
 
 
-def test_waiting_for_another_process_is_said(bench, tmp_path):
+def test_waiting_for_another_process_is_logged(bench, tmp_path):
     bench("clip", worlds="closed")
     (lock,) = (tmp_path / "runs").rglob(".lock")
     held = FileLock(lock, thread_local=False)
     held.acquire()
     threading.Timer(0.5, held.release).start()
     bench("clip", worlds="closed")
-    assert any("waiting for another process" in line for line in bench.said)
+    assert any("waiting for another process" in line for line in bench.log_lines)
 
 
 @pytest.mark.parametrize(("cached", "counted"), [(False, "37 images of toys"), (True, "21 train images")])
@@ -252,10 +252,10 @@ def trained(result) -> list:
 
 def test_no_number_depends_on_the_cache(tmp_path):
     write_mini("ut-zappos", tmp_path / "data")
-    said = []
+    log_lines = []
 
     def bench(runs, methods="clip,csp,msci", **arguments):
-        where = {"data": tmp_path / "data", "runs": tmp_path / runs, "log": said.append, "progress": False}
+        where = {"data": tmp_path / "data", "runs": tmp_path / runs, "log": log_lines.append, "progress": False}
         settings = {"backbone": "demo", "train.epochs": 1, "csp.train.augment": False}
         return czslkit.bench(methods, "ut-zappos", "closed", settings=settings, **where, **arguments)
 
@@ -267,13 +267,13 @@ def test_no_number_depends_on_the_cache(tmp_path):
     assert not list((tmp_path / "off").glob("cache*"))
     kinds = sorted(file.name.rsplit("-", 2)[0] for file in (tmp_path / "kept").glob("[!.]*"))
     assert [kind.split("-")[:2] for kind in kinds] == [[k, s] for k in ("features", "images") for s in SPLITS]
-    assert sum(line.startswith("making") for line in said) == len(kinds)
+    assert sum(line.startswith("making") for line in log_lines) == len(kinds)
 
 
-def test_features_are_kept_below_the_results_unless_told_otherwise(bench, tmp_path):
+def test_features_are_cached_below_the_results_by_default(bench, tmp_path):
     bench("clip", worlds="closed")
     [file] = (tmp_path / "runs" / "cache").glob("features-test-*.safetensors")
-    assert f"making the features of 8 test images: 2.0 kB in {file}" in bench.said
+    assert f"making the features of 8 test images: 2.0 kB in {file}" in bench.log_lines
 
 
 def test_with_decoded_images_kept_every_file_is_read_once(bench, monkeypatch):
@@ -289,12 +289,13 @@ def test_without_room_for_decoded_images_the_benchmark_goes_on(bench, tmp_path, 
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
     assert bench("csp", worlds="closed", cache_images=True).failed == 0
     room = f"no space for 21 decoded train images: 65 kB needed, 0.1 kB free in {tmp_path / 'runs' / 'cache'}"
-    assert any(room in line for line in bench.said)
+    assert any(room in line for line in bench.log_lines)
     assert list((tmp_path / "runs" / "checked").iterdir())
 
 
-def test_images_cannot_be_kept_in_no_cache(bench):
-    with pytest.raises(ConfigError, match="cache is off, but images are to be kept in it: leave out one of the two"):
+def test_images_cannot_be_cached_without_a_cache(bench):
+    message = "cache is off, but cache_images asks to keep images in it: leave out one of the two"
+    with pytest.raises(ConfigError, match=message):
         bench(cache="off", cache_images=True)
 
 
@@ -309,12 +310,12 @@ def test_a_result_file_that_is_damaged_is_made_again(bench, tmp_path):
     (path,) = (tmp_path / "runs").rglob("closed.json")
     path.write_text(path.read_text()[:50])
     assert numbers(bench("clip", worlds="closed")) == numbers(first)
-    assert any("cannot be read" in line for line in bench.said)
+    assert any("cannot be read" in line for line in bench.log_lines)
     assert path.with_name("closed.stale.json").exists()
 
 
 def test_a_killed_benchmark_completes_with_the_same_numbers(toys, clip_file, tmp_path):
-    """The real thing: a process, killed as soon as something new is on disk, again and again."""
+    """A process is killed again and again, each time when a new file is on disk."""
 
     log = tmp_path / "log.txt"
 
@@ -351,21 +352,21 @@ def test_a_killed_benchmark_completes_with_the_same_numbers(toys, clip_file, tmp
     assert len(found(tmp_path / "cut")) == 4
 
 
-def test_an_estimate_says_what_would_be_and_does_nothing(bench, tmp_path):
+def test_an_estimate_logs_time_and_memory_and_runs_nothing(bench, tmp_path):
     result = bench("csp", estimate=True)
     assert (result.failed, result.results) == (0, ())
-    said = r"\[1/1\] csp on toys, seed 0: "
-    evaluation = rf"{said}test, open world, about: 8 images x 9 pairs, 8 x 9 at a time: \d+ s, \d+ MB"
-    assert re.fullmatch(evaluation, bench.said[1])
-    assert re.fullmatch(rf"{said}training of 2 epochs, about: \d+ s", bench.said[2])
+    prefix = r"\[1/1\] csp on toys, seed 0: "
+    evaluation = rf"{prefix}test, open world, about: 8 images x 9 pairs, 8 x 9 at a time: \d+ s, \d+ MB"
+    assert re.fullmatch(evaluation, bench.log_lines[1])
+    assert re.fullmatch(rf"{prefix}training of 2 epochs, about: \d+ s", bench.log_lines[2])
     assert not list((tmp_path / "runs").glob("*/*/*/*.json"))
     bench("csp")
-    assert any(re.fullmatch(evaluation, line) for line in bench.said)
+    assert any(re.fullmatch(evaluation, line) for line in bench.log_lines)
     bench("csp", estimate=True)
-    assert bench.said == ["[1/1] csp on toys, seed 0: done before"]
+    assert bench.log_lines == ["[1/1] csp on toys, seed 0: done before"]
 
 
-def test_memory_that_is_too_little_is_said_before_and_is_a_failed_cell(bench):
+def test_too_little_memory_is_logged_by_an_estimate_and_fails_the_cell(bench):
     before, after = bench("clip", memory="9MB", estimate=True), bench("clip", memory="9MB")
     assert (before.failed, after.failed) == (2, 2)
     for result in (*before.results, *after.results):

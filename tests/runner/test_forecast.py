@@ -1,4 +1,4 @@
-"""What is foretold: the counts as they are, the seconds by arithmetic on a clock that is set."""
+"""Forecasts: exact counts, and seconds on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def data(toys: Any) -> Splits:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is done for one item takes a second, and for n items n seconds."""
+    """Set the clock so that work on n items takes n seconds."""
     monkeypatch.setattr(forecast, "_seconds", lambda do, n, device: (do(n), float(n))[1])
 
 
@@ -50,16 +50,16 @@ def test_images_are_encoded_once_or_for_every_part_of_the_texts(
     assert found.seconds == pytest.approx(len(data.test) * (passes * image + sum(pairs) / 5) + sum(pairs))
 
 
-def test_it_foretells_no_more_bytes_than_there_are(data: Splits, clip_file: Any) -> None:
+def test_a_forecast_has_at_most_the_given_memory(data: Splits, clip_file: Any) -> None:
     method = built("csp", data, clip_file)
 
-    def foretold(memory: int) -> Forecast:
+    def planned_forecast(memory: int) -> Forecast:
         feed = Feed(method, data.test, 4)
         return forecast.evaluation(Evaluation.plan(method, data, "test", ["open"], feed, memory=memory))
 
-    plenty = foretold(10**9)
+    plenty = planned_forecast(10**9)
     assert plenty.bytes < 10**8 and plenty.chunks == Chunks(4, 9, 9)
-    tight = foretold(plenty.bytes - 1)
+    tight = planned_forecast(plenty.bytes - 1)
     assert tight.bytes < plenty.bytes and tight.chunks.images * tight.chunks.pairs < 4 * 9
 
 
@@ -81,6 +81,6 @@ def test_a_training_is_steps_images_and_validations(
     assert forecast.training(method, data, options, SOON) == pytest.approx(expected)
 
 
-def test_it_says_how_many_how_long_and_how_much() -> None:
+def test_a_forecast_prints_images_pairs_time_and_memory() -> None:
     found = Forecast(5098, (7555, 278362), Chunks(8, 16384, 100), 3_100_000_000, 5400)
     assert str(found) == "5,098 images x 7,555 + 278,362 pairs, 8 x 16,384 at a time: 90 min, 3.1 GB"

@@ -1,4 +1,4 @@
-"""The open world's feasibility threshold, from a setting to a result; on a small replica of C-GQA."""
+"""The feasibility threshold of the open world, from the setting to the result, on a small replica of C-GQA."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILE = "feasibility_cgqa.pt"
 
 @pytest.fixture(scope="module")
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its words are those by which the demo CLIP knows what the pictures show."""
+    """A replica of C-GQA with words that the demo CLIP knows."""
     root = tmp_path_factory.mktemp("data")
     folder, words = write_mini("cgqa", root), REPLICAS["cgqa"]
     known = dict(zip(words.attrs + words.objs, demo_world.ATTRS[:8] + demo_world.OBJS[:6], strict=True))
@@ -46,10 +46,10 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bench(replica: Path, tmp_path: Path) -> Any:
-    """Benchmark on the replica, in a folder of its own; what it said is in ``.said``, that folder in ``.root``."""
+    """Benchmark on the replica in its own folder ``.root``; its log lines are in ``.log_lines``."""
 
     def go(methods: str = "clip", worlds: str = "open", **settings: Any) -> czslkit.runner.bench.Benchmark:
-        go.said = []
+        go.log_lines = []
         quick = {"backbone": "demo", "train.epochs": 1, "train.batch_size": 48, "train.augment": False}
         named = {f"eval.{key}": value for key, value in settings.items()}
         return czslkit.bench(
@@ -60,7 +60,7 @@ def bench(replica: Path, tmp_path: Path) -> Any:
             runs=tmp_path / "runs",
             settings={**quick, **named},
             progress=False,
-            log=go.said.append,
+            log=go.log_lines.append,
         )
 
     go.root = tmp_path / "data"
@@ -76,7 +76,7 @@ def data(replica: Path) -> Splits:
 
 @pytest.fixture
 def feasible(data: Splits) -> torch.Tensor:
-    """0 for seen pairs, -0.2 to 1 for others; those that are shown are more feasible than others."""
+    """Feasibility: 0 for seen pairs, -0.2 to 1 for unseen pairs, higher for pairs that have images."""
     values = torch.rand(48, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.2
     shown = data.space.flat()
     values[shown] = 0.7 * values[shown] + 0.3
@@ -94,18 +94,18 @@ def candidates(data: Splits, feasible: torch.Tensor, threshold: float) -> torch.
     return data.space.open().seen | (feasible >= np.float32(threshold))
 
 
-def test_a_threshold_without_its_file_is_not_applied_and_said_so_aloud(bench: Any) -> None:
+def test_a_threshold_without_its_file_is_not_applied_and_a_warning_is_logged(bench: Any) -> None:
     (plain,) = bench().results
     result = bench(threshold=0.3)
     (found,) = result.results
     assert found["metrics"] == plain["metrics"]
     assert found["protocol"] == {**plain["protocol"], "feasibility": "missing: feasibility_cgqa.pt"}
     assert found["protocol"]["threshold"] is None
-    (said,) = [line for line in bench.said if "NO FEASIBILITY THRESHOLD" in line]
-    assert said.endswith(
+    (warning,) = [line for line in bench.log_lines if "NO FEASIBILITY THRESHOLD" in line]
+    assert warning.endswith(
         "NO FEASIBILITY THRESHOLD in the open world, though threshold is 0.3: there is no feasibility_cgqa.pt or "
         f"feasibility_cgqa.npy or feasibility_cgqa.safetensors in {bench.root / 'cgqa'} or {bench.root}. Put the "
-        "published file there, or set eval.feasibility to clip or to the path of a vector or of word vectors"
+        "published file there, or set eval.feasibility to clip or to the path of feasibility scores or of word vectors"
     )
     assert (
         "In the open world of cgqa, all pairs are candidates: there is no feasibility threshold "
@@ -113,7 +113,7 @@ def test_a_threshold_without_its_file_is_not_applied_and_said_so_aloud(bench: An
     ) in result.table().caption()
     (searched,) = bench(threshold="search").results
     assert searched["metrics"] == plain["metrics"]
-    assert any("though threshold is search" in line for line in bench.said)
+    assert any("though threshold is search" in line for line in bench.log_lines)
 
 
 def test_a_result_says_by_which_threshold_it_was_measured(bench: Any, data: Splits, feasible: torch.Tensor) -> None:
@@ -144,7 +144,7 @@ def test_a_result_says_by_which_threshold_it_was_measured(bench: Any, data: Spli
     assert closed["protocol"]["threshold"] is None
     assert "feasibility" in opened["depends"]["evaluation"]
     assert "feasibility" not in closed["depends"]["evaluation"]
-    assert any(line.endswith(f"threshold 0.3, given: {kept} of 48 pairs are candidates") for line in bench.said)
+    assert any(line.endswith(f"threshold 0.3, given: {kept} of 48 pairs are candidates") for line in bench.log_lines)
 
 
 @pytest.mark.parametrize("infeasible", ["exclude", "original"])
@@ -193,15 +193,15 @@ def test_a_changed_vector_runs_the_open_world_again_and_nothing_else(
 ) -> None:
     first = bench("csp", "closed,open", threshold=0.3).results
     assert bench("csp", "closed,open", threshold=0.3).results == first
-    assert bench.said[-1].endswith("done before")
+    assert bench.log_lines[-1].endswith("done before")
     monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained again"))
     digests = []
     for values in (feasible, -feasible):
         torch.save(values, bench.root / FILE)
         closed, opened = bench("csp", "closed,open", threshold=0.3).results
         assert closed == first[0]
-        assert any(line.endswith("open world stale because feasibility changed") for line in bench.said)
-        assert not any("closed world" in line for line in bench.said)
+        assert any(line.endswith("open world stale because feasibility changed") for line in bench.log_lines)
+        assert not any("closed world" in line for line in bench.log_lines)
         digests.append(opened["protocol"]["feasibility_sha256"])
     assert digests == [FeasibilityScores(values, "").digest for values in (feasible, -feasible)]
     monkeypatch.setattr(running, "make_results", lambda *a: pytest.fail("run again"))
@@ -214,7 +214,7 @@ def test_a_vector_that_cannot_be_used_stops_the_open_world_alone(bench: Any, fea
     assert (closed["status"], opened["status"]) == ("done", "failed")
     message = f"{bench.root / FILE} holds float32 [7], expected floats [48]: one for each of 8 attributes x 6 objects"
     assert opened["error"]["message"] == message
-    assert any(line.endswith(f"open world failed: {message}") for line in bench.said)
+    assert any(line.endswith(f"open world failed: {message}") for line in bench.log_lines)
     assert [result["status"] for result in bench(threshold=0.3).results] == ["failed"]
     torch.save(feasible, bench.root / FILE)
     again = bench(worlds="closed,open", threshold=0.3)

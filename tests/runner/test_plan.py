@@ -24,7 +24,7 @@ def test_every_combination_is_planned_dataset_by_dataset():
     assert {s.worlds for s in specs} == {("closed",)}
 
 
-def test_settings_go_over_recipes_over_the_methods_own():
+def test_settings_override_recipes_and_recipes_override_defaults():
     (plain,) = plan(["csp"], ["mit-states"])
     assert settled(plain)["train.lr"] == 5e-5  # of the method
     assert settled(plain)["backbone"] == "ViT-L-14-quickgelu/openai"
@@ -36,7 +36,7 @@ def test_settings_go_over_recipes_over_the_methods_own():
     assert (settled(changed)["train.lr"], settled(changed)["word_dropout"]) == (0.5, 0.1)
 
 
-def test_a_setting_can_be_of_one_method_alone():
+def test_a_setting_can_be_for_one_method_only():
     specs = plan(["csp", "msci"], ["demo"], settings={"msci.low_layers": 2, "train.epochs": 3, "csp.train.epochs": 1})
     csp, msci = (settled(spec) for spec in specs)
     assert msci["low_layers"] == 2
@@ -119,7 +119,7 @@ def test_every_method_of_the_package_has_one_demo_recipe():
     ("text", "message"),
     [
         ("method: csp\noption: {}\n", "option is not part of a recipe; expected method, source, options"),
-        ("- 1\n", "a recipe names its method"),
+        ("- 1\n", "the recipe has no method"),
         ("a: [\n", "cannot be read as YAML"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The recipes of ``configs/``: there is one for every method and dataset, and it says what was published."""
+"""The recipes of ``configs/``: every method has one for every dataset, with the published settings and numbers."""
 
 from __future__ import annotations
 
@@ -91,15 +91,15 @@ def test_expected_numbers_are_those_that_were_published(method, dataset):
         assert numbers.get("spread") == spread
 
 
-def test_other_readings_of_published_numbers_are_told():
-    told = {
+def test_disagreeing_published_numbers_are_recorded():
+    disagreements = {
         (method, dataset, world): numbers["disagreement"]
         for method in NAMES
         for dataset in DATASETS
         for world, numbers in spec(method, dataset).published.items()
         if "disagreement" in numbers
     }
-    assert {key: text.split(" in ")[0] for key, text in told.items()} == {
+    assert {key: text.split(" in ")[0] for key, text in disagreements.items()} == {
         ("dfsp-t2i", "ut-zappos", "closed"): "AUC is 36.9",
         ("dfsp-t2i", "cgqa", "closed"): "U is 32.9",
         ("dfsp-t2i", "cgqa", "open"): "S is 38.2",
@@ -262,7 +262,7 @@ WORLD = "{S: 1, U: 2, H: 3, AUC: 4, source: a table%s}"
         ),
     ],
 )
-def test_every_mistake_in_a_recipe_is_told_with_its_file(tmp_path, text, messages):
+def test_every_mistake_in_a_recipe_is_named_with_its_file(tmp_path, text, messages):
     path = tmp_path / "nayak2023_csp.yaml"
     path.write_text(f"method: csp\n{text}\n")
     with pytest.raises(ConfigError) as caught:
@@ -275,8 +275,8 @@ def test_every_mistake_in_a_recipe_is_told_with_its_file(tmp_path, text, message
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("x_coop.yaml", ": its method is 'csp', its name says 'coop'"),
-        ("x_cps.yaml", ": its method is 'csp', its name says 'cps'"),
+        ("x_coop.yaml", ": its method is 'csp', but its file name says 'coop'"),
+        ("x_cps.yaml", ": its method is 'csp', but its file name says 'cps'"),
     ],
 )
 def test_a_recipe_under_the_name_of_another_method_is_refused(tmp_path, name, message):
@@ -346,7 +346,7 @@ def replica(tmp_path):
     return go
 
 
-def test_results_of_a_replica_stand_beside_the_published_ones(replica, tmp_path):
+def test_results_of_a_replica_are_compared_with_published_numbers(replica, tmp_path):
     result = replica()
     assert result.failed == 0
     for stored in (result.results, Store(tmp_path / "runs").results()):
@@ -364,7 +364,7 @@ def test_results_of_a_replica_stand_beside_the_published_ones(replica, tmp_path)
     assert note in result.table().to_text()
 
 
-def test_finished_results_learn_of_a_recipe_that_is_new(replica, tmp_path, monkeypatch):
+def test_finished_results_get_a_recipe_that_is_added_later(replica, tmp_path, monkeypatch):
     copy = shutil.copytree(recipe_files.configs(), tmp_path / "configs")
     (path,) = (copy / "mit-states").glob("*_clip.yaml")
     text = path.read_text()

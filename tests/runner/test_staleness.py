@@ -1,4 +1,4 @@
-"""What makes a result stale, what only asks for another evaluation, and what changes nothing."""
+"""Changes that make a result stale, changes that need only another evaluation, and changes without effect."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from czslkit.types import TextFeatures
 
 @pytest.fixture
 def bench(toys: Path, clip_file: Path, tmp_path: Path) -> Any:
-    """Benchmark of CSP on the toys; what it logged is in ``.said``."""
+    """Benchmark of CSP on the toys; its log lines are in ``.log_lines``."""
 
     def go(methods: str = "csp", worlds: str = "closed", settings: Any = None, **arguments: Any) -> Any:
-        go.said = []
+        go.log_lines = []
         quick = {"backbone": str(clip_file), "train.epochs": 2, "train.batch_size": 8, "train.lr": 1e-2}
-        where = {"data": toys, "runs": tmp_path / "runs", "log": go.said.append, "progress": False}
+        where = {"data": toys, "runs": tmp_path / "runs", "log": go.log_lines.append, "progress": False}
         return czslkit.bench(methods, "toys", worlds, settings=quick | (settings or {}), **where, **arguments)
 
     return go
@@ -37,7 +37,7 @@ def bench(toys: Path, clip_file: Path, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """An entry for each epoch that is trained."""
+    """A list with an entry for each trained epoch."""
     epochs: list[int] = []
     real = loop._train_epoch
 
@@ -55,7 +55,7 @@ def cell(runs: Path) -> Path:
 
 
 def as_format_1(path: Path, **depends: Any) -> dict[str, Any]:
-    """Rewrite a result as the first format had it; returns its new content."""
+    """Rewrite a result in format 1 and return its new content."""
     result = json.loads(path.read_text())
     training = result.pop("depends")["training"]
     old = {"data": training["data"], "code": {"czslkit.method": "d1"}, "plugins": {}, "weights": training["weights"]}
@@ -74,13 +74,13 @@ def test_a_raised_version_of_the_evaluation_evaluates_again_without_training(
     monkeypatch.setattr(evaluation, "VERSION", 2)
     (again,) = bench().results
     assert len(trainings) == 2
-    assert any(line.endswith("closed world stale because code: czslkit.evaluation changed") for line in bench.said)
+    assert any(line.endswith("closed world stale because code: czslkit.evaluation changed") for line in bench.log_lines)
     assert again["metrics"] == first["metrics"]
     assert again["depends"]["evaluation"]["code"]["czslkit.evaluation"] == "version 2"
     assert (cell(tmp_path / "runs") / "training" / "weights.safetensors").read_bytes() == weights
     assert not list((tmp_path / "runs").rglob("training.stale*"))
     assert bench().results == (again,)
-    assert bench.said[-1].endswith("done before")
+    assert bench.log_lines[-1].endswith("done before")
 
 
 @pytest.mark.parametrize("where", ["training loop", "head", "method"])
@@ -97,12 +97,12 @@ def test_a_raised_version_trains_again_and_keeps_the_old_weights(
     for version, kept in ((2, "training.stale"), (3, "training.stale-2")):
         monkeypatch.setattr(owner, name, version)
         (again,) = bench().results
-        assert any(line.endswith(f"closed world stale because code: {changed} changed") for line in bench.said)
+        assert any(line.endswith(f"closed world stale because code: {changed} changed") for line in bench.log_lines)
         assert len(trainings) == 2 * version
         assert again["depends"]["training"]["code"][changed] == f"version {version}"
         folder = cell(tmp_path / "runs")
         assert (folder / kept / "weights.safetensors").read_bytes() == weights
-        assert any(str(folder / kept) in line for line in bench.said)
+        assert any(str(folder / kept) in line for line in bench.log_lines)
     assert {file.name for file in folder.glob("closed.stale*.json")} == {"closed.stale.json", "closed.stale-2.json"}
 
 
@@ -113,7 +113,7 @@ def test_an_evaluation_setting_makes_another_cell_with_the_same_training(bench: 
     assert first["cell"]["config_id"] != other["cell"]["config_id"]
     assert first["training"]["history"] == other["training"]["history"]
     assert first["training_key"] == other["training_key"]
-    assert any("has the same settings, data and code, and is used here" in line for line in bench.said)
+    assert any("has the same settings, data and code, and is used here" in line for line in bench.log_lines)
     bench(settings={"eval.bins": "exact"})  # the AUC that the epoch is selected by
     assert len(trainings) == 4
 
@@ -127,7 +127,7 @@ def test_stale_results_can_be_kept_and_are_named_in_the_table(
     assert len(trainings) == 2
     reason = "code: czslkit.training changed"
     assert kept.results == ({**first, "stale": reason},)
-    assert any(f"kept although it is stale because {reason}" in line for line in bench.said)
+    assert any(f"kept although it is stale because {reason}" in line for line in bench.log_lines)
     for table in (kept.table(), czslkit.runner.bench.Table(Store(tmp_path / "runs").results())):
         assert any(reason in note and note.startswith("csp on toys (closed") for note in table.notes())
     both = bench(worlds="closed,open", keep_stale=True)  # the new world is measured with the weights that are there
@@ -143,10 +143,10 @@ def test_a_docstring_and_a_help_text_change_nothing(
     monkeypatch.setattr(CosineHead, "__doc__", "Another text.")
     monkeypatch.setattr(METHODS["csp"].Options, "__doc__", "Another text.")
     assert bench().results == first
-    assert bench.said == ["[1/1] csp on toys, seed 0: done before"]
+    assert bench.log_lines == ["[1/1] csp on toys, seed 0: done before"]
 
 
-def test_what_no_number_depends_on_is_no_dependency(bench: Any) -> None:
+def test_code_that_no_number_depends_on_is_no_dependency(bench: Any) -> None:
     """The code of the command line, of tables and of the report has no version."""
     (found,) = bench().results
     code = {*found["depends"]["training"]["code"], *found["depends"]["evaluation"]["code"]}
@@ -154,33 +154,33 @@ def test_what_no_number_depends_on_is_no_dependency(bench: Any) -> None:
     assert code and not [name for name in code if name.startswith(above)]
 
 
-def test_results_of_the_first_format_stand_and_are_read(bench: Any, trainings: list[int], tmp_path: Path) -> None:
+def test_results_of_format_1_are_read_and_are_not_stale(bench: Any, trainings: list[int], tmp_path: Path) -> None:
     (first,) = bench().results
     as_format_1(cell(tmp_path / "runs") / "closed.json")
     (again,) = bench().results
-    assert bench.said[-1].endswith("done before")
+    assert bench.log_lines[-1].endswith("done before")
     assert again["metrics"] == first["metrics"]
     assert again["depends"]["training"]["code"] == {FORMAT_1: "version 1"}
     assert "csp" in bench().table().to_text()
     assert len(trainings) == 2
 
 
-def test_results_of_the_first_format_are_stale_once_a_version_is_raised(
+def test_results_of_format_1_are_stale_after_a_version_is_raised(
     bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bench()
     as_format_1(cell(tmp_path / "runs") / "closed.json")
     monkeypatch.setattr(CosineHead, "version", 2)
     (again,) = bench().results
-    assert any(f"stale because code: {FORMAT_1} changed" in line for line in bench.said)
+    assert any(f"stale because code: {FORMAT_1} changed" in line for line in bench.log_lines)
     assert again["format"] == 2
     assert again["depends"]["training"]["code"]["czslkit.heads.cosine:CosineHead"] == "version 2"
 
 
-def test_an_evaluation_of_the_first_format_is_made_again_with_its_weights(
+def test_a_stale_evaluation_of_format_1_is_made_again_with_its_weights(
     bench: Any, trainings: list[int], tmp_path: Path
 ) -> None:
-    """The state on disk has the key of the first format; the result beside it says that it still stands."""
+    """The state on disk has the key of format 1; the result shows that this key is still valid."""
     (first,) = bench(worlds="closed").results
     folder = cell(tmp_path / "runs")
     as_format_1(folder / "closed.json")
@@ -196,7 +196,7 @@ def test_an_evaluation_of_the_first_format_is_made_again_with_its_weights(
     assert not list(folder.glob("training.stale*"))
 
 
-def test_a_plugin_of_the_first_format_counts_by_its_distribution(bench: Any, tmp_path: Path) -> None:
+def test_a_plugin_in_format_1_counts_by_its_distribution(bench: Any, tmp_path: Path) -> None:
     bench()
     path = cell(tmp_path / "runs") / "closed.json"
     shipped = {
@@ -205,16 +205,18 @@ def test_a_plugin_of_the_first_format_counts_by_its_distribution(bench: Any, tmp
     }
     as_format_1(path, plugins=shipped)
     bench()
-    assert bench.said[-1].endswith("done before")
+    assert bench.log_lines[-1].endswith("done before")
     content = json.loads(path.read_text())
     content["depends"]["plugins"] = {"torch.nn": "torch 0.1 (torch.nn)"}
     path.write_text(json.dumps(content))
     bench()
-    assert any("stale because code: torch.nn changed" in line for line in bench.said)
-    assert not bench.said[-1].endswith("done before")
+    assert any("stale because code: torch.nn changed" in line for line in bench.log_lines)
+    assert not bench.log_lines[-1].endswith("done before")
 
 
-def test_a_class_goes_by_its_own_version_or_by_what_ships_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_counts_by_its_own_version_or_by_its_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Sub(CosineHead):
         pass
 
@@ -235,7 +237,7 @@ def test_a_class_goes_by_its_own_version_or_by_what_ships_it(tmp_path: Path, mon
     assert class_version(my_head.Mine) == "version 7"
 
 
-def test_what_is_gone_has_no_version() -> None:
+def test_a_name_that_does_not_exist_has_no_version() -> None:
     assert current_version("czslkit.heads.cosine:NoSuchHead") is None
     assert current_version("czslkit.no_such_module:Head") is None
     assert current_version("czslkit.evaluation") == "version 1"

@@ -48,7 +48,7 @@ def toy(toys):
 
 @pytest.fixture
 def build(toy, clip_file):
-    """A fresh method, the same one for the same seed."""
+    """Return a new method; the same seed gives the same method."""
 
     def go(name="csp", seed=0, **options):
         torch.manual_seed(seed)
@@ -69,7 +69,7 @@ def validating(toy):
 
 @pytest.fixture
 def run(toy, build, validating, tmp_path):
-    """Train a fresh method; gives the method and what came of it."""
+    """Train a new method; return the method and the record of the training."""
 
     def go(name="csp", folder="a", key="k", seed=0, options=None, said=None, **settings):
         method = build(name, seed, **(options or {}))
@@ -96,12 +96,12 @@ def same(a, b) -> bool:
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing catches it."""
+    """An exception in place of a signal; no code catches it."""
 
 
 @contextmanager
 def killed_at(owner, attribute, call):
-    """Make a function's call of this number, from 1, the end of whatever is running."""
+    """Raise ``Killed`` at the call of a function with this number, counted from 1."""
     real, calls = getattr(owner, attribute), []
 
     def killed(*args, **kwargs):
@@ -155,7 +155,7 @@ def test_a_state_of_another_key_is_not_resumed_from(run):
     assert other.history == fresh.history != first.history
 
 
-def test_seeds_decide(run):
+def test_the_result_depends_only_on_the_seed(run):
     one, _ = run(folder="a")
     two, _ = run(folder="b")
     three, _ = run(folder="c", seed=1)
@@ -165,7 +165,7 @@ def test_seeds_decide(run):
 
 @pytest.fixture
 def validated(monkeypatch):
-    """Make three epochs end with given AUCs and losses; gives a copy of the weights that each was validated with."""
+    """Give the validations of three epochs fixed AUCs and losses; return a copy of the weights at each validation."""
 
     def go(aucs, losses):
         values, seen = iter(zip(aucs, losses, strict=True)), []
@@ -219,7 +219,7 @@ def test_a_line_for_every_epoch_has_the_loss_that_it_is_selected_by(run, validat
 
 
 @pytest.mark.parametrize("select", ["auc", "last"])
-def test_without_need_no_validation_loss_is_computed(run, monkeypatch, select):
+def test_the_validation_loss_is_computed_only_if_it_is_needed(run, monkeypatch, select):
     monkeypatch.setattr(validation, "validation_loss", lambda *args, **kwargs: pytest.fail("computed"))
     said = []
     _, result = run(select=select, said=said)
@@ -234,7 +234,7 @@ def test_a_validation_loss_that_is_not_finite_names_the_epoch(run, validated):
 
 
 def naive_validation_loss(method, data, batch_size, fused):
-    """Image by image, with nothing but Python's floats after the logits."""
+    """Return the loss image by image, with Python's floats after the logits."""
     method.eval()
     weights, (v_pair, v_attr, v_obj) = (0.5, 2.0, 3.0), (0.3, 0.7, 0.9)
     pairs = data.space.pairs.tolist()
@@ -282,7 +282,7 @@ def test_a_fused_loss_that_nothing_is_selected_by_is_an_error():
 
 
 def batches_of_8(method, split, order):
-    """The images of a split in the given order."""
+    """Yield the images of a split in the given order."""
     backbone = method.backbone
     everything = ImageSet(split, backbone.image_size, backbone.mean, backbone.std)
     images, attr, obj = map(torch.stack, zip(*everything, strict=True))
@@ -290,7 +290,7 @@ def batches_of_8(method, split, order):
 
 
 def naive_training(method, data, evaluation_mode_from):
-    """Three epochs without anything optional."""
+    """Train three epochs in a plain loop."""
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
     for epoch in range(3):
         torch.manual_seed(training.epoch_seed(0, epoch))
@@ -349,8 +349,8 @@ def test_a_split_of_one_image_cannot_train(toy, run, monkeypatch):
         run()
 
 
-def test_accumulated_batches_step_as_one_large_batch_does(run):
-    """21 images: groups of 16 and 5 either way, the last batch of a single image left out of neither."""
+def test_accumulated_batches_give_the_step_of_one_large_batch(run):
+    """21 images form groups of 16 and 5 in both cases; no batch has a single image."""
     large, _ = run(folder="a", batch_size=16, epochs=1, options={"word_dropout": 0.0})
     small, _ = run(folder="b", batch_size=8, accumulation=2, epochs=1, options={"word_dropout": 0.0})
     torch.testing.assert_close(small.prompt.words, large.prompt.words, atol=1e-5, rtol=1e-4)
@@ -359,7 +359,7 @@ def test_accumulated_batches_step_as_one_large_batch_does(run):
 @pytest.mark.parametrize("rescale", [True, False])
 @pytest.mark.parametrize("accumulation", [1, 2, 3, 4])  # of batches of 8 + 8 + 5 images
 def test_accumulated_gradients_are_weighted_as_asked(run, build, toy, accumulation, rescale):
-    """One epoch, with the gradient of each batch taken by itself and summed by hand."""
+    """The gradients of the batches of one epoch are computed separately and summed by hand."""
     method = build(word_dropout=0.0)
     torch.manual_seed(training.epoch_seed(0, 0))
     batches = batches_of_8(method, toy.train, torch.randperm(21))
@@ -379,7 +379,7 @@ def test_accumulated_gradients_are_weighted_as_asked(run, build, toy, accumulati
     torch.testing.assert_close(trained.prompt.words, words)
 
 
-def test_a_last_image_alone_is_left_out(run):
+def test_a_last_batch_of_one_image_is_left_out(run):
     _, result = run("msci", batch_size=10, epochs=1)  # 10 + 10 + 1: batch normalisation would fail
     assert len(result.history) == 1
 

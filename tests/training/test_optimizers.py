@@ -13,7 +13,7 @@ START = (1.0, -3.0, 0.02)
 
 
 def stepped(kind, gradients=GRADIENTS, **settings):
-    """A weight of three entries after a step with each of the gradients."""
+    """Return a weight of three entries after one step with each gradient."""
     weight = torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
     optimizer = kind([weight], **settings)
     for gradient in gradients:
@@ -23,7 +23,7 @@ def stepped(kind, gradients=GRADIENTS, **settings):
 
 
 def by_hand(p, gradients, lr, decay):
-    """One entry, as the formulas have it."""
+    """Return one entry, computed by the formulas."""
     m = v = 0.0
     for t, g in enumerate(gradients, 1):
         m = 0.9 * m + 0.1 * g

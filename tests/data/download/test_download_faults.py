@@ -1,4 +1,4 @@
-"""Killed processes, processes that meet, and full disks during a download."""
+"""Killed processes, parallel processes and full disks during a download."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def complete(root: Path) -> bool:
-    """Whether the dataset is complete, and nothing else exists but digest files and locks."""
+    """Return whether the dataset is complete, and only digest files and locks exist besides."""
     folder = root / "cgqa"
     found = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     found.pop(".unpacked.json")

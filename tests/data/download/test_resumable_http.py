@@ -46,7 +46,7 @@ def partial(target: Path, url: str, shop: Any) -> Path:
 
 
 def complete(target: Path) -> bool:
-    """Whether the file exists, and no other file."""
+    """Return whether the file exists and no other file does."""
     return target.read_bytes() == CONTENT and list(target.parent.iterdir()) == [target]
 
 

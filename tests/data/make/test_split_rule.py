@@ -47,7 +47,7 @@ def test_of_a_seen_pair_a_tenth_goes_to_each_of_val_and_test(images: int, held: 
 
 
 def test_the_rule_is_the_documented_one() -> None:
-    """Done again by hand: digests in order, pair by pair."""
+    """A second implementation assigns the images of each pair in the order of their digests."""
 
     def draw(*names: str) -> str:
         return hashlib.sha256("\0".join(("7", *names)).encode()).hexdigest()
