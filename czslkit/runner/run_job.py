@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import CzslkitError, DataError
 from ..evaluation.evaluator import Evaluation
 from ..files import file_lock
+from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
 from ..sizes import format_duration
 from . import forecast
@@ -17,8 +18,15 @@ from .evaluate import evaluate, measured_records
 from .job import Job
 from .prepare import build_method, evaluation_feed, find_feasibility, planned_evaluations, prepare
 from .record import failure, now
-from .staleness import evaluation_changes, evaluation_dependencies, needs_feasibility, training_changes, training_key
-from .train import dependencies_of, train_method
+from .staleness import (
+    evaluation_changes,
+    evaluation_dependencies,
+    needs_feasibility,
+    training_changes,
+    training_dependencies,
+    training_key,
+)
+from .train import classes_of, train_method
 
 Results = dict[str, dict[str, Any]]  # by world
 
@@ -35,13 +43,13 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     folder = job.store.folder(spec.cell("closed"))
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / ".lock", job.log):
-        finished = finished_results(job)
-        results, same_keys = usable_results(job, finished)
+        stored = usable_results(job)
+        results = dict(stored.usable)
         missing = [world for world in spec.worlds if world not in results]
         if missing:
             job.log("running")
             try:
-                new = make_results(job, missing, same_keys)
+                new = make_results(job, missing, stored)
             except DataError:
                 raise
             except Exception as error:
@@ -53,10 +61,19 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     return [results[world] for world in spec.worlds]
 
 
+@dataclass(frozen=True)
+class Stored:
+    """The stored results of a job, as far as they can be used."""
+
+    usable: Results  # finished results that need not be made again
+    same_keys: frozenset[str]  # keys of trainings on disk that are not stale
+    kept_training: Mapping[str, Any] | None  # with ``keep_stale``: a result whose training is stale but is used
+
+
 def finished_results(job: Job) -> Results:
-    """Return the stored results that have numbers, stale or not."""
+    """Return the stored results of both worlds that have numbers, stale or not."""
     found: Results = {}
-    for world in job.spec.worlds:
+    for world in WORLDS:
         try:
             result = job.store.get(job.spec.cell(world))
         except CzslkitError as error:  # the file is not a result; it is renamed when the new result is stored
@@ -67,42 +84,51 @@ def finished_results(job: Job) -> Results:
     return found
 
 
-def usable_results(job: Job, finished: Results) -> tuple[Results, set[str]]:
-    """Return the finished results that can be used again, and the keys of their trainings that are not stale.
+def usable_results(job: Job) -> Stored:
+    """Find the finished results that can be used again, and the trainings on disk that can.
 
     With ``keep_stale``, stale results are usable, too; their ``stale`` entry has the reason.
     """
-    spec, usable, same_keys = job.spec, {}, set()
+    spec, finished = job.spec, finished_results(job)
+    usable: Results = {}
+    same_keys, kept_training = set(), None
     data = job.source.digests(spec.dataset)
-    splits = job.source.load(spec.dataset) if any(needs_feasibility(spec, world) for world in finished) else None
+    asked = [world for world in spec.worlds if world in finished]
+    splits = job.source.load(spec.dataset) if any(needs_feasibility(spec, world) for world in asked) else None
     for world, result in finished.items():
         trained = training_changes(result, spec, data)
-        evaluated = evaluation_changes(result, spec, splits)
-        if not trained and "training_key" in result:
+        if not trained:
             same_keys.add(result["training_key"])
-        reason = "; ".join(filter(None, (trained, evaluated)))
+        elif job.keep_stale:
+            kept_training = {**result, "stale": trained}
+        if world not in asked:
+            continue
+        reason = "; ".join(filter(None, (trained, evaluation_changes(result, spec, splits))))
         if reason and not job.keep_stale:
             job.log(f"{world} world stale because {reason}")
             continue
         if reason:
             job.log(f"{world} world kept although it is stale because {reason}")
         usable[world] = _refreshed(job, result, reason)
-    return usable, same_keys
+    return Stored(usable, frozenset(same_keys), kept_training)
 
 
-def make_results(job: Job, worlds: Sequence[str], same_keys: set[str]) -> Results:
+def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
     """Train and evaluate; return the contents of the new results, which are not stored yet.
 
     Args:
         worlds: the worlds that have no usable result.
-        same_keys: other keys under which the same training may be on disk.
+        stored: the trainings on disk that can be used. The results of a stale training say that they are stale.
     """
     prepared = prepare(job, worlds)
     failed = {world: dict(result) for world, result in prepared.failed.items()}
     if not prepared.worlds:
         return failed
-    dependencies = dependencies_of(job, prepared)
-    training = train_method(job, prepared, dependencies, same_keys)
+    dependencies = training_dependencies(job.spec, job.source.digests(job.spec.dataset), classes_of(job, prepared))
+    key, stale = training_key(job.spec, dependencies), {}
+    if kept := stored.kept_training:
+        dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
+    training = train_method(job, prepared, key, stored.same_keys)
     start = time.monotonic()
     measured = measured_records(job, prepared, evaluate(job, prepared))
     method = prepared.method
@@ -110,23 +136,17 @@ def make_results(job: Job, worlds: Sequence[str], same_keys: set[str]) -> Result
         "status": "done",
         "error": None,
         "training": asdict(training),
-        "training_key": training_key(job.spec, dependencies),
+        "training_key": key,
         "timing": {"train_s": training.seconds, "eval_s": time.monotonic() - start},
         "versions": environment(str(method.device)),
         "components": distributions(type(module) for module in method.modules()),
         "finished": now(),
+        **stale,
     }
-    done = {
-        world: {
-            **common,
-            "depends": {
-                "training": dependencies,
-                "evaluation": evaluation_dependencies(job.spec, world, prepared.data),
-            },
-            **found,
-        }
-        for world, found in measured.items()
-    }
+    done: Results = {}
+    for world, found in measured.items():
+        evaluation = evaluation_dependencies(job.spec, world, prepared.data)
+        done[world] = {**common, "depends": {"training": dependencies, "evaluation": evaluation}, **found}
     return done | failed
 
 
@@ -147,7 +167,7 @@ def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Result
 
 def record_failure(job: Job, error: Exception) -> list[dict[str, Any]]:
     """Keep the finished results of a job that cannot run, and store ``error`` for its other worlds."""
-    results = finished_results(job)
+    results = {world: result for world, result in finished_results(job).items() if world in job.spec.worlds}
     job.log(f"{error}" + (f"\nfinished results are kept: {', '.join(results)}" if results else ""))
     results |= store_results(job, {world: failure(error) for world in job.spec.worlds if world not in results})
     return [results[world] for world in job.spec.worlds]
@@ -165,7 +185,7 @@ def estimate(job: Job) -> None:
     Raises:
         CzslkitError: the dataset cannot be read, or an evaluation does not fit into memory.
     """
-    usable, _ = usable_results(job, finished_results(job))
+    usable = usable_results(job).usable
     worlds = [world for world in job.spec.worlds if world not in usable]
     if not worlds:
         job.log("done before")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints.trained import METADATA_FILE, save
 from ..data.dataset_folders import dataset
@@ -17,22 +16,20 @@ from ..training.loop import Training, train
 from ..training.state import STATE_FILE, TrainingState, state_key
 from .job import Job
 from .prepare import Prepared, evaluation_feed
-from .staleness import training_dependencies, training_key
 
 
-def dependencies_of(job: Job, prepared: Prepared) -> dict[str, Any]:
-    """Return everything that the trained weights depend on, apart from the settings."""
-    classes = [type(dataset(job.spec.dataset)), *(type(module) for module in prepared.method.modules())]
-    return training_dependencies(job.spec, job.source.digests(job.spec.dataset), classes)
+def classes_of(job: Job, prepared: Prepared) -> list[type]:
+    """Return every class whose code takes part in a training: of the dataset, the method and its components."""
+    return [type(dataset(job.spec.dataset)), *(type(module) for module in prepared.method.modules())]
 
 
-def train_method(job: Job, prepared: Prepared, dependencies: Mapping[str, Any], same_keys: Collection[str]) -> Training:
+def train_method(job: Job, prepared: Prepared, key: str, same_keys: Collection[str]) -> Training:
     """Train the method of a job, unless a training with the same key is already on disk.
 
     A training with another key is renamed, never overwritten.
 
     Args:
-        dependencies: as :func:`dependencies_of` returns them.
+        key: names the training; see :func:`czslkit.runner.staleness.training_key`.
         same_keys: other keys of the same training, such as keys of an older format.
 
     Raises:
@@ -40,10 +37,7 @@ def train_method(job: Job, prepared: Prepared, dependencies: Mapping[str, Any], 
         ConfigError: the machine's memory is too little for the validation.
     """
     spec, machine, method, data = job.spec, job.machine, prepared.method, prepared.data
-    folder, key = training_folder(job), training_key(spec, dependencies)
-    accepted = {key, *same_keys}
-    if job.keep_stale and (found := stored_key(folder)):
-        accepted.add(found)
+    folder, accepted = training_folder(job), {key, *same_keys}
     _rename_stale(job, folder, accepted)
     state = TrainingState(folder, key, accepted)
     _copy_same_training(job, state)
