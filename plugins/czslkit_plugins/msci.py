@@ -4,7 +4,8 @@
 IJCAI 2025. https://arxiv.org/abs/2505.10289
 
 This module adds the aggregator of low and high layers, the two-stage interaction and the two fusions. MSCI shares the
-adapters, the soft prompts and the three-branch head with Troika.
+adapters, the soft prompts and the three-branch head with Troika; its loss is ``ThreeBranchHead.loss`` in
+``czslkit/heads/three_branch.py``.
 """
 
 from __future__ import annotations
