@@ -1,8 +1,8 @@
 """Percentile bootstrap over test images, from the outcome of each image.
 
 A resample is a *count* for each image: how often it was drawn. Its curve is a cumulative sum of counts over the images
-in the order of their breakpoints (the bias at which an image becomes right or wrong). Many resamples are
-computed together, as the columns of one array. The counts depend only on the number of images and the seed: methods that are
+in the order of their breakpoints (the bias at which an image becomes right or wrong). Many resamples are computed
+together, as the columns of one array. The counts depend only on the number of images and the seed: methods that are
 evaluated on the same images share their resamples, and their difference is paired by test image. The bootstrap does not
 include the variation between trainings. This module needs numpy only.
 """
