@@ -89,7 +89,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module of a public name and return what the name stands for."""
+    """Import the module of a public name and return the object of this name."""
     if name not in _HOME:
         raise AttributeError(f"module 'czslkit' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -1,4 +1,4 @@
-"""``python -m czslkit``, which is the command ``czslkit``."""
+"""Run the command ``czslkit`` with ``python -m czslkit``."""
 
 from .cli import main
 

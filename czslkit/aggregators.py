@@ -10,7 +10,7 @@ from .types import ImageFeatures
 
 @AGGREGATORS.register("pooled")
 class Pooled(Aggregator):
-    """No visual layers: the image is its pooled vector."""
+    """An aggregator without visual layers: only the pooled vector of the image is used."""
 
     version = 1
 
@@ -20,7 +20,7 @@ class Pooled(Aggregator):
 
 @AGGREGATORS.register("last_layer")
 class LastLayer(Aggregator):
-    """All tokens of the last visual layer, as one level."""
+    """An aggregator that uses all tokens of the last visual layer as one level."""
 
     version = 1
 

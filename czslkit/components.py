@@ -28,8 +28,8 @@ from .types import VALIDATION, AttentionMaps, Batch, ImageFeatures, Scores, Sett
 class Backbone(nn.Module, ABC):
     """An encoder of images and prompts into one embedding space of width ``dim``.
 
-    ``BACKBONES[name](argument, **options)`` builds one. ``argument`` is the text after the slash in a setting such
-    as ``timm/resnet18``, and empty if the setting has no slash.
+    ``BACKBONES[name](argument, **options)`` builds a backbone. ``argument`` is the text after the slash in a setting
+    such as ``timm/resnet18``, and empty if the setting has no slash.
 
     A backbone without a text tower does not override the text methods; they raise an error that names the backbone.
     """
@@ -56,14 +56,14 @@ class Backbone(nn.Module, ABC):
         """
 
     def image_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the parameters that ``encode_image`` uses; all parameters, unless there is also a text tower."""
+        """Return the parameters that ``encode_image`` uses. A backbone with a text tower overrides this method."""
         return self.parameters()
 
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
-        """Return token ids ``[N, length]``: start mark, words, end mark, padding. A long text loses words, not marks.
+        """Return token ids ``[N, length]``: start mark, words, end mark, padding. The words of a long text are cut.
 
         Args:
-            length: tokens of each text, both marks included.
+            length: number of tokens of each text, including both marks.
         """
         raise NotImplementedError(self._no_text_tower())
 
@@ -90,7 +90,7 @@ class Backbone(nn.Module, ABC):
         return self.encode_text(torch.cat((start.expand(len(rest), -1, -1), rest), 1))
 
     def encode_sentences(self, texts: Sequence[str]) -> Tensor:
-        """Return whole sentences in the joint space, ``[N, D]``, read at the end mark (the largest token id)."""
+        """Return the features of whole sentences in the joint space, ``[N, D]``, at the end mark (largest token id)."""
         ids = self.tokenize(texts, 77).to(self.scale.device)
         end = ids.argmax(1)
         ids = ids[:, : int(end.max()) + 1]  # tokens after the end mark have no effect
@@ -135,7 +135,7 @@ class Interaction(nn.Module, ABC):
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
     version: ClassVar[int] = 1
 
-    #: Whether ``forward`` uses ``image.tokens``. They are then kept or computed for every image.
+    #: Whether ``forward`` uses ``image.tokens``. The tokens are then computed for every image.
     reads_tokens: bool = False
 
     @abstractmethod
@@ -149,16 +149,17 @@ class Interaction(nn.Module, ABC):
     ) -> tuple[ImageFeatures, TextFeatures, AttentionMaps]:
         """Return the features of ``forward``, with the attention of the texts to the image's tokens.
 
-        An interaction with such an attention overrides this method.
+        An interaction whose texts attend to the tokens overrides this method.
 
         Raises:
-            CzslkitError: this interaction has no attention to show; the message names the registered ones that have.
+            CzslkitError: the texts do not attend to the tokens; the message names registered interactions that can be
+                explained.
         """
         known = ((name, INTERACTIONS[name]) for name in INTERACTIONS)
-        able = (f"{name} ({cls.__module__})" for name, cls in known if cls.explain is not Interaction.explain)
+        explainable = (f"{name} ({cls.__module__})" for name, cls in known if cls.explain is not Interaction.explain)
         raise CzslkitError(
-            f"{type(self).__name__} has nothing to explain: in it, no text attends to an image's tokens. "
-            f"Interactions that can be explained: {', '.join(able)}."
+            f"{type(self).__name__} has nothing to explain: its texts do not attend to an image's tokens. "
+            f"Interactions that can be explained: {', '.join(explainable)}."
         )
 
 
@@ -177,12 +178,12 @@ class Head(nn.Module, ABC):
         """Return the training loss, a scalar.
 
         Args:
-            scores: of the images of ``batch`` and the candidates ``pairs``.
+            scores: scores of the images of ``batch`` and the candidates ``pairs``.
             pairs: attribute and object index of each candidate, ``[P, 2]``.
         """
 
     def rank(self, scores: Scores, pairs: Tensor, setting: Setting = VALIDATION) -> Tensor:
-        """Return the scores that the evaluator sorts by, ``[B, P]``, without changing ``scores``.
+        """Return the scores by which the evaluator ranks pairs, ``[B, P]``, without changing ``scores``.
 
         Args:
             pairs: attribute and object index of each candidate, ``[P, 2]``.
@@ -202,7 +203,7 @@ def cosine(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 
     Args:
         image: ``[B, D]``.
-        text: ``[N, D]``, or ``[B, N, D]`` if every image has texts of its own.
+        text: ``[N, D]`` for all images, or ``[B, N, D]`` with separate texts for every image.
         scale: log of the factor, a scalar.
 
     >>> cosine(torch.tensor([[3.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor(0.0)).tolist()

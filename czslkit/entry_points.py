@@ -1,4 +1,4 @@
-"""Installed plugins: the modules that distributions name under an entry point, found without importing them."""
+"""Find installed plugins, the modules that distributions name as entry points, without importing them."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _OWN_PACKAGES = ("czslkit", "czslkit_plugins")
 class Plugin:
     """An installed plugin: a module that registers classes when it is imported."""
 
-    name: str  # of the entry point
+    name: str  # name of the entry point
     module: str
     dist: str  # distribution and version, such as "czslkit 0.1.0"
 
     @classmethod
     def of(cls, point: EntryPoint) -> Plugin:
-        """Return the plugin that an entry point names."""
+        """Return the plugin of an entry point."""
         dist = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
         return cls(point.name, point.value.split(":")[0].strip(), dist)
 
     @property
     def builtin(self) -> bool:
-        """Whether czslkit itself ships the plugin."""
+        """Whether the plugin is part of czslkit."""
         return self.dist.split()[0] == "czslkit"
 
 
 def installed_plugins() -> list[Plugin]:
-    """Return every installed plugin, those of czslkit first, without importing one."""
+    """Return every installed plugin, plugins of czslkit first, without importing any."""
     plugins = {Plugin.of(point) for point in entry_points(group=GROUP)}
     return sorted(plugins, key=lambda plugin: (not plugin.builtin, plugin.dist, plugin.name))
 
 
 def plugin_of_module(module: str) -> Plugin | None:
-    """Return the installed plugin whose module shares the longest dotted start with ``module``, None if none does."""
+    """Return the installed plugin whose module has the longest common dotted prefix with ``module``, else None."""
     parts = module.split(".")
 
     def shared_parts(plugin: Plugin) -> int:
@@ -51,12 +51,12 @@ def plugin_of_module(module: str) -> Plugin | None:
 def distribution_of_module(module: str) -> str:
     """Return distribution, version and name of a plugin's module, such as ``"acme 1.0 (acme.entry)"``.
 
-    A module that no installed plugin belongs to is returned alone.
+    For a module without an installed plugin, the result is only the module.
     """
     plugin = plugin_of_module(module)
     return f"{plugin.dist} ({module})" if plugin else module
 
 
 def is_builtin(module: str) -> bool:
-    """Return whether czslkit itself ships ``module``."""
+    """Return whether ``module`` is part of czslkit."""
     return module.split(".")[0] in _OWN_PACKAGES

@@ -1,4 +1,4 @@
-"""The mistakes that a user can make; the command line prints their messages without a traceback."""
+"""Errors for mistakes of users; the command line prints their messages without a traceback."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable, Sequence
 
 
 class CzslkitError(Exception):
-    """A mistake in a request, or in the files that the request names."""
+    """A mistake in a user's request, or in the files of the request."""
 
 
 class UnknownNameError(CzslkitError, LookupError):
-    """A name that no class in the registry has."""
+    """A name that is not registered."""
 
     __str__ = Exception.__str__  # LookupError would print the message's repr
 
 
 class NameTakenError(CzslkitError, ValueError):
-    """A name that two classes claim."""
+    """A name that two classes register."""
 
 
 class ConfigError(CzslkitError, ValueError):
@@ -33,7 +33,7 @@ class ConfigError(CzslkitError, ValueError):
 
 
 class DataError(CzslkitError, ValueError):
-    """A dataset that is absent or does not hold what its own lists name."""
+    """A dataset that is absent or contradicts its lists, or a file that cannot be used."""
 
 
 class TrainingError(CzslkitError, ArithmeticError):
@@ -41,7 +41,7 @@ class TrainingError(CzslkitError, ArithmeticError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint with the known names closest to ``name``, or ``""`` if none is close.
+    """Return a hint with the known names that are similar to ``name``, or ``""`` if there are none.
 
     >>> did_you_mean("cps", ["csp", "coop"])
     " Did you mean 'csp'?"
@@ -51,7 +51,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def first_ten(items: Sequence[str], separator: str = ", ") -> str:
-    """Return the first ten items and the number of the rest, as text for a message.
+    """Return the first ten items and the number of the other items, as text for a message.
 
     >>> first_ten(["a", "b"]), first_ten([str(i) for i in range(12)])
     ('a, b', '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and 2 more')

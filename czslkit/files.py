@@ -1,4 +1,4 @@
-"""Atomic writes, locks, checked names and digests of files, and lines on standard error. Needs no torch."""
+"""Atomic writes, locks, checked names and digests of files, and lines on standard error. It does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from .errors import CzslkitError
 
-_BLOCK_BYTES = 1 << 20  # read at a time for a digest
+_BLOCK_BYTES = 1 << 20  # bytes read at a time for a digest
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,8 +65,8 @@ def checked_filename(name: str) -> str:
     """Return ``name`` if it is safe as the name of a file in the folder of results.
 
     Raises:
-        CzslkitError: it has other characters than letters, digits and ``. _ + -``, or does not start with a letter,
-            a digit or ``_``. Such a name could lead out of the folder.
+        CzslkitError: the name has characters other than letters, digits and ``. _ + -``, or does not start with a
+            letter, a digit or ``_``. Such a name could lead out of the folder.
     """
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise CzslkitError(f"{name!r} cannot name a file of results: letters, digits and . _ + - only")
@@ -76,7 +76,7 @@ def checked_filename(name: str) -> str:
 def file_digest(path: Path) -> str:
     """Return the first 16 hex digits of the SHA-256 of a file's bytes.
 
-    The file is read once in a process as long as its size and modification time stay the same.
+    A process reads the file only once, unless the size or modification time changes.
     """
     stat = path.stat()
     return _digest_of_version(path, stat.st_size, stat.st_mtime_ns)
@@ -93,5 +93,5 @@ def _digest_of_version(path: Path, size: int, modified_ns: int) -> str:
 
 
 def log_to_stderr(line: str) -> None:
-    """Print a line to standard error at once."""
+    """Print a line to standard error without buffering."""
     print(line, file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from .types import VALIDATION, Batch, ImageFeatures, Scores, Setting, TextFeatur
 
 @HEADS.register("cosine")
 class CosineHead(Head):
-    """Scaled cosine of image and pair, with a cross-entropy over the candidates.
+    """A head with the scaled cosine of image and pair, and a cross-entropy over the candidates.
 
     Args:
         scale: log of the logit scale, a scalar.
@@ -71,13 +71,13 @@ class ScoreFusion:
 
 @HEADS.register("three_branch")
 class ThreeBranchHead(Head):
-    """Cosines of pair, attribute and object, with a view of the image for each (Troika, MSCI).
+    """A head with the cosines of pair, attribute and object, each with a view of the image (Troika, MSCI).
 
     Args:
         dim: joint width ``D``.
         scale: log of the logit scale, a scalar.
         loss_weights: weights of the pair, attribute and object cross-entropies.
-        fusion: fusion of the three scores, for ranking.
+        fusion: fusion of the three scores for the ranking.
     """
 
     version = 1

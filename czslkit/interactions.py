@@ -15,7 +15,7 @@ from .types import ImageFeatures, TextFeatures
 
 @INTERACTIONS.register("none")
 class NoInteraction(Interaction):
-    """No interaction: image and text stay as they are."""
+    """An interaction that returns image and text unchanged."""
 
     version = 1
 
@@ -33,9 +33,9 @@ class QuickGELU(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of texts to an image's tokens and an MLP, both residual (Troika, MSCI).
+    """A layer with attention of texts to an image's tokens and an MLP, both residual (Troika, MSCI).
 
-    Texts do not attend to each other, so texts of several branches may share one call.
+    Texts do not attend to each other, so one call may contain texts of several branches.
 
     Args:
         dim: width ``D`` of texts and tokens.
@@ -97,7 +97,7 @@ def attended(layers: Iterable[nn.Module], query: Tensor, context: Tensor) -> tup
 
 
 def contributions(moves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the norm of each stage's move ``[..., D]`` over the sum of all norms, ``[...]``; 0 where nothing moves.
+    """Return the norm of each stage's move ``[..., D]`` divided by the sum of all norms, ``[...]``; 0 if all are 0.
 
     >>> found = contributions({"local": torch.tensor([[3.0, 4], [0, 0]]), "global": torch.tensor([[0.0, 15], [0, 0]])})
     >>> found["local"].tolist(), found["global"].tolist()

@@ -31,7 +31,7 @@ class Method(nn.Module):
         prompt: module that is called as ``prompt(backbone, pairs)`` with pairs ``[P, 2]`` and returns text features.
         head: module that turns features into scores.
         aggregator: module that chooses and joins visual layers; by default no layers.
-        interaction: module that changes image and text features by each other; by default they stay as they are.
+        interaction: module that changes image and text features by each other; by default they do not change.
     """
 
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
@@ -47,7 +47,7 @@ class Method(nn.Module):
     independent: bool = True
     #: Names of the authors' tensors and settings; None if their checkpoints cannot be read.
     translation: ClassVar[Translation | None] = None
-    #: Names of tensors in the authors' checkpoint that their program never uses and this method does not keep.
+    #: Names of tensors in the authors' checkpoint that their program never uses; this method does not load them.
     unused: tuple[str, ...] = ()
 
     def __init__(
@@ -67,7 +67,7 @@ class Method(nn.Module):
         self.layers = self.aggregator.layers(backbone.depth)
 
     def train(self, mode: bool = True) -> Method:
-        """Set training or evaluation mode; a backbone with nothing to learn stays in evaluation mode."""
+        """Set training or evaluation mode; a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if not any(p.requires_grad for p in self.backbone.parameters()):
             self.backbone.eval()
@@ -90,12 +90,12 @@ class Method(nn.Module):
         return only_pooled and not any(p.requires_grad for p in self.backbone.image_parameters())
 
     def text(self, pairs: Tensor) -> TextFeatures:
-        """Return the text features of candidates ``[P, 2]``, without any image; there may be 300,000 candidates."""
+        """Return the text features of up to about 300,000 candidates ``[P, 2]``. They do not depend on images."""
         features: TextFeatures = self.prompt(self.backbone, pairs)
         return features
 
     def encode(self, images: Tensor) -> ImageFeatures:
-        """Return the features of images ``[B, 3, H, W]``, without any candidate."""
+        """Return the features of images ``[B, 3, H, W]``. They do not depend on candidates."""
         return self.backbone.encode_image(images, self.layers)
 
     def forward(self, images: Tensor | ImageFeatures, text: TextFeatures) -> Scores:
@@ -110,11 +110,11 @@ class Method(nn.Module):
         return scores
 
     def rank(self, images: Tensor | ImageFeatures, text: TextFeatures, setting: Setting = VALIDATION) -> Tensor:
-        """Return the scores that the evaluator sorts by, ``[B, P]``.
+        """Return the scores by which the evaluator ranks pairs, ``[B, P]``.
 
         Args:
             images, text: see ``forward``.
-            setting: split, world and number of candidates; by default those in which the best epoch is chosen.
+            setting: split, world and number of candidates; by default the setting in which the best epoch is chosen.
         """
         return self.head.rank(self(images, text), text.pairs, setting)
 
@@ -125,7 +125,7 @@ class Method(nn.Module):
         It is meant for a few images, a few pairs and evaluation mode: memory grows with images x texts x visual tokens.
 
         Raises:
-            CzslkitError: the interaction has no attention to show; the message names the interactions that have.
+            CzslkitError: the texts do not attend to images; the message names interactions that can be explained.
         """
         image = images if isinstance(images, ImageFeatures) else self.encode(images)
         image, changed_text, maps = self.interaction.explain(self.aggregator(image), text, self.backbone)
@@ -147,7 +147,7 @@ METHODS = Registry("method", Method)
 
 @dataclass(frozen=True)
 class NoOptions:
-    """The options of a method that has none."""
+    """The empty options of a method without options."""
 
 
 Method.Options = NoOptions
@@ -157,13 +157,13 @@ def build(name: str, space: PairSpace, **options: Any) -> Method:
     """Build a registered method for a label space, on the CPU.
 
     Args:
-        name: name of the method, as ``czslkit list`` shows it.
+        name: name of the method, one that ``czslkit list`` prints.
         space: label space with the words and pairs to recognise.
         options: options of the method, by keyword.
 
     Raises:
         UnknownNameError: no method or backbone has the name.
-        ConfigError: options that the method does not have or cannot use, all of them.
+        ConfigError: the method does not have some options or cannot use them; the message lists all of them.
 
     >>> import torch, czslkit
     >>> pairs = torch.tensor([[0, 0], [0, 1], [1, 1]])
@@ -183,7 +183,7 @@ def construct(cls: type[Method], options: Any, space: PairSpace, *, where: str) 
         where: start of every error message, such as the method's name.
 
     Raises:
-        ConfigError: options that do not fit the backbone.
+        ConfigError: some options are invalid or do not fit the backbone.
     """
     try:
         return cls(options, space)  # type: ignore[call-arg, arg-type]
@@ -194,7 +194,7 @@ def construct(cls: type[Method], options: Any, space: PairSpace, *, where: str) 
 
 
 def learned_state(method: Method) -> dict[str, Tensor]:
-    """Return everything that training changes: learned parameters, and buffers such as running means."""
+    """Return all tensors that training changes: learned parameters, and buffers such as running means."""
     frozen = {name for name, p in method.named_parameters(remove_duplicate=False) if not p.requires_grad}
     return {name: value for name, value in method.state_dict().items() if name not in frozen}
 

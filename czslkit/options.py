@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses, parsed from plain values, and names of configurations. Needs no torch."""
+"""Parse settings into frozen dataclasses, and name configurations. It does not import torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def option(default: Any, help: str, *, minimum: float | None = None, maximum: fl
     Args:
         default: value of the option if it is not given.
         help: what the option does, and its unit.
-        minimum: smallest number allowed; of a tuple, for every item.
-        maximum: largest number allowed; of a tuple, for every item.
+        minimum: smallest allowed number, for every item of a tuple.
+        maximum: largest allowed number, for every item of a tuple.
     """
     return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum})
 
@@ -37,7 +37,7 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
         where: owner of the settings, such as ``"csp"``, with which every message starts.
 
     Raises:
-        ConfigError: there are unknown names, wrong types or values out of range; names all of them.
+        ConfigError: there are unknown names, wrong types or values out of range; the message lists all of them.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -65,12 +65,12 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError(problems)
     try:
         return schema(**found)
-    except ValueError as error:  # from the schema's __post_init__, which checks rules between options
+    except ValueError as error:  # from __post_init__ of the schema, which checks combinations of options
         raise ConfigError([f"{where}: {error}"]) from None
 
 
 def as_dict(options: Any) -> dict[str, Any]:
-    """Return the values of an options object as a dict that JSON can hold, tuples as lists.
+    """Return the values of an options object as a dict for JSON, with lists instead of tuples.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -82,10 +82,10 @@ def as_dict(options: Any) -> dict[str, Any]:
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """Return ``value`` as the type that ``hint`` names.
+    """Return ``value`` converted to the type ``hint``.
 
     Raises:
-        ValueError: the value has another type; the message completes "expected ...".
+        ValueError: the value has another type; the message continues "expected ...".
         TypeError: no option can have this hint.
     """
     kind = typing.get_origin(hint)
@@ -101,8 +101,8 @@ def _convert(value: Any, hint: Any) -> Any:
 
 
 def _convert_plain(value: Any, kind: type) -> Any:
-    """Return ``value`` as an int, a float, a bool or a str; only a float may be given as another type."""
-    is_bool = isinstance(value, bool)  # which Python counts among the ints
+    """Return ``value`` as an int, a float, a bool or a str; only for a float, ``value`` may have another type."""
+    is_bool = isinstance(value, bool)  # a bool is also an int in Python
     if kind is float and not is_bool:
         try:
             return float(value)  # YAML reads 1e-4 as a string
@@ -137,10 +137,10 @@ def _convert_union(value: Any, hints: tuple[Any, ...]) -> Any:
 
 
 def _convert_tuple(value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return ``value``, a list, a tuple or a single item, as a tuple with the types that ``hints`` name.
+    """Return ``value``, a list, a tuple or a single item, as a tuple of items with the types ``hints``.
 
     Args:
-        hints: one for each item, or one for all items and then ``...``.
+        hints: one type for each item, or one type for all items followed by ``...``.
     """
     items = value if isinstance(value, (list, tuple)) else [value]
     if hints[-1] is Ellipsis:
@@ -151,10 +151,10 @@ def _convert_tuple(value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
-    """Check that a number, or every number of a tuple, is within the limits; None and text always are.
+    """Check that a number, or every number of a tuple, is within the limits; skip None and text.
 
     Raises:
-        ValueError: a number is outside, or not a number (NaN); the message completes "expected ...".
+        ValueError: a number is outside the limits or NaN; the message continues "expected ...".
     """
     low, high = limits.get("minimum"), limits.get("maximum")
     for number in value if isinstance(value, tuple) else (value,):
@@ -167,7 +167,7 @@ def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
 
 
 def config_id(config: Mapping[str, Any]) -> str:
-    """Return eight hex digits that name a configuration; the order of its keys does not matter.
+    """Return eight hex digits that identify a configuration; the order of keys does not matter.
 
     >>> config_id({"a": 1, "b": (2, 3)}) == config_id({"b": [2, 3], "a": 1})
     True

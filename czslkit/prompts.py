@@ -1,4 +1,4 @@
-"""Prompts, which turn candidate pairs into text features."""
+"""Prompts: modules that turn candidate pairs into text features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .components import Backbone
 from .options import option
 from .types import PairSpace, TextFeatures
 
-PROMPTS_PER_CHUNK = 512  # prompts encoded at a time without gradients
+PROMPTS_PER_CHUNK = 512  # number of prompts encoded at a time without gradients
 
 
 def clean(name: str) -> str:
@@ -26,7 +26,7 @@ def clean(name: str) -> str:
 
 
 def in_parts(prompts: int, encode: Callable[[slice], Tensor]) -> Tensor:
-    """Encode prompts all at once if gradients are enabled, and a few hundred at a time if not.
+    """Encode prompts all at once with gradients, and a few hundred at a time without gradients.
 
     Args:
         prompts: number of prompts.
@@ -42,7 +42,7 @@ def in_parts(prompts: int, encode: Callable[[slice], Tensor]) -> Tensor:
     if torch.is_grad_enabled() or prompts <= PROMPTS_PER_CHUNK:
         return encode(slice(None))
     first = encode(slice(PROMPTS_PER_CHUNK))
-    encoded = first.new_empty(prompts, *first.shape[1:])  # one block: many kept parts would fragment the memory
+    encoded = first.new_empty(prompts, *first.shape[1:])  # one tensor, since many parts would fragment the memory
     encoded[:PROMPTS_PER_CHUNK] = first
     for start in range(PROMPTS_PER_CHUNK, prompts, PROMPTS_PER_CHUNK):
         rows = slice(start, start + PROMPTS_PER_CHUNK)
@@ -78,7 +78,7 @@ class SoftPromptOptions:
 
     backbone: str = option("ViT-L-14-quickgelu/openai", "CLIP model and weights")
     context: str = option("a photo of", "words before the pair; a learned context starts from them")
-    context_length: int = option(8, "tokens of a prompt, both marks included", minimum=5)
+    context_length: int = option(8, "number of tokens of a prompt, including both marks", minimum=5)
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ class LearnedWordOptions(SoftPromptOptions):
 class SoftPrompt(nn.Module):
     """A prompt ``<context> <attribute> <object>`` of embeddings, some of which are learned.
 
-    The embedding of a word starts as the mean of the embeddings of its tokens; only the first ``context_length - 2``
-    tokens of a word count.
+    The initial embedding of a word is the mean of the embeddings of its first ``context_length - 2`` tokens.
 
     Args:
         backbone: CLIP that supplies the initial embeddings.
@@ -100,11 +99,11 @@ class SoftPrompt(nn.Module):
         context: words before the pair.
         learn_words: train one embedding for each attribute and object (CSP).
         learn_context: train the context embeddings (CoOp).
-        primitives: also encode prompts of attributes and of objects, each with a context of its own (Troika).
+        primitives: also encode prompts of attributes and of objects, each with a separate context (Troika).
         keep_tokens: also return the hidden states of all ``context_length`` tokens of a pair, padding included (DFSP).
             Without this, tokens after the end mark are not computed.
         dropout: dropout on the word embeddings.
-        context_length: number of tokens in a prompt, both marks included.
+        context_length: number of tokens in a prompt, including both marks.
 
     Raises:
         ValueError: the prompt does not fit ``context_length``.
@@ -145,16 +144,16 @@ class SoftPrompt(nn.Module):
                 f"{len(start) + 4}, more than context_length {context_length}"
             )
         self.words = nn.Parameter(words, requires_grad=learn_words)  # [A + O, W], attributes first
-        self.context = nn.ParameterList(  # of pairs, attributes and objects, [n, W] each
+        self.context = nn.ParameterList(  # contexts of pairs, attributes and objects, [n, W] each
             nn.Parameter(start.clone(), requires_grad=learn_context) for _ in range(3 if primitives else 1)
         )
-        self.register_buffer("marks", marks, persistent=False)  # start and end, [2, W]
+        self.register_buffer("marks", marks, persistent=False)  # start mark and end mark, [2, W]
         self.register_buffer("padding", padding, persistent=False)  # [1, W]
         self.marks: Tensor
         self.padding: Tensor
 
     def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
-        """Return the encoded prompts of ``pairs`` ``[P, 2]``, and of all attributes and objects with ``primitives``."""
+        """Return the encoded prompts of ``pairs`` ``[P, 2]``, and with ``primitives`` of all attributes and objects."""
         words = self.dropout(self.words)
         attr, obj = words[: self.num_attrs], words[self.num_attrs :]
 

@@ -1,4 +1,4 @@
-"""Versions and digests of what numbers come from: classes, backbone weights, packages."""
+"""Versions and digests of the classes, backbone weights and packages that results depend on."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .files import file_digest
 
 #: Packages whose versions every result records.
 PACKAGES = ("czslkit", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
-#: Top-level packages of this project: a class of theirs counts only if it has a version of its own.
+#: Top-level packages of this project. Only classes with a ``version`` are recorded from them.
 OWN = ("czslkit", "czslkit_plugins")
-#: Top-level packages of other projects whose classes do not count; ``PACKAGES`` records their versions.
+#: Top-level packages of other projects whose classes are not recorded; ``PACKAGES`` has their versions.
 LIBRARIES = ("torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")
 
 
@@ -31,11 +31,11 @@ def class_versions(classes: Iterable[type]) -> dict[str, str]:
 
 
 def class_version(cls: type) -> str | None:
-    """Return what tells one state of a class's code from another, None if nothing of it counts.
+    """Return a text that identifies the state of a class's code, None for a class that is not recorded.
 
-    It is the ``version`` in the class's own body. A class of another package that has none goes by its distribution
-    and the distribution's version, and a class from a file, or from a package installed in editable mode, also by the
-    content of the file.
+    It is the ``version`` in the body of the class. For a class of another package without ``version``, it is the
+    distribution and its version. For a class from a file or an editable installation, it includes the digest of the
+    file.
     """
     top = cls.__module__.partition(".")[0]
     if "version" in vars(cls):
@@ -46,12 +46,12 @@ def class_version(cls: type) -> str | None:
 
 
 def class_name(cls: type) -> str:
-    """Return ``module:name``, from which :func:`current_version` finds the class again."""
+    """Return ``module:name`` of a class, as :func:`current_version` takes it."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def current_version(name: str) -> str | None:
-    """Return the version that a recorded name has now, None if there is nothing of that name any more.
+    """Return the current version of a recorded name, None if the name no longer exists.
 
     Args:
         name: ``module:name`` of a class, or a module with a ``VERSION``, or a module of another package.
@@ -69,7 +69,7 @@ def current_version(name: str) -> str | None:
 
 
 def module_version(module: str) -> str:
-    """Return distribution and version of a module's package; the digest of its file where these do not tell."""
+    """Return distribution and version of a module's package, and the digest of its file if these are not sufficient."""
     names = _distributions().get(module.partition(".")[0], ())
     found = sorted(f"{name} {version(name)}" for name in set(names))
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -79,7 +79,7 @@ def module_version(module: str) -> str:
 
 
 def distributions(classes: Iterable[type]) -> dict[str, str]:
-    """Return the distribution and version that ships each class, by module; libraries and files are left out."""
+    """Return the distribution and version of each class by module, without libraries and single files."""
     modules = {cls.__module__ for cls in classes if cls.__module__.partition(".")[0] not in LIBRARIES}
     shipped = {module: _distributions().get(module.partition(".")[0], ()) for module in sorted(modules)}
     return {
@@ -90,10 +90,10 @@ def distributions(classes: Iterable[type]) -> dict[str, str]:
 
 
 def backbone_digest(setting: str) -> str:
-    """Return the digest of the weight file that a backbone setting names, or the setting itself if it names none.
+    """Return the digest of the weight file in a backbone setting, or the setting itself if it has no file.
 
     Raises:
-        DataError: it names a file that is not there.
+        DataError: the file of the setting does not exist.
     """
     if setting == "demo":
         return file_digest(Path(__file__).parent / "backbones" / "demo_clip" / "czslkit-demo.safetensors")
@@ -107,12 +107,12 @@ def backbone_digest(setting: str) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return the versions of Python and of the packages that numbers come from, and the device."""
+    """Return the versions of Python, the platform and the packages that results depend on, and the device."""
     return {"python": platform.python_version(), "platform": platform.platform(), "device": device} | packages()
 
 
 def packages() -> dict[str, str | None]:
-    """Return the versions of the packages that numbers come from, None for a package that is not installed."""
+    """Return the versions of the packages that results depend on, None for a package that is not installed."""
     found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -124,12 +124,12 @@ def packages() -> dict[str, str | None]:
 
 @functools.cache
 def _distributions() -> dict[str, list[str]]:
-    """Return the distributions that ship each top-level package."""
+    """Return the distributions that contain each top-level package."""
     return dict(packages_distributions())
 
 
 @functools.cache
 def _is_editable(name: str) -> bool:
-    """Tell whether a distribution is installed in editable mode, where its code changes without its version."""
+    """Return whether a distribution is installed in editable mode, so that code may change without the version."""
     text = distribution(name).read_text("direct_url.json")
     return bool(text and json.loads(text).get("dir_info", {}).get("editable"))

@@ -1,4 +1,4 @@
-"""Registries: classes by kind and name, and the loading of the plugins that register them."""
+"""Registries of classes by kind and name, and the loading of plugins that register classes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ BUILTIN = (
 #: Names that no class can have, since settings such as ``train.epochs`` start with them.
 RESERVED = ("train", "eval")
 REGISTRIES: dict[str, Registry] = {}  # every registry, by its kind
-_load_state = "unloaded"  # of the plugins; then "loading", then "loaded"
+_load_state = "unloaded"  # state of the plugins: "unloaded", "loading" or "loaded"
 _failed_plugins: list[tuple[Plugin, Exception]] = []
 
 
 class Registry(Generic[T]):
     """Classes of one kind, by name.
 
-    Looking up a name loads every installed plugin first, unless a built-in class has the name, since plugins cannot
-    take such a name. Registering a class only stores it.
+    Looking up a name loads every installed plugin first. The name of a built-in class does not need this, since plugins
+    cannot take it.
 
     >>> from czslkit.components import Aggregator, AGGREGATORS
     >>> "last_layer" in AGGREGATORS, AGGREGATORS["last_layer"].__name__
@@ -48,7 +48,7 @@ class Registry(Generic[T]):
         """Make an empty registry and add it to ``REGISTRIES``.
 
         Args:
-            kind: word for such a class in messages, for example ``"method"``.
+            kind: name of this kind of class in messages, for example ``"method"``.
             base: class that every registered class derives from.
             builtins: the module that registers every built-in class of this kind, if there is exactly one. A look-up
                 then imports only this module, unless another distribution than czslkit has a plugin installed.
@@ -79,7 +79,7 @@ class Registry(Generic[T]):
             if not (isinstance(cls, type) and issubclass(cls, self.base)):
                 raise TypeError(f"{self.kind} {name!r}: expected a subclass of {self.base.__name__}, got {cls!r}")
             if not is_builtin(cls.__module__):
-                load_plugins()  # first, since a built-in class has its name even if its module is not imported yet
+                load_plugins()  # first, since built-in classes keep their names even before they are imported
             if self._may_take(name, cls):
                 self._items[name] = cls
             return cls  # type: ignore[return-value]
@@ -87,7 +87,7 @@ class Registry(Generic[T]):
         return add
 
     def _may_take(self, name: str, cls: type) -> bool:
-        """Return whether ``cls`` gets the name; False if another plugin has it, which is noted as a conflict.
+        """Return whether ``cls`` gets the name. If another plugin has the name, record a conflict and return False.
 
         Raises:
             NameTakenError: a built-in class has the name, or plugins are not being loaded.
@@ -107,7 +107,7 @@ class Registry(Generic[T]):
         """Return the class of a name.
 
         Raises:
-            UnknownNameError: no class has the name; the message ends with the plugins that failed.
+            UnknownNameError: no class has the name; the message also lists the plugins that failed.
             NameTakenError: two plugins claim the name.
         """
         self._load(name)
@@ -138,7 +138,7 @@ class Registry(Generic[T]):
         return sorted(self._items.items())
 
     def _load(self, name: object = None) -> None:
-        """Load every plugin, unless ``name`` is a built-in class's or no plugin can add a class of this kind."""
+        """Load every plugin, unless a built-in class has ``name`` or no plugin can add a class of this kind."""
         if self._builtins:
             importlib.import_module(self._builtins)
         holder = self._items.get(name) if isinstance(name, str) else None
@@ -151,8 +151,7 @@ class Registry(Generic[T]):
 def load_plugins() -> None:
     """Import the built-in classes and every installed plugin, once.
 
-    A plugin that cannot be imported is noted in ``failures``, and the names that it registered before it failed are
-    removed.
+    A plugin that cannot be imported is listed by ``failures``, and its registered names are removed.
     """
     global _load_state
     if _load_state != "unloaded":
@@ -171,13 +170,13 @@ def load_plugins() -> None:
 
 
 def load_unpackaged(name: str) -> None:
-    """Import code that registers classes and is not installed as a plugin.
+    """Import code that registers classes but is not installed as a plugin.
 
     Args:
         name: a module on ``sys.path`` or in the current folder, or the path of a ``.py`` file.
 
     Raises:
-        ConfigError: the code cannot be found or fails when it is imported; the names that it registered are removed.
+        ConfigError: the code cannot be found, or its import fails; its registered names are then removed.
     """
     load_plugins()
     before = _snapshot()
@@ -208,7 +207,7 @@ class _Registrations:
 
 
 def _import_plugin(plugin: Plugin) -> None:
-    """Import a plugin; if it fails, note its exception and remove the names that it registered."""
+    """Import a plugin; if it fails, record its exception and remove its registered names."""
     before = _snapshot()
     try:
         importlib.import_module(plugin.module)
@@ -226,14 +225,14 @@ def _snapshot() -> dict[str, _Registrations]:
 def _undo_registrations(before: dict[str, _Registrations], failed: Plugin | None) -> None:
     """Reset every registry to ``before``, except for the names of plugins other than ``failed``.
 
-    Such a name is there if the failed plugin imported another plugin, whose module stays imported and will not
-    register again.
+    Such names exist if the failed plugin imported another plugin, whose module stays imported and does not register
+    its names again.
     """
     for kind, registry in REGISTRIES.items():
         old = before.get(kind, _Registrations({}, {}))
         new = {name: cls for name, cls in registry._items.items() if name not in old.items}
-        of_others = {name: cls for name, cls in new.items() if plugin_of_module(cls.__module__) not in (None, failed)}
-        registry._items, registry._conflicts = old.items | of_others, old.conflicts
+        kept = {name: cls for name, cls in new.items() if plugin_of_module(cls.__module__) not in (None, failed)}
+        registry._items, registry._conflicts = old.items | kept, old.conflicts
 
 
 def _import_file(path: Path) -> None:

@@ -1,10 +1,10 @@
-"""Numbers of bytes and of seconds as text for people, and text as numbers of bytes. Needs no torch."""
+"""Convert numbers of bytes and seconds to readable text, and text to numbers of bytes. It does not import torch."""
 
 from __future__ import annotations
 
 import re
 
-#: Bytes that an evaluation may take unless the user sets ``--memory``.
+#: Bytes that an evaluation may use unless the user sets ``--memory``.
 MEMORY = 4 * 10**9
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 

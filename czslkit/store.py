@@ -1,4 +1,4 @@
-"""Results on disk: one JSON file for each benchmark cell, with attached files; each is written whole or not at all."""
+"""Results on disk: one JSON file for each benchmark cell, with attached files. All files are written atomically."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .files import checked_filename, write_bytes, write_text
 from .options import config_id, flatten
 
 Result = Mapping[str, Any]  # the content of one result file
-#: Format of the files that are written; files of every format up to it are read.
+#: Format of new files. Files of this format and of older formats can be read.
 FORMAT = 2
-#: What a result of format 1 depends on instead of versions: it was made when every version of czslkit's code was 1.
+#: Dependency of a result of format 1 in place of class versions: all versions of czslkit's code were then 1.
 FORMAT_1 = "czslkit as of format 1"
 _CELL = {"method": str, "dataset": str, "world": str, "seed": int, "config_id": str}
 _SECTIONS = {"cell": dict, "status": str, "config": dict, "protocol": dict, "depends": dict}
-_MOST_DIFFERENCES = 4  # named one by one; further ones are only counted
+_MOST_DIFFERENCES = 4  # differences listed in a message; other differences are only counted
 
 
 class Store:
     """The results under one folder, each at ``<dataset>/<method>/seed<k>-<config_id>/<world>.json``.
 
     Attributes:
-        problems: the files that the last ``results()`` left out, each as path and reason.
+        problems: path and reason of each file that the last ``results()`` skipped.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -38,10 +38,10 @@ class Store:
         self.problems: list[str] = []
 
     def folder(self, cell: Mapping[str, Any]) -> Path:
-        """Return the folder of one training, which the results of both worlds share.
+        """Return the folder of one training, which has the results of both worlds.
 
         Raises:
-            CzslkitError: a name would lead out of, or astray in, the folder of results.
+            CzslkitError: a name is not a safe file name, and might lead out of the folder of results.
         """
         parts = (cell["dataset"], cell["method"], f"seed{cell['seed']}-{cell['config_id']}")
         return self.root.joinpath(*map(checked_filename, parts))
@@ -51,16 +51,16 @@ class Store:
         return self.folder(cell) / f"{checked_filename(cell['world'])}.json"
 
     def get(self, cell: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the result of a cell, None if it has not been run.
+        """Return the result of a cell, None if the cell has not been run.
 
         Raises:
-            CzslkitError: there is a file that is not a result.
+            CzslkitError: the file of the cell is not a result.
         """
         path = self.path(cell)
         return self._read(path) if path.exists() else None
 
     def put(self, result: Result) -> Path:
-        """Write a result; a finished result with other dependencies that it replaces stays as ``<world>.stale.json``.
+        """Write a result. A finished result with other dependencies is first renamed to ``<world>.stale.json``.
 
         Numbers that are not finite are written as null.
         """
@@ -71,21 +71,21 @@ class Store:
         return path
 
     def attach(self, cell: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, str]:
-        """Write files that belong to the result of a cell, at ``<world>.<name>`` each.
+        """Write files that belong to the result of a cell, as ``<world>.<name>`` each.
 
         Returns:
-            The digest of each file by its name. The result has to hold them as ``files``: they tell its files from
-            the files of a later result.
+            The digest of each file by its name. The result must have these digests as ``files``, which distinguish its
+            files from the files of a later result.
         """
         for name, content in contents.items():
             write_bytes(self._attachment(cell, name), content)
         return {name: _content_digest(content) for name, content in contents.items()}
 
     def attached(self, result: Result, name: str) -> bytes | None:
-        """Return the content of a file that belongs to a result, None if no file of that name was ever attached.
+        """Return the content of a file that belongs to a result, None if no file of that name was attached.
 
         Raises:
-            CzslkitError: the file is gone, or has another content than was written.
+            CzslkitError: the file is missing, or its content has changed.
         """
         files = result.get("files")
         if not isinstance(files, Mapping) or name not in files:
@@ -100,7 +100,7 @@ class Store:
         return content
 
     def results(self) -> list[dict[str, Any]]:
-        """Return every result by dataset, method, seed, configuration and world; ``problems`` names files left out."""
+        """Return all results, sorted by dataset, method, seed, configuration and world; set ``problems``."""
         self.problems, found = [], []
         for path in sorted(self.root.glob("*/*/seed*-*/*.json")):
             if re.search(r"\.(stale(-\d+)?|details)$", path.stem):
@@ -126,7 +126,7 @@ class Store:
         return _upgraded(content) if content["format"] == 1 else content
 
     def _is_worth_keeping(self, path: Path, result: Result) -> bool:
-        """Tell whether the file at ``path`` is a finished result with other dependencies, or no result at all."""
+        """Return whether the file at ``path`` is a finished result with other dependencies, or not a result."""
         try:
             old = self._read(path)
         except CzslkitError:
@@ -135,7 +135,7 @@ class Store:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Name what was added, removed or changed between two nested dicts; empty if nothing was.
+    """Return a text that lists the added, removed and changed values of two nested dicts; empty if they are equal.
 
     >>> differences({"code": {"czslkit.method": "3f"}, "weights": "11"}, {"code": {}, "weights": "22"})
     'code: czslkit.method removed; weights changed'
@@ -152,7 +152,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def unused_path(path: Path, mark: str) -> Path:
-    """Return the first path beside ``path`` that does not exist: ``name.stale.json``, ``name.stale-2.json``, ...
+    """Return the first unused path in the folder of ``path``: ``name.stale.json``, ``name.stale-2.json``, ...
 
     >>> unused_path(Path("nowhere/closed.json"), ".stale").name, unused_path(Path("nowhere/training"), ".stale").name
     ('closed.stale.json', 'training.stale')
@@ -162,10 +162,10 @@ def unused_path(path: Path, mark: str) -> Path:
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a file of format 1 as format 2 has it.
+    """Return the content of a file of format 1 in format 2.
 
-    Format 1 recorded a digest of every module of czslkit. No number has changed from format 1 to the versions 1 of
-    format 2, so these digests say as much as ``FORMAT_1``.
+    Format 1 recorded a digest of every module of czslkit. Numbers did not change between format 1 and the versions 1
+    of format 2, so ``FORMAT_1`` replaces these digests.
     """
     old = dict(content["depends"])
     feasibility = {"feasibility": old.pop("feasibility")} if "feasibility" in old else {}
@@ -195,7 +195,7 @@ def _finite(value: Any) -> Any:
 
 
 def _fault(content: Any) -> str | None:
-    """Return why ``content`` cannot stand in a table, None if it can."""
+    """Return the fault of a content that is not a valid result, None for a valid result."""
     if not isinstance(content, dict) or "format" not in content:
         return "is not a result of czslkit"
     if content["format"] not in range(1, FORMAT + 1):

@@ -87,7 +87,7 @@ def check_gradients(method: Method, images: Tensor, space: PairSpace) -> None:
         space: label space of the method.
 
     Raises:
-        AssertionError: parameters without a gradient; the message names them.
+        AssertionError: some parameters have no gradient; the message lists them.
     """
     if not method.trains:
         return

@@ -1,4 +1,4 @@
-"""Reading of the tensors in TorchScript archives, such as OpenAI's CLIP files, without running the program in them."""
+"""Read the tensors of TorchScript archives, such as OpenAI's CLIP files, without running the program in them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ STORAGES = {
 
 
 def archive_folder(path: Path) -> str:
-    """Return the folder inside a TorchScript archive, with a slash at its end; empty for another torch file.
+    """Return the folder inside a TorchScript archive, with a final slash; empty for another kind of torch file.
 
     Raises:
-        ValueError: the file is no torch file, or was cut short.
+        ValueError: the file is not a torch file, or is truncated.
     """
     with path.open("rb") as file:
         start = file.read(2)
@@ -56,14 +56,14 @@ def read_archive(path: Path, folder: str) -> dict[str, Tensor]:
     """Return every tensor that is an attribute of a module in a TorchScript archive, by its dotted name.
 
     These are the tensors of the ``state_dict`` and the plain attributes of scripted modules. Only the program of the
-    archive tells a plain attribute from a buffer.
+    archive distinguishes plain attributes from buffers.
 
     Args:
         folder: folder inside the archive, as :func:`archive_folder` returns it.
 
     Raises:
-        ValueError: the archive is damaged, or holds no module.
-        pickle.UnpicklingError: the archive asks for more than tensors.
+        ValueError: the archive is damaged, or does not contain a module.
+        pickle.UnpicklingError: the archive contains more than tensors.
     """
     with zipfile.ZipFile(path) as archive:
 
@@ -92,7 +92,7 @@ class StorageKey(NamedTuple):
 
 
 class StorageView(NamedTuple):
-    """A storage with the offset, size and stride of a tensor in it, counted in numbers."""
+    """A storage, with the offset, size and stride of a tensor in it in units of numbers."""
 
     storage: StorageKey
     offset: int
@@ -107,8 +107,8 @@ class ArchiveModule:
 class ArchiveUnpickler(pickle.Unpickler):
     """An unpickler that turns the objects of a TorchScript archive into inert values and imports nothing.
 
-    A pickle can set attributes of every object it is given. It is therefore given immutable builtins and values made
-    for this one call, never a class or function that other code uses.
+    A pickle can set attributes of every object that it gets. Therefore it only gets immutable builtins and values that
+    are made for this call, never a class or function that other code uses.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -149,7 +149,7 @@ def _tensor(name: str, numbers: Tensor, view: StorageView) -> Tensor:
     """Return the tensor that ``view`` describes in the storage ``numbers``.
 
     Raises:
-        ValueError: the view does not lie within the storage; the message has the tensor's ``name``.
+        ValueError: the view is outside the storage; the message has the tensor's ``name``.
     """
     _, offset, size, stride = view
     if len(size) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in (offset, *size, *stride)):

@@ -33,14 +33,14 @@ class Translation:
     """The names that the authors of a method use for our tensors and options.
 
     Args:
-        names: regular expressions and their substitutes. Applied in order to the name of one of our learned tensors,
-            they give the authors' name.
+        names: regular expressions and their substitutes. They are applied in order to the name of one of our learned
+            tensors, and result in the authors' name.
         unused: regular expression of tensors that the authors' program declares and never uses.
         settings: our option for each key of the authors' YAML; ``option.i`` is value ``i`` of a tuple.
-        fixed: the only valid value for each key of the authors' YAML that this method does not let vary.
-        needs: for a key of the authors' YAML, another key that must be true for it to have an effect.
-        required_config: keys of the authors' YAML that scores depend on and that no tensor shape determines. If such a
-            key is missing, our default is assumed and the user is told.
+        fixed: keys of the authors' YAML with only one valid value, and this value.
+        needs: keys of the authors' YAML that have an effect only if another key is true, and this other key.
+        required_config: keys of the authors' YAML that change scores and that tensor shapes do not determine. If such a
+            key is missing, our default is used and a message is logged.
         sizes: function from the authors' tensors to the options that their shapes determine.
     """
 
@@ -59,7 +59,7 @@ class Translation:
         return name
 
     def options(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return our options for the settings of the authors, and a line for every setting that has none.
+        """Return our options for the settings of the authors, and a line for every unknown or wrong setting.
 
         Args:
             config: settings by key of the authors' YAML; names of our options are accepted as well.
@@ -83,7 +83,7 @@ class Translation:
         return options, problems
 
     def _set_option(self, options: dict[str, Any], key: str, value: Any, defaults: Mapping[str, Any]) -> list[str]:
-        """Add the option that the authors call ``key`` to ``options``, and return a line if its value is wrong."""
+        """Add our option for the authors' ``key`` to ``options``; return a line if the value is wrong."""
         option, _, index = self.settings[key].partition(".")
         if isinstance(defaults[option], str) and isinstance(
             value, list

@@ -1,4 +1,4 @@
-"""The values that travel between components.
+"""The values that components pass to each other.
 
 Axis letters, the same in every docstring::
 
@@ -18,12 +18,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Features of a batch of images, as a backbone returns them and an aggregator completes them."""
+    """Features of a batch of images. A backbone returns them, and an aggregator adds ``levels``."""
 
     pooled: Tensor  # [B, D], not normalised
     layers: tuple[Tensor, ...] = ()  # requested visual layers in the requested order, [B, T, D] each
     tokens: Tensor | None = None  # last visual layer before its projection, [B, T, V]
-    levels: tuple[Tensor, ...] = ()  # layers as the aggregator joined them, [B, T, D] each
+    levels: tuple[Tensor, ...] = ()  # layers joined by the aggregator, [B, T, D] each
 
     def take(self, images: int) -> ImageFeatures:
         """Return the features of the first ``images`` images of the batch."""
@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """Features of the candidate pairs, as a prompt returns them and an interaction changes them."""
+    """Features of the candidate pairs. A prompt returns them, and an interaction may change them."""
 
     pairs: Tensor  # attribute and object index of each pair, [P, 2] long
     pair: Tensor | None = None  # [P, D]; [B, P, D] after an interaction with the images
@@ -56,14 +56,14 @@ class TextFeatures:
     tokens: Tensor | None = None  # hidden states before the final norm, [P, L, W]; only if the prompt keeps them
 
     def rows(self, which: Tensor | slice) -> TextFeatures:
-        """Return the features of some pairs, with all attributes and objects; before an interaction only."""
+        """Return the features of some pairs and of all attributes and objects. Call it only before an interaction."""
         chosen: dict[str, Any] = {
             name: None if tensor is None else tensor[which] for name, tensor in self.by_pair().items()
         }
         return replace(self, **chosen)
 
     def by_pair(self) -> dict[str, Tensor | None]:
-        """Return the fields that have a row for each pair, by name; a subclass adds fields of its own."""
+        """Return the fields that have a row for each pair, by name; a subclass adds its fields."""
         return {"pairs": self.pairs, "pair": self.pair, "tokens": self.tokens}
 
 
@@ -78,14 +78,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Setting:
-    """Split, world and number of candidates of an evaluation; some published methods fuse scores by them."""
+    """Split, world and number of candidates of an evaluation; the score fusion of some methods depends on them."""
 
     split: str = "val"  # "val" or "test"
     world: str = "closed"  # "closed" or "open"
     columns: int = 0  # number of candidate pairs, over all chunks
 
 
-#: Setting in which a training chooses its best epoch.
+#: Setting in which training chooses the best epoch.
 VALIDATION = Setting()
 
 
@@ -173,13 +173,13 @@ Branches = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """The attention of texts to an image's tokens, for each stage of an interaction, in order, and each branch.
+    """The attention of texts to an image's tokens, for each stage of an interaction in order, and for each branch.
 
     A stage turns texts ``t`` into ``t + d``. In every channel, the texts after the fusion are a multiple of the texts
     before the first stage plus a weighted ``d`` of each stage. The contribution of a stage is the Euclidean norm of
-    its weighted ``d`` over the sum of these norms for all stages: it is from 0 to 1, and the contributions sum to 1. It
-    has no sign: a stage with a large contribution may raise or lower the score of a text. If a stage continues from the
-    texts of an earlier stage, the effect of the earlier stage on its ``d`` counts for the later stage.
+    its weighted ``d`` divided by the sum of these norms over all stages. Contributions are from 0 to 1 and sum to 1.
+    They have no sign: a stage with a large contribution may raise or lower the score of a text. If a stage starts from
+    the texts of an earlier stage, the effect of the earlier stage on ``d`` counts for the later stage.
     """
 
     attention: Mapping[str, Branches]  # mean over heads and layers, [B, N, T]; sums to 1 over T, class token first
@@ -189,8 +189,8 @@ class AttentionMaps:
 
 @dataclass(frozen=True)
 class Explanation(AttentionMaps):
-    """The scores of a method for some images, with the attention behind them; without gradients."""
+    """The scores of a method for some images, and the attention that led to them, without gradients."""
 
     pairs: Tensor  # attribute and object index of each pair, [P, 2] long
     scores: Scores  # raw logits of every branch
-    ranked: Tensor  # scores that pairs are sorted by, [B, P]
+    ranked: Tensor  # scores by which pairs are ranked, [B, P]

@@ -1,4 +1,4 @@
-"""Reading, checking and writing of files of tensors."""
+"""Read, check and write files of tensors."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .errors import ConfigError, did_you_mean
 from .torchscript import archive_folder, read_archive
 
 T = TypeVar("T")
-#: Keys under which the checkpoint of a whole training keeps its tensors.
+#: Keys of the tensors in the checkpoint of a whole training.
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
-_UMASK = os.umask(0)  # the only way to read it is to set it
+_UMASK = os.umask(0)  # reading the umask requires setting it
 os.umask(_UMASK)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Return the tensors of a weight file by name, on the CPU, without running code from the file.
 
-    The file is one of safetensors, of torch (a dict of tensors, alone or under ``state_dict``, ``model_state_dict`` or
-    ``model``) or of TorchScript (such as OpenAI's CLIP files; the program in it is not read). If every name starts with
-    ``module.``, this prefix is dropped.
+    The file has the format of safetensors, torch (a dict of tensors, possibly inside ``state_dict``,
+    ``model_state_dict`` or ``model``) or TorchScript (such as OpenAI's CLIP files; the program in it is not read). If
+    every name starts with ``module.``, this prefix is removed.
 
     Raises:
-        ConfigError: the file is of another kind, damaged, or asks for more than tensors.
+        ConfigError: the file has another format, is damaged, or contains more than tensors.
     """
     path = Path(path)
     try:
@@ -43,7 +43,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             tensors = read_archive(path, folder)
         else:
             tensors = tensors_of(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a file from elsewhere can cause any error
+    except Exception as error:  # a foreign file can cause any error
         kinds = "safetensors, torch tensors or TorchScript"
         raise ConfigError([f"{path} is not a readable weight file ({kinds}): {_first_sentence(error)}"]) from error
     return _without_module_prefix(tensors)
@@ -53,7 +53,7 @@ def tensors_of(content: Any) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of the state dict inside a checkpoint; numpy arrays become tensors.
 
     Raises:
-        ValueError: ``content`` is no dict, or holds more than tensors.
+        ValueError: ``content`` is not a dict, or contains more than tensors.
     """
     if isinstance(content, Mapping):
         content = next((content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), content)
@@ -67,14 +67,14 @@ def tensors_of(content: Any) -> dict[str, Tensor]:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors; an interrupted write leaves the old file as it was."""
+    """Write tensors as safetensors; after an interruption, the old file is unchanged."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         copies = {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
         }
         save_file(copies, unfinished, metadata)
-        unfinished.chmod(0o666 & ~_UMASK)  # the usual rights of a new file; safetensors allows its owner alone
+        unfinished.chmod(0o666 & ~_UMASK)  # usual permissions; safetensors gives permissions only to the owner
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -83,7 +83,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str,
 
 
 def state_dict_mismatches(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return a line for every tensor of ``state`` that is missing, unknown or of another shape than ``expected``."""
+    """Return a line for every tensor that is missing from ``state``, unknown, or has an unexpected shape."""
     unknown = state.keys() - expected.keys()
     problems = [f"{key} is missing" for key in expected.keys() - state.keys()]
     problems += [f"{key} is unknown{did_you_mean(key, expected) if len(unknown) < 20 else ''}" for key in unknown]
@@ -96,10 +96,10 @@ def state_dict_mismatches(expected: Mapping[str, Tensor], state: Mapping[str, Te
 
 
 def load_strict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load ``state`` into ``model``; every tensor must be there and fit.
+    """Load ``state`` into ``model``; all names and shapes must match.
 
     Raises:
-        ConfigError: names that are missing or unknown, and shapes that differ; all of them.
+        ConfigError: names are missing or unknown, or shapes differ; the message lists all of them.
     """
     if problems := state_dict_mismatches(model.state_dict(), state):
         raise ConfigError([f"these tensors do not fit {type(model).__name__}:", *problems])
@@ -125,7 +125,7 @@ def download_or_raise(
     """
     try:
         return create()
-    except Exception as error:  # a hub and a network can cause any error
+    except Exception as error:  # a download can cause any error
         reason = str(error).strip().split("\n")[0]
         raise ConfigError([f"the {part} of {setting} could not be loaded: {reason}; {hint}"]) from error
 

@@ -1,4 +1,4 @@
-"""Image and text encoders, found by a setting such as ``demo``, ``timm/resnet18`` or ``ViT-B-32/openai``."""
+"""Image and text encoders, selected by a setting such as ``demo``, ``timm/resnet18`` or ``ViT-B-32/openai``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .open_clip import model_names
 
 
 def load_backbone(setting: str | nn.Module, *, adapter_dim: int = 0, adapter_dropout: float = 0.1) -> Backbone:
-    """Build the backbone that a setting names.
+    """Build the backbone of a setting.
 
     Args:
         setting: a registered backbone (``demo``), a registered backbone with an argument (``timm/resnet18``), an

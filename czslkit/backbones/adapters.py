@@ -1,4 +1,4 @@
-"""Adapters: small trainable layers beside the frozen blocks of a visual tower."""
+"""Adapters: small trainable layers parallel to the frozen blocks of a visual tower."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class Adapter(nn.Module):
-    """A bottleneck beside a residual branch: ``0.1 * up(dropout(relu(down(x))))``.
+    """A bottleneck parallel to a residual branch: ``0.1 * up(dropout(relu(down(x))))``.
 
-    Its output is zero at the start, so that the model with adapters starts as the model without. Chen et al.,
-    "AdaptFormer", NeurIPS 2022. https://arxiv.org/abs/2205.13535
+    The initial output is zero, so that adapters do not change the model before training. Chen et al., "AdaptFormer",
+    NeurIPS 2022. https://arxiv.org/abs/2205.13535
 
     Args:
         width: width of input and output.

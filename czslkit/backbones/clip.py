@@ -23,7 +23,7 @@ class ClipBackbone(Backbone):
 
     Args:
         model: open_clip model.
-        name: open_clip's name of the model. Its tokenizer is found by this name if it is not OpenAI's.
+        name: open_clip's name of the model, for the tokenizer of a model without OpenAI's tokenizer.
         adapter_dim: bottleneck width of two trainable adapters in every visual block; 0 for no adapters.
         adapter_dropout: dropout inside the adapters.
 
@@ -59,10 +59,10 @@ class ClipBackbone(Backbone):
         size = visual.image_size
         self.image_size = size[0] if isinstance(size, (tuple, list)) else size
         self.dim = _joint_width(visual)
-        # create_model sets mean and std; a model from shapes has none and is OpenAI's
+        # create_model sets mean and std; a model from shapes lacks both and is OpenAI's
         self.mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
         self.std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
-        self.adapters = nn.ModuleList(  # one beside the attention of every block, then one beside every MLP
+        self.adapters = nn.ModuleList(  # parallel to the attention of every block, then to the MLP of every block
             Adapter(self.visual_width, adapter_dim, adapter_dropout)
             for _ in range(2 * self.depth if adapter_dim else 0)
         )
@@ -113,7 +113,7 @@ class ClipBackbone(Backbone):
         return x
 
     def encode_text_after(self, start: Tensor, rest: Tensor) -> Tensor:
-        """Return ``encode_text`` of prompts that share ``start``, which is encoded once for all.
+        """Return ``encode_text`` of prompts that share ``start``; encode ``start`` only once.
 
         This is possible because a token does not attend to later tokens.
         """
@@ -124,10 +124,10 @@ class ClipBackbone(Backbone):
         return torch.cat((shared.expand(len(x), -1, -1), x), 1)
 
     def _positions(self, length: int) -> Tensor:
-        """Return the positional embeddings of the first ``length`` tokens, ``[length, W]``; zero after the last one.
+        """Return the positional embeddings of the first ``length`` tokens, ``[length, W]``, padded with zeros.
 
         Raises:
-            ValueError: the text tower takes no prompts, or its positions were cut to fewer than ``length``.
+            ValueError: the text tower cannot encode prompts, or has fewer positions than ``length``.
         """
         self._check_takes_prompts()
         positions: Tensor = self._text[0].positional_embedding[:length]
@@ -151,27 +151,27 @@ class ClipBackbone(Backbone):
 
     @functools.cached_property
     def _model_tokenizer(self) -> Any:
-        """The model's own tokenizer, which may have to be downloaded."""
+        """The tokenizer of the model, which may have to be downloaded."""
         import open_clip
 
         return download_or_raise(
             self.name,
             lambda: open_clip.get_tokenizer(self.name),
             part="tokenizer",
-            hint="it comes from a hub, through the package transformers",
+            hint="it is downloaded from a hub by the package transformers",
         )
 
     def _check_takes_prompts(self) -> None:
-        """Check that the text tower takes prompts of OpenAI's tokens.
+        """Check that the text tower can encode prompts of OpenAI's tokens.
 
         Raises:
-            ValueError: it does not; the message has the reason.
+            ValueError: the text tower cannot encode them; the message has the reason.
         """
         if reason := self._no_prompts_reason():
             raise ValueError(reason)
 
     def _no_prompts_reason(self) -> str:
-        """Return the reason why the text tower takes no prompts of OpenAI's tokens; empty if it does."""
+        """Return the reason why the text tower cannot encode prompts of OpenAI's tokens, empty if it can."""
         text = self._text[0]
         causal = getattr(text, "attn_mask", None) is not None
         pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
@@ -182,8 +182,8 @@ class ClipBackbone(Backbone):
         if causal and pool in ("argmax", "eos") and tokens == openai_tokens:
             return ""
         return (
-            f"prompts need a causal text tower read at the end of text, over OpenAI's {openai_tokens} "
-            f"tokens; this one is a {type(text).__name__} with {tokens} tokens, "
+            f"prompts need a causal text tower that is read at the end of the text and has OpenAI's {openai_tokens} "
+            f"tokens; this model has a {type(text).__name__} with {tokens} tokens, "
             f"{'causal' if causal else 'not causal'}, pooled by {pool}"
         )
 
@@ -194,9 +194,9 @@ def _run_block(
     """Return the output of one transformer block for tokens ``x`` ``[N, L, W]``.
 
     Args:
-        adapters: adapters beside the attention and beside the MLP; each has the same input as its residual connection.
-        causal: let a token attend to itself and earlier tokens only.
-        shared: tokens before every sequence, ``[1, S, W]``, which ``x`` attends to as well.
+        adapters: adapters parallel to the attention and to the MLP; each has the input of the residual connection.
+        causal: let a token attend only to itself and earlier tokens.
+        shared: tokens before every sequence, ``[1, S, W]``, to which ``x`` also attends.
     """
     normed_shared = None if shared is None else block.ln_1(shared)
     attended = x + block.ls_1(_attention(block.attn, block.ln_1(x), causal, normed_shared))
@@ -206,10 +206,10 @@ def _run_block(
 
 
 def _attention(attn: Any, x: Tensor, causal: bool, shared: Tensor | None = None) -> Tensor:
-    """Return the self-attention of tokens ``x`` ``[N, L, W]``, whatever order of axes ``attn`` was made for.
+    """Return the self-attention of tokens ``x`` ``[N, L, W]``, for any ``batch_first`` of ``attn``.
 
     Args:
-        shared: tokens before every sequence, ``[1, S, W]``, which ``x`` attends to as well.
+        shared: tokens before every sequence, ``[1, S, W]``, to which ``x`` also attends.
     """
 
     def split_heads(tokens: Tensor) -> Iterator[Tensor]:
@@ -252,7 +252,7 @@ def _joint_width(visual: Any) -> int:
 
 @functools.cache
 def _openai_tokenizer() -> Any:
-    """Return OpenAI's tokenizer, made once."""
+    """Return OpenAI's tokenizer."""
     import open_clip
 
     return open_clip.SimpleTokenizer()

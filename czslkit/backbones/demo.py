@@ -1,4 +1,4 @@
-"""The demo CLIP, a small model that is part of the package; ``benchmarks/train_demo_clip.py`` trained it."""
+"""The demo CLIP, a small model in the package that was trained with ``benchmarks/train_demo_clip.py``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = files("czslkit.backbones") / "demo_clip"
 
 @BACKBONES.register("demo")
 class DemoClip(ClipBackbone):
-    """The CLIP of the demo world, which is part of the package: 64 pixels, 8 visual blocks, joint width 96."""
+    """A small CLIP for the demo world: 64 pixels, 8 visual blocks, joint width 96, weights in the package."""
 
     version = 1
 
@@ -50,11 +50,11 @@ def _load_demo_clip() -> nn.Module:
 
 
 def _all_embeddings(ids: Tensor, rows: Tensor, vocabulary: int) -> Tensor:
-    """Return the embeddings of all tokens, ``[vocabulary, W]``; the file stores only the trained ones.
+    """Return the embeddings of all tokens, ``[vocabulary, W]``; the file has only the trained embeddings.
 
     Args:
         ids: token ids with trained embeddings, ``[n]``.
-        rows: trained embeddings, ``[n, W]``. All other embeddings are as they were before the training.
+        rows: trained embeddings, ``[n, W]``. All other embeddings have their initial values.
     """
     embeddings = torch.randn(vocabulary, rows.shape[1], generator=torch.Generator().manual_seed(0)) * 0.02
     embeddings[ids.long()] = rows

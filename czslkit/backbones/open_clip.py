@@ -1,4 +1,4 @@
-"""The loader of open_clip's models and weights, of local weight files and of OpenAI-format files."""
+"""Load open_clip's models and weights, local weight files and OpenAI-format files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OpenClip(ClipBackbone):
 
 
 def model_names() -> list[str]:
-    """Return the name of every architecture that open_clip has."""
+    """Return the names of all architectures in open_clip."""
     import open_clip
 
     names: list[str] = open_clip.list_models()
@@ -41,7 +41,7 @@ def model_names() -> list[str]:
 
 
 def _load_model(argument: str) -> nn.Module:
-    """Return the open_clip model that the argument of :class:`OpenClip` names."""
+    """Return the open_clip model for the argument of :class:`OpenClip`."""
     import open_clip
 
     if Path(argument).is_file():

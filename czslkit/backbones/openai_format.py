@@ -1,4 +1,4 @@
-"""CLIP models from state dicts in OpenAI's format, with sizes taken from the shapes of the tensors."""
+"""Build CLIP models from state dicts in OpenAI's format, with sizes from the shapes of the tensors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..weights import load_strict
 
 #: Width of an attention head in every CLIP that OpenAI released.
 HEAD_WIDTH = 64
-#: Number of text positions in every CLIP that OpenAI released; some authors cut them to fewer.
+#: Number of text positions in every CLIP that OpenAI released. Some authors use fewer.
 TEXT_POSITIONS = 77
-#: Keys of CLIP files that hold settings or constants in place of weights.
+#: Keys of CLIP files with settings or constants instead of weights.
 NON_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
@@ -22,7 +22,7 @@ def from_openai(state: Mapping[str, Tensor]) -> nn.Module:
     """Return the CLIP of a state dict in OpenAI's format.
 
     Raises:
-        ConfigError: the keys or shapes are not those of a CLIP with a vision transformer; all problems.
+        ConfigError: the keys or shapes do not fit a CLIP with a vision transformer; the message lists all problems.
     """
     state = {key: value for key, value in state.items() if key not in NON_WEIGHTS}
     model = model_from_shapes(state)
@@ -31,18 +31,18 @@ def from_openai(state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def model_from_shapes(state: Mapping[str, Tensor]) -> nn.Module:
-    """Return a CLIP with random weights, of the sizes of a state dict in OpenAI's format.
+    """Return a CLIP with random weights and the sizes of a state dict in OpenAI's format.
 
-    A size is taken from the first of its tensors that is there. A check of the state dict can then list every tensor
-    that is missing.
+    Every size has several possible tensors, and the first existing tensor is used. So the model can be built even if
+    tensors are missing, and a later check can list them.
 
     Raises:
-        ConfigError: the state dict is not that of a CLIP with a vision transformer.
+        ConfigError: the state dict does not belong to a CLIP with a vision transformer.
     """
     import open_clip
 
     def size(default: int, *axes: tuple[str, int]) -> int:
-        """Return the length of the first axis (tensor name, axis number) that ``state`` has and that is not empty."""
+        """Return the length of the first existing, non-empty axis among ``axes`` (tensor name, axis number)."""
         sizes = (state[name].shape[axis] for name, axis in axes if name in state and state[name].ndim > axis)
         return next(filter(None, sizes), default)
 

@@ -1,4 +1,4 @@
-"""Image towers from timm, for methods without text features."""
+"""Image towers of timm, for methods without text features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..weights import download_or_raise, load_strict, read_tensors
 
 @BACKBONES.register("timm")
 class Timm(Backbone):
-    """A timm model without its classifier, named ``timm/MODEL/WEIGHTS``, for pooled features.
+    """A timm model without its classifier for pooled features, selected by ``timm/MODEL/WEIGHTS``.
 
     ``WEIGHTS`` is ``pretrained`` (timm's own weights, the default), ``random``, or a file.
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the methods' authors, loaded into our methods."""
+"""Load checkpoints of the methods' authors into our methods."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..weights import read_tensors, state_dict_mismatches, tensors_of
 from .trained import METADATA_FILE, save
 
 Log = Callable[[str], None]
-#: A file, or its content.
+#: A file or the content of a file.
 Source = str | Path | Mapping[str, Any]
 #: Prefixes that the authors' programs give to the tensors of the CLIP inside them.
 CLIP_PREFIXES = ("clip.", "clip_model.")
@@ -41,7 +41,7 @@ def load_original(
     *,
     log: Log | None = None,
 ) -> Method:
-    """Load a checkpoint of a method's authors into our method, which then computes the same function.
+    """Load a checkpoint of a method's authors into our method, so that both compute the same function.
 
     Args:
         name: registered name of the method, such as ``"msci"`` or ``"dfsp-t2i"``.
@@ -49,19 +49,19 @@ def load_original(
             from the shapes.
         space: label space of the authors' training, with attributes and objects in the authors' order (sorted by name).
         config: the authors' YAML, or a dict of its keys, in groups or flat. Settings of training and logging are
-            ignored. By default the method's own options.
+            ignored. By default, the default options of the method are used.
         backbone: OpenAI-format CLIP as state dict, file or model name, for a checkpoint without CLIP.
-        log: function for messages about tensors that are left out and settings that are assumed; by default they go to
-            standard error.
+        log: function for messages about skipped tensors and assumed settings; by default, messages go to standard
+            error.
 
     Returns:
-        The method in evaluation mode, on the CPU, in float32. Its ``unused`` names the tensors that are left out, since
-        the authors' program declares but never uses them.
+        The method in evaluation mode, on the CPU, in float32. Its ``unused`` lists the skipped tensors, which the
+        authors' program declares but never uses.
 
     Raises:
         UnknownNameError: no method has the name.
-        ConfigError: tensors that are unknown, missing or of another shape, and settings that are unknown or contradict
-            the shapes; all of them.
+        ConfigError: tensors are unknown, missing or of another shape, or settings are unknown or contradict the shapes;
+            the message lists all of them.
     """
     return _load(name, checkpoint, space, config, backbone, log or log_to_stderr).method
 
@@ -76,18 +76,18 @@ def convert(
     *,
     log: Log | None = None,
 ) -> None:
-    """Write a checkpoint of a method's authors into ``folder``, as a folder of a trained method.
+    """Convert a checkpoint of a method's authors to a folder of a trained method.
 
     Args:
         folder: folder to write; the other arguments are those of :func:`load_original`.
 
     Raises:
         UnknownNameError: no method has the name.
-        ConfigError: the folder holds a method already, or an error of :func:`load_original`.
+        ConfigError: the folder already contains a method, or :func:`load_original` raises the error.
     """
     log = log or log_to_stderr
     if (Path(folder) / METADATA_FILE).exists():
-        raise ConfigError([f"{folder} holds a method already; remove it, or choose another folder"])
+        raise ConfigError([f"{folder} already contains a method; remove it, or choose another folder"])
     if backbone is not None and Path(backbone).is_file():
         state = read_tensors(backbone)
         loaded = _load(name, checkpoint, space, config, state, log)
@@ -105,20 +105,20 @@ def convert(
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A method with the tensors of a checkpoint, the options that the checkpoint fixes, and the CLIP inside."""
+    """A method with the tensors of a checkpoint, the options that the checkpoint fixes, and its CLIP."""
 
     method: Method
     options: dict[str, Any]  # options that the settings and the shapes determine
-    clip: dict[str, Tensor]  # tensors of the CLIP inside, with OpenAI's names; empty without CLIP
+    clip: dict[str, Tensor]  # tensors of CLIP in the checkpoint, with OpenAI's names; empty without CLIP
 
 
 @dataclass(frozen=True)
 class CheckpointTensors:
-    """The tensors of a checkpoint, separated into those of the CLIP inside and those of the method."""
+    """The tensors of a checkpoint, separated into tensors of CLIP and tensors of the method."""
 
     clip_prefix: str  # prefix of the CLIP's tensors in the checkpoint
-    clip: dict[str, Tensor]  # with OpenAI's names
-    method: dict[str, Tensor]  # with the authors' names
+    clip: dict[str, Tensor]  # tensors of CLIP, with OpenAI's names
+    method: dict[str, Tensor]  # tensors of the method, with the authors' names
 
 
 def _load(
@@ -134,7 +134,7 @@ def _load(
     _log_assumed_settings(name, translation, settings, log)
     options: Any = parse(METHODS[name].Options, values, where=name)
     if tensors.clip and backbone is not None:
-        log(f"{name}: the checkpoint holds a CLIP, so that backbone is not used")
+        log(f"{name}: the checkpoint contains a CLIP, so the argument backbone is ignored")
     options = dataclasses.replace(options, backbone=_backbone(name, tensors.clip, backbone))
     method = construct(METHODS[name], options, space, where=name)
 
@@ -154,7 +154,7 @@ def _translation(name: str) -> Translation:
     """Return the translation of a method.
 
     Raises:
-        ConfigError: the method has none.
+        ConfigError: the method has no translation.
     """
     translation = METHODS[name].translation
     if translation is None:
@@ -167,21 +167,21 @@ def _tensors(checkpoint: Source) -> dict[str, Tensor]:
     """Return the tensors of a file or state dict by name.
 
     Raises:
-        ConfigError: it is not readable, or holds more than tensors.
+        ConfigError: the checkpoint is not readable, or contains more than tensors.
     """
     if not isinstance(checkpoint, Mapping):
         return read_tensors(checkpoint)
     try:
         return tensors_of(checkpoint)
     except ValueError as error:
-        raise ConfigError([f"the state dict is not one of tensors: {error}"]) from error
+        raise ConfigError([f"the checkpoint is not a state dict of tensors: {error}"]) from error
 
 
 def _separate(name: str, state: Mapping[str, Tensor]) -> tuple[CheckpointTensors, list[str]]:
-    """Separate the tensors of CLIP from those of the method.
+    """Separate the tensors of CLIP from the tensors of the method.
 
     Returns:
-        The tensors, and a line for every tensor of CLIP that differs from the same tensor under its second name.
+        The tensors, and a line for every tensor of CLIP that differs from its copy under a second name.
     """
     clip_alone = "visual.conv1.weight" in state
     used_prefixes = (prefix for prefix in CLIP_PREFIXES if any(key.startswith(prefix) for key in state))
@@ -197,7 +197,7 @@ def _separate(name: str, state: Mapping[str, Tensor]) -> tuple[CheckpointTensors
         else:
             method[key] = value
     problems = [
-        f"{name}: {TEXT_ALIAS_PREFIX}{key} differs from {clip_prefix}{key}, of which it should be a second name"
+        f"{name}: {TEXT_ALIAS_PREFIX}{key} differs from {clip_prefix}{key}, but both should be the same tensor"
         for key, value in aliases.items()
         if clip.get(key, value).shape != value.shape or not torch.equal(clip.get(key, value), value)
     ]
@@ -208,7 +208,7 @@ def _settings(config: Source | None) -> dict[str, Any]:
     """Return the authors' settings by key, without groups.
 
     Raises:
-        ConfigError: ``config`` is not a YAML file of settings, or a dict.
+        ConfigError: ``config`` is neither a YAML file of settings nor a dict.
     """
     if config is None:
         return {}
@@ -232,7 +232,7 @@ def _options(
     """Return the options that the settings and the shapes determine, and a line for every contradiction.
 
     Raises:
-        ConfigError: values that no option can have.
+        ConfigError: a value is invalid for its option.
     """
     schema = METHODS[name].Options
     values, setting_problems = translation.options(settings, as_dict(schema()))
@@ -241,13 +241,13 @@ def _options(
     clip = {f"clip.{key}": value for key, value in tensors.clip.items()}
     for option, size in translation.sizes({**tensors.method, **clip}).items():
         if option in values and option != "context_length" and parsed[option] != size:
-            problems.append(f"{name}: the settings make {option} {parsed[option]}, the checkpoint's shapes {size}")
+            problems.append(f"{name}: {option} is {parsed[option]} in the settings, {size} by the checkpoint's shapes")
         values[option] = size
     return values, problems
 
 
 def _log_assumed_settings(name: str, translation: Translation, settings: Mapping[str, Any], log: Log) -> None:
-    """Log the value of every setting that no shape determines and that was not given."""
+    """Log the default of every setting that is not given and that no shape determines."""
     for key in translation.required_config:
         option, _, index = translation.settings.get(key, "").partition(".")
         if key in settings or option in settings:
@@ -257,13 +257,13 @@ def _log_assumed_settings(name: str, translation: Translation, settings: Mapping
         else:
             default = getattr(METHODS[name].Options(), option)
             value = default[int(index)] if index else default
-        log(f"{name}: {key} is in no shape and was not given; {value} is assumed")
+        log(f"{name}: {key} is not given, and shapes do not determine it; {value} is assumed")
 
 
 def _backbone(name: str, clip: Mapping[str, Tensor], given: Source | None) -> Any:
-    """Return the CLIP of the checkpoint, or the ``given`` one, as ``load_backbone`` takes it.
+    """Return the CLIP of the checkpoint, or else the ``given`` CLIP, as an argument for ``load_backbone``.
 
-    Tensors of the checkpoint that have no place in a CLIP are left out; ``_mismatches`` reports them.
+    Tensors that do not fit the CLIP are skipped; ``_mismatches`` reports them.
 
     Raises:
         ConfigError: there is no CLIP.
@@ -276,7 +276,7 @@ def _backbone(name: str, clip: Mapping[str, Tensor], given: Source | None) -> An
         return model
     if given is None:
         raise ConfigError(
-            [f"{name}: the checkpoint holds no CLIP; pass backbone=, an OpenAI-format state dict, file or model name"]
+            [f"{name}: the checkpoint has no CLIP; pass backbone=, an OpenAI-format state dict, file or model name"]
         )
     return from_openai(_tensors(given)) if isinstance(given, Mapping) else str(given)
 
@@ -299,7 +299,7 @@ def _mismatches(
 
 
 def _log_unused_tensors(name: str, unused: tuple[str, ...], log: Log) -> None:
-    """Log the number of tensors that were left out, and the modules that they are from."""
+    """Log the number of skipped tensors, and their modules."""
     if unused:
         modules = ", ".join(dict.fromkeys(re.sub(r"\.\d+\..*|\.[^.]*$", "", key) for key in unused))
-        log(f"{name}: left out {len(unused)} tensors that the authors' program has but does not use here, of {modules}")
+        log(f"{name}: skipped {len(unused)} tensors that the authors' program does not use, of the modules {modules}")

@@ -23,15 +23,15 @@ METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE = "method.json", "weights.safetensors
 
 @dataclass(frozen=True)
 class TrainedMethod:
-    """A folder that holds a trained method, with the description of the method.
+    """The folder of a trained method, with the description of the method.
 
-    Options that are written in the folder are fixed: the method was trained with them, or its tensors depend on them.
-    Options that are not written there are free: they have the method's defaults, and may be chosen for every use.
+    Options in the description are fixed: the method was trained with them, or its tensors depend on them. All other
+    options are free: they have the method's defaults, and may be changed at every use.
     """
 
     folder: Path
     method: str  # registered name
-    options: Mapping[str, Any]  # fixed options as written in the folder
+    options: Mapping[str, Any]  # fixed options, as in the description
     space: PairSpace  # label space of the training
 
     @classmethod
@@ -39,7 +39,7 @@ class TrainedMethod:
         """Read the description of the method in ``folder``.
 
         Raises:
-            ConfigError: the folder holds no method of this format.
+            ConfigError: the folder does not contain a method of this format.
         """
         path = Path(folder) / METADATA_FILE
         try:
@@ -57,23 +57,23 @@ class TrainedMethod:
 
         files = [WEIGHTS_FILE] + [BACKBONE_FILE] * trained._has_backbone
         if missing := [name for name in files if not (trained.folder / name).is_file()]:
-            raise ConfigError([f"{trained.folder} lacks {missing[0]}, which {METADATA_FILE} says belongs there"])
+            raise ConfigError([f"{trained.folder} lacks {missing[0]}, which {METADATA_FILE} requires"])
         return trained
 
     @property
     def _has_backbone(self) -> bool:
-        """True if the backbone's weights are a file in the folder."""
+        """Whether the folder contains the weights of the backbone."""
         return self.options.get("backbone") == BACKBONE_FILE
 
     @property
     def fixed_options(self) -> dict[str, Any]:
-        """The options that are fixed, with the present path of a backbone file in the folder."""
+        """The fixed options, with the current path of a backbone file in the folder."""
         in_folder = {"backbone": str((self.folder / BACKBONE_FILE).resolve())} if self._has_backbone else {}
         return {**self.options, **in_folder}
 
     @property
     def digest(self) -> str:
-        """A digest of the folder's files; it does not depend on the place of the folder."""
+        """A digest of the folder's files, which does not depend on the path of the folder."""
         files = (self.folder / name for name in (METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE))
         return "-".join(file_digest(file) for file in files if file.exists())
 
@@ -83,7 +83,7 @@ class TrainedMethod:
         Args:
             space: label space to use the method on, with the attributes and objects of the training; by default the
                 label space of the training.
-            options: values for free options, or for fixed options that no tensor depends on.
+            options: values of free options, or of fixed options that do not change tensors.
 
         Raises:
             ConfigError: ``space`` has other attributes or objects, or the tensors do not fit the options.
@@ -98,7 +98,7 @@ class TrainedMethod:
         """Load the learned tensors into ``method``.
 
         Raises:
-            ConfigError: ``method`` has other attributes or objects, or tensors do not fit; all of them.
+            ConfigError: ``method`` has other attributes or objects, or tensors do not fit; the message lists them.
         """
         for kind in ("attrs", "objs"):
             trained, given = getattr(self.space, kind), getattr(method.space, kind)
@@ -133,8 +133,8 @@ def save(
 
     Args:
         name: registered name of the method.
-        options: options that are fixed; ``backbone`` is a name or a file, unless the argument ``backbone`` is given.
-        backbone: weights of the CLIP in OpenAI's format, to write into the folder as well.
+        options: fixed options; ``backbone`` is a name or a file, unless the argument ``backbone`` is given.
+        backbone: weights of the CLIP in OpenAI's format, which are also written into the folder.
         notes: other values for the description, such as the origin of the weights.
     """
     folder = Path(folder)
@@ -158,6 +158,6 @@ def load_checkpoint(folder: str | Path) -> Method:
     """Load the method in a folder, in evaluation mode on the CPU, with the label space of its training.
 
     Raises:
-        ConfigError: the folder holds no method of this format, or tensors that do not fit.
+        ConfigError: the folder does not contain a method of this format, or its tensors do not fit.
     """
     return TrainedMethod.read(folder).build()

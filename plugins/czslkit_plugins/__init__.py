@@ -1,1 +1,1 @@
-"""The methods that ship with czslkit, one module each, registered as any plugin is."""
+"""The methods in czslkit, one module for each. They are registered like the methods of other plugins."""

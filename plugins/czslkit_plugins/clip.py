@@ -27,7 +27,7 @@ class ClipOptions:
 
 @METHODS.register("clip")
 class Clip(Method):
-    """CLIP zero-shot; nothing is trained."""
+    """Zero-shot CLIP, without training."""
 
     version = 1
     Options = ClipOptions

@@ -1,4 +1,4 @@
-"""CoOp: the context of the prompt is learned, the words stay.
+"""CoOp: learn the context of the prompt, with fixed words of attributes and objects.
 
 Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022.
 https://arxiv.org/abs/2109.01134; applied to pairs as in Nayak, Yu and Bach, ICLR 2023.
@@ -19,7 +19,7 @@ from czslkit.types import PairSpace
 
 @METHODS.register("coop")
 class Coop(Method):
-    """CoOp: a prompt context that is learned once for all pairs."""
+    """CoOp: a learned prompt context that all pairs share."""
 
     version = 1
     Options = SoftPromptOptions

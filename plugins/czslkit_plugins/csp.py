@@ -1,4 +1,4 @@
-"""CSP: one word embedding for each attribute and each object is learned, the context stays.
+"""CSP: learn one word embedding for each attribute and object, with a fixed context of the prompt.
 
 Nayak, Yu and Bach, "Learning to Compose Soft Prompts for Compositional Zero-Shot
 Learning", ICLR 2023. https://arxiv.org/abs/2204.03574

@@ -1,4 +1,4 @@
-"""DFSP: soft prompts are decomposed into attributes and objects, fused with the image, and composed again.
+"""DFSP: decompose soft prompts into attributes and objects, fuse them with the image, and compose them again.
 
 Lu et al., "Decomposed Soft Prompt Guided Fusion Enhancing for Compositional Zero-Shot
 Learning", CVPR 2023. https://arxiv.org/abs/2211.10681
@@ -31,14 +31,14 @@ PAIRS_PER_CHUNK = 1024  # pairs scored at a time
 
 @dataclass(frozen=True)
 class DfspImage(ImageFeatures):
-    """Image features whose ``pooled`` is fused with texts."""
+    """Image features with a ``pooled`` that is fused with texts."""
 
     unfused: Tensor | None = None  # ``pooled`` before the fusion, [B, D]
 
 
 @dataclass(frozen=True)
 class DfspText(TextFeatures):
-    """Text features whose ``pair`` is the soft prompt before any fusion."""
+    """Text features with the soft prompt before the fusion as ``pair``."""
 
     decomposed: Tensor | None = None  # mean over the pairs of each attribute and object, [A + O, L, W]
     fused: Tensor | None = None  # decomposed texts after attention to the image, at the end mark, [B, A + O, W]
@@ -64,7 +64,7 @@ class DecomposedFusion(Interaction):
     """The fusion of image tokens and decomposed texts.
 
     Args:
-        backbone: CLIP whose widths and number of visual tokens the layers take.
+        backbone: CLIP that determines the widths and the number of visual tokens.
         primitives: number of attributes and objects, ``A + O``.
         length: number of tokens in a prompt, ``L``.
         end: position of the end mark in the prompt of a pair.
@@ -88,8 +88,8 @@ class DecomposedFusion(Interaction):
         )
         self.text_to_image = TextToImage(*sizes) if settings.text_to_image else None
         self.refine_image = self_attention(backbone.visual_width, settings.layers) if self.reads_tokens else None
-        text_alone = settings.text_to_image and not settings.image_to_text
-        self.refine_text = self_attention(backbone.token_width, settings.layers) if text_alone else None
+        only_text_to_image = settings.text_to_image and not settings.image_to_text
+        self.refine_text = self_attention(backbone.token_width, settings.layers) if only_text_to_image else None
 
     def self_attend(self, text: TextFeatures, backbone: Backbone) -> Tensor:
         """Return the pairs ``[P, D]`` after self-attention, for texts that do not attend to the image."""
@@ -115,14 +115,14 @@ class DecomposedFusion(Interaction):
 
 @dataclass(frozen=True)
 class DfspScores(Scores):
-    """Scores whose ``pair`` comes from fused features."""
+    """Scores with ``pair`` from fused features, and the scores of the soft prompt."""
 
     soft: Tensor | None = None  # cosine of soft prompt and image before the fusion, [B, P]
 
 
 @HEADS.register("decomposed")
 class DecomposedHead(Head):
-    """Cosine of fused image and fused pair; attributes and objects score the mean of their pairs without fusion.
+    """A head with the cosine of fused image and pair; attribute and object scores are means over unfused pairs.
 
     Args:
         backbone: CLIP that projects composed pairs into the joint space.
@@ -176,7 +176,7 @@ class DecomposedHead(Head):
         return F.cross_entropy(scores.pair, target) + self.primitive_weight * primitives + self.soft_weight * soft
 
     def _fused_pairs(self, text: DfspText, rows: Tensor) -> Tensor:
-        """Return the fused features of the pairs in ``rows``, ``[N, D]``; ``[B, N, D]`` if they depend on the image."""
+        """Return the fused features of the pairs in ``rows``, ``[B, N, D]``, or ``[N, D]`` if equal for all images."""
         assert text.pair is not None
         pair = text.pair[rows]
         if self.compose is not None:
@@ -196,7 +196,7 @@ def _primitive_means(scores: Tensor, index: Tensor, size: int) -> Tensor:
     Args:
         scores: ``[B, P]``.
         index: attribute or object of each pair, ``[P]``.
-        size: number of attributes or objects. One without a pair cannot be right: it gets the lowest finite number.
+        size: number of attributes or objects. Without a pair, the score is the lowest finite number.
     """
     counts = index.bincount(minlength=size)
     sums = scores.new_zeros(len(scores), size).index_add(1, index, scores)
@@ -205,7 +205,7 @@ def _primitive_means(scores: Tensor, index: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class DfspOptions(LearnedWordOptions):
-    """The options of ``dfsp-spm``, and of every variant."""
+    """The options of ``dfsp-spm``, which all variants have."""
 
     primitive_loss_weight: float = option(0.01, "weight of the attribute and object cross-entropies", minimum=0)
     soft_loss_weight: float = option(0.1, "weight of the soft prompt's cross-entropy", minimum=0)
@@ -213,7 +213,7 @@ class DfspOptions(LearnedWordOptions):
 
 @dataclass(frozen=True)
 class FusionOptions(DfspOptions):
-    """The options of ``dfsp-t2i``, and of every variant with a fusion."""
+    """The options of ``dfsp-t2i``, which all variants with a fusion have."""
 
     layers: int = option(1, "self-attention layers after the fusion", minimum=0)
     keep: float = option(0.8, "weight of the features before the fusion", minimum=0, maximum=1)
@@ -223,11 +223,11 @@ class FusionOptions(DfspOptions):
 class ImageToTextOptions(FusionOptions):
     """The options of ``dfsp-i2t`` and ``dfsp-bif``."""
 
-    batch_mixing: Literal["none", "original"] = option("none", "original mixes the images of a batch, none does not")
+    batch_mixing: Literal["none", "original"] = option("none", "original mixes images of a batch, none does not")
 
 
 def _prompt_sizes(state: State) -> dict[str, int]:
-    """Return the option that the shapes of every variant determine."""
+    """Return the options that the shapes of a variant without fusion determine."""
     positions = state.get("clip.positional_embedding")
     return {} if positions is None else {"context_length": len(positions)}
 
@@ -239,7 +239,7 @@ def _fusion_sizes(state: State) -> dict[str, int]:
 
 
 def _translation(fusion: str) -> Translation:
-    """Return the translation of the variant that the authors call ``fusion``."""
+    """Return the translation of the variant with the authors' name ``fusion``."""
     fuses = fusion != "OnlySPM"
     return Translation(
         names={
@@ -278,7 +278,10 @@ def _translation(fusion: str) -> Translation:
 
 
 class Dfsp(Method):
-    """A decomposed soft prompt, its fusion with the image, and four cross-entropies; subclasses choose the fusion."""
+    """A method with a decomposed soft prompt, a fusion with the image and four cross-entropies.
+
+    Subclasses choose the fusion.
+    """
 
     version = 1
     Options = DfspOptions
@@ -315,7 +318,7 @@ class Dfsp(Method):
         return FusionSettings()
 
     def text(self, pairs: Tensor) -> DfspText:
-        """Return the soft prompts of ``pairs`` ``[P, 2]`` and the texts they are decomposed into.
+        """Return the soft prompts of ``pairs`` ``[P, 2]`` and their decomposed texts.
 
         The decomposed text of an attribute or object without a pair is zero.
         """
@@ -390,7 +393,7 @@ class DfspBif(Dfsp):
 
 @METHODS.register("dfsp-spm")
 class DfspSpm(Dfsp):
-    """DFSP without fusion: the soft prompt alone."""
+    """DFSP without fusion: only the soft prompt."""
 
     version = 1
     translation = _translation("OnlySPM")

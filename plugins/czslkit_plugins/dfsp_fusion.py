@@ -1,4 +1,4 @@
-"""The fusion layers of DFSP: decomposed texts attend to an image, and an image attends to decomposed texts.
+"""The fusion layers of DFSP: attention of decomposed texts to an image, and of an image to decomposed texts.
 
 Decomposed texts are one sequence of tokens for every attribute and every object, ``[A + O, L, W]``.
 """
@@ -12,11 +12,11 @@ from czslkit.interactions import QuickGELU
 
 
 class Block(nn.Module):
-    """Attention and an MLP, both with a norm before and a residual, on sequences ``[N, L, W]``.
+    """A layer with attention and an MLP on sequences ``[N, L, W]``, both with pre-norm and residual connection.
 
     Args:
         width: width ``W`` of a token.
-        cross: attend to a second sequence in place of the own one.
+        cross: attend to a second sequence instead of to ``x`` itself.
         dropout: dropout inside the MLP.
     """
 
@@ -45,7 +45,7 @@ def self_attention(width: int, layers: int) -> nn.Sequential:
 
 
 class ImageToText(nn.Module):
-    """Attention of decomposed texts to an image, whose tokens are first mapped to one token for each text token.
+    """A layer that lets decomposed texts attend to an image, after mapping image tokens to one for each text token.
 
     Args:
         visual_width: width ``V`` of an image token.
@@ -76,7 +76,7 @@ class ImageToText(nn.Module):
         images = len(tokens)
         visual = self.place(self.project(tokens).transpose(1, 2)).transpose(1, 2)  # [B, L * (A + O), W]
         visual = self.dropout(visual)
-        if self.batch_mixing == "original":  # the released program's reshape has the images as its inner axis
+        if self.batch_mixing == "original":  # as the reshape in the released program
             visual = visual.transpose(0, 1).reshape(1, images * self.length, self.primitives, -1)
         else:
             visual = visual.reshape(images, self.length, self.primitives, -1)
@@ -89,7 +89,7 @@ class ImageToText(nn.Module):
 
 
 class TextToImage(nn.Module):
-    """Attention of an image to decomposed texts, whose tokens are first mapped to one token for each image token.
+    """A layer that lets an image attend to decomposed texts, after mapping text tokens to one for each image token.
 
     Args:
         visual_width, width, tokens, primitives, length: see :class:`ImageToText`.

@@ -1,9 +1,9 @@
-"""MSCI: texts attend to shallow visual layers first, and then to deep ones.
+"""MSCI: texts attend first to shallow and then to deep visual layers.
 
 "MSCI: Addressing CLIP's Inherent Limitations for Compositional Zero-Shot Learning",
 IJCAI 2025. https://arxiv.org/abs/2505.10289
 
-Its own parts are the aggregator of low and high layers, the two-stage interaction and the two fusions. It shares the
+This module adds the aggregator of low and high layers, the two-stage interaction and the two fusions. MSCI shares the
 adapters, the soft prompts and the three-branch head with Troika.
 """
 
@@ -28,9 +28,9 @@ from .troika import SHARED_NAMES, SHARED_NEEDS, SHARED_SETTINGS, ThreeBranch, Th
 
 @AGGREGATORS.register("low_high")
 class LowHigh(Aggregator):
-    """The first ``low`` and the last ``high`` layers, joined to one level each by a projection to width ``dim``.
+    """An aggregator that projects the first ``low`` and the last ``high`` layers to one level each, of width ``dim``.
 
-    A group of one layer is used without a projection.
+    A group of one layer is not projected.
 
     Args:
         dim: joint width ``D``.
@@ -57,14 +57,14 @@ class LowHigh(Aggregator):
 
     @staticmethod
     def _project(layers: int, dim: int, dropout: float) -> nn.Module:
-        """Return the projection of a group of ``layers`` layers, joined along their width, to width ``dim``."""
+        """Return the projection to width ``dim`` of ``layers`` layers that are joined along their width."""
         if layers == 1:
             return nn.Identity()
         return nn.Sequential(nn.Linear(layers * dim, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(dropout))
 
 
 class Stage(nn.Module):
-    """One stage of cross-attention of texts to the tokens of a level.
+    """A stage of cross-attention of texts to the tokens of a level.
 
     Args:
         dim: joint width ``D``.
@@ -89,7 +89,7 @@ class Stage(nn.Module):
 
 
 class WeightedSum(nn.Module):
-    """The sum ``t + a * local + b * global`` with learned channel weights, the same for every text and image.
+    """The fusion ``t + a * local + b * global`` with learned weights of channels, equal for all texts and images.
 
     Args:
         dim: joint width ``D``.
@@ -116,11 +116,11 @@ class WeightedSum(nn.Module):
 
 
 class Gated(nn.Module):
-    """The sum ``t + a * local + b * global`` with weights from 0 to 1 that depend on text, image and channel.
+    """The fusion ``t + a * local + b * global`` with weights from 0 to 1 that depend on text, image and channel.
 
-    This is our reading of the paper's abstract, in which the weights of local and global information depend on the
-    composition and its elements. The sigmoid of one linear layer is our own choice, because the paper's equations
-    were not available. The released program, which ``WeightedSum`` follows, has another gate and never calls it.
+    This is our reading of the paper's abstract, where the weights of local and global information depend on the
+    composition and its elements. We chose the sigmoid of one linear layer, because the paper's equations were not
+    available. The released program corresponds to ``WeightedSum``; it has another gate, but never calls it.
 
     Args:
         dim: joint width ``D``.
@@ -157,13 +157,13 @@ FUSIONS: dict[str, type[WeightedSum] | type[Gated]] = {"weighted_sum": WeightedS
 
 @INTERACTIONS.register("two_stage")
 class TwoStage(Interaction):
-    """Attention of every text to the low level, of the result to the high level, and a fusion of all three texts.
+    """An interaction in which texts attend to the low and then to the high level, and all three texts are fused.
 
     Args:
         dim: joint width ``D``.
-        heads, layers, dropout: sizes of the cross-attention and its dropout, a number for each stage.
+        heads, layers, dropout: sizes and dropout of the cross-attention, one number for each stage.
         fusion: ``weighted_sum`` (the released program) or ``gated``.
-        init: initial weight of the texts after either stage.
+        init: initial weight of the texts after each stage.
     """
 
     version = 1
@@ -178,7 +178,7 @@ class TwoStage(Interaction):
         init: float = 0.1,
     ) -> None:
         super().__init__()
-        # "overall" is the global stage: the word is part of the tensor names in saved checkpoints
+        # "overall" is the global stage; this name is in the tensor names of saved checkpoints
         self.local, self.overall = (Stage(dim, *sizes) for sizes in zip(heads, layers, dropout, strict=True))
         self.fusion = FUSIONS[fusion](dim, init)
 
@@ -196,8 +196,8 @@ class TwoStage(Interaction):
         """Return the features of ``forward``, with the attention of the stages ``local`` and ``global``.
 
         The fused text ``t + a * local + b * global`` equals ``(1 + a + b) * t + (a + b) * (local - t) + b * (global -
-        local)``. The contributions are the norms of the last two terms. The norms of ``a * local`` and ``b * global``
-        are not used, because both contain ``t`` even if a stage adds nothing to it.
+        local)``. The contributions come from the norms of the last two terms, and not of ``a * local`` and
+        ``b * global``, because these contain ``t`` even if a stage adds nothing to it.
         """
         joined, (low, high) = self._joined(text), image.levels
         local_text, local_attention = self.local.explain(joined, low)

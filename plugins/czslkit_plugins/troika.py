@@ -1,9 +1,9 @@
-"""Troika: a prompt and a view of the image for each of pair, attribute and object.
+"""Troika: pair, attribute and object each have a prompt and a view of the image.
 
 Huang et al., "Troika: Multi-Path Cross-Modal Traction for Compositional Zero-Shot
 Learning", CVPR 2024. https://arxiv.org/abs/2303.15230
 
-Its own part is the cross-modal traction. It shares the adapters, the three soft prompts and the three-branch head
+This module adds the cross-modal traction. Troika shares the adapters, the three soft prompts and the three-branch head
 with MSCI.
 """
 
@@ -29,7 +29,7 @@ from czslkit.types import AttentionMaps, ImageFeatures, PairSpace, TextFeatures
 
 @INTERACTIONS.register("traction")
 class Traction(Interaction):
-    """Attention of every text to the image's tokens: text ``t`` becomes ``t + weight * attended(t)``.
+    """An interaction in which every text ``t`` attends to the image's tokens and becomes ``t + weight * attended(t)``.
 
     One layer norm is applied to the tokens for pairs, to its own output for attributes, and again to its own output
     for objects, as in the released program.
@@ -104,12 +104,15 @@ class ThreeBranchOptions(LearnedWordOptions):
         None, "score weights in the open-world test; score_weights if not set", minimum=0
     )
     primitive_chunk: int = option(
-        0, "pairs per chunk; the number of chunks divides primitive probabilities in the test; 0 for never", minimum=0
+        0, "pairs per chunk; the number of chunks divides primitive probabilities in the test; 0: no chunks", minimum=0
     )
 
 
 class ThreeBranch(Method):
-    """Adapters, three soft prompts and three branches; subclasses choose the aggregator and the interaction."""
+    """A method with adapters, three soft prompts and three branches.
+
+    Subclasses choose the aggregator and the interaction.
+    """
 
     version = 1
     Options = ThreeBranchOptions
@@ -141,7 +144,7 @@ class ThreeBranch(Method):
         )
 
     def own_parts(self, options: ThreeBranchOptions, backbone: Backbone) -> tuple[Aggregator, Interaction]:
-        """Return the method's own aggregator and interaction."""
+        """Return the aggregator and the interaction of the method."""
         raise NotImplementedError
 
 
@@ -149,8 +152,8 @@ class ThreeBranch(Method):
 class TroikaOptions(ThreeBranchOptions):
     """The options of Troika."""
 
-    heads: int | None = option(None, "attention heads; one for every 64 channels if not set", minimum=1)
-    layers: int = option(3, "cross-attention layers", minimum=1)
+    heads: int | None = option(None, "number of attention heads; one for every 64 channels if not set", minimum=1)
+    layers: int = option(3, "number of cross-attention layers", minimum=1)
     dropout: float = option(0.1, "dropout in the cross-attention", minimum=0, maximum=1)
 
 
@@ -166,7 +169,7 @@ SHARED_NAMES: Names = {
     r"\.layers\.(\d+)\.(query|key|value)\.": lambda m: f".layers.{m[1]}.cross_attn.{m[2][0]}_proj.",
     r"\.layers\.(\d+)\.out\.0": r".layers.\1.cross_attn.proj",
 }
-#: Configuration keys that the two programs share, with our option for each.
+#: Configuration keys that both programs share, with our option for each.
 SHARED_SETTINGS = {
     "ctx_init": "context",
     "attr_dropout": "word_dropout",
@@ -180,12 +183,12 @@ SHARED_SETTINGS = {
     "obj_inference_weight": "score_weights.2",
     "text_encoder_batch_size": "primitive_chunk",
 }
-#: Configuration keys of the two programs that need another key to be true.
+#: Configuration keys of both programs that have an effect only if another key is true.
 SHARED_NEEDS = {"text_encoder_batch_size": "text_first"}
 
 
 def shared_sizes(state: State) -> dict[str, int]:
-    """Return the options that the shapes of both programs' checkpoints determine."""
+    """Return the options that the shapes determine in checkpoints of both programs."""
     down = state.get("additional_visual_params.0.down_proj.weight")
     return {"adapter_dim": len(down)} if down is not None and down.ndim == 2 else {}
 

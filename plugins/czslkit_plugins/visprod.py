@@ -1,7 +1,7 @@
 """VisProd: one classifier for attributes, one for objects, and the product of their probabilities.
 
-The classical baseline, named as in Nagarajan and Grauman, "Attributes as Operators",
-ECCV 2018. https://arxiv.org/abs/1803.09851; after Misra, Gupta and Hebert, CVPR 2017.
+This is the classical baseline of Misra, Gupta and Hebert, CVPR 2017. The name is from Nagarajan and Grauman,
+"Attributes as Operators", ECCV 2018. https://arxiv.org/abs/1803.09851
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures
 
 
 class CandidatesOnly(nn.Module):
-    """The prompt of a method without text: it returns the candidates and no features."""
+    """The prompt of a method without text, which returns the candidates without features."""
 
     version = 1
 
@@ -30,7 +30,7 @@ class CandidatesOnly(nn.Module):
 
 @HEADS.register("two_classifiers")
 class TwoClassifiers(Head):
-    """Two classifiers on the pooled image; a pair scores ``log p(attribute) + log p(object)``.
+    """A head with two classifiers on the pooled image; the score of a pair is ``log p(attribute) + log p(object)``.
 
     Args:
         dim: width of the image features.
@@ -65,8 +65,8 @@ class VisprodOptions:
     """The options of VisProd."""
 
     backbone: str = option("timm/resnet18", "image tower")
-    image_size: int | None = option(None, "height and width in pixels; the tower's own if not set", minimum=8)
-    tune: Literal["head", "all"] = option("head", "head trains the classifiers, all trains the tower as well")
+    image_size: int | None = option(None, "height and width in pixels; the tower's size if not set", minimum=8)
+    tune: Literal["head", "all"] = option("head", "head trains the classifiers, all also trains the tower")
     hidden: int = option(0, "width of a hidden layer in each classifier; 0 for no hidden layer", minimum=0)
     dropout: float = option(0.0, "dropout before every linear layer of the classifiers", minimum=0, maximum=1)
 

@@ -185,7 +185,7 @@ def test_a_text_tower_of_another_kind_is_refused():
     vision = open_clip.CLIPVisionCfg(layers=1, width=64, patch_size=8, image_size=16)
     text = open_clip.CLIPTextCfg(context_length=16, vocab_size=1000, width=64, heads=1, layers=1)
     backbone = ClipBackbone(open_clip.CLIP(64, vision, text))
-    with pytest.raises(ValueError, match=r"over OpenAI's 49408 tokens; this one is a CLIP with 1000 tokens, causal"):
+    with pytest.raises(ValueError, match=r"has OpenAI's 49408 tokens; this model has a CLIP with 1000 tokens, causal"):
         backbone.tokenize(["wet dog"], 8)
 
 

@@ -201,7 +201,8 @@ def test_a_tokenizer_that_cannot_be_had_is_a_clear_error(foreign, space, monkeyp
 
     monkeypatch.setattr(open_clip, "get_tokenizer", offline)
     message = (
-        r"^the tokenizer of siglip could not be loaded: the hub is not there; it comes from a hub, through the package"
+        r"^the tokenizer of siglip could not be loaded: the hub is not there; "
+        r"it is downloaded from a hub by the package"
     )
     with pytest.raises(ConfigError, match=message):
         czslkit.build("clip", space, backbone=foreign).text(space.pairs)
@@ -219,7 +220,7 @@ def test_a_tokenizer_that_cannot_be_had_is_a_clear_error(foreign, space, monkeyp
     indirect=["foreign"],
 )
 def test_soft_prompts_say_what_a_text_tower_lacks(foreign, found, name, space):
-    message = rf"^{name}: prompts need a causal text tower .* OpenAI's 49408 tokens; this one is a {found}$"
+    message = rf"^{name}: prompts need a causal text tower .* OpenAI's 49408 tokens; this model has a {found}$"
     with pytest.raises(ConfigError, match=message):
         czslkit.build(name, space, backbone=foreign)
 

@@ -55,7 +55,7 @@ def test_free_options_may_be_chosen_when_it_is_built(method, clip_file, tmp_path
 def test_a_file_that_is_lost_is_not_replaced_by_a_default(method, tmp_path, openai_state, lost):
     save(tmp_path / "a", "msci", method, OPTIONS, backbone=openai_state())
     (tmp_path / "a" / lost).unlink()
-    with pytest.raises(ConfigError, match=rf"a lacks {lost}, which method\.json says belongs there"):
+    with pytest.raises(ConfigError, match=rf"a lacks {lost}, which method\.json requires"):
         load_checkpoint(tmp_path / "a")
 
 
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_the_authors_is_converted_and_evaluated(toys, openai_sta
     assert {path.name for path in (tmp_path / "out").iterdir()} == {METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE}
     assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
     assert main(["convert", "csp.pt", "out", *arguments, "--backbone", "clip.pt"]) == 2
-    assert "out holds a method already" in capsys.readouterr().err
+    assert "out already contains a method" in capsys.readouterr().err
     (tmp_path / "clip.pt").unlink()
     assert torch.equal(load_checkpoint("out").prompt.words, words)
     assert main(["bench", "--checkpoint", "out", "--datasets", "toys", "--data", str(toys), "--runs", "runs"]) == 0
@@ -190,7 +190,7 @@ def test_what_cannot_be_converted_is_said(toys, tmp_path, capsys, monkeypatch):
     torch.save({"soft_embeddings": torch.zeros(1, 64)}, "csp.pt")
     arguments = ["--method", "csp", "--dataset", "toys", "--data", str(toys)]
     assert main(["convert", "csp.pt", "out", *arguments]) == 2
-    assert "the checkpoint holds no CLIP" in capsys.readouterr().err
+    assert "the checkpoint has no CLIP" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main(["bench"]) == 2
     assert "nothing to run: give --methods or --checkpoint" in capsys.readouterr().err

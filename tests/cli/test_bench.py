@@ -51,7 +51,7 @@ def test_seeds_must_be_numbers(bench, capsys):
 def test_a_failed_cell_ends_with_one_and_is_in_the_table(bench):
     status, out, _ = bench("--datasets", "cgqa,toys", "--worlds", "closed")
     assert status == 1
-    assert "failed: clip, csp on cgqa (closed, seed 0): DataError: cgqa is not there" in out
+    assert "failed: clip, csp on cgqa (closed, seed 0): DataError: cgqa is absent" in out
     assert "toys" in out
 
 

@@ -99,7 +99,7 @@ def test_explain_of_a_method_without_attention_names_interactions_with_it(explai
     for arguments in ((), ("--pairs", "red left")):
         status, out, err = explain("--checkpoint", trained / "csp", *arguments)
         assert (status, out) == (1, "")
-        assert err.startswith("czslkit: NoInteraction has nothing to explain: in it, no text attends to")
+        assert err.startswith("czslkit: NoInteraction has nothing to explain: its texts do not attend to")
         assert "two_stage (czslkit_plugins.msci)" in err
     assert not (tmp_path / "shown.png").exists()
 

@@ -106,7 +106,7 @@ def test_tensors_and_settings_that_do_not_fit_are_listed_together(csp):
     [
         (
             {"soft_embeddings": "x"},
-            r"the state dict is not one of tensors: it holds more than tensors: 'soft_embeddings'",
+            r"the checkpoint is not a state dict of tensors: it holds more than tensors: 'soft_embeddings'",
         ),
         ({3: torch.zeros(1)}, "3 is unknown"),
     ],
@@ -129,7 +129,7 @@ def test_values_are_compared_once_they_are_read(msci):
 def test_a_backbone_that_is_not_needed_is_said_to_be_unused(csp):
     said = []
     czslkit.load_original("csp", csp.state, csp.space, csp.config, backbone="demo", log=said.append)
-    assert said == ["csp: the checkpoint holds a CLIP, so that backbone is not used"]
+    assert said == ["csp: the checkpoint contains a CLIP, so the argument backbone is ignored"]
 
 
 def test_chunks_of_texts_count_only_where_texts_come_first(msci):
@@ -146,7 +146,7 @@ def test_settings_that_are_unknown_or_against_the_shapes_are_listed_at_once(msci
         "msci: ctx_init is ['a photo of', 'a cat'], expected the same for every branch",
         "msci: stage_one_num_heads is not a setting of the authors' program. "
         "Did you mean 'stage_2_num_heads' or 'stage_1_num_heads'?",
-        "msci: the settings make low_layers 2, the checkpoint's shapes 3",
+        "msci: low_layers is 2 in the settings, 3 by the checkpoint's shapes",
     ]
 
 
@@ -193,7 +193,7 @@ def test_a_file_that_is_no_settings_is_named(msci, tmp_path, text, message):
 
 def test_a_checkpoint_without_clip_needs_a_backbone(csp, tmp_path):
     alone = {"soft_embeddings": csp.state["soft_embeddings"]}
-    with pytest.raises(ConfigError, match="csp: the checkpoint holds no CLIP; pass backbone="):
+    with pytest.raises(ConfigError, match="csp: the checkpoint has no CLIP; pass backbone="):
         load(csp, alone)
     torch.save(csp.clip, tmp_path / "clip.pt")
     expected = scores(load(csp), csp)
@@ -245,13 +245,13 @@ def test_what_no_shape_tells_and_nothing_says_is_assumed_aloud(cases):
     said = []
     case = next(case for case in cases if case.name == "dfsp_txt2img")
     czslkit.load_original("dfsp-t2i", case.state, case.space, log=said.append)
-    assert said[0] == "dfsp-t2i: fusion is in no shape and was not given; txt2img is assumed"
+    assert said[0] == "dfsp-t2i: fusion is not given, and shapes do not determine it; txt2img is assumed"
     msci, said = next(case for case in cases if case.name == "msci_wide"), []
     config = {**msci.config, "stage_2_num_heads": 2}
     del config["stage_1_num_heads"]
     with pytest.raises(ConfigError, match="12 attention heads do not divide the joint width 128"):
         czslkit.load_original("msci", msci.state, msci.space, config, log=said.append)
-    assert said == ["msci: stage_1_num_heads is in no shape and was not given; 12 is assumed"]
+    assert said == ["msci: stage_1_num_heads is not given, and shapes do not determine it; 12 is assumed"]
 
 
 def test_arguments_in_the_wrong_place_are_named(csp):

@@ -154,7 +154,7 @@ def test_a_later_archive_must_have_the_recorded_digest(
     (tmp_path / "cgqa").rename(tmp_path / "first")
     shop.files[f"official/{CGQA}"] = shop.files[f"hub/{CGQA}"] = zipped({"cgqa/images/1.jpg": b"1"})
     with pytest.raises(
-        DataError, match=f"the archive has the SHA-256 [0-9a-f]{{64}}, but had {first} when it was first"
+        DataError, match=f"the archive has the SHA-256 [0-9a-f]{{64}}, but it had {first} at its first use here"
     ) as info:
         get("cgqa")
     refused = tmp_path / ".downloads" / f"{CGQA}.refused"
