@@ -135,7 +135,7 @@ class Interaction(nn.Module, ABC):
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
     version: ClassVar[int] = 1
 
-    #: Whether ``forward`` uses ``image.tokens``. The tokens are then computed for every image.
+    #: True if ``forward`` uses ``image.tokens``. The tokens are then computed for every image.
     reads_tokens: bool = False
 
     @abstractmethod

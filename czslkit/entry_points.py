@@ -26,7 +26,7 @@ class Plugin:
 
     @property
     def builtin(self) -> bool:
-        """Whether the plugin is part of czslkit."""
+        """True if the plugin is part of czslkit."""
         return self.dist.split()[0] == "czslkit"
 
 

@@ -42,18 +42,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def file_lock(path: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock file ``path`` within the ``with`` block.
+    """Lock the file ``path`` within the ``with`` block.
 
     Args:
         path: the lock file; it and its folder are made if missing.
-        log: called with one line if another process holds the lock and this process has to wait.
+        log: called with one line of text if this process has to wait for another process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log(f"waiting for another process that holds {path}")
+        log(f"waiting for another process that has locked {path}")
         lock.acquire()
     try:
         yield

@@ -40,10 +40,10 @@ class Method(nn.Module):
     Options: ClassVar[type]
     #: Training settings of the published recipe that differ from the defaults.
     recipe: ClassVar[Mapping[str, Any]] = {}
-    #: Whether the score of a pair is independent of the other candidates. The evaluator may then score candidates in
+    #: True if the score of a pair is independent of the other candidates. The evaluator may then score candidates in
     #: chunks.
     chunkable: ClassVar[bool] = True
-    #: Whether the scores of an image are independent of its batch. The evaluator may then choose the batch size.
+    #: True if the scores of an image are independent of the batch. The evaluator may then choose the batch size.
     independent: bool = True
     #: Names of the authors' tensors and settings; None if their checkpoints cannot be read.
     translation: ClassVar[Translation | None] = None

@@ -20,11 +20,11 @@ def demo_space() -> PairSpace:
 
 
 def check_method(name: str, **options: object) -> None:
-    """Check that a registered method keeps the contract, on random images.
+    """Check that a registered method fulfils the contract, on random images.
 
     Args:
         name: registered name of the method.
-        options: options of the method; a small backbone keeps the check fast.
+        options: options of the method; with a small backbone, the check is fast.
 
     Raises:
         AssertionError: a part of the contract does not hold; the message names it.

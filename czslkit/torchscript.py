@@ -80,7 +80,7 @@ def read_archive(path: Path, folder: str) -> dict[str, Tensor]:
             raise ValueError(f"its numbers are {archive.read(order).decode()}-endian, this machine is {sys.byteorder}")
         module = ArchiveUnpickler(io.BytesIO(archive.read(f"{folder}data.pkl"))).load()
         if not isinstance(module, ArchiveModule):
-            raise ValueError(f"it holds a {type(module).__name__}, not a module")
+            raise ValueError(f"it contains a {type(module).__name__}, not a module")
         return {name: _tensor(name, numbers(view.storage), view) for name, view in _views(module)}
 
 

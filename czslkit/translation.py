@@ -1,4 +1,4 @@
-"""Translation of the tensor names and settings of a method's authors into the names used here."""
+"""Translate the tensor names and settings of a method's authors to the names in this package."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class TextFeatures:
     pair: Tensor | None = None  # [P, D]; [B, P, D] after an interaction with the images
     attr: Tensor | None = None  # [A, D] or [B, A, D]
     obj: Tensor | None = None  # [O, D] or [B, O, D]
-    tokens: Tensor | None = None  # hidden states before the final norm, [P, L, W]; only if the prompt keeps them
+    tokens: Tensor | None = None  # hidden states before the final norm, [P, L, W]; None unless the prompt returns them
 
     def rows(self, which: Tensor | slice) -> TextFeatures:
         """Return the features of some pairs and of all attributes and objects. Call it only before an interaction."""

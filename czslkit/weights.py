@@ -58,11 +58,11 @@ def tensors_of(content: Any) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         content = next((content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping):
-        raise ValueError(f"it holds a {type(content).__name__}, not a dict of tensors")
+        raise ValueError(f"it contains a {type(content).__name__}, not a dict of tensors")
     kinds = (Tensor, np.ndarray, np.generic)
     unknown = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if not isinstance(value, kinds)]
     if unknown:
-        raise ValueError(f"it holds more than tensors: {', '.join(unknown[:5])}")
+        raise ValueError(f"it contains more than tensors: {', '.join(unknown[:5])}")
     return _without_module_prefix({str(key): torch.as_tensor(value) for key, value in content.items()})
 
 

@@ -73,7 +73,7 @@ def test_a_lock_that_another_process_holds_is_waited_for_with_a_line(tmp_path: P
 
         with file_lock(lock, log):
             assert other.returncode == 0
-    assert lines == [f"waiting for another process that holds {lock}"]
+    assert lines == [f"waiting for another process that has locked {lock}"]
 
 
 def test_a_lock_is_free_after_an_error(tmp_path: Path) -> None:

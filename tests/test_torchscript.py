@@ -170,8 +170,8 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, kind):
         (b"c__torch__x\nA\n.", r"it asks for __torch__x\.A,"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"it asks for os\.system,"),
         (b"cbuiltins\ngetattr\n.", r"it asks for builtins\.getattr,"),
-        (b"\x80\x02}.", r"it holds a dict, not a module$"),
-        (b"c__torch__\nA\n.", r"it holds a type, not a module$"),
+        (b"\x80\x02}.", r"it contains a dict, not a module$"),
+        (b"c__torch__\nA\n.", r"it contains a type, not a module$"),
         (b"(X\x01\x00\x00\x00aX\x01\x00\x00\x00bX\x01\x00\x00\x00ctQ.", r"\('a', 'b', 'c'\) is not a storage$"),
         (b"\x80\x02c__torch__\nA\n)\x81", r"\S"),  # it ends too soon
     ],

@@ -37,11 +37,11 @@ def test_the_prefix_of_data_parallel_is_dropped_only_where_all_have_it(tmp_path,
     [
         (
             {"a": torch.ones(1), "epoch": 3, "name": "x"},
-            r"it holds more than tensors: 'epoch' \(int\), 'name' \(str\)$",
+            r"it contains more than tensors: 'epoch' \(int\), 'name' \(str\)$",
         ),
-        ({"state_dict": {"a": None}}, r"it holds more than tensors: 'a' \(NoneType\)$"),
-        ([torch.ones(1)], r"it holds a list, not a dict of tensors$"),
-        (torch.ones(1), r"it holds a Tensor, not a dict of tensors$"),
+        ({"state_dict": {"a": None}}, r"it contains more than tensors: 'a' \(NoneType\)$"),
+        ([torch.ones(1)], r"it contains a list, not a dict of tensors$"),
+        (torch.ones(1), r"it contains a Tensor, not a dict of tensors$"),
     ],
 )
 def test_a_torch_file_of_something_else_is_refused(tmp_path, content, message):

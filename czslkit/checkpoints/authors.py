@@ -79,7 +79,7 @@ def convert(
     """Convert a checkpoint of a method's authors to a folder of a trained method.
 
     Args:
-        folder: folder to write; the other arguments are those of :func:`load_original`.
+        folder: folder to write. For the other arguments, see :func:`load_original`.
 
     Raises:
         UnknownNameError: no method has the name.
@@ -124,7 +124,7 @@ class CheckpointTensors:
 def _load(
     name: str, checkpoint: Source, space: PairSpace, config: Source | None, backbone: Source | None, log: Log
 ) -> LoadedCheckpoint:
-    """Build a method and load a checkpoint into it; arguments and errors are those of :func:`load_original`."""
+    """Build a method and load a checkpoint into it; see :func:`load_original` for arguments and errors."""
     if not isinstance(space, PairSpace):
         raise TypeError(f"space is a {type(space).__name__}, expected a PairSpace, such as the space of a dataset")
     translation = _translation(name)

@@ -62,7 +62,7 @@ class TrainedMethod:
 
     @property
     def _has_backbone(self) -> bool:
-        """Whether the folder contains the weights of the backbone."""
+        """True if the folder contains the weights of the backbone."""
         return self.options.get("backbone") == BACKBONE_FILE
 
     @property
@@ -107,7 +107,7 @@ class TrainedMethod:
                 first = next(different, "their number")
                 raise ConfigError(
                     [
-                        f"{self.folder} was trained on {len(trained)} {kind}, here are {len(given)}; "
+                        f"{self.folder} was trained on {len(trained)} {kind}, the label space has {len(given)}; "
                         f"the first difference is {first}"
                     ]
                 )

@@ -1,4 +1,4 @@
-"""The command line: one module for each command, put together and run here.
+"""The command line: parse the arguments and run the module of the command.
 
 The exit status is 0 on success, 1 on failure, 2 on wrong usage and 130 on an interruption.
 """

@@ -58,7 +58,7 @@ class Feed:
 
     @property
     def has_features(self) -> bool:
-        """Whether the features have been computed, so that no more images are read."""
+        """True if the features have been computed; images are then no longer read."""
         return self._features is not None
 
     @property

@@ -84,7 +84,7 @@ class Dataset:
         """Write the whole dataset to ``folder``, or nothing. It is called if the dataset is absent.
 
         Raises:
-            DataError: the dataset cannot be made here. The message says where it can be downloaded.
+            DataError: the dataset cannot be generated. The message has its download addresses.
         """
         raise DataError(self._absence_message(folder.parent))
 

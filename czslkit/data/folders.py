@@ -29,7 +29,7 @@ def dataset(name: str) -> Dataset:
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Return the folder that holds datasets: ``root``, else ``CZSLKIT_DATA`` from the environment, else ``./data``."""
+    """Return the folder of all datasets: ``root``, else ``CZSLKIT_DATA`` from the environment, else ``./data``."""
     return Path(root or os.environ.get("CZSLKIT_DATA") or "data").expanduser()
 
 

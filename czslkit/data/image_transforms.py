@@ -52,8 +52,8 @@ def resize_center_crop(image: Image.Image, size: int) -> Image.Image:
 def augment(image: Image.Image, generator: Generator) -> Image.Image:
     """Flip an image, change its perspective and rotate it, each at random. Keep the size and fill empty parts black.
 
-    The chances, their order and their defaults are those of torchvision's ``RandomHorizontalFlip``,
-    ``RandomPerspective`` and ``RandomRotation(5)``, but the random numbers come from ``generator``.
+    Probabilities and order are the same as in torchvision's ``RandomHorizontalFlip``, ``RandomPerspective`` and
+    ``RandomRotation(5)``, but the random numbers come from ``generator``.
     """
     if torch.rand(1, generator=generator) < _FLIP_CHANCE:
         image = tv.hflip(image)

@@ -101,7 +101,7 @@ def _missing_images(images: Path, listing: Listing) -> Iterator[Finding]:
     instances = [i for split in SPLITS for i in listing.instances[split]]
     outside = [repr(i.image) for i in instances if leads_out(i.image)]
     if outside:
-        yield Finding("error", "outside", f"{len(outside)} images lie outside {images}", tuple(outside))
+        yield Finding("error", "outside", f"{len(outside)} images are outside {images}", tuple(outside))
     missing = [i.image for i in instances if not leads_out(i.image) and not os.path.isfile(images / i.image)]
     if missing:
         what = f"{len(missing)} of {len(instances)} images are missing from {images}"

@@ -21,7 +21,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
     Args:
         name: ``mit-states``, ``ut-zappos``, ``cgqa``, ``demo`` (which is rendered if it is absent), another registered
             name, or the name of a folder in ``root`` that has the field's layout.
-        root: folder that holds datasets; by default ``CZSLKIT_DATA`` from the environment, else ``./data``.
+        root: folder of all datasets; by default ``CZSLKIT_DATA`` from the environment, else ``./data``.
 
     Raises:
         UnknownNameError: there is no dataset of that name.

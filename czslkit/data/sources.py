@@ -52,7 +52,7 @@ class Source:
 
 
 DOWNLOADS = ".downloads"
-"""Folder in the data root that keeps archives until they are unpacked."""
+"""Name of the folder of downloaded archives, in the data root."""
 
 _LISTS = ("compositional-split-natural/", "metadata_compositional-split-natural.t7")
 _NATURAL_SPLITS = RemoteFile(

@@ -71,11 +71,13 @@ def test_other_words_are_refused(method, clip_file, tmp_path):
     space = method.space
     swapped = PairSpace(("dotted", "wet", "Faux.Fur"), space.objs, space.pairs, space.seen)
     with pytest.raises(
-        ConfigError, match=r"trained on 3 attrs, here are 3; the first difference is 'Faux\.Fur', here 'wet'"
+        ConfigError, match=r"trained on 3 attrs, the label space has 3; the first difference is 'Faux\.Fur', here 'wet'"
     ):
         TrainedMethod.read(tmp_path / "a").build(swapped)
     more = PairSpace(space.attrs, (*space.objs, "tree"), space.pairs, space.seen)
-    with pytest.raises(ConfigError, match="trained on 4 objs, here are 5; the first difference is their number"):
+    with pytest.raises(
+        ConfigError, match="trained on 4 objs, the label space has 5; the first difference is their number"
+    ):
         TrainedMethod.read(tmp_path / "a").build(more)
 
 

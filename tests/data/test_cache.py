@@ -143,7 +143,7 @@ def test_another_process_is_waited_for_and_its_file_read(kept: Kept) -> None:
     threading.Thread(target=another).start()
     locked.wait()
     assert kept.obtain() == b"what another made"
-    assert kept.said == [f"waiting for another process that holds {kept.cache.folder / '.thing.lock'}"]
+    assert kept.said == [f"waiting for another process that has locked {kept.cache.folder / '.thing.lock'}"]
     assert not kept.written
 
 

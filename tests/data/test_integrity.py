@@ -106,7 +106,7 @@ def test_words_that_training_never_shows_are_named(pets: Path) -> None:
 def test_a_path_out_of_the_images_folder_is_named(pets: Path, edit: Edit, path: str) -> None:
     (pets / "secret.jpg").touch()
     edit(lambda entries: entries[0].update(image=path))
-    assert complaint(pets) == f"1 images lie outside {pets}/images: {path!r}"
+    assert complaint(pets) == f"1 images are outside {pets}/images: {path!r}"
 
 
 def test_all_that_is_wrong_is_said_at_once(pets: Path, edit: Edit) -> None:

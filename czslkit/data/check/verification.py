@@ -45,7 +45,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether the dataset has no error; it may have warnings."""
+        """True if the dataset has no error; it may have warnings."""
         return all(finding.severity != "error" for finding in self.findings)
 
     def to_text(self) -> str:

@@ -192,7 +192,7 @@ class _SafeRedirects(HTTPRedirectHandler):
 
 
 def partial_path(target: Path) -> Path:
-    """Return the file that holds the bytes of an unfinished download."""
+    """Return the file with the bytes of an unfinished download."""
     return target.with_name(f"{target.name}.partial")
 
 

@@ -151,7 +151,7 @@ def test_of_two_processes_one_works_and_the_other_waits(
     until(lambda: bool(shop.requests))
     second = started(processes, tmp_path, shop)
     assert second.stderr is not None
-    assert second.stderr.readline() == f"waiting for another process that holds {tmp_path}/.cgqa.lock\n"
+    assert second.stderr.readline() == f"waiting for another process that has locked {tmp_path}/.cgqa.lock\n"
     gate.set()
     for process in (first, second):
         out, err = process.communicate(timeout=30)
