@@ -131,7 +131,7 @@ def test_pairs_that_depend_on_each_other_stay_in_their_world(
     method = built("dfsp-spm", data, clip_file)
     measured = costs(method, data, WORLDS)
     assert fit_chunks(measured, 10**9) == Chunks(16, 48, 84)
-    monkeypatch.setattr("czslkit.evaluation.budget.TEXT_SHARE", 0)
+    monkeypatch.setattr("czslkit.evaluation.memory_budget.TEXT_SHARE", 0)
     assert fit_chunks(measured, 10**9) == Chunks(16, 48, 48)
 
 
