@@ -11,6 +11,7 @@ anew in any case::
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import hashlib
 import importlib
@@ -131,20 +132,29 @@ def digest(*roots: tuple[str, str]) -> str:
 
 
 def code(node: ast.stmt) -> str:
-    """Return the code of a definition, without the parts that no number depends on."""
-    copy = ast.parse(ast.unparse(node))
-    for part in ast.walk(copy):
+    """Return the code of a definition as text that is the same in every version of Python.
+
+    Docstrings, help texts, messages and versions are left out.
+    """
+    tree = copy.deepcopy(node)
+    for part in ast.walk(tree):
         if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(part) is not None:
-            part.body = part.body[1:] or [ast.Pass()]
+            part.body = part.body[1:]
         if isinstance(part, ast.ClassDef):
-            part.body = [
-                n for n in part.body if not (isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == "version")
-            ]
+            part.body = [n for n in part.body if not is_version(n)]
         elif isinstance(part, ast.Raise):
             part.exc, part.cause = None, None
-        elif isinstance(part, ast.Call) and ast.unparse(part.func) == "option":
+        elif isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == "option":
             del part.args[1:2]
-    return ast.unparse(copy)
+    return json.dumps(plain(tree))
+
+
+def plain(value: Any) -> Any:
+    """Return a syntax tree as lists and texts without empty fields, whose number depends on the version of Python."""
+    if isinstance(value, ast.AST):
+        fields = {name: plain(item) for name, item in ast.iter_fields(value)}
+        return [type(value).__name__, {name: item for name, item in fields.items() if item not in ([], "None")}]
+    return [plain(item) for item in value] if isinstance(value, list) else repr(value)
 
 
 def classes() -> list[type]:
