@@ -38,7 +38,7 @@ def class_version(cls: type) -> str | None:
     file.
     """
     top = cls.__module__.partition(".")[0]
-    if "version" in vars(cls):
+    if isinstance(vars(cls).get("version"), (int, str)):
         return f"version {vars(cls)['version']}"
     if top in OWN or top in LIBRARIES:
         return None
@@ -57,11 +57,13 @@ def current_version(name: str) -> str | None:
         name: ``module:name`` of a class, or a module with a ``VERSION``, or a module of another package.
     """
     home, _, qualified = name.partition(":")
+    if "<locals>" in qualified:  # a class in a function cannot be found by its name
+        return module_version(home)
     try:
         found: Any = importlib.import_module(home)
         for part in qualified.split(".") if qualified else ():
             found = getattr(found, part)
-    except (ImportError, AttributeError):
+    except Exception:  # the module is gone, or another module now has its names
         return None
     if qualified:
         return class_version(found)

@@ -18,6 +18,7 @@ from typing import Any
 from ..data.splits import Splits
 from ..evaluation.feasibility_source import source_file
 from ..files import file_digest
+from ..method import METHODS
 from ..options import config_id
 from ..prompts import FixedPrompt, SoftPrompt
 from ..provenance import OWN, backbone_digest, class_versions, current_version
@@ -60,11 +61,10 @@ def training_changes(result: Result, spec: Spec, data: Mapping[str, str]) -> str
         data: current digests of the dataset's files.
     """
     recorded = result["depends"].get("training", {})
-    current = {
-        "data": dict(data),
-        "weights": backbone_digest(spec.backbone) if spec.backbone else None,
-        "code": _current_versions(recorded.get("code", {})),
-    }
+    code = _current_versions(recorded.get("code", {}))
+    if FORMAT_1 not in code:  # the method may be another class by now, or have other bases
+        code |= class_versions([METHODS[spec.method]])
+    current = {"data": dict(data), "weights": backbone_digest(spec.backbone) if spec.backbone else None, "code": code}
     return differences(recorded, current)
 
 

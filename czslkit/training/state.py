@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -79,6 +79,9 @@ def state_key(folder: Path) -> str | None:
     file = folder / STATE_FILE
     if not file.exists():
         return None
-    with safe_open(file, "pt") as content:
-        key: str | None = (content.metadata() or {}).get("key")
+    try:
+        with safe_open(file, "pt") as content:
+            key: str | None = (content.metadata() or {}).get("key")
+    except (SafetensorError, OSError):  # a damaged file is no state to resume from
+        return None
     return key
