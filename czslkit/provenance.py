@@ -70,6 +70,7 @@ def current_version(name: str) -> str | None:
     return f"version {found.VERSION}" if hasattr(found, "VERSION") else module_version(home)
 
 
+@functools.cache  # a process runs the code that it has imported, whatever becomes of the file
 def module_version(module: str) -> str:
     """Return distribution and version of a module's package, and the digest of its file if these are not sufficient."""
     names = _distributions().get(module.partition(".")[0], ())

@@ -26,7 +26,7 @@ from .staleness import (
     training_dependencies,
     training_key,
 )
-from .train import classes_of, train_method
+from .train import classes_of, stored_key, train_method, training_folder
 
 Results = dict[str, dict[str, Any]]  # by world
 
@@ -76,7 +76,7 @@ def finished_results(job: Job) -> Results:
     for world in WORLDS:
         try:
             result = job.store.get(job.spec.cell(world))
-        except CzslkitError as error:  # the file is not a result; it is renamed when the new result is stored
+        except (CzslkitError, OSError) as error:  # not a result: it is renamed when the new result is stored
             job.log(str(error))
             continue
         if result and result["status"] == "done":
@@ -99,7 +99,7 @@ def usable_results(job: Job) -> Stored:
         trained = training_changes(result, spec, data)
         if not trained:
             same_keys.add(result["training_key"])
-        elif job.keep_stale:
+        elif job.keep_stale and stored_key(training_folder(job)) == result["training_key"]:
             kept_training = {**result, "stale": trained}
         if world not in asked:
             continue

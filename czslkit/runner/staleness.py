@@ -61,7 +61,7 @@ def training_changes(result: Result, spec: Spec, data: Mapping[str, str]) -> str
         data: current digests of the dataset's files.
     """
     recorded = result["depends"].get("training", {})
-    code = _current_versions(recorded.get("code", {}))
+    code = _current_versions(recorded.get("code", {}), _format_1_training())
     if FORMAT_1 not in code:  # the method may be another class by now, or have other bases
         code |= class_versions([METHODS[spec.method]])
     current = {"data": dict(data), "weights": backbone_digest(spec.backbone) if spec.backbone else None, "code": code}
@@ -76,7 +76,8 @@ def evaluation_changes(result: Result, spec: Spec, data: Splits | None) -> str:
     """
     recorded = result["depends"].get("evaluation", {})
     feasibility = _feasibility_digest(spec, result["cell"]["world"], data) if data else {}
-    return differences(recorded, {"code": _current_versions(recorded.get("code", {})), **feasibility})
+    code = _current_versions(recorded.get("code", {}), _raised(_versions(EVALUATION_MODULES)))
+    return differences(recorded, {"code": code, **feasibility})
 
 
 def needs_feasibility(spec: Spec, world: str) -> bool:
@@ -96,15 +97,23 @@ def _versions(modules: Iterable[str]) -> dict[str, str | None]:
     return {module: current_version(module) for module in modules}
 
 
-def _current_versions(recorded: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the current version of each recorded name, None if the name does not exist any more."""
-    return {name: _format_1_version() if name == FORMAT_1 else current_version(name) for name in recorded}
+def _current_versions(recorded: Mapping[str, str], format_1: str) -> dict[str, str | None]:
+    """Return the current version of each recorded name, None if the name does not exist any more.
+
+    Args:
+        format_1: the current version of the code that ``FORMAT_1`` stands for.
+    """
+    return {name: format_1 if name == FORMAT_1 else current_version(name) for name in recorded}
 
 
-def _format_1_version() -> str:
-    """Return ``version 1`` if no version of czslkit has been raised since format 1, otherwise the raised versions."""
+def _format_1_training() -> str:
+    """Return the version of the code that a training of format 1 depends on: all classes of czslkit, and the loop."""
     classes = [cls for registry in REGISTRIES.values() for _, cls in registry.items()]
     own = class_versions(cls for cls in [*classes, FixedPrompt, SoftPrompt] if cls.__module__.partition(".")[0] in OWN)
-    versions = own | _versions({*TRAINING_MODULES, *EVALUATION_MODULES})
+    return _raised(own | _versions(TRAINING_MODULES))
+
+
+def _raised(versions: Mapping[str, str | None]) -> str:
+    """Return ``version 1`` if no version has been raised since format 1, otherwise the raised versions."""
     raised = [f"{name} {version}" for name, version in versions.items() if version != "version 1"]
     return ", ".join(raised) or "version 1"
