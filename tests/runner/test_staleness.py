@@ -268,3 +268,15 @@ def test_a_training_that_was_finished_is_not_saved_again(bench: Any, tmp_path: P
     bench(worlds="closed,open")
     assert saved.stat().st_mtime_ns == before
     assert json.loads(saved.read_text())["training_key"]
+
+
+def test_a_raised_evaluation_version_evaluates_results_of_format_1_again_without_training(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (first,) = bench().results
+    as_format_1(cell(tmp_path / "runs") / "closed.json")
+    monkeypatch.setattr(evaluation, "VERSION", 2)
+    result = Store(tmp_path / "runs").get(first["cell"])
+    spec = czslkit.runner.plan.plan(["csp"], ["toys"], ["closed"], settings={"backbone": "demo"})[0]
+    assert "code" not in czslkit.runner.staleness.training_changes(result, spec, {})
+    assert FORMAT_1 in czslkit.runner.staleness.evaluation_changes(result, spec, None)
