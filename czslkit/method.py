@@ -16,11 +16,12 @@ from .errors import ConfigError
 from .interactions import NoInteraction
 from .options import parse
 from .registry import Registry
+from .training_hooks import TrainingHooks
 from .translation import Translation
 from .types import VALIDATION, Batch, Explanation, ImageFeatures, PairSpace, Scores, Setting, TextFeatures
 
 
-class Method(nn.Module):
+class Method(TrainingHooks, nn.Module):
     """A model that scores pairs for images. Most subclasses only choose its parts in ``__init__``.
 
     A registered subclass has a frozen dataclass ``Options``, and is built by ``Subclass(options, space)``.
@@ -45,6 +46,11 @@ class Method(nn.Module):
     chunkable: ClassVar[bool] = True
     #: True if the scores of an image are independent of the batch. The evaluator may then choose the batch size.
     independent: bool = True
+    #: True if scoring an image changes the method, as in test-time adaptation. The evaluator then calls ``begin`` before
+    #: every pass, and scores the images one by one in a recorded random order.
+    streams: ClassVar[bool] = False
+    #: The pairs that ``rank`` itself never predicts, in words for the caption of tables; empty if there are none.
+    masks_pairs: str = ""
     #: Names of the authors' tensors and settings; None if their checkpoints cannot be read.
     translation: ClassVar[Translation | None] = None
     #: Names of tensors in the authors' checkpoint that their program never uses; this method does not load them.

@@ -16,7 +16,9 @@ T = TypeVar("T")
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}  # in messages
 
 
-def option(default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
+def option(
+    default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None, added_later: bool = False
+) -> Any:
     """Return a dataclass field for an option.
 
     Args:
@@ -24,8 +26,11 @@ def option(default: Any, help: str, *, minimum: float | None = None, maximum: fl
         help: what the option does, and its unit.
         minimum: smallest allowed number, for every item of a tuple.
         maximum: largest allowed number, for every item of a tuple.
+        added_later: true for an option that earlier versions did not have, and whose default means what they did.
+            Results and trainings of earlier versions then still belong to the configuration.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum})
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "added_later": added_later}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
@@ -69,8 +74,12 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError([f"{where}: {error}"]) from None
 
 
-def as_dict(options: Any) -> dict[str, Any]:
+def as_dict(options: Any, *, record: bool = False) -> dict[str, Any]:
     """Return the values of an options object as a dict for JSON, with lists instead of tuples.
+
+    Args:
+        record: leave out options that were added later and have their default, so that the record of a configuration
+            stays the same.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -78,7 +87,13 @@ def as_dict(options: Any) -> dict[str, Any]:
     >>> as_dict(Options())
     {'weights': [1.0, 0.5]}
     """
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(options).items()}
+    unchanged = {
+        f.name
+        for f in dataclasses.fields(options)
+        if record and f.metadata.get("added_later") and getattr(options, f.name) == f.default
+    }
+    values = dataclasses.asdict(options).items()
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values if k not in unchanged}
 
 
 def _convert(value: Any, hint: Any) -> Any:

@@ -9,7 +9,7 @@ Axis letters, the same in every docstring::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,9 @@ class Batch:
     images: Tensor | ImageFeatures  # normalised pixels [B, 3, H, W] float, or encoded images
     attr: Tensor  # attribute index of each image, [B] long
     obj: Tensor  # object index of each image, [B] long
+    index: Tensor | None = None  # row of each image in its split, [B] long
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # other tensors of the dataset for each image, [B, ...]
+    companions: Mapping[str, Batch] = field(default_factory=dict)  # images that ``Method.companions`` asked for
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ LAYERS = (
     {"errors"},
     {"entry_points", "options", "sizes", "files", "types", "torchscript"},
     {"registry"},
-    {"provenance", "weights", "translation", "result_store"},
+    {"provenance", "weights", "translation", "result_store", "training_hooks"},
     {"components"},
     {"prompts", "aggregators", "interactions", "heads", "backbones"},
     {"method"},

@@ -45,8 +45,9 @@ class Spec:
 
     @property
     def config(self) -> dict[str, dict[str, Any]]:
-        """Every setting with its value, defaults included, ready for JSON."""
-        sections = {"options": as_dict(self.options), "train": as_dict(self.train), "eval": as_dict(self.evaluation)}
+        """Every setting with its value, ready for JSON; defaults are included, except those of options added later."""
+        parts = {"options": self.options, "train": self.train, "eval": self.evaluation}
+        sections = {name: as_dict(options, record=True) for name, options in parts.items()}
         if self.checkpoint:
             sections["checkpoint"] = {"digest": self.checkpoint.digest}
             if self.backbone == self.checkpoint.fixed_options.get(
