@@ -46,8 +46,8 @@ class Method(TrainingHooks, nn.Module):
     chunkable: ClassVar[bool] = True
     #: True if the scores of an image are independent of the batch. The evaluator may then choose the batch size.
     independent: bool = True
-    #: True if scoring an image changes the method, as in test-time adaptation. The evaluator then calls ``begin`` before
-    #: every pass, and scores the images one by one in a recorded random order.
+    #: True if scoring an image changes the method, as in test-time adaptation. The evaluator then calls ``begin``
+    #: before every pass, and scores the images one by one in a recorded random order.
     streams: ClassVar[bool] = False
     #: The pairs that ``rank`` itself never predicts, in words for the caption of tables; empty if there are none.
     masks_pairs: str = ""
