@@ -1,0 +1,191 @@
+"""The checks of a method's training: real epochs, a resume after a kill, the checkpoint and a benchmark."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..evaluation.validation import plan_validation
+from ..metrics.names import WORLDS
+from ..options import parse
+from ..runner.bench import bench
+from ..training.options import TrainOptions
+from .method_checks import the_method_can_be_built
+from .report import Check, CheckFailed, CheckSkipped, check
+from .scores import equal_or_fail, total_loss
+from .tiny_data import NAME
+from .trial import EPOCHS, MethodTrial, Trained
+
+
+@check("The training calls the hooks of the method, loss and rank; correct the line above.", the_method_can_be_built)
+def a_training_runs(trial: MethodTrial) -> str:
+    """The method is trained for two epochs with its recipe, and validated after each."""
+    training = trial.trained.training
+    if not trial.build().trains:
+        raise CheckSkipped("the method has no trainable parameters")
+    return f"{training.epochs} epochs of {len(trial.data.train)} images"
+
+
+@check("Every trainable parameter takes part in the loss of every training step.", a_training_runs)
+def learned_parameters_move(trial: MethodTrial) -> str:
+    """Every trainable parameter has changed after two epochs."""
+    before = {name: p.detach().clone() for name, p in trial.build().named_parameters() if p.requires_grad}
+    _fail_if_unmoved(trial, before, trial.trained)
+    return f"{len(before)} parameters"
+
+
+@check("The method trains with augmented images and with images as they are.", a_training_runs)
+def a_training_with_the_other_augmentation_runs(trial: MethodTrial) -> str:
+    """The method also learns if images are augmented and the recipe does not, or the reverse."""
+    augment = not trial.spec().train.augment
+    before = {name: p.detach().clone() for name, p in trial.build().named_parameters() if p.requires_grad}
+    _fail_if_unmoved(trial, before, trial.train("augmented", augment=augment))
+    return f"augment={str(augment).lower()}"
+
+
+@check("A new method object must be able to resume from the state of another.", a_training_runs)
+def a_killed_training_ends_with_the_same_weights(trial: MethodTrial) -> str:
+    """A training that is killed after its first epoch and resumed ends as an uninterrupted one, to the last bit."""
+    whole, resumed = trial.trained, trial.train_killed("killed")
+    difference = _first_difference(resumed, whole)
+    if difference and (random := _first_difference(trial.train("again"), whole)):
+        raise CheckFailed(
+            f"two trainings with one seed differ in {random}: draw random values with torch only, and seed other "
+            "generators from torch; iterate over lists, not over sets"
+        )
+    if difference:
+        raise CheckFailed(
+            f"a resumed training differs in {difference}: state was lost when the process ended. Keep tensors in "
+            "buffers that __init__ registers with their final shapes, and return other state from training_state"
+        )
+    return f"{EPOCHS} epochs, killed after the first"
+
+
+@check("validation_loss returns a scalar for a batch in evaluation mode.", a_training_runs)
+def the_validation_loss_is_the_loss_of_the_method(trial: MethodTrial) -> str:
+    """With ``train.select=loss``, an epoch is chosen by the loss that the method is trained with."""
+    method, data = trial.trained.method, trial.data
+    feed = trial.job("runs").machine.feed(method, data.val, len(data.val))
+    settings = {**trial.cls.recipe, "select": "loss", "fused_validation_loss": False}
+    options = parse(TrainOptions, settings, where=trial.name)
+    found = plan_validation(method, data, feed, options, bins="original")()["val_loss"]
+    if "validation_loss" in vars(trial.cls):
+        return "the method has its own validation loss"
+    pairs = data.space.pairs
+    with torch.no_grad():
+        expected = fmean(total_loss(method.eval().loss(batch, pairs)).item() for batch in feed.batches())
+    if not abs(found - expected) <= 1e-4 * max(1.0, abs(expected)):
+        raise CheckFailed(
+            f"the validation loss is {found:.6g}, but {type(method).__name__}.loss gives {expected:.6g} for the same "
+            "images in evaluation mode: compute everything that belongs to the loss in loss(batch, pairs)"
+        )
+    return f"{len(data.val)} validation images"
+
+
+@check("A trained method is built from its options, and then gets its tensors.", a_training_runs)
+def a_checkpoint_gives_the_same_scores(trial: MethodTrial) -> str:
+    """The method that is built from the checkpoint alone scores as the method that was trained."""
+    trained, reloaded = trial.trained.method.eval(), trial.trained.reloaded()
+    pairs = trial.data.space.open().pairs
+    with torch.no_grad():
+        equal_or_fail(
+            reloaded.rank(trial.scoring.images, reloaded.text(pairs)),
+            trained.rank(trial.scoring.images, trained.text(pairs)),
+            "the method of a checkpoint scores as the trained method",
+            "Keep every tensor that scores depend on in a parameter, or in a buffer that __init__ registers; a tensor "
+            "that prepare or a hook assigns to an attribute is not saved",
+        )
+    return f"{len(pairs)} pairs"
+
+
+@check("The validation of an epoch can be repeated with the weights that were kept of it.", a_training_runs)
+def a_reported_validation_can_be_repeated(trial: MethodTrial) -> str:
+    """The validation AUC that the training reported is the AUC of the method in the checkpoint."""
+    training = trial.trained.training
+    assert training.best_epoch is not None
+    reported = training.history[training.best_epoch - 1]["val_auc"]
+    spec, method = trial.spec(), trial.trained.reloaded()
+    feed = trial.job("runs").machine.feed(method, trial.data.val, spec.train.batch_size)
+    options = parse(TrainOptions, {}, where=trial.name)
+    found = plan_validation(method, trial.data, feed, options, bins=spec.evaluation.bins)()["val_auc"]
+    if not abs(found - reported) <= 1e-6:
+        raise CheckFailed(
+            f"the training reported a validation AUC of {100 * reported:.2f} for epoch {training.best_epoch}, but the "
+            f"weights of this epoch have {100 * found:.2f}: the images were encoded by an encoder that changed later, "
+            "or scores depend on state that is not saved. Let gradients reach the encoder, or set "
+            "caches_features = False if a hook changes it"
+        )
+    return f"epoch {training.best_epoch}"
+
+
+@check("The method runs in a benchmark like any other; correct the line above.", the_method_can_be_built)
+def a_benchmark_runs_and_runs_again(trial: MethodTrial) -> str:
+    """``bench`` gives numbers in both worlds, and the same call finds them finished."""
+    lines: list[str] = []
+    where = {"data": trial.folder / "data", "runs": trial.folder / "runs", "device": "cpu", "progress": False}
+    arguments: dict[str, Any] = {"settings": trial.settings(), "log": lines.append, **where}
+    first = bench(trial.name, NAME, WORLDS, **arguments)
+    for result in first.results:
+        if result["status"] != "done":
+            error = result["error"]
+            raise CheckFailed(
+                f"the {result['cell']['world']} world failed with {error.get('type', 'an error')}: {error['message']}"
+                f"\n{error.get('traceback', '')}"
+            )
+    lines.clear()
+    again = bench(trial.name, NAME, WORLDS, **arguments)
+    if [r["metrics"] for r in again.results] != [r["metrics"] for r in first.results] or not any(
+        "done before" in line for line in lines
+    ):
+        raise CheckFailed(
+            "the same benchmark ran a second time instead of finding its results: " + "; ".join(lines) + ". Do not "
+            "write into the folders that options name, and give classes a fixed version"
+        )
+    return ", ".join(WORLDS)
+
+
+def _fail_if_unmoved(trial: MethodTrial, before: dict[str, Tensor], trained: Trained) -> None:
+    """Check that every trainable parameter has changed in a training, unless it may lack a gradient."""
+    after, patterns = trained.learned, getattr(trained.method, "may_lack_gradient", ())
+    still = [
+        name
+        for name, value in before.items()
+        if torch.equal(value, after[name]) and not any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    if still:
+        raise CheckFailed(
+            f"learned parameters move: {', '.join(still)} did not change in {trained.training.epochs} epochs. A "
+            "gradient must reach them in every step: use them outside torch.no_grad and without detach, put them into "
+            "parameter_groups, freeze them with requires_grad_(False), or name them in may_lack_gradient"
+        )
+
+
+def _first_difference(found: Trained, expected: Trained) -> str:
+    """Return what differs first between two trainings, empty if they are equal to the last bit."""
+    numbers, others = expected.training.history, found.training.history
+    for epoch, (row, other) in enumerate(zip(others, numbers, strict=False), 1):
+        if row != other:
+            key = next(key for key in other if row.get(key) != other[key])
+            return f"{key} of epoch {epoch} ({row.get(key)} instead of {other[key]})"
+    if found.training != expected.training:
+        return "the record of the training"
+    state, wanted = found.state, expected.state
+    if state.keys() != wanted.keys():
+        return f"the names of saved tensors ({', '.join(sorted(state.keys() ^ wanted.keys())[:3])})"
+    return next((name for name, value in wanted.items() if not torch.equal(state[name], value)), "")
+
+
+TRAINING_CHECKS: tuple[Check[MethodTrial], ...] = (
+    a_training_runs,
+    learned_parameters_move,
+    a_training_with_the_other_augmentation_runs,
+    a_killed_training_ends_with_the_same_weights,
+    the_validation_loss_is_the_loss_of_the_method,
+    a_checkpoint_gives_the_same_scores,
+    a_reported_validation_can_be_repeated,
+    a_benchmark_runs_and_runs_again,
+)
