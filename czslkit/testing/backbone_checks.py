@@ -32,7 +32,8 @@ class BackboneTrial:
         self.setting, self.options = setting, options
 
     def load(self, **options: Any) -> Backbone:
-        """Return a new backbone in evaluation mode."""
+        """Return a new backbone in evaluation mode, built with the seed 0 as all others."""
+        torch.manual_seed(0)
         return load_backbone(self.setting, **{**self.options, **options}).eval()
 
     @cached_property

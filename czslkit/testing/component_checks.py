@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ..backbones import load_backbone
-from ..components import AGGREGATORS, HEADS, INTERACTIONS, Backbone
+from ..components import AGGREGATORS, HEADS, INTERACTIONS, Backbone, Interaction
 from ..data.batches import Feed
 from ..data.loading import load_dataset
 from ..data.splits import Splits
 from ..method import Method
 from ..prompts import SoftPrompt
 from ..registry import Registry
+from ..types import ImageFeatures, TextFeatures
 from .report import Check, CheckFailed, check
 from .scores import SCORE_CHECKS, Scoring, check_gradients
 from .tiny_data import NAME, write_tiny
@@ -29,22 +31,31 @@ REGISTRIES: Mapping[str, Registry[Any]] = {"aggregator": AGGREGATORS, "interacti
 DEFAULTS = {"aggregator": "last_layer", "interaction": "none", "head": "cosine"}
 
 
+class AddLevels(Interaction):
+    """An interaction that adds the mean token of every level to the pooled image, so that each level has an effect."""
+
+    def forward(
+        self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
+    ) -> tuple[ImageFeatures, TextFeatures]:
+        means = [level.mean(1) for level in image.levels]
+        return replace(image, pooled=sum(means, image.pooled)), text
+
+
 class ComponentTrial:
     """A component in a small method with a soft prompt, on the demo backbone and the tiny dataset.
 
     Args:
         name: registered name of the component.
         kind: kind of the component.
-        beside: registered names of the other components, by kind.
-        options: arguments of the component's class.
+        options: arguments of the component's class, and registered names of the other components by their kind.
         folder: an empty folder.
     """
 
-    def __init__(
-        self, name: str, kind: str, beside: Mapping[str, str], options: Mapping[str, Any], folder: Path
-    ) -> None:
-        self.kind, self.options, self.folder = kind, options, folder
-        self.names = {**DEFAULTS, **beside, kind: name}
+    def __init__(self, name: str, kind: str, options: Mapping[str, Any], folder: Path) -> None:
+        self.kind, self.folder = kind, folder
+        self.options = {key: value for key, value in options.items() if key not in REGISTRIES}
+        others = {key: str(value) for key, value in options.items() if key in REGISTRIES}
+        self.names = {**DEFAULTS, **others, kind: name}
 
     @cached_property
     def data(self) -> Splits:
@@ -62,6 +73,8 @@ class ComponentTrial:
 
     def _part(self, kind: str, backbone: Backbone) -> Any:
         """Return the component of a kind."""
+        if (self.kind, kind, self.names[kind]) == ("aggregator", "interaction", DEFAULTS["interaction"]):
+            return AddLevels()
         cls, space = REGISTRIES[kind][self.names[kind]], self.data.space
         known = {"dim": backbone.dim, "scale": backbone.scale, "backbone": backbone, "space": space}
         known |= {"attrs": len(space.attrs), "objs": len(space.objs)}
@@ -91,14 +104,21 @@ class ComponentTrial:
         return Scoring(method.eval(), images, self.data.space.open().pairs)
 
 
-@check("The component is built from its arguments, and Aggregator.layers(depth) returns indices of layers.")
+@check(
+    "The component is built from its arguments. An interaction or a head that needs certain levels gets them from the "
+    "aggregator that is named with it, as in check_component(NAME, aggregator=...)."
+)
 def the_component_is_part_of_a_method(trial: ComponentTrial) -> str:
     """A small method is built around the component."""
     trial.build()
     return ", ".join(f"{kind} {name}" for kind, name in trial.names.items())
 
 
-@check("The component passes gradients on, without torch.no_grad and detach.", the_component_is_part_of_a_method)
+@check(
+    "The component passes gradients on, without torch.no_grad and detach. Levels come from the aggregator that is named "
+    "with it, as in check_component(NAME, aggregator=...).",
+    the_component_is_part_of_a_method,
+)
 def its_parameters_get_gradients(trial: ComponentTrial) -> str:
     """The loss of the small method is finite and reaches every parameter of the component."""
     method = trial.build()

@@ -83,27 +83,24 @@ def check_dataset(name: str, root: str | Path | None = None) -> Report:
     return dataset_report(name, root).raise_if_failed()
 
 
-def check_component(
-    name: str, *, kind: str | None = None, beside: dict[str, Any] | None = None, **options: Any
-) -> Report:
+def check_component(name: str, *, kind: str | None = None, **options: Any) -> Report:
     """Check an aggregator, an interaction or a head in a small method on the demo backbone.
 
     Args:
         name: registered name of the component.
         kind: ``aggregator``, ``interaction`` or ``head``, if several kinds have the name.
-        beside: registered names of the other components of the method by their kind, such as
-            ``{"aggregator": "low_high"}``.
         options: arguments of the component's class. Arguments that are called ``dim``, ``scale``, ``attrs``, ``objs``,
-            ``space`` and ``backbone`` are filled in.
+            ``space`` and ``backbone`` are filled in. ``aggregator``, ``interaction`` and ``head`` are registered names
+            of the other components of the method.
 
     Raises:
         ConformanceError: some checks failed; the message has each of them and what to change.
         UnknownNameError: no component has the name.
 
-    >>> check_component("last_layer").passed
+    >>> check_component("two_stage", aggregator="low_high", heads=(4, 4)).passed
     True
     """
-    return component_report(name, kind or kind_of(name), beside or {}, options).raise_if_failed()
+    return component_report(name, kind or kind_of(name), options).raise_if_failed()
 
 
 def kind_of(name: str) -> str:
@@ -134,7 +131,7 @@ def report_of(name: str, kind: str, options: dict[str, Any], data: str | Path | 
         return backbone_report(name, options)
     if kind == "dataset":
         return dataset_report(name, data)
-    return component_report(name, kind, {}, options)
+    return component_report(name, kind, options)
 
 
 def method_report(name: str, options: dict[str, Any]) -> Report:
@@ -156,11 +153,11 @@ def dataset_report(name: str, root: str | Path | None) -> Report:
         return run_checks("dataset", name, {}, DATASET_CHECKS, DatasetTrial(name, root, folder))
 
 
-def component_report(name: str, kind: str, beside: dict[str, Any], options: dict[str, Any]) -> Report:
+def component_report(name: str, kind: str, options: dict[str, Any]) -> Report:
     """Return the report of :func:`check_component`."""
     COMPONENTS[kind][name]
     with _sandbox() as folder:
-        trial = ComponentTrial(name, kind, beside, options, folder)
+        trial = ComponentTrial(name, kind, options, folder)
         return run_checks(kind, name, options, component_checks(), trial)
 
 

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from ..components import Interaction
 from ..method import Method
 from ..types import Batch, ImageFeatures, PairSpace, TextFeatures
 from .report import Check, CheckFailed, CheckSkipped, check
@@ -239,6 +240,19 @@ def chunks_of_pairs_agree(scoring: Scoring) -> str:
     return f"{len(pairs)} pairs in chunks of 5"
 
 
+@check("explain(image, text, backbone) of the interaction returns the features of forward, and attention maps.",
+       one_column_for_each_pair)  # fmt: skip
+def an_explanation_has_the_scores_of_a_forward_pass(scoring: Scoring) -> str:
+    """``explain`` computes the same scores as ``forward``, if the interaction can be explained."""
+    method = scoring.method
+    if type(method.interaction).explain is Interaction.explain:
+        raise CheckSkipped("the interaction does not implement explain")
+    explained = method.explain(scoring.images[:2], scoring.text()).ranked
+    remedy = "Return from explain the features that forward returns"
+    equal_or_fail(explained, scoring.ranked()[:2], "an explanation has the scores of a forward pass", remedy)
+    return "2 images"
+
+
 #: Checks of a method that is already built, in evaluation mode and without gradients.
 SCORE_CHECKS: tuple[Check[Scoring], ...] = (
     one_column_for_each_pair,
@@ -249,4 +263,5 @@ SCORE_CHECKS: tuple[Check[Scoring], ...] = (
     encoded_images_score_as_images_do,
     tokens_are_declared,
     chunks_of_pairs_agree,
+    an_explanation_has_the_scores_of_a_forward_pass,
 )

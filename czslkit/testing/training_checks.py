@@ -24,15 +24,14 @@ from .trial import EPOCHS, MethodTrial, Trained
 @check("The training calls the hooks of the method, loss and rank; correct the line above.", the_method_can_be_built)
 def a_training_runs(trial: MethodTrial) -> str:
     """The method is trained for two epochs with its recipe, and validated after each."""
-    training = trial.trained.training
-    if not trial.build().trains:
-        raise CheckSkipped("the method has no trainable parameters")
-    return f"{training.epochs} epochs of {len(trial.data.train)} images"
+    epochs = trial.trained.training.epochs
+    return f"{epochs} epochs of {len(trial.data.train)} images" if epochs else "no trainable parameters"
 
 
 @check("Every trainable parameter takes part in the loss of every training step.", a_training_runs)
 def learned_parameters_move(trial: MethodTrial) -> str:
     """Every trainable parameter has changed after two epochs."""
+    _skip_without_training(trial)
     before = {name: p.detach().clone() for name, p in trial.build().named_parameters() if p.requires_grad}
     _fail_if_unmoved(trial, before, trial.trained)
     return f"{len(before)} parameters"
@@ -41,6 +40,7 @@ def learned_parameters_move(trial: MethodTrial) -> str:
 @check("The method trains with augmented images and with images as they are.", a_training_runs)
 def a_training_with_the_other_augmentation_runs(trial: MethodTrial) -> str:
     """The method also learns if images are augmented and the recipe does not, or the reverse."""
+    _skip_without_training(trial)
     augment = not trial.spec().train.augment
     before = {name: p.detach().clone() for name, p in trial.build().named_parameters() if p.requires_grad}
     _fail_if_unmoved(trial, before, trial.train("augmented", augment=augment))
@@ -50,6 +50,7 @@ def a_training_with_the_other_augmentation_runs(trial: MethodTrial) -> str:
 @check("A new method object must be able to resume from the state of another.", a_training_runs)
 def a_killed_training_ends_with_the_same_weights(trial: MethodTrial) -> str:
     """A training that is killed after its first epoch and resumed ends as an uninterrupted one, to the last bit."""
+    _skip_without_training(trial)
     whole, resumed = trial.trained, trial.train_killed("killed")
     difference = _first_difference(resumed, whole)
     if difference and (random := _first_difference(trial.train("again"), whole)):
@@ -68,6 +69,7 @@ def a_killed_training_ends_with_the_same_weights(trial: MethodTrial) -> str:
 @check("validation_loss returns a scalar for a batch in evaluation mode.", a_training_runs)
 def the_validation_loss_is_the_loss_of_the_method(trial: MethodTrial) -> str:
     """With ``train.select=loss``, an epoch is chosen by the loss that the method is trained with."""
+    _skip_without_training(trial)
     method, data = trial.trained.method, trial.data
     feed = trial.job("runs").machine.feed(method, data.val, len(data.val))
     settings = {**trial.cls.recipe, "select": "loss", "fused_validation_loss": False}
@@ -105,6 +107,7 @@ def a_checkpoint_gives_the_same_scores(trial: MethodTrial) -> str:
 @check("The validation of an epoch can be repeated with the weights that were kept of it.", a_training_runs)
 def a_reported_validation_can_be_repeated(trial: MethodTrial) -> str:
     """The validation AUC that the training reported is the AUC of the method in the checkpoint."""
+    _skip_without_training(trial)
     training = trial.trained.training
     assert training.best_epoch is not None
     reported = training.history[training.best_epoch - 1]["val_auc"]
@@ -146,6 +149,16 @@ def a_benchmark_runs_and_runs_again(trial: MethodTrial) -> str:
             "write into the folders that options name, and give classes a fixed version"
         )
     return ", ".join(WORLDS)
+
+
+def _skip_without_training(trial: MethodTrial) -> None:
+    """Skip a check of a method that has nothing to learn.
+
+    Raises:
+        CheckSkipped: the method has no trainable parameters.
+    """
+    if not trial.trained.training.epochs:
+        raise CheckSkipped("the method has no trainable parameters")
 
 
 def _fail_if_unmoved(trial: MethodTrial, before: dict[str, Tensor], trained: Trained) -> None:
