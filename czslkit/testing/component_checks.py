@@ -115,8 +115,8 @@ def the_component_is_part_of_a_method(trial: ComponentTrial) -> str:
 
 
 @check(
-    "The component passes gradients on, without torch.no_grad and detach. Levels come from the aggregator that is named "
-    "with it, as in check_component(NAME, aggregator=...).",
+    "The component passes gradients on, without torch.no_grad and detach. Levels come from the aggregator that is "
+    "named with it, as in check_component(NAME, aggregator=...).",
     the_component_is_part_of_a_method,
 )
 def its_parameters_get_gradients(trial: ComponentTrial) -> str:

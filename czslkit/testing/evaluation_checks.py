@@ -15,10 +15,9 @@ from ..method import Method
 from ..metrics.names import WORLDS
 from ..metrics.sweep import Sweep
 from ..sizes import MEMORY
-from .method_checks import the_method_can_be_built
+from .method_checks import a_training_runs, the_method_can_be_built
 from .report import Check, CheckSkipped, check
 from .scores import equal_or_fail
-from .training_checks import a_training_runs
 from .trial import BATCH_SIZE, MethodTrial
 
 SPLITS: tuple[Literal["val", "test"], ...] = ("val", "test")

@@ -11,8 +11,8 @@ from ..errors import ConfigError
 from ..method import learned_state
 from ..options import parse
 from ..training.options import TrainOptions
-from .report import Check, CheckFailed, check
-from .scores import SCORE_CHECKS, Scoring, check_gradients
+from .report import Check, CheckFailed, CheckSkipped, check
+from .scores import SCORE_CHECKS, Scoring, check_loss
 from .trial import MethodTrial
 
 
@@ -62,9 +62,18 @@ def the_method_can_be_built(trial: MethodTrial) -> str:
 @check("loss(batch, pairs) returns a scalar tensor that depends on every trainable parameter.", the_method_can_be_built)
 def a_loss_reaches_every_parameter(trial: MethodTrial) -> str:
     """The loss is finite, and every trainable parameter gets a gradient from it."""
-    images = trial.scoring.images
-    check_gradients(trial.build(), images, trial.data.space)
-    return f"a batch of {len(images)} images"
+    method, batch = trial.first_batch()
+    if not method.trains:
+        raise CheckSkipped("the method has no trainable parameters")
+    check_loss(method, batch, trial.data.train.pairs)
+    return f"a batch of {len(batch.attr)} images"
+
+
+@check("The training calls the hooks of the method, loss and rank; correct the line above.", the_method_can_be_built)
+def a_training_runs(trial: MethodTrial) -> str:
+    """The method is trained for two epochs with its recipe, and validated after each."""
+    epochs = trial.trained.training.epochs
+    return f"{epochs} epochs of {len(trial.data.train)} images" if epochs else "no trainable parameters"
 
 
 def _on_scoring(one: Check[Scoring]) -> Check[MethodTrial]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from fnmatch import fnmatch
 
 import torch
 from torch import Tensor
 
 from ..components import Interaction
 from ..method import Method
+from ..training.epoch import loss_parts
 from ..types import Batch, ImageFeatures, PairSpace, TextFeatures
 from .report import Check, CheckFailed, CheckSkipped, check
 
@@ -63,40 +63,36 @@ def check_gradients(method: Method, images: Tensor, space: PairSpace) -> None:
     Raises:
         AssertionError: the loss is not finite, or some parameters have no gradient; the message lists them.
     """
-    if not method.trains:
-        return
-    seen = space.pairs[space.seen]
-    shown = seen[torch.arange(len(images)) % len(seen)]
-    method.train()
-    loss = total_loss(method.loss(Batch(images, shown[:, 0], shown[:, 1]), seen))
-    if loss.ndim or not loss.isfinite():
-        raise CheckFailed(
-            f"the loss is {loss.detach()!r}, expected a finite scalar: change {type(method).__name__}.loss"
-        )
+    if method.trains:
+        seen = space.pairs[space.seen]
+        shown = seen[torch.arange(len(images)) % len(seen)]
+        check_loss(method, Batch(images, shown[:, 0], shown[:, 1]), seen)
+
+
+def check_loss(method: Method, batch: Batch, pairs: Tensor) -> None:
+    """Check the loss of a batch and its gradients in training mode.
+
+    Raises:
+        AssertionError: the loss is not finite, or some parameters have no gradient; the message lists them.
+    """
+    name = type(method).__name__
+    loss = loss_parts(method.train(), method.loss(batch, pairs))["loss"]
+    if not loss.isfinite():
+        raise CheckFailed(f"the loss is {loss.item()}, expected a finite number: change {name}.loss")
     if not loss.requires_grad:
         raise CheckFailed(
-            f"the loss does not depend on any trainable parameter: look for torch.no_grad, detach and .data in "
-            f"{type(method).__name__}"
+            f"the loss does not depend on any trainable parameter: remove torch.no_grad, detach and .data from {name}"
         )
     loss.backward()
-    method_hooks = getattr(method, "may_lack_gradient", ())
-    idle = [
-        name
-        for name, p in method.named_parameters()
-        if p.requires_grad and p.grad is None and not any(fnmatchcase(name, pattern) for pattern in method_hooks)
-    ]
+    without = {name for name, p in method.named_parameters() if p.requires_grad and p.grad is None}
+    idle = sorted(name for name in without if not any(fnmatch(name, pattern) for pattern in method.may_lack_gradient))
     method.zero_grad(set_to_none=True)
     if idle:
         raise CheckFailed(
             f"every trainable parameter gets a gradient: {', '.join(idle)} got none from the loss. Use them outside "
             "torch.no_grad and without detach, freeze them with requires_grad_(False), or name them in "
-            "may_lack_gradient"
+            f"{name}.may_lack_gradient"
         )
-
-
-def total_loss(loss: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """Return the sum of the parts of a loss."""
-    return sum(loss.values(), torch.zeros(())) if isinstance(loss, Mapping) else loss
 
 
 def equal_or_fail(found: Tensor, expected: Tensor, claim: str, remedy: str) -> None:
@@ -115,6 +111,8 @@ def equal_or_fail(found: Tensor, expected: Tensor, claim: str, remedy: str) -> N
 @check("forward and rank take images [B, 3, H, W] and the features that text returned, and return scores [B, P].")
 def one_column_for_each_pair(scoring: Scoring) -> str:
     """The scores are finite, with a row for each image and a column for each candidate."""
+    if scoring.method.streams:
+        raise CheckSkipped("the method declares streams = True, and is checked in the evaluator")
     ranked = scoring.ranked()
     images, pairs = len(scoring.images), len(scoring.pairs)
     if ranked.shape != (images, pairs):
@@ -148,8 +146,6 @@ def ranking_changes_nothing(scoring: Scoring) -> str:
 @check("text, encode, forward and rank can be called any number of times.", one_column_for_each_pair)
 def a_second_pass_gives_the_same_scores(scoring: Scoring) -> str:
     """Scores in evaluation mode are not random and do not change from pass to pass."""
-    if scoring.method.streams:
-        raise CheckSkipped("the method declares streams = True")
     equal_or_fail(
         scoring.ranked(),
         scoring.ranked(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+from fnmatch import fnmatch
 from statistics import fmean
 from typing import Any
 
@@ -10,22 +10,18 @@ import torch
 from torch import Tensor
 
 from ..evaluation.validation import plan_validation
+from ..method import Method
 from ..metrics.names import WORLDS
 from ..options import parse
 from ..runner.bench import bench
+from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
-from .method_checks import the_method_can_be_built
+from .evaluation_checks import evaluated
+from .method_checks import a_training_runs, the_method_can_be_built
 from .report import Check, CheckFailed, CheckSkipped, check
-from .scores import equal_or_fail, total_loss
+from .scores import equal_or_fail
 from .tiny_data import NAME
 from .trial import EPOCHS, MethodTrial, Trained
-
-
-@check("The training calls the hooks of the method, loss and rank; correct the line above.", the_method_can_be_built)
-def a_training_runs(trial: MethodTrial) -> str:
-    """The method is trained for two epochs with its recipe, and validated after each."""
-    epochs = trial.trained.training.epochs
-    return f"{epochs} epochs of {len(trial.data.train)} images" if epochs else "no trainable parameters"
 
 
 @check("Every trainable parameter takes part in the loss of every training step.", a_training_runs)
@@ -75,11 +71,13 @@ def the_validation_loss_is_the_loss_of_the_method(trial: MethodTrial) -> str:
     settings = {**trial.cls.recipe, "select": "loss", "fused_validation_loss": False}
     options = parse(TrainOptions, settings, where=trial.name)
     found = plan_validation(method, data, feed, options, bins="original")()["val_loss"]
-    if "validation_loss" in vars(trial.cls):
+    if trial.cls.validation_loss is not Method.validation_loss:
         return "the method has its own validation loss"
     pairs = data.space.pairs
     with torch.no_grad():
-        expected = fmean(total_loss(method.eval().loss(batch, pairs)).item() for batch in feed.batches())
+        expected = fmean(
+            loss_parts(method.eval(), method.loss(batch, pairs))["loss"].item() for batch in feed.batches()
+        )
     if not abs(found - expected) <= 1e-4 * max(1.0, abs(expected)):
         raise CheckFailed(
             f"the validation loss is {found:.6g}, but {type(method).__name__}.loss gives {expected:.6g} for the same "
@@ -91,17 +89,17 @@ def the_validation_loss_is_the_loss_of_the_method(trial: MethodTrial) -> str:
 @check("A trained method is built from its options, and then gets its tensors.", a_training_runs)
 def a_checkpoint_gives_the_same_scores(trial: MethodTrial) -> str:
     """The method that is built from the checkpoint alone scores as the method that was trained."""
-    trained, reloaded = trial.trained.method.eval(), trial.trained.reloaded()
-    pairs = trial.data.space.open().pairs
-    with torch.no_grad():
+    _, expected = evaluated(trial, trial.trained.method, "test")
+    _, found = evaluated(trial, trial.trained.reloaded(), "test")
+    for world, scores in found.items():
         equal_or_fail(
-            reloaded.rank(trial.scoring.images, reloaded.text(pairs)),
-            trained.rank(trial.scoring.images, trained.text(pairs)),
+            scores,
+            expected[world],
             "the method of a checkpoint scores as the trained method",
             "Keep every tensor that scores depend on in a parameter, or in a buffer that __init__ registers; a tensor "
             "that prepare or a hook assigns to an attribute is not saved",
         )
-    return f"{len(pairs)} pairs"
+    return "the scores of the test split in both worlds"
 
 
 @check("The validation of an epoch can be repeated with the weights that were kept of it.", a_training_runs)
@@ -163,11 +161,11 @@ def _skip_without_training(trial: MethodTrial) -> None:
 
 def _fail_if_unmoved(trial: MethodTrial, before: dict[str, Tensor], trained: Trained) -> None:
     """Check that every trainable parameter has changed in a training, unless it may lack a gradient."""
-    after, patterns = trained.learned, getattr(trained.method, "may_lack_gradient", ())
+    after, patterns = trained.learned, trained.method.may_lack_gradient
     still = [
         name
         for name, value in before.items()
-        if torch.equal(value, after[name]) and not any(fnmatchcase(name, pattern) for pattern in patterns)
+        if torch.equal(value, after[name]) and not any(fnmatch(name, pattern) for pattern in patterns)
     ]
     if still:
         raise CheckFailed(

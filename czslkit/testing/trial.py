@@ -28,8 +28,10 @@ from ..runner.plan import Spec, plan
 from ..runner.prepare import Prepared, build_method, prepare
 from ..runner.staleness import training_dependencies, training_key
 from ..runner.train import classes_of, train_method, training_folder
+from ..training.epoch import companion_choice, epoch_order
 from ..training.loop import Training
 from ..training.state import STATE_FILE
+from ..types import Batch
 from .scores import Scoring
 from .tiny_data import NAME, write_tiny
 
@@ -127,6 +129,17 @@ class MethodTrial:
             return self.train(place)
         raise AssertionError("the training logged no line for its first epoch")
 
+    def first_batch(self) -> tuple[Method, Batch]:
+        """Return a prepared method before training, with its first training batch and the companions of this batch."""
+        job, method = self.job("built"), self.build()
+        data = self.data.training_data()
+        method.prepare(data)
+        train = job.spec.train
+        feed = job.machine.feed(method, self.data.train, train.batch_size, augment=train.augment)
+        order = epoch_order(method, data, 0, torch.Generator().manual_seed(0))
+        companions = companion_choice(method, data, torch.Generator().manual_seed(0))
+        return method, next(feed.batches(order, 0, None, companions))
+
     @cached_property
     def trained(self) -> Trained:
         """An uninterrupted training."""
@@ -134,8 +147,9 @@ class MethodTrial:
 
     @cached_property
     def perturbed(self) -> Method:
-        """The method with noise on its trainable parameters, in evaluation mode."""
+        """The prepared method with noise on its trainable parameters, in evaluation mode."""
         method = self.build()
+        method.prepare(self.data.training_data())
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
             for parameter in method.parameters():
