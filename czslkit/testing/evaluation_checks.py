@@ -118,7 +118,7 @@ def the_evaluator_may_choose_its_chunks(trial: MethodTrial) -> str:
     return f"{images} images and {pairs if method.chunkable else 'all'} pairs at a time, and a tight memory"
 
 
-@check(_REMEDY, the_evaluator_gives_the_scores_of_the_images)
+@check(_REMEDY, the_method_can_be_built)
 def a_second_evaluation_is_equal(trial: MethodTrial) -> str:
     """A second evaluation of the same method gives the same scores."""
     _, first = evaluated(trial, trial.perturbed, "test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatch
 from statistics import fmean
 from typing import Any
@@ -14,6 +15,7 @@ from ..method import Method
 from ..metrics.names import WORLDS
 from ..options import parse
 from ..runner.bench import bench
+from ..runner.train import training_folder
 from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
 from .evaluation_checks import evaluated
@@ -22,6 +24,45 @@ from .report import Check, CheckFailed, CheckSkipped, check
 from .scores import equal_or_fail
 from .tiny_data import NAME
 from .trial import EPOCHS, MethodTrial, Trained
+
+
+@check("The method runs in a benchmark like any other; correct the line above.", the_method_can_be_built)
+def a_benchmark_runs_and_runs_again(trial: MethodTrial) -> str:
+    """``bench`` gives numbers in both worlds, and the same call finds them finished."""
+    lines: list[str] = []
+    where = {"data": trial.folder / "data", "runs": trial.folder / "runs", "device": "cpu", "progress": False}
+    arguments: dict[str, Any] = {"settings": trial.settings(), "log": lines.append, **where}
+    first = bench(trial.name, NAME, WORLDS, **arguments)
+    for result in first.results:
+        if result["status"] != "done":
+            error = result["error"]
+            raise CheckFailed(
+                f"the {result['cell']['world']} world failed with {error.get('type', 'an error')}: {error['message']}"
+                f"\n{error.get('traceback', '')}"
+            )
+    lines.clear()
+    again = bench(trial.name, NAME, WORLDS, **arguments)
+    if [r["metrics"] for r in again.results] != [r["metrics"] for r in first.results] or not any(
+        "done before" in line for line in lines
+    ):
+        raise CheckFailed(
+            "the same benchmark ran a second time instead of finding its results: " + "; ".join(lines) + ". Do not "
+            "write into the folders that options name, and give classes a fixed version"
+        )
+    return f"{' and '.join(WORLDS)} world"
+
+
+@check("A training draws its random numbers from torch.", a_training_runs, a_benchmark_runs_and_runs_again)
+def two_trainings_with_one_seed_are_equal(trial: MethodTrial) -> str:
+    """The training of the benchmark ends as the same training outside of it, to the last bit."""
+    _skip_without_training(trial)
+    benchmark = replace(trial.trained, folder=training_folder(trial.job("runs")))
+    if difference := _first_difference(benchmark, trial.trained):
+        raise CheckFailed(
+            f"two trainings with one seed differ in {difference}: draw random numbers with torch only, or seed other "
+            "generators from torch; use lists instead of sets, whose order differs; keep nothing in the class or module"
+        )
+    return f"{EPOCHS} epochs"
 
 
 @check("Every trainable parameter takes part in the loss of every training step.", a_training_runs)
@@ -43,18 +84,12 @@ def a_training_with_the_other_augmentation_runs(trial: MethodTrial) -> str:
     return f"augment={str(augment).lower()}"
 
 
-@check("A new method object must be able to resume from the state of another.", a_training_runs)
+@check("A new method object must be able to resume from the state of another.", two_trainings_with_one_seed_are_equal)
 def a_killed_training_ends_with_the_same_weights(trial: MethodTrial) -> str:
     """A training that is killed after its first epoch and resumed ends as an uninterrupted one, to the last bit."""
     _skip_without_training(trial)
-    whole, resumed = trial.trained, trial.train_killed("killed")
-    difference = _first_difference(resumed, whole)
-    if difference and (random := _first_difference(trial.train("again"), whole)):
-        raise CheckFailed(
-            f"two trainings with one seed differ in {random}: draw random values with torch only, and seed other "
-            "generators from torch; iterate over lists, not over sets"
-        )
-    if difference:
+    resumed = trial.train_killed("killed")
+    if difference := _first_difference(resumed, trial.trained):
         raise CheckFailed(
             f"a resumed training differs in {difference}: state was lost when the process ended. Keep tensors in "
             "buffers that __init__ registers with their final shapes, and return other state from training_state"
@@ -123,32 +158,6 @@ def a_reported_validation_can_be_repeated(trial: MethodTrial) -> str:
     return f"epoch {training.best_epoch}"
 
 
-@check("The method runs in a benchmark like any other; correct the line above.", the_method_can_be_built)
-def a_benchmark_runs_and_runs_again(trial: MethodTrial) -> str:
-    """``bench`` gives numbers in both worlds, and the same call finds them finished."""
-    lines: list[str] = []
-    where = {"data": trial.folder / "data", "runs": trial.folder / "runs", "device": "cpu", "progress": False}
-    arguments: dict[str, Any] = {"settings": trial.settings(), "log": lines.append, **where}
-    first = bench(trial.name, NAME, WORLDS, **arguments)
-    for result in first.results:
-        if result["status"] != "done":
-            error = result["error"]
-            raise CheckFailed(
-                f"the {result['cell']['world']} world failed with {error.get('type', 'an error')}: {error['message']}"
-                f"\n{error.get('traceback', '')}"
-            )
-    lines.clear()
-    again = bench(trial.name, NAME, WORLDS, **arguments)
-    if [r["metrics"] for r in again.results] != [r["metrics"] for r in first.results] or not any(
-        "done before" in line for line in lines
-    ):
-        raise CheckFailed(
-            "the same benchmark ran a second time instead of finding its results: " + "; ".join(lines) + ". Do not "
-            "write into the folders that options name, and give classes a fixed version"
-        )
-    return ", ".join(WORLDS)
-
-
 def _skip_without_training(trial: MethodTrial) -> None:
     """Skip a check of a method that has nothing to learn.
 
@@ -177,13 +186,10 @@ def _fail_if_unmoved(trial: MethodTrial, before: dict[str, Tensor], trained: Tra
 
 def _first_difference(found: Trained, expected: Trained) -> str:
     """Return what differs first between two trainings, empty if they are equal to the last bit."""
-    numbers, others = expected.training.history, found.training.history
-    for epoch, (row, other) in enumerate(zip(others, numbers, strict=False), 1):
+    for epoch, (row, other) in enumerate(zip(found.history, expected.history, strict=False), 1):
         if row != other:
             key = next(key for key in other if row.get(key) != other[key])
             return f"{key} of epoch {epoch} ({row.get(key)} instead of {other[key]})"
-    if found.training != expected.training:
-        return "the record of the training"
     state, wanted = found.state, expected.state
     if state.keys() != wanted.keys():
         return f"the names of saved tensors ({', '.join(sorted(state.keys() ^ wanted.keys())[:3])})"
@@ -192,11 +198,12 @@ def _first_difference(found: Trained, expected: Trained) -> str:
 
 TRAINING_CHECKS: tuple[Check[MethodTrial], ...] = (
     a_training_runs,
+    a_benchmark_runs_and_runs_again,
     learned_parameters_move,
     a_training_with_the_other_augmentation_runs,
+    two_trainings_with_one_seed_are_equal,
     a_killed_training_ends_with_the_same_weights,
     the_validation_loss_is_the_loss_of_the_method,
     a_checkpoint_gives_the_same_scores,
     a_reported_validation_can_be_repeated,
-    a_benchmark_runs_and_runs_again,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,9 +27,8 @@ from ..runner.data_source import DataSource
 from ..runner.job import Job
 from ..runner.machine import Machine
 from ..runner.plan import Spec, plan
-from ..runner.prepare import Prepared, build_method, prepare
-from ..runner.staleness import training_dependencies, training_key
-from ..runner.train import classes_of, train_method, training_folder
+from ..runner.prepare import build_method, prepare
+from ..runner.train import train_method, training_folder
 from ..training.epoch import companion_choice, epoch_order
 from ..training.loop import Training
 from ..training.state import STATE_FILE
@@ -36,6 +37,7 @@ from .scores import Scoring
 from .tiny_data import NAME, write_tiny
 
 EPOCHS, BATCH_SIZE = 2, 6
+KEY = "check"  # key of the trainings
 NOISE = 0.02  # standard deviation of the noise on parameters: a gate that starts at zero would hide mistakes
 
 
@@ -55,6 +57,13 @@ class Trained:
     def state(self) -> dict[str, Tensor]:
         """Every tensor of the state file: weights, kept weights and optimiser."""
         return load_file(self.folder / STATE_FILE)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The numbers of every epoch in the state file."""
+        with safe_open(self.folder / STATE_FILE, "pt") as file:
+            history: list[dict[str, float]] = json.loads(file.metadata()["history"])
+        return history
 
     @property
     def learned(self) -> dict[str, Tensor]:
@@ -113,7 +122,7 @@ class MethodTrial:
         """Train the method in the folder ``place``, or resume a training that was killed there."""
         job = self.job(place, log, **settings)
         prepared = prepare(job, WORLDS)
-        training = train_method(job, prepared, self._key(job, prepared), ())
+        training = train_method(job, prepared, KEY, ())
         return Trained(prepared.method, training, training_folder(job))
 
     def train_killed(self, place: str) -> Trained:
@@ -143,7 +152,7 @@ class MethodTrial:
     @cached_property
     def trained(self) -> Trained:
         """An uninterrupted training."""
-        return self.train("runs")
+        return self.train("trained")
 
     @cached_property
     def perturbed(self) -> Method:
@@ -164,11 +173,6 @@ class MethodTrial:
         images = feed.first_images(BATCH_SIZE).images
         assert isinstance(images, Tensor)
         return Scoring(self.perturbed, images, self.data.space.open().pairs)
-
-    def _key(self, job: Job, prepared: Prepared) -> str:
-        """Return the key of a training, as in a benchmark."""
-        digests = job.source.digests(NAME)
-        return training_key(job.spec, training_dependencies(job.spec, digests, classes_of(job, prepared)))
 
 
 def _small_backbone(cls: type[Method]) -> dict[str, Any]:
