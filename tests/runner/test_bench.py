@@ -23,7 +23,7 @@ from czslkit.data.make.mini import write_mini
 from czslkit.errors import ConfigError
 from czslkit.result_store import Store
 from czslkit.runner import run_job as running
-from czslkit.training import loop as training
+from czslkit.training.epoch import Trainer
 from czslkit.weights import read_tensors
 
 
@@ -117,7 +117,7 @@ def test_finished_cells_are_not_run_again(bench, monkeypatch):
 
 def test_a_world_added_later_uses_the_same_training(bench, monkeypatch):
     bench("csp", worlds="closed")
-    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "run", lambda *a: pytest.fail("trained again"))
     assert bench("csp", worlds="closed,open").failed == 0
 
 
@@ -240,7 +240,7 @@ def test_an_unreadable_image_fails_before_anything_is_trained(bench, toys, tmp_p
     data = shutil.copytree(toys, tmp_path / "data")
     image = next((data / "toys" / "images").rglob("train*.png"))
     image.write_bytes(image.read_bytes()[:100])
-    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained"))
+    monkeypatch.setattr(Trainer, "run", lambda *a: pytest.fail("trained"))
     result = bench("clip,csp", worlds="closed", data=data, cache_images=cached)
     for failed in result.results:
         assert f"1 of {counted} cannot be read:\n  {image}" in failed["error"]["message"]
