@@ -225,6 +225,21 @@ def test_data_that_has_become_unreadable_keeps_what_was_measured(bench, toys, tm
     assert any("finished results are kept: closed" in line for line in bench.log_lines)
 
 
+def test_a_new_method_is_prepared_once_before_anything_is_measured(bench, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(czslkit.METHODS["csp"], "prepare", lambda self, data: calls.append((data.name, len(data))))
+    rank = czslkit.Method.rank
+    monkeypatch.setattr(czslkit.Method, "rank", lambda *a: (calls.append("rank"), rank(*a))[1])
+    bench("csp")
+    assert calls[0] == ("toys", 21)
+    assert calls.count(("toys", 21)) == 1
+    calls.clear()
+    (training,) = tmp_path.glob("runs/toys/csp/*/training")
+    bench(None, checkpoints=[training])
+    assert calls[0] == "rank"  # a checkpoint has what its training prepared
+    assert ("toys", 21) not in calls
+
+
 def test_waiting_for_another_process_is_logged(bench, tmp_path):
     bench("clip", worlds="closed")
     (lock,) = (tmp_path / "runs").rglob(".lock")
