@@ -18,8 +18,8 @@ from .backbone_checks import BACKBONE_CHECKS, BackboneTrial
 from .component_checks import REGISTRIES as COMPONENTS
 from .component_checks import ComponentTrial, component_checks
 from .dataset_checks import DATASET_CHECKS, DatasetTrial
-from .evaluation_checks import EVALUATION_CHECKS
-from .method_checks import DECLARATION_CHECKS, METHOD_SCORE_CHECKS
+from .evaluation_checks import EVALUATION_CHECKS, the_evaluator_gives_the_scores_of_the_trained_method
+from .method_checks import DECLARATION_CHECKS, METHOD_SCORE_CHECKS, a_loss_reaches_every_parameter
 from .report import Report, run_checks
 from .training_checks import TRAINING_CHECKS
 from .trial import MethodTrial
@@ -27,9 +27,10 @@ from .trial import MethodTrial
 METHOD_CHECKS = (
     *DECLARATION_CHECKS,
     *METHOD_SCORE_CHECKS,
-    *EVALUATION_CHECKS[:3],
+    a_loss_reaches_every_parameter,
+    *EVALUATION_CHECKS,
     *TRAINING_CHECKS,
-    EVALUATION_CHECKS[3],
+    the_evaluator_gives_the_scores_of_the_trained_method,
 )
 
 

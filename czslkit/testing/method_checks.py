@@ -12,7 +12,14 @@ from ..method import learned_state
 from ..options import parse
 from ..training.options import TrainOptions
 from .report import Check, CheckFailed, CheckSkipped, check
-from .scores import SCORE_CHECKS, Scoring, check_loss
+from .scores import (
+    SCORE_CHECKS,
+    Scoring,
+    a_second_pass_gives_the_same_scores,
+    check_loss,
+    chunks_of_pairs_agree,
+    tokens_are_declared,
+)
 from .trial import MethodTrial
 
 
@@ -59,7 +66,7 @@ def the_method_can_be_built(trial: MethodTrial) -> str:
     return f"{sum(p.numel() for p in method.parameters() if p.requires_grad):,} trainable parameters"
 
 
-@check("loss(batch, pairs) returns a scalar tensor that depends on every trainable parameter.", the_method_can_be_built)
+@check("loss(batch, pairs) returns a scalar tensor that depends on every trainable parameter.", tokens_are_declared)
 def a_loss_reaches_every_parameter(trial: MethodTrial) -> str:
     """The loss is finite, and every trainable parameter gets a gradient from it."""
     method, batch = trial.first_batch()
@@ -69,7 +76,12 @@ def a_loss_reaches_every_parameter(trial: MethodTrial) -> str:
     return f"a batch of {len(batch.attr)} images"
 
 
-@check("The training calls the hooks of the method, loss and rank; correct the line above.", the_method_can_be_built)
+@check(
+    "The training calls the hooks of the method, loss and rank; correct the line above.",
+    a_loss_reaches_every_parameter,
+    a_second_pass_gives_the_same_scores,
+    chunks_of_pairs_agree,
+)
 def a_training_runs(trial: MethodTrial) -> str:
     """The method is trained for two epochs with its recipe, and validated after each."""
     epochs = trial.trained.training.epochs
@@ -80,6 +92,8 @@ def _on_scoring(one: Check[Scoring]) -> Check[MethodTrial]:
     """Return a check of a built method as a check of a trial."""
 
     def run(trial: MethodTrial) -> str | None:
+        if trial.perturbed.streams:
+            raise CheckSkipped("the method declares streams = True, and is checked in the evaluator")
         with torch.no_grad():
             return one.run(trial.scoring)
 
@@ -91,6 +105,5 @@ DECLARATION_CHECKS: tuple[Check[MethodTrial], ...] = (
     options_are_a_dataclass,
     the_recipe_has_training_settings,
     the_method_can_be_built,
-    a_loss_reaches_every_parameter,
 )
 METHOD_SCORE_CHECKS: tuple[Check[MethodTrial], ...] = tuple(map(_on_scoring, SCORE_CHECKS))

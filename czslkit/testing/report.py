@@ -62,7 +62,7 @@ def check(remedy: str, *needs: Check[Any]) -> Callable[[Callable[[T], str | None
 
     Args:
         remedy: what to change if the function ends with an exception of the checked code.
-        needs: checks without which this check cannot run; it is skipped if they do not pass.
+        needs: checks without which this check cannot run; it is skipped if one of them fails.
     """
     return lambda function: Check(function, remedy, tuple(needed.name for needed in needs))
 
@@ -146,14 +146,16 @@ class Report:
 
 
 def run_checks(kind: str, name: str, options: Mapping[str, Any], checks: Sequence[Check[T]], subject: T) -> Report:
-    """Run checks in their order and return their report; a check whose needs did not pass is skipped."""
+    """Run checks in their order and return their report; a check is skipped if a check that it needs failed."""
     results: list[CheckResult] = []
+    broken: set[str] = set()  # checks that failed, and checks that need one of them
     for one in checks:
-        open_needs = [r.name for r in results if r.name in one.needs and r.outcome != "passed"]
-        if open_needs:
-            results.append(CheckResult(one.name, one.claim, "skipped", message=f"it needs: {', '.join(open_needs)}"))
+        if lacking := [name for name in one.needs if name in broken]:
+            results.append(CheckResult(one.name, one.claim, "skipped", message=f"it needs: {', '.join(lacking)}"))
         else:
             results.append(_run(one, subject))
+        if lacking or results[-1].outcome == "failed":
+            broken.add(one.name)
     return Report(kind, name, options, tuple(results))
 
 
@@ -165,6 +167,8 @@ def _run(one: Check[T], subject: T) -> CheckResult:
         return CheckResult(one.name, one.claim, "skipped", message=str(reason))
     except CheckFailed as failure:
         return CheckResult(one.name, one.claim, "failed", message=str(failure))
+    except CzslkitError as error:  # its message says what to change
+        return CheckResult(one.name, one.claim, "failed", message=f"{type(error).__name__}: {error}")
     except (Exception, SystemExit) as error:
         return CheckResult(one.name, one.claim, "failed", message=f"{describe(error)}\n{one.remedy}")
 
@@ -172,8 +176,6 @@ def _run(one: Check[T], subject: T) -> CheckResult:
 def describe(error: BaseException) -> str:
     """Return the type and the message of an exception, and the line of the checked code that led to it."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, CzslkitError):
-        return text
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_called(frame.filename)]
     if not frames:
         return text

@@ -19,14 +19,14 @@ from ..runner.train import training_folder
 from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
 from .evaluation_checks import evaluated
-from .method_checks import a_training_runs, the_method_can_be_built
+from .method_checks import a_training_runs
 from .report import Check, CheckFailed, CheckSkipped, check
 from .scores import equal_or_fail
 from .tiny_data import NAME
 from .trial import EPOCHS, MethodTrial, Trained
 
 
-@check("The method runs in a benchmark like any other; correct the line above.", the_method_can_be_built)
+@check("The method runs in a benchmark like any other; correct the line above.", a_training_runs)
 def a_benchmark_runs_and_runs_again(trial: MethodTrial) -> str:
     """``bench`` gives numbers in both worlds, and the same call finds them finished."""
     lines: list[str] = []
@@ -38,7 +38,7 @@ def a_benchmark_runs_and_runs_again(trial: MethodTrial) -> str:
             error = result["error"]
             raise CheckFailed(
                 f"the {result['cell']['world']} world failed with {error.get('type', 'an error')}: {error['message']}"
-                f"\n{error.get('traceback', '')}"
+                "\n" + "\n".join(error.get("traceback", "").splitlines()[-5:])
             )
     lines.clear()
     again = bench(trial.name, NAME, WORLDS, **arguments)
@@ -116,7 +116,7 @@ def the_validation_loss_is_the_loss_of_the_method(trial: MethodTrial) -> str:
     if not abs(found - expected) <= 1e-4 * max(1.0, abs(expected)):
         raise CheckFailed(
             f"the validation loss is {found:.6g}, but {type(method).__name__}.loss gives {expected:.6g} for the same "
-            "images in evaluation mode: compute everything that belongs to the loss in loss(batch, pairs)"
+            "images in evaluation mode: define loss(self, batch, pairs) in the class, not as an attribute of the object"
         )
     return f"{len(data.val)} validation images"
 
@@ -132,7 +132,7 @@ def a_checkpoint_gives_the_same_scores(trial: MethodTrial) -> str:
             expected[world],
             "the method of a checkpoint scores as the trained method",
             "Keep every tensor that scores depend on in a parameter, or in a buffer that __init__ registers; a tensor "
-            "that prepare or a hook assigns to an attribute is not saved",
+            "that prepare or a hook assigns to an attribute is not saved. Keep no features from one call to the next",
         )
     return "the scores of the test split in both worlds"
 

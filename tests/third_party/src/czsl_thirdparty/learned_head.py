@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from czslkit.backbones import load_backbone
 from czslkit.heads import CosineHead
@@ -37,10 +36,10 @@ class LearnedHead(Method):
     def __init__(self, options: LearnedHeadOptions, space: PairSpace) -> None:
         backbone = load_backbone(options.backbone)
         super().__init__(space=space, backbone=backbone, prompt=FixedPrompt(space), head=CosineHead(backbone.scale))
-        self.image_head = torch.nn.Sequential(
-            torch.nn.Linear(backbone.dim, options.hidden),
-            torch.nn.GELU(),
-            torch.nn.Linear(options.hidden, backbone.dim),
+        self.image_head = nn.Sequential(
+            nn.Linear(backbone.dim, options.hidden),
+            nn.GELU(),
+            nn.Linear(options.hidden, backbone.dim),
         )
 
     def encode(self, images: Tensor) -> ImageFeatures:
