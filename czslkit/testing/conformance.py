@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..backbones import resolve
 from ..components import BACKBONES
 from ..errors import ConfigError, UnknownNameError, did_you_mean
 from ..method import METHODS
@@ -144,6 +145,7 @@ def method_report(name: str, options: dict[str, Any]) -> Report:
 
 def backbone_report(setting: str, options: dict[str, Any]) -> Report:
     """Return the report of :func:`check_backbone`."""
+    resolve(setting)
     with _sandbox():
         return run_checks("backbone", setting, options, BACKBONE_CHECKS, BackboneTrial(setting, options))
 

@@ -15,6 +15,7 @@ class LeakingStream(Csp):
 
     def rank(self, images, text, setting=VALIDATION):
         image = images if isinstance(images, ImageFeatures) else self.encode(images)
-        pooled = F.normalize(image.pooled, dim=-1)  # [1, D]
-        self.memory.append(pooled)
-        return super().rank(image, text, setting) + (pooled @ sum(self.memory).T)
+        scores = super().rank(image, text, setting)
+        self.memory.append(F.normalize(image.pooled, dim=-1))  # [1, D]
+        mean = sum(self.memory) / len(self.memory)
+        return scores + mean @ F.normalize(text.pair, dim=-1).T
