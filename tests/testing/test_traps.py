@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from czslkit.errors import ConfigError
 from czslkit.registry import load_unpackaged
 from czslkit.testing.conformance import kind_of, report_of
 
@@ -43,11 +42,7 @@ def test_every_trap_has_a_test():
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_trap_fails_with_a_message_that_says_what_to_change(trap, clip_file):
     check, words = TRAPS[trap]
-    try:
-        load_unpackaged(str(FOLDER / f"{trap}.py"))
-    except ConfigError as refused:  # the registry refuses the class
-        assert words in str(refused)
-        return
+    load_unpackaged(str(FOLDER / f"{trap}.py"))
     name = trap.replace("_", "-")
     kind = kind_of(name)
     report = report_of(name, kind, {"backbone": str(clip_file)} if kind == "method" else {})
