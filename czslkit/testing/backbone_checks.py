@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..backbones import load_backbone
 from ..components import Backbone
-from ..errors import CzslkitError
+from ..errors import ConfigError
 from .report import Check, CheckFailed, CheckSkipped, check
 from .scores import equal_or_fail
 
@@ -137,21 +137,35 @@ def the_backbone_is_frozen_unless_asked(trial: BackboneTrial) -> str:
     return f"{sum(p.numel() for p in backbone.parameters()):,} parameters"
 
 
-@check("adapter_dim > 0 adds adapters, or is refused with an error that says so.", the_backbone_loads)
+@check("load_backbone(setting, trainable=True) trains image_parameters().", the_backbone_is_frozen_unless_asked)
+def the_image_tower_can_be_trained(trial: BackboneTrial) -> str:
+    """With ``trainable=True``, the parameters of the image tower learn, and each gets a gradient from an image."""
+    backbone = trial.load(trainable=True)
+    features = backbone.encode_image(trial.images, tuple(range(backbone.depth)))
+    torch.stack([value.square().sum() for value in (features.pooled, *features.layers)]).sum().backward()
+    trainable = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+    if idle := [name for name, p in trainable.items() if p.grad is None]:
+        raise CheckFailed(
+            f"{', '.join(idle[:3])} of {len(trainable)} image_parameters get no gradient from encode_image: return "
+            "only the parameters that it uses, and use them without torch.no_grad and detach"
+        )
+    return f"{len(trainable)} tensors"
+
+
+@check("add_adapters(make, ...) adds a module to each block, or raises a ValueError.", the_backbone_loads)
 def adapters_are_added_or_refused(trial: BackboneTrial) -> str:
     """A request for adapters adds trainable parameters that images reach, or is an error."""
     try:
         backbone = trial.load(adapter_dim=ADAPTER_DIM)
-    except (CzslkitError, ValueError, TypeError) as error:
-        if "adapter" in str(error):
-            return f"refused: {error}"
+    except ConfigError:  # it takes adapters, but not as it should
         raise
+    except ValueError as refusal:
+        return f"refused: {refusal}"
     trainable = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
     if not trainable:
         raise CheckFailed(
             f"adapter_dim={ADAPTER_DIM} was accepted, but the backbone has no trainable parameter: a method that needs "
-            f"adapters would train without them. Let {type(backbone).__name__}.__init__ take adapter_dim by name and "
-            "add adapters, or refuse it with an error; do not swallow it in **options"
+            f"adapters would train without them. Add them in {type(backbone).__name__}.add_adapters"
         )
     with torch.no_grad():
         for parameter in trainable.values():
@@ -196,7 +210,10 @@ def prompts_become_features(trial: BackboneTrial) -> str:
     _fail_if_shaped_otherwise(backbone, shapes)
     alone = torch.cat([backbone.encode_text(prompt) for prompt in prompts.split(1)])
     equal_or_fail(alone, hidden, "a prompt does not change another", "Encode each row of the prompts by itself")
-    return f"{len(prompts)} prompts of {LENGTH} tokens"
+    sentences = torch.cat([backbone.encode_sentences([text]) for text in TEXTS])
+    remedy = "Set causal = True only if no token attends to later tokens, and find end marks in end_of_text"
+    equal_or_fail(backbone.encode_sentences(TEXTS), sentences, "a sentence does not change another", remedy)
+    return f"{len(prompts)} prompts of {LENGTH} tokens, and sentences of different lengths"
 
 
 @check("encode_text_after(start, rest) takes start [S, W] and rest [N, L - S, W].", prompts_become_features)
@@ -256,6 +273,7 @@ BACKBONE_CHECKS: tuple[Check[BackboneTrial], ...] = (
     images_give_features_of_the_declared_shapes,
     features_do_not_depend_on_the_batch,
     the_backbone_is_frozen_unless_asked,
+    the_image_tower_can_be_trained,
     adapters_are_added_or_refused,
     texts_become_tokens_of_the_asked_length,
     prompts_become_features,

@@ -100,7 +100,7 @@ def test_every_backbone_passes(setting):
 
 
 def test_a_clip_file_passes(clip_file):
-    assert check_backbone(str(clip_file)).count == 10
+    assert check_backbone(str(clip_file)).count == 11
 
 
 def test_the_public_checks_of_a_built_method_raise_what_to_change(clip_file):
