@@ -1,4 +1,4 @@
-"""Adapters: small trainable layers parallel to the frozen blocks of a visual tower."""
+"""Adapters: small trainable layers parallel to the frozen sub-layers of a tower."""
 
 from __future__ import annotations
 
