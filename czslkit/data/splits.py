@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ class Split:
     attr: Tensor  # [N] long, index of each image's attribute in the label space
     obj: Tensor  # [N] long, index of each image's object in the label space
     pairs: Tensor  # [p, 2] long, the pairs listed for this split, in file order
+    extra: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # other tensors by name, [N, ...] each
 
     def __len__(self) -> int:
         """Return the number of images."""
