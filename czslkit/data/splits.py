@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..training_hooks import TrainingData
 from ..types import PairSpace
 from .closed_world import closed_world_candidates
 from .fingerprint import files_digest
@@ -51,6 +52,10 @@ class Splits:
     """Digest of the dataset's files; see ``fingerprint.fingerprint``."""
     skipped: int
     """Number of images without attribute or set, or with a pair that is in no list."""
+
+    def training_data(self) -> TrainingData:
+        """Return the training split as the hooks of a method receive it."""
+        return TrainingData(self.name, self.root, self.space, self.train.paths, self.train.attr, self.train.obj)
 
     def candidates(self, split: str) -> Tensor:
         """Return the mask of the closed-world candidates of a split, ``[P]`` bool; see ``closed_world_candidates``.
