@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from ..components import Backbone
 from ..types import ImageFeatures
 from ..weights import download_or_raise
+from .adapters import ADAPTER_KINDS, BlockAdapters
 from .openai_format import TEXT_POSITIONS
-
-#: Places of adapters in a block: parallel to the attention, and parallel to the MLP.
-ADAPTER_KINDS = ("attention", "mlp")
 
 
 class ClipBackbone(Backbone):
@@ -51,8 +49,7 @@ class ClipBackbone(Backbone):
         # create_model sets mean and std; a model from shapes lacks both and is OpenAI's
         self.mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
         self.std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
-        self.adapters, self.text_adapters = nn.ModuleList(), nn.ModuleList()
-        self._adapter_places: dict[str, list[tuple[int, str]]] = {"visual": [], "text": []}  # block and kind of each
+        self.adapters, self.text_adapters = BlockAdapters(), BlockAdapters()
 
     @property
     def scale(self) -> Tensor:  # type: ignore[override]
@@ -75,34 +72,17 @@ class ClipBackbone(Backbone):
         Raises:
             ValueError: a tower has no such block or kind, or its blocks cannot be adapted.
         """
-        if tower not in self._adapter_places:
-            raise ValueError(f"adapters for tower {tower!r}, expected 'visual' or 'text'")
-        if tower == "visual" and not self.depth:
-            name = type(self.clip.visual).__name__
-            raise ValueError(f"adapters need a vision transformer with a class token, not a {name}")
-        if tower == "text":
+        if tower == "visual":
+            if not self.depth:
+                name = type(self.clip.visual).__name__
+                raise ValueError(f"adapters need a vision transformer with a class token, not a {name}")
+            self.adapters.add(make, self.visual_width, self.depth, blocks, kinds)
+        elif tower == "text":
             self._check_takes_prompts()
-        transformer = self.clip.visual.transformer if tower == "visual" else self._text[0].transformer
-        depth, width = len(transformer.resblocks), self.visual_width if tower == "visual" else self.token_width
-        places = [(block, kind) for kind in kinds for block in (range(depth) if blocks is None else blocks)]
-        for block, kind in places:
-            if block not in range(depth) or kind not in ADAPTER_KINDS:
-                raise ValueError(
-                    f"an adapter of kind {kind!r} for block {block} of the {tower} tower, "
-                    f"expected a kind of {', '.join(ADAPTER_KINDS)} and a block from 0 to {depth - 1}"
-                )
-        adapters = self.adapters if tower == "visual" else self.text_adapters
-        adapters.extend(make(width) for _ in places)
-        self._adapter_places[tower] += places
-
-    def _adapters_of(self, tower: str, block: int) -> dict[str, list[nn.Module]]:
-        """Return the adapters of a block of a tower, by kind."""
-        found: dict[str, list[nn.Module]] = {kind: [] for kind in ADAPTER_KINDS}
-        adapters = self.adapters if tower == "visual" else self.text_adapters
-        for (at, kind), adapter in zip(self._adapter_places[tower], adapters, strict=True):
-            if at == block:
-                found[kind].append(adapter)
-        return found
+            depth = len(self._text[0].transformer.resblocks)
+            self.text_adapters.add(make, self.token_width, depth, blocks, kinds)
+        else:
+            raise ValueError(f"adapters for tower {tower!r}, expected 'visual' or 'text'")
 
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
         if not self.depth:
@@ -114,7 +94,7 @@ class ClipBackbone(Backbone):
         x = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
         projected = {}
         for i, block in enumerate(visual.transformer.resblocks):
-            x = _run_block(block, x, self._adapters_of("visual", i))
+            x = _run_block(block, x, self.adapters.of_block(i))
             if i in layers:
                 projected[i] = self.project_image(x)
         last = self.depth - 1
@@ -138,7 +118,7 @@ class ClipBackbone(Backbone):
     def encode_text(self, prompts: Tensor) -> Tensor:
         x = prompts + self._positions(prompts.shape[1]).to(prompts.dtype)
         for i, block in enumerate(self._text[0].transformer.resblocks):
-            x = _run_block(block, x, self._adapters_of("text", i), causal=True)
+            x = _run_block(block, x, self.text_adapters.of_block(i), causal=True)
         return x
 
     def encode_text_after(self, start: Tensor, rest: Tensor) -> Tensor:
@@ -149,7 +129,7 @@ class ClipBackbone(Backbone):
         positions = self._positions(len(start) + rest.shape[1]).to(rest.dtype)
         shared, x = start[None] + positions[: len(start)], rest + positions[len(start) :]  # [1, S, W], [N, L - S, W]
         for i, block in enumerate(self._text[0].transformer.resblocks):
-            run = functools.partial(_run_block, block, adapters=self._adapters_of("text", i), causal=True)
+            run = functools.partial(_run_block, block, adapters=self.text_adapters.of_block(i), causal=True)
             shared, x = run(shared), run(x, shared=shared)
         return torch.cat((shared.expand(len(x), -1, -1), x), 1)
 
