@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,15 +32,15 @@ def load_backbone(
 
     Raises:
         UnknownNameError: no backbone, model or file has the name.
-        ConfigError: the weights are missing or do not fit, the backbone lacks an attribute, or other parameters would
-            learn than asked for.
+        ConfigError: the weights are missing or do not fit, the backbone lacks a method or an attribute, or other
+            parameters would learn than asked for.
         ValueError: the backbone takes no adapters.
     """
     if isinstance(setting, nn.Module):
         backbone: Backbone = ClipBackbone(setting)
     else:
         name, argument = resolve(setting)
-        backbone = BACKBONES[name](argument)
+        backbone = _construct(BACKBONES[name], argument)
     _check_attributes(backbone)
     _freeze(backbone)
     if trainable:
@@ -47,6 +48,26 @@ def load_backbone(
     if adapter_dim:
         _add_adapters(backbone, lambda width: Adapter(width, adapter_dim, adapter_dropout))
     return backbone
+
+
+def _construct(cls: type[Backbone], argument: str) -> Backbone:
+    """Return the backbone of a registered class.
+
+    Raises:
+        ConfigError: the class lacks a method, or takes no argument.
+    """
+    if missing := sorted(cls.__abstractmethods__):
+        raise ConfigError([f"{cls.__name__} has no method {', '.join(missing)}, which every backbone needs"])
+    try:
+        inspect.signature(cls).bind(argument)
+    except TypeError as error:
+        raise ConfigError(
+            [
+                f"{cls.__name__} cannot be called with the text after the slash of a setting ({error}); "
+                "define __init__(self, argument)"
+            ]
+        ) from error
+    return cls(argument)
 
 
 def _check_attributes(backbone: Backbone) -> None:

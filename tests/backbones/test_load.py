@@ -84,6 +84,25 @@ def test_a_backbone_that_lacks_an_attribute_is_named(attributes, message, regist
         load_backbone("mine")
 
 
+def test_a_backbone_that_cannot_encode_images_is_named(registered):
+    class Blind(Backbone):
+        pass
+
+    registered(Blind)
+    with pytest.raises(ConfigError, match=r"^Blind has no method encode_image, which every backbone needs$"):
+        load_backbone("mine")
+
+
+def test_a_backbone_that_takes_no_argument_is_named(registered):
+    class Closed(Plain):
+        def __init__(self):
+            super().__init__()
+
+    registered(Closed)
+    with pytest.raises(ConfigError, match=r"^Closed cannot be called .* \(too many positional arguments\); define"):
+        load_backbone("mine/64")
+
+
 def test_a_method_with_adapters_refuses_a_backbone_that_swallows_its_options(registered, space):
     registered(Plain)
     with pytest.raises(ConfigError, match=r"^troika: Plain takes no adapters; it needs a method add_adapters$"):

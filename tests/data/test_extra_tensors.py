@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import czslkit
 from czslkit.data.datasets import DATASETS, Dataset
 from czslkit.data.layout import SPLITS, Listing
 from czslkit.data.loading import load_dataset
@@ -52,6 +53,15 @@ def test_each_split_has_the_rows_of_its_images(boxed: Path) -> None:
 def test_a_dataset_has_no_other_tensors_by_default(pets: Path) -> None:
     data = load_dataset("pets", pets.parent)
     assert [dict(split.extra) for split in (data.train, data.val, data.test)] == [{}, {}, {}]
+
+
+def test_a_batch_has_the_rows_of_its_images(boxed: Path) -> None:
+    data = load_dataset("pets", boxed.parent)
+    method = czslkit.build("visprod", data.space, backbone="timm/resnet10t/random", image_size=32)
+    batches = czslkit.Feed(method, data.train, 4).batches(torch.tensor([5, 0, 3, 2, 1]))
+    assert [batch.extra["box"].tolist() for batch in batches] == [
+        data.train.extra["box"][rows].tolist() for rows in ([5, 0, 3, 2], [1])
+    ]
 
 
 def test_changed_tensors_are_changed_data(boxed: Path) -> None:
