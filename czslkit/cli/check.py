@@ -48,7 +48,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--json",
         metavar="FILE|-",
-        help="also write the reports as JSON to a file, or only them to standard output with -",
+        help="file to write the reports to as JSON; with -, they are printed instead of the lines (default: none)",
     )
     parser.set_defaults(command=run)
 

@@ -103,7 +103,7 @@ def equal_or_fail(found: Tensor, expected: Tensor, claim: str, remedy: str) -> N
     """
     if found.shape != expected.shape:
         raise CheckFailed(f"{claim}: scores are {list(found.shape)}, expected {list(expected.shape)}. {remedy}")
-    difference = (found - expected).abs().max().item()
+    difference = torch.where(found == expected, 0.0, (found - expected).abs()).max().item()  # -inf equals -inf
     if not difference <= TOLERANCE:
         raise CheckFailed(f"{claim}: scores differ by up to {difference:.2g}. {remedy}")
 
@@ -118,8 +118,12 @@ def one_column_for_each_pair(scoring: Scoring) -> str:
             f"one column per pair: rank is {list(ranked.shape)}, expected [{images}, {pairs}]. Return a score for "
             "each row of text.pairs"
         )
-    if not ranked.isfinite().all():
-        raise CheckFailed("rank returned scores that are not finite: pass raw logits, and add a small number in log")
+    masked = ranked == -torch.inf if scoring.method.masks_pairs else torch.zeros_like(ranked, dtype=torch.bool)
+    if not (ranked.isfinite() | masked).all():
+        raise CheckFailed(
+            "rank returned scores that are not finite: add a small number in log. A method that gives some pairs the "
+            "score -inf says so in masks_pairs"
+        )
     return f"{images} images x {pairs} pairs"
 
 

@@ -115,6 +115,16 @@ def test_the_public_checks_of_a_built_method_raise_what_to_change(clip_file):
         check_scores(method.eval(), images, space.pairs)
 
 
+def test_minus_infinity_is_a_score_of_methods_that_mask_pairs_only(clip_file):
+    space, images = demo_space(), torch.randn(2, 3, 32, 32)
+    method = czslkit.build("csp", space, backbone=str(clip_file)).eval()
+    method.head.rank = lambda scores, pairs, setting=None: scores.pair.masked_fill(pairs[:, 0] == 0, -torch.inf)
+    with pytest.raises(AssertionError, match="A method that gives some pairs the score -inf says so in masks_pairs"):
+        check_scores(method, images, space.pairs)
+    method.masks_pairs = "pairs of the first attribute"
+    check_scores(method, images, space.pairs)
+
+
 def written(tmp_path, pairs, images=None):
     """Write a dataset ``things`` and return its root."""
     from PIL import Image
