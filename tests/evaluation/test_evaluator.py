@@ -182,7 +182,7 @@ def test_the_source_of_feasibility_is_a_name_or_an_existing_file(tmp_path: Path)
         options = parse(EvalOptions, {"threshold": "search", "feasibility": source}, where="csp.eval")
         assert parse(EvalOptions, as_dict(options), where="csp.eval") == options
     message = (
-        r"^csp\.eval: feasibility is 'clpi', expected file, clip or the path of an existing file\. "
+        r"^csp\.eval: feasibility is 'clpi', expected file, clip, method or the path of an existing file\. "
         r"Did you mean 'clip'\?$"
     )
     with pytest.raises(ConfigError, match=message):
