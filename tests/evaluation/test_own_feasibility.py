@@ -21,7 +21,7 @@ from czslkit.evaluation.validation import plan_validation
 from czslkit.method import METHODS
 from czslkit.metrics.feasibility import threshold_grid
 from czslkit.options import parse
-from czslkit.training import loop
+from czslkit.training.epoch import Trainer
 from czslkit.training.options import TrainOptions
 from czslkit_plugins.csp import Csp
 
@@ -132,7 +132,7 @@ def test_a_method_without_feasibility_fails_before_its_training_in_the_open_worl
         "eval.feasibility to file, clip or the path of a file"
     )
     assert (closed["status"], opened["error"]["message"]) == ("done", message)
-    monkeypatch.setattr(loop, "_train_epoch", lambda *arguments: pytest.fail("trained"))
+    monkeypatch.setattr(Trainer, "run", lambda *arguments: pytest.fail("trained"))
     (opened,) = bench("csp", "open", **settings).results
     assert opened["error"]["message"] == message
 
@@ -235,7 +235,7 @@ def test_a_changed_feasibility_file_makes_a_training_that_it_selected_stale(
     assert other["training_key"] != again["training_key"]
     torch.save(torch.zeros(3), file)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_train_epoch", lambda *arguments: pytest.fail("trained"))
+        patch.setattr(Trainer, "run", lambda *arguments: pytest.fail("trained"))
         (failed,) = bench("csp", "closed", **{**settings, "eval__threshold": 0.3}).results
     assert failed["error"]["message"].endswith(
         "holds float32 [3], expected floats [9]: one for each of 3 attributes x 3 objects"

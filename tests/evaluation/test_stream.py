@@ -27,7 +27,7 @@ from czslkit.metrics.feasibility import threshold_grid
 from czslkit.metrics.outcomes import Outcomes
 from czslkit.metrics.sweep import evaluate
 from czslkit.runner import forecast
-from czslkit.training import loop
+from czslkit.training.epoch import Trainer
 from czslkit.training.options import TrainOptions
 from czslkit.types import ImageFeatures, Setting
 from czslkit_plugins.csp import Csp
@@ -121,7 +121,7 @@ def naive(data: Splits, world: str, seed: int, split: str = "test") -> Tensor:
     setting, scores = Setting(split, world, len(space.pairs)), torch.full((len(images), len(space.pairs)), torch.nan)
     columns = [space.pairs.tolist().index(pair) for pair in pairs.tolist()]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    pixels = next(Feed(method, images, len(images))._image_batches(None, 0, len(images))).images
+    pixels = Feed(method, images, 16).first_images(len(images)).images
     assert isinstance(pixels, Tensor)
     with torch.no_grad():
         features = torch.cat([method.encode(part).pooled for part in pixels.split(16)])
@@ -226,22 +226,34 @@ def test_a_method_that_cannot_be_copied_is_an_error_that_says_what_to_keep(metho
         plan(method, data, ["closed"]).run()
 
 
-def test_an_encoder_that_changes_while_its_features_are_cached_is_an_error(
-    method: Any, data: Splits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def adapted_encoder(self: Any, setting: Setting, candidates: Tensor) -> None:
-        begin(self, setting, candidates)
-        for parameter in self.backbone.image_parameters():
-            parameter.mul_(1.1)
+def adapted_encoder(self: Any, setting: Setting, candidates: Tensor) -> None:
+    Drift.first_begin(self, setting, candidates)  # type: ignore[attr-defined]
+    for parameter in self.backbone.image_parameters():
+        parameter.mul_(1.1)
 
-    begin = Drift.begin
-    monkeypatch.setattr(Drift, "begin", adapted_encoder)
+
+def tuned_encoder(self: Any, setting: Setting, candidates: Tensor) -> None:
+    Drift.first_begin(self, setting, candidates)  # type: ignore[attr-defined]
+    self.backbone.requires_grad_(True)
+
+
+@pytest.mark.parametrize("begin", [adapted_encoder, tuned_encoder])
+def test_an_encoder_that_adapts_gets_pixels_or_an_error(
+    begin: Any, method: Any, data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Drift, "first_begin", Drift.begin, raising=False)
+    monkeypatch.setattr(Drift, "begin", begin)
     message = (
-        r"Drift changes its image encoder while it adapts: the features of an image differ by up to [\d.e+]+, but the "
-        r"features of all images were computed before\. Set caches_features = False in Drift"
+        r"Drift changes its image encoder while it adapts, but the features of all images were computed before\. "
+        r"Set caches_features = False in Drift, so that rank gets pixels$"
     )
     with pytest.raises(ConfigError, match=message):
         plan(method, data, ["closed"]).run()
+    asked: list[Any] = []
+    monkeypatch.setattr(Drift, "caches_features", False)
+    monkeypatch.setattr(Drift, "encode", lambda self, images: (asked.append(images), Csp.encode(self, images))[1])
+    plan(method, data, ["closed"]).run()
+    assert {tuple(pixels.shape) for pixels in asked} == {(1, 3, 64, 64)}
 
 
 @pytest.fixture
@@ -302,20 +314,20 @@ def test_a_world_that_is_added_later_and_a_resumed_training_give_the_same_number
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = bench(runs="other").results
-    real = loop._train_epoch
+    run = Trainer.run
 
-    def killed(*arguments: Any) -> float:
-        if arguments[4] == 1:
+    def killed(trainer: Trainer, epoch: int) -> dict[str, float]:
+        if epoch == 1:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return run(trainer, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_train_epoch", killed)
+        patch.setattr(Trainer, "run", killed)
         with pytest.raises(KeyboardInterrupt):
             bench(worlds="closed")
     (closed,) = bench(worlds="closed").results
     assert any("resumed after epoch 1" in line for line in bench.log_lines)
-    monkeypatch.setattr(loop, "_train_epoch", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "run", lambda *arguments: pytest.fail("trained again"))
     again, opened = bench().results
     assert again == closed
     assert [found["metrics"] for found in (closed, opened)] == [found["metrics"] for found in expected]
