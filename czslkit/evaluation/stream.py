@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def stream_order(images: int, seed: int) -> Tensor:
 def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep:
     """Score a split one image after the other with a copy of a method, and return the filled sweep.
 
-    The copy is dropped afterwards, so that a pass depends neither on earlier passes nor changes the method.
+    The copy is dropped afterwards, so that a pass does not depend on earlier passes and does not change the method.
 
     Args:
         method: in evaluation mode; it is not changed.
@@ -43,11 +44,13 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
     if feed.caches_features:
         next(feed.batches())  # encodes the images in whole batches, if they are not encoded yet
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        batches = feed.batches(order, size=1)
+        first = next(batches)  # processes that read images draw random numbers when they start
         torch.manual_seed(seed)
         adapting, pairs = _copy_of(method), task.pairs.to(device)
         adapting.begin(task.setting, pairs)
         text = adapting.text(pairs)
-        for number, batch in zip(order.split(1), feed.batches(order, size=1), strict=True):
+        for number, batch in zip(order.split(1), chain([first], batches), strict=True):
             scores = adapting.rank(batch.images, text, task.setting)
             labels = batch.attr.cpu(), batch.obj.cpu()
             sweep.update(scores.detach().float().cpu(), *labels, columns=task.columns, images=number)

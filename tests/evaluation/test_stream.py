@@ -173,6 +173,19 @@ def test_a_pass_leaves_no_trace_in_the_other_world_or_in_the_method(method: Any,
     assert BEGUN[1][2] == data.space.open().pairs.tolist()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_of_pixels_gives_the_scores_of_a_stream_of_features(
+    workers: int, method: Any, data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_features = plan(method, data, ["closed"]).run()["closed"]
+    monkeypatch.setattr(Drift, "caches_features", False)
+    feed = Feed(method, data.test, 16, workers=workers)
+    of_pixels = Evaluation.plan(method, data, "test", ["closed"], feed).run()["closed"]
+    expected, found = (sweep.top_scores()[0].top for sweep in (of_features, of_pixels))
+    assert torch.equal(found.column, expected.column)
+    assert torch.allclose(found.score, expected.score, atol=1e-3)
+
+
 def test_memory_does_not_change_a_stream(method: Any, data: Splits) -> None:
     plenty, little = (plan(method, data, WORLDS, memory=memory).run() for memory in (10**9, 1))
     for world in WORLDS:
