@@ -235,7 +235,7 @@ def test_a_new_method_is_prepared_once_before_anything_is_measured(bench, tmp_pa
     assert calls.count(("toys", 21)) == 1
     calls.clear()
     (training,) = tmp_path.glob("runs/toys/csp/*/training")
-    bench(None, checkpoints=[training])
+    bench("csp", checkpoints=[training])
     assert calls[0] == "rank"  # a checkpoint has what its training prepared
     assert ("toys", 21) not in calls
 
