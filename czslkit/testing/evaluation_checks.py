@@ -138,7 +138,7 @@ def a_second_evaluation_is_equal(trial: MethodTrial) -> str:
             first[world],
             f"a second evaluation in the {world} world is equal",
             "Use randomness only if self.training is true. A method with streams = True forgets in begin everything "
-            "that it learned from images",
+            "that it learned from images, and keeps nothing in its class or module",
         )
     return "2 passes over the test split"
 

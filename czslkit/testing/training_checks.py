@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..evaluation.feasibility_source import method_feasibility
 from ..evaluation.validation import plan_validation
 from ..method import Method
 from ..metrics.names import WORLDS
@@ -146,8 +147,11 @@ def a_reported_validation_can_be_repeated(trial: MethodTrial) -> str:
     reported = training.history[training.best_epoch - 1]["val_auc"]
     spec, method = trial.spec(), trial.trained.reloaded()
     feed = trial.job("runs").machine.feed(method, trial.data.val, spec.train.batch_size)
-    options = parse(TrainOptions, {}, where=trial.name)
-    found = plan_validation(method, trial.data, feed, options, bins=spec.evaluation.bins)()["val_auc"]
+    options = replace(spec.train, select="auc", fused_validation_loss=False)
+    validate = plan_validation(
+        method, trial.data, feed, options, bins=spec.evaluation.bins, stream_seed=spec.evaluation.stream_seed
+    )
+    found = validate()["val_auc"]
     if not abs(found - reported) <= 1e-6:
         raise CheckFailed(
             f"the training reported a validation AUC of {100 * reported:.2f} for epoch {training.best_epoch}, but the "
@@ -156,6 +160,14 @@ def a_reported_validation_can_be_repeated(trial: MethodTrial) -> str:
             "caches_features = False if a hook changes it"
         )
     return f"epoch {training.best_epoch}"
+
+
+@check("feasibility() returns a number from -1 to 1 for each combination, [A * O].", a_training_runs)
+def a_feasibility_of_its_own_has_a_number_for_each_pair(trial: MethodTrial) -> str:
+    """``feasibility`` of the trained method has a number from -1 to 1 for each attribute and object."""
+    if trial.cls.feasibility is Method.feasibility:
+        raise CheckSkipped("the method has no feasibility of its own")
+    return f"{len(method_feasibility(trial.trained.method).values)} pairs"
 
 
 def _skip_without_training(trial: MethodTrial) -> None:
@@ -206,4 +218,5 @@ TRAINING_CHECKS: tuple[Check[MethodTrial], ...] = (
     the_validation_loss_is_the_loss_of_the_method,
     a_checkpoint_gives_the_same_scores,
     a_reported_validation_can_be_repeated,
+    a_feasibility_of_its_own_has_a_number_for_each_pair,
 )

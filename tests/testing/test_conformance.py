@@ -177,3 +177,18 @@ def test_a_dataset_that_changes_from_load_to_load_fails(tmp_path):
     write_tiny(tmp_path).rename(tmp_path / "shuffled")
     with pytest.raises(ConformanceError, match=r"two loads differ: sort what a set or os\.listdir gives"):
         check_dataset("shuffled", tmp_path)
+
+
+def test_a_feasibility_of_a_wrong_size_fails(clip_file):
+    @czslkit.METHODS.register("half-feasible")
+    class HalfFeasible(czslkit.METHODS["csp"]):
+        version = 1
+
+        def feasibility(self):
+            return torch.zeros(6)
+
+    with pytest.raises(ConformanceError, match="a feasibility of its own has a number for each pair") as caught:
+        check_method("half-feasible", backbone=str(clip_file))
+    (failed,) = caught.value.report.failed
+    assert "HalfFeasible.feasibility()" in failed.message
+    assert "12" in failed.message
