@@ -81,8 +81,18 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--preset",
         choices=("demo", "paper"),
-        help="recipes to use: demo or paper; paper also prints the published numbers next to the results (default: "
-        "demo on the demo dataset, the defaults of each method on other datasets)",
+        help="recipes to use: demo or paper; paper also prints the published numbers next to the results; a method "
+        "without a recipe uses its defaults (default: demo on the demo dataset, the defaults of each method on other "
+        "datasets)",
+    )
+    group.add_argument(
+        "--recipe",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="METHOD=FILE.yaml",
+        help="recipe files that replace the recipes of a method on every dataset; the published numbers in a file are "
+        "shown on the dataset whose name its folder has (default: none)",
     )
     group.add_argument(
         "--set",
@@ -154,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from ..registry import load_unpackaged
     from ..runner.bench import bench
+    from ..runner.recipes import parse_recipe_files
     from ..runner.settings import parse_settings
 
     if not (args.methods or args.checkpoint):
@@ -170,6 +181,7 @@ def run(args: argparse.Namespace) -> int:
         settings=parse_settings(args.set),
         preset=args.preset,
         checkpoints=args.checkpoint,
+        recipes=parse_recipe_files(args.recipe),
         device=args.device,
         workers=args.workers,
         cache=args.cache,

@@ -79,6 +79,7 @@ def bench(
     seeds: Sequence[int] = (0,),
     *,
     checkpoints: Sequence[str | Path] = (),
+    recipes: Mapping[str, str | Path] | None = None,
     data: str | Path | None = None,
     runs: str | Path = "runs",
     settings: Mapping[str, Any] | None = None,
@@ -105,6 +106,7 @@ def bench(
         seeds: seeds of the trainings; each method is trained once for each seed.
         checkpoints: folders that ``czslkit convert`` or a training wrote. Their methods are evaluated without
             training; the other methods are trained.
+        recipes: recipe files by method, such as ``{"csp": "my/csp.yaml"}``; each is used on every dataset.
         data: folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         runs: folder of the results.
         settings: as in :func:`czslkit.runner.plan.plan`, such as ``{"train.epochs": 3}``.
@@ -143,7 +145,7 @@ def bench(
     machine = Machine(device, workers, progress=progress, cache=disk_cache)
     world_names = _split_names(worlds)
     specs, problems = _plan_or_problems(
-        method_names, dataset_names, world_names, list(seeds), settings, preset, trained
+        method_names, dataset_names, world_names, list(seeds), settings, preset, trained, recipes
     )
     problems += _folder_problems(dataset_names, data)
     machine, machine_problems = _resolve_machine(machine, memory)
