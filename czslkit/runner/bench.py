@@ -15,7 +15,7 @@ from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
 from ..files import checked_filename, log_to_stderr
 from ..metrics.names import WORLDS
-from ..registry import failures, load_plugins
+from ..registry import failures
 from ..report.frame import results_frame
 from ..report.table import Table
 from ..result_store import Store
@@ -135,9 +135,6 @@ def bench(
     >>> result.failed, list(result.results[0]["metrics"])[:2]
     (0, ['auc', 'best_seen'])
     """
-    load_plugins()
-    for line in failures():
-        log(f"set aside: {line}")
     dataset_names = [canonical(name) for name in _split_names(datasets, {"all": BENCHMARKS})]
     trained = [TrainedMethod.read(folder) for folder in checkpoints]
     method_names = [checkpoint.method for checkpoint in trained] if methods is None else _split_names(methods)
@@ -148,6 +145,8 @@ def bench(
         method_names, dataset_names, world_names, list(seeds), settings, preset, trained, recipes
     )
     problems += _folder_problems(dataset_names, data)
+    for line in failures():
+        log(f"set aside: {line}")
     machine, machine_problems = _resolve_machine(machine, memory)
     problems += machine_problems
     if cache == "off" and cache_images:
