@@ -51,6 +51,7 @@ def train_method(job: Job, prepared: Prepared, key: str, same_keys: Collection[s
         if trains
         else dict,
         state,
+        data=data.training_data(),
         seed=spec.seed,
         progress=machine.progress,
         log=job.log,
