@@ -154,6 +154,12 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="print the estimated time and memory of every cell without running any (default: run them)",
     )
+    group.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print the traceback of every error; the traceback of a failed cell is also in the folder of its result "
+        "(default: print the message of an error and the file of its traceback)",
+    )
     add_table_format(group)
 
 
@@ -189,6 +195,7 @@ def run(args: argparse.Namespace) -> int:
         memory=args.memory,
         keep_stale=args.keep_stale,
         estimate=args.estimate,
+        verbose=args.verbose,
     )
     if not args.estimate:
         table = result.table()

@@ -91,6 +91,7 @@ def bench(
     memory: str | int = MEMORY,
     estimate: bool = False,
     keep_stale: bool = False,
+    verbose: bool = False,
     progress: bool = True,
     log: Callable[[str], None] = log_to_stderr,
 ) -> Benchmark:
@@ -120,6 +121,7 @@ def bench(
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.
+        verbose: log the traceback of every error; without it, the log has the file of the traceback.
         progress: show progress bars on a terminal.
         log: called with a line for every step; prints to standard error by default.
 
@@ -157,7 +159,7 @@ def bench(
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"
-        job = Job(spec, store, source, machine, keep_stale, _prefixed(log, prefix))
+        job = Job(spec, store, source, machine, verbose, keep_stale, _prefixed(log, prefix))
         results += _estimate_or_failures(job) if estimate else _run_or_failures(job)
     return Benchmark(tuple(results), store)
 

@@ -17,6 +17,7 @@ from ..options import as_dict, config_id
 from ..training.options import TrainOptions
 from .recipes import PRESETS
 from .resolve import resolve_settings
+from .settings import method_problems
 
 #: Settings of ``eval`` that no training depends on; the others choose the epoch that is kept.
 _AFTER_TRAINING = ("threshold", "feasibility", "infeasible")
@@ -149,7 +150,7 @@ def _name_problems(
     yield from (f"seed {s!r} is not a whole number from 0 up" for s in seeds if not (isinstance(s, int) and s >= 0))
     for name in dict.fromkeys(methods):
         try:
-            METHODS[name]
+            yield from method_problems(name, METHODS[name])
         except CzslkitError as error:
             yield str(error)
 

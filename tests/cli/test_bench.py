@@ -42,6 +42,27 @@ def test_wrong_usage_ends_with_two_and_no_traceback(bench, arguments, message):
     assert "Traceback" not in err
 
 
+def test_verbose_prints_the_traceback_of_an_error(bench, tmp_path):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text("1 / 0")
+    for verbose in ([], ["--verbose"]):
+        status, _, err = bench("--plugins", str(plugin), *verbose)
+        assert status == 2
+        assert err.endswith(f"czslkit: plugin {plugin} did not load: ZeroDivisionError: division by zero\n")
+        assert (f'File "{plugin}", line 1' in err) is bool(verbose)
+
+
+def test_a_recipe_is_given_for_a_method(bench, tmp_path):
+    recipe = tmp_path / "toys" / "csp.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text("method: csp\ntrain: {lr: 0}\nexpected: {closed: {S: 11.1, U: 2, H: 3, AUC: 4, source: nowhere}}")
+    status, out, _ = bench("--recipe", f"csp={recipe}", "--worlds", "closed")
+    assert status == 0
+    assert "11.1" in out
+    assert "clip on toys: no recipe; " in out
+    assert bench("--recipe", "csp")[::2] == (2, "czslkit: 'csp' is not METHOD=FILE.yaml\n")
+
+
 def test_seeds_must_be_numbers(bench, capsys):
     with pytest.raises(SystemExit, match="2"):
         bench("--seeds", "zero")
