@@ -147,14 +147,14 @@ def bench(
         method_names, dataset_names, world_names, list(seeds), settings, preset, trained, recipes
     )
     problems += _folder_problems(dataset_names, data)
-    for line in failures():
-        log(f"set aside: {line}")
     machine, machine_problems = _resolve_machine(machine, memory)
     problems += machine_problems
     if cache == "off" and cache_images:
         problems.append("cache is off, but cache_images asks to keep images in it: leave out one of the two")
     if problems:
         raise ConfigError(problems)
+    for line in failures():
+        log(f"set aside: {line}")
     source, store = DataSource(data, Path(runs) / "checked", machine.cache), Store(Path(runs))
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):

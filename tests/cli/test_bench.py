@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
+from czslkit.entry_points import GROUP
 from czslkit.method import METHODS
 from czslkit.runner.bench import Benchmark
 
@@ -40,6 +44,39 @@ def test_wrong_usage_ends_with_two_and_no_traceback(bench, arguments, message):
     assert out == ""
     assert f"czslkit: {message}" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "imported"),
+    [
+        (["--methods", "clip", "--set", "backbone=demo"], False),
+        (["--methods", "clip,acme", "--set", "backbone=demo"], True),
+        (["--methods", "clip", "--set", "backbone=acme"], True),
+    ],
+    ids=["built-in names", "method", "backbone"],
+)
+def test_a_plugin_is_imported_only_if_its_name_is_asked_for(tmp_path, arguments, imported):
+    info = tmp_path / "acme-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\nacme = acme:Acme\n")
+    (tmp_path / "acme.py").write_text(
+        "from pathlib import Path\n"
+        "from czslkit import BACKBONES, METHODS\n"
+        "from czslkit_plugins.clip import Clip\n"
+        "from czslkit.backbones.demo import DemoClip\n"
+        "Path(__file__).with_name('mark').touch()\n"
+        "@METHODS.register('acme')\n"
+        "class Acme(Clip): ...\n"
+        "@BACKBONES.register('acme')\n"
+        "class AcmeBackbone(DemoClip): ...\n"
+    )
+    command = [sys.executable, "-m", "czslkit", "bench", "--estimate", *arguments]
+    folders = ["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([*command, *folders], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mark").exists() is imported
 
 
 def test_verbose_prints_the_traceback_of_an_error(bench, tmp_path):
