@@ -79,7 +79,7 @@ class TrainingHooks:
     caches_features: bool = True
 
     def prepare(self, data: TrainingData) -> None:
-        """Use the training data once, before the optimiser is made and before a state is loaded to resume from.
+        """Use the training data once, when a new method has been built and before anything is measured or trained.
 
         Tensors that are computed here belong into buffers that ``__init__`` registered with their final shapes, since a
         trained method is loaded without the data.

@@ -48,7 +48,7 @@ def train(
     training that was killed resumes after its last finished epoch and ends with the same weights.
 
     Args:
-        method: on the device to train on; changed in place. Its hooks are called.
+        method: on the device to train on; changed in place. Its hook ``prepare`` has been called.
         feed: batches of the training split for the same method; its pairs are the candidates.
         validate: called after each epoch; returns ``val_auc``, and ``val_loss`` if epochs are selected by it.
         state: the file to resume from.
@@ -59,7 +59,6 @@ def train(
     Raises:
         TrainingError: a loss is not finite, or a trainable parameter cannot learn; the message says what to change.
     """
-    method.prepare(data)
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())

@@ -18,7 +18,7 @@ from czslkit.heads import CosineHead
 from czslkit.method import METHODS, Method
 from czslkit.provenance import class_name, class_version, class_versions, current_version
 from czslkit.result_store import FORMAT_1, Store
-from czslkit.training import loop
+from czslkit.training.epoch import Trainer
 from czslkit.types import TextFeatures
 
 
@@ -39,13 +39,13 @@ def bench(toys: Path, clip_file: Path, tmp_path: Path) -> Any:
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list with an entry for each trained epoch."""
     epochs: list[int] = []
-    real = loop._train_epoch
+    real = Trainer.run
 
     def counted(*args: Any) -> float:
         epochs.append(1)
         return real(*args)
 
-    monkeypatch.setattr(loop, "_train_epoch", counted)
+    monkeypatch.setattr(Trainer, "run", counted)
     return epochs
 
 
