@@ -252,7 +252,7 @@ def test_data_that_has_become_unreadable_keeps_what_was_measured(bench, toys, tm
     assert any("finished results are kept: closed" in line for line in bench.log_lines)
 
 
-def test_a_new_method_is_prepared_once_before_anything_is_measured(bench, tmp_path, monkeypatch):
+def test_a_new_method_is_prepared_once_before_anything_is_measured(bench, toys, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(czslkit.METHODS["csp"], "prepare", lambda self, data: calls.append((data.name, len(data))))
     rank = czslkit.Method.rank
@@ -262,7 +262,8 @@ def test_a_new_method_is_prepared_once_before_anything_is_measured(bench, tmp_pa
     assert calls.count(("toys", 21)) == 1
     calls.clear()
     (training,) = tmp_path.glob("runs/toys/csp/*/training")
-    bench(None, checkpoints=[training])
+    where = {"data": toys, "runs": tmp_path / "other", "log": lambda line: None}
+    assert not czslkit.bench(None, "toys", checkpoints=[training], **where).failed
     assert calls[0] == "rank"  # a checkpoint has what its training prepared
     assert ("toys", 21) not in calls
 
