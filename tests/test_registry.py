@@ -319,6 +319,18 @@ def test_a_plugin_cannot_take_a_built_ins_name(install: Install, name: str) -> N
     )
 
 
+def test_an_object_cannot_take_a_built_ins_name(install: Install) -> None:
+    before = AGGREGATORS._items["low_high"]
+    install("acme", claim("low_high"), entries="low_high = acme:Mine")
+    assert AGGREGATORS["low_high"] is before
+    assert "acme" not in sys.modules
+    assert dict(AGGREGATORS.items())["low_high"] is before
+    (line,) = failures()
+    assert line.startswith(
+        "plugin 'low_high' (acme 1.0) did not load: NameTakenError: aggregator 'low_high' is already"
+    )
+
+
 def test_code_imported_before_any_look_up_cannot_take_a_built_ins_name() -> None:
     code = claim("low_high")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
