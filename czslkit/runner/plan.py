@@ -19,7 +19,7 @@ from .recipes import PRESETS
 from .resolve import resolve_settings
 from .settings import method_problems
 
-#: Settings of ``eval`` that no training depends on; the others choose the epoch that is kept.
+#: Settings of ``eval`` that no training depends on, unless the open world selects the epoch with a threshold.
 _AFTER_TRAINING = ("threshold", "feasibility", "infeasible")
 
 
@@ -47,9 +47,14 @@ class Spec:
 
     @property
     def config(self) -> dict[str, dict[str, Any]]:
-        """Every setting with its value, ready for JSON; defaults are included, except those of options added later."""
+        """Every setting with its value, ready for JSON; defaults are included, except those of options added later.
+
+        ``eval.stream_seed`` is left out if the method does not stream.
+        """
         parts = {"options": self.options, "train": self.train, "eval": self.evaluation}
         sections = {name: as_dict(options, record=True) for name, options in parts.items()}
+        if not METHODS[self.method].streams:
+            sections["eval"].pop("stream_seed", None)
         if self.checkpoint:
             sections["checkpoint"] = {"digest": self.checkpoint.digest}
             if self.backbone == self.checkpoint.fixed_options.get(
@@ -59,9 +64,22 @@ class Spec:
         return sections
 
     @property
+    def selection_threshold(self) -> float | None:
+        """The threshold of the open world that selects the epoch; None if the closed world or all pairs select it.
+
+        A threshold that is searched, or belongs to the feasibility of the trained method, is known only afterwards.
+        """
+        threshold = self.evaluation.threshold
+        if self.train.select_world == "closed" or self.checkpoint or self.evaluation.feasibility == "method":
+            return None
+        return threshold if isinstance(threshold, (int, float)) else None
+
+    @property
     def training_config(self) -> dict[str, dict[str, Any]]:
         """The settings that the trained weights depend on; ``eval`` settings that only the test uses are left out."""
         config = self.config
+        if self.selection_threshold is not None:
+            return config
         return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in _AFTER_TRAINING}}
 
     def cell(self, world: str) -> dict[str, Any]:

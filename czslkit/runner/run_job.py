@@ -16,7 +16,14 @@ from ..sizes import format_duration
 from . import forecast
 from .evaluate import evaluate, measured_records
 from .job import Job
-from .prepare import build_method, evaluation_feed, find_feasibility, planned_evaluations, prepare
+from .prepare import (
+    build_method,
+    evaluation_feed,
+    find_feasibility,
+    planned_evaluations,
+    prepare,
+    selection_candidates,
+)
 from .record import failure, now
 from .staleness import (
     evaluation_changes,
@@ -95,9 +102,11 @@ def usable_results(job: Job) -> Stored:
     same_keys, kept_training = set(), None
     data = job.source.digests(spec.dataset)
     asked = [world for world in spec.worlds if world in finished]
-    splits = job.source.load(spec.dataset) if any(needs_feasibility(spec, world) for world in asked) else None
+    selects = spec.selection_threshold is not None
+    needs_splits = selects or any(needs_feasibility(spec, world) for world in asked)
+    splits = job.source.load(spec.dataset) if finished and needs_splits else None
     for world, result in finished.items():
-        trained = training_changes(result, spec, data)
+        trained = training_changes(result, spec, data, splits)
         if not trained:
             same_keys.add(result["training_key"])
         elif job.keep_stale and stored_key(training_folder(job)) == result["training_key"]:
@@ -125,7 +134,9 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
     failed = {world: dict(result) for world, result in prepared.failed.items()}
     if not prepared.worlds:
         return failed
-    dependencies = training_dependencies(job.spec, job.source.digests(job.spec.dataset), classes_of(job, prepared))
+    dependencies = training_dependencies(
+        job.spec, job.source.digests(job.spec.dataset), classes_of(job, prepared), prepared.data
+    )
     key, stale = training_key(job.spec, dependencies), {}
     if kept := stored.kept_training:
         dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
@@ -211,16 +222,19 @@ def estimate(job: Job) -> None:
     data, options = job.source.load(job.spec.dataset), job.spec.train
     method = build_method(job, data)
     feasibility = None
-    if any(needs_feasibility(job.spec, world) for world in worlds):
+    if job.spec.selection_threshold is not None or any(needs_feasibility(job.spec, world) for world in worlds):
         feasibility = find_feasibility(job, method, data)
     for world in worlds:
         for purpose, evaluation in planned_evaluations(job, method, data, world, feasibility):
             job.log(f"{purpose}, about: {forecast.evaluation(evaluation)}")
     if method.trains and options.epochs:
         feed = evaluation_feed(job, method, data.val)
-        validation = Evaluation.plan(method, data, "val", ["closed"], feed, memory=job.machine.memory)
-        seconds = forecast.training(method, data, options, forecast.evaluation(validation), job.machine.workers)
-        job.log(f"training of {options.epochs} epochs, about: {format_duration(seconds)}")
+        rule, memory = selection_candidates(job.spec, feasibility), job.machine.memory
+        planned = Evaluation.plan(method, data, "val", [options.select_world], feed, open_world=rule, memory=memory)
+        validation = forecast.evaluation(planned)
+        seconds = forecast.training(method, data, options, validation, job.machine.workers)
+        unmeasured = " without validation" if validation.seconds is None else ""
+        job.log(f"training of {options.epochs} epochs{unmeasured}, about: {format_duration(seconds)}")
 
 
 def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:

@@ -30,17 +30,21 @@ TRAINING_MODULES = ("czslkit.training", "czslkit.data.image_transforms")
 EVALUATION_MODULES = ("czslkit.evaluation", "czslkit.data.image_transforms")
 
 
-def training_dependencies(spec: Spec, data: Mapping[str, str], classes: Iterable[type]) -> dict[str, Any]:
+def training_dependencies(
+    spec: Spec, data: Mapping[str, str], classes: Iterable[type], splits: Splits
+) -> dict[str, Any]:
     """Return everything that trained weights depend on, apart from the settings.
 
     Args:
         data: digests of the dataset's files.
         classes: the classes of the method, of its components and of the dataset.
+        splits: the dataset.
     """
     return {
         "data": dict(data),
         "weights": backbone_digest(spec.backbone) if spec.backbone else None,
         "code": _versions(TRAINING_MODULES) | class_versions(classes),
+        **_selection_digest(spec, splits),
     }
 
 
@@ -54,18 +58,20 @@ def training_key(spec: Spec, dependencies: Mapping[str, Any]) -> str:
     return config_id({"config": spec.training_config, "seed": spec.seed, "depends": dict(dependencies)})
 
 
-def training_changes(result: Result, spec: Spec, data: Mapping[str, str]) -> str:
+def training_changes(result: Result, spec: Spec, data: Mapping[str, str], splits: Splits | None = None) -> str:
     """Return a text on the changes since the training of a result; empty if nothing has changed.
 
     Args:
         data: current digests of the dataset's files.
+        splits: the dataset; needed only if a threshold of the open world selects the epoch.
     """
     recorded = result["depends"].get("training", {})
     code = _current_versions(recorded.get("code", {}), _format_1_training())
     if FORMAT_1 not in code:  # the method may be another class by now, or have other bases
         code |= class_versions([METHODS[spec.method]])
-    current = {"data": dict(data), "weights": backbone_digest(spec.backbone) if spec.backbone else None, "code": code}
-    return differences(recorded, current)
+    weights = backbone_digest(spec.backbone) if spec.backbone else None
+    feasibility = _selection_digest(spec, splits) if splits else {}
+    return differences(recorded, {"data": dict(data), "weights": weights, "code": code, **feasibility})
 
 
 def evaluation_changes(result: Result, spec: Spec, data: Splits | None) -> str:
@@ -87,8 +93,15 @@ def needs_feasibility(spec: Spec, world: str) -> bool:
 
 def _feasibility_digest(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
     """Return the digest of the file of feasibility, if the world depends on it, as a section of dependencies."""
-    if not needs_feasibility(spec, world):
-        return {}
+    return _file_digest(spec, data) if needs_feasibility(spec, world) else {}
+
+
+def _selection_digest(spec: Spec, data: Splits) -> dict[str, Any]:
+    """Return the digest of the file of feasibility, if the epoch was selected with it, as a section of dependencies."""
+    return {} if spec.selection_threshold is None else _file_digest(spec, data)
+
+
+def _file_digest(spec: Spec, data: Splits) -> dict[str, Any]:
     file: Path | None = source_file(spec.evaluation.feasibility, data)
     return {"feasibility": file_digest(file) if file else None}
 
