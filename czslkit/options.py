@@ -10,9 +10,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, class_in_file, did_you_mean
 
 T = TypeVar("T")
+_SUPPORTED = "int, float, bool, str, Literal, a tuple such as tuple[int, ...], or one of these or None"
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}  # in messages
 
 
@@ -42,7 +43,8 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
         where: owner of the settings, such as ``"csp"``, with which every message starts.
 
     Raises:
-        ConfigError: there are unknown names, wrong types or values out of range; the message lists all of them.
+        ConfigError: there are unknown names, wrong types or values out of range, or ``schema`` is not a class of
+            options; the message lists every problem.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -53,6 +55,8 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Traceback (most recent call last):
     czslkit.errors.ConfigError: csp: droput is not an option. Did you mean 'dropout'? Known: dropout.
     """
+    if faults := schema_problems(schema):
+        raise ConfigError(f"{where}: {fault}" for fault in faults)
     fields = {f.name: f for f in dataclasses.fields(schema)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(schema)
     found, problems = {}, []
@@ -72,6 +76,35 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
         return schema(**found)
     except ValueError as error:  # from __post_init__ of the schema, which checks combinations of options
         raise ConfigError([f"{where}: {error}"]) from None
+
+
+def schema_problems(schema: Any) -> list[str]:
+    """Return the reasons why ``parse`` cannot use a class of options, each with what to change."""
+    if not isinstance(schema, type):
+        return [f"Options is {schema!r}, expected a class with @dataclass(frozen=True) above it"]
+    name = class_in_file(schema)
+    if "__dataclass_fields__" not in vars(schema):  # a base class may have them
+        return [f"{name} is not a dataclass: write @dataclass(frozen=True) above the class"]
+    try:
+        hints = typing.get_type_hints(schema)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        return [f"{name}: the types of its options cannot be read: {reason}. Import these types in the file"]
+    problems = []
+    for field in dataclasses.fields(schema):
+        if field.default is field.default_factory is dataclasses.MISSING:
+            problems.append(f"{name}: {field.name} has no default: write {field.name}: TYPE = option(DEFAULT, HELP)")
+        if not _is_supported(hints[field.name]):
+            problems.append(f"{name}: {field.name} is of type {hints[field.name]}, expected {_SUPPORTED}")
+    return problems
+
+
+def _is_supported(hint: Any) -> bool:
+    """Return whether an option can have the type ``hint``."""
+    kind, parts = typing.get_origin(hint), typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType, tuple):
+        return all(part in (type(None), Ellipsis) or _is_supported(part) for part in parts)
+    return kind is typing.Literal or hint in _EXPECTED
 
 
 def as_dict(options: Any, *, record: bool = False) -> dict[str, Any]:
@@ -101,7 +134,6 @@ def _convert(value: Any, hint: Any) -> Any:
 
     Raises:
         ValueError: the value has another type; the message continues "expected ...".
-        TypeError: no option can have this hint.
     """
     kind = typing.get_origin(hint)
     if kind is typing.Literal:
@@ -110,9 +142,7 @@ def _convert(value: Any, hint: Any) -> Any:
         return _convert_union(value, typing.get_args(hint))
     if kind is tuple:
         return _convert_tuple(value, typing.get_args(hint))
-    if hint in _EXPECTED:
-        return _convert_plain(value, hint)
-    raise TypeError(f"an option cannot be {hint}: expected int, float, bool, str, Literal, a tuple or an optional one")
+    return _convert_plain(value, hint)
 
 
 def _convert_plain(value: Any, kind: type) -> Any:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -141,10 +140,45 @@ def test_a_rule_between_options_is_reported_as_a_setting_that_cannot_be_used() -
         parse(Ruled, {}, where="msci")
 
 
-def test_a_type_that_no_option_can_have_is_an_error_of_the_schema() -> None:
-    schema = dataclasses.make_dataclass("Schema", [("file", Path, option(Path(), "a file"))])
-    with pytest.raises(TypeError, match=r"an option cannot be <class 'pathlib\.Path'>: expected int, float, bool"):
-        parse(schema, {"file": "x"}, where="mine")
+class Undecorated(Options):
+    rate: float = option(0.9, "another default")
+
+
+@dataclasses.dataclass
+class Unreadable:
+    when: Date = option(None, "a date")  # type: ignore[name-defined]  # noqa: F821, RUF009
+
+
+@pytest.mark.parametrize(
+    ("schema", "messages"),
+    [
+        (3, ["mine: Options is 3, expected a class with @dataclass(frozen=True) above it"]),
+        (Undecorated, [f"mine: Undecorated ({__file__}) is not a dataclass: write @dataclass(frozen=True) above"]),
+        (Unreadable, ["the types of its options cannot be read: NameError: name 'Date' is not defined. Import these"]),
+        (
+            dataclasses.make_dataclass("Schema", [("file", bytes, option(b"", "a file")), ("a", list, option((), ""))]),
+            ["file is of type <class 'bytes'>, expected int, float", "a is of type <class 'list'>"],
+        ),
+        (
+            dataclasses.make_dataclass(
+                "Schema", [("size", int | bytes | None, option(0, "")), ("b", tuple[set, ...], 0)]
+            ),
+            ["size is of type int | bytes | None, expected", "b is of type tuple[set, ...], expected"],
+        ),
+        (
+            dataclasses.make_dataclass("Schema", [("size", int)]),
+            ["size has no default: write size: TYPE = option(DEFAULT, HELP)"],
+        ),
+    ],
+)
+def test_a_class_that_cannot_hold_options_is_an_error_that_says_what_to_change(
+    schema: Any, messages: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(schema, {}, where="mine")
+    assert len(caught.value.problems) == len(messages)
+    for message in messages:
+        assert message in str(caught.value)
 
 
 ANYTHING = (

@@ -35,6 +35,7 @@ from .staleness import (
 )
 from .train import classes_of, stored_key, train_method, training_folder
 
+TRACEBACK_FILE = "error.txt"  # file of a failed result that has the traceback
 Results = dict[str, dict[str, Any]]  # by world
 
 
@@ -162,18 +163,34 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
 
 
 def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Results:
-    """Store the results of some worlds and return them; a result that cannot be stored becomes a failure."""
+    """Store the results of some worlds and return them; a result that cannot be stored becomes a failure.
+
+    The traceback of a failure is written to ``<world>.error.txt``.
+    """
     results: Results = {}
     for world, content in contents.items():
         identity = {"cell": job.spec.cell(world), "config": job.spec.config, "depends": {}}
         result = {**identity, **job.spec.recipe_info(world), **content}
         try:
             job.store.put(result)
+            _write_traceback(job, result)
         except OSError as error:
             results[world] = {**result, **failure(error)}
         else:
             results[world] = job.store.get(result["cell"]) or result
     return results
+
+
+def _write_traceback(job: Job, result: Mapping[str, Any]) -> None:
+    """Write the traceback of a failed result to a file and log where it is; remove the file of a finished result."""
+    cell = result["cell"]
+    file = job.store.path(cell).with_suffix(f".{TRACEBACK_FILE}")
+    if result["status"] != "failed":
+        file.unlink(missing_ok=True)
+        return
+    text = result["error"]["traceback"]
+    job.store.attach(cell, {TRACEBACK_FILE: text.encode()})
+    job.log(text if job.verbose else f"the traceback of the {cell['world']} world is in {file}")
 
 
 def record_failure(job: Job, error: Exception) -> list[dict[str, Any]]:
@@ -186,8 +203,9 @@ def record_failure(job: Job, error: Exception) -> list[dict[str, Any]]:
 
 def failed_results(job: Job, error: Exception) -> list[dict[str, Any]]:
     """Return a failed result with ``error`` for every world, without storing it."""
-    job.log(str(error))
-    return [{"cell": job.spec.cell(world), **failure(error)} for world in job.spec.worlds]
+    failed = failure(error)
+    job.log(failed["error"]["traceback"] if job.verbose else str(error))
+    return [{"cell": job.spec.cell(world), **failed} for world in job.spec.worlds]
 
 
 def estimate(job: Job) -> None:
