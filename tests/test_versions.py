@@ -26,6 +26,7 @@ import pytest
 import czslkit
 from czslkit.provenance import OWN, class_name
 from czslkit.registry import REGISTRIES, load_plugins
+from czslkit.source_code import syntax
 
 FILE = Path(__file__).parent / "versions.json"
 ROOT = Path(czslkit.__file__).parents[1]
@@ -46,6 +47,7 @@ WITHOUT_NUMBERS = (
     "files",
     "sizes",
     "provenance",
+    "source_code",
     "result_store",
     "data.cache",
     "data.fingerprint",
@@ -138,23 +140,13 @@ def code(node: ast.stmt) -> str:
     """
     tree = copy.deepcopy(node)
     for part in ast.walk(tree):
-        if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(part) is not None:
-            part.body = part.body[1:]
         if isinstance(part, ast.ClassDef):
             part.body = [n for n in part.body if not is_version(n)]
         elif isinstance(part, ast.Raise):
             part.exc, part.cause = None, None
         elif isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == "option":
             del part.args[1:2]
-    return json.dumps(plain(tree))
-
-
-def plain(value: Any) -> Any:
-    """Return a syntax tree as lists and texts without empty fields, whose number depends on the version of Python."""
-    if isinstance(value, ast.AST):
-        fields = {name: plain(item) for name, item in ast.iter_fields(value)}
-        return [type(value).__name__, {name: item for name, item in fields.items() if item not in ([], "None")}]
-    return [plain(item) for item in value] if isinstance(value, list) else repr(value)
+    return syntax(tree)
 
 
 def classes() -> list[type]:

@@ -12,7 +12,7 @@ from ..errors import ConfigError, CzslkitError, did_you_mean
 from ..evaluation.evaluator import EvalOptions
 from ..method import METHODS
 from ..metrics.names import WORLDS
-from ..options import as_dict, config_id
+from ..options import as_dict, config_id, named_files
 from ..training.options import TrainOptions
 from .recipes import PRESETS
 from .resolve import resolve_settings
@@ -57,10 +57,9 @@ class Spec:
         return sections
 
     @property
-    def training_config(self) -> dict[str, dict[str, Any]]:
+    def training_config(self) -> dict[str, Mapping[str, Any]]:
         """The settings that the trained weights depend on; ``eval`` settings that only the test uses are left out."""
-        config = self.config
-        return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in _AFTER_TRAINING}}
+        return training_settings(self.config)
 
     def cell(self, world: str) -> dict[str, Any]:
         """Return the keys that identify the result of one world."""
@@ -76,6 +75,11 @@ class Spec:
         """Return the recipe, the settings that differ from it, and the published numbers; empty without a recipe."""
         recipe = {"recipe": {"name": self.recipe, "changed": list(self.changed)}} if self.recipe else {}
         return recipe | ({"published": self.published[world]} if world in self.published else {})
+
+
+def training_settings(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of a configuration that trained weights depend on."""
+    return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in _AFTER_TRAINING}}
 
 
 def plan(
@@ -123,6 +127,13 @@ def plan(
             resolve(backbone)
         except CzslkitError as error:
             problems.append(str(error))
+    problems += dict.fromkeys(
+        f"{spec.method}: {option} is {path}, which does not exist"
+        for spec in specs
+        for option, paths in named_files(spec.options).items()
+        for path in paths
+        if not path.exists()
+    )
     if problems:
         raise ConfigError(problems)
     return specs

@@ -16,6 +16,7 @@ from ..provenance import environment
 from ..types import PairSpace
 from .plan import Spec
 
+Results = dict[str, dict[str, Any]]  # contents of results by world
 #: Value of ``train.select`` -> the criterion in words.
 SELECTED_BY = {"auc": "validation AUC, closed world", "loss": "validation loss", "last": "the last epoch"}
 

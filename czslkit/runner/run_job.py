@@ -16,8 +16,9 @@ from ..sizes import format_duration
 from . import forecast
 from .evaluate import evaluate, measured_records
 from .job import Job
+from .plan import training_settings
 from .prepare import build_method, evaluation_feed, find_feasibility, planned_evaluations, prepare
-from .record import failure, now
+from .record import Results, failure, now
 from .staleness import (
     evaluation_changes,
     evaluation_dependencies,
@@ -26,9 +27,7 @@ from .staleness import (
     training_dependencies,
     training_key,
 )
-from .train import classes_of, stored_key, train_method, training_folder
-
-Results = dict[str, dict[str, Any]]  # by world
+from .train import classes_of, is_trained, stored_keys, train_method, training_folder
 
 
 def run_job(job: Job) -> list[dict[str, Any]]:
@@ -45,6 +44,9 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     with file_lock(folder / ".lock", job.log):
         stored = usable_results(job)
         results = dict(stored.usable)
+        for result in results.values():
+            if result != job.store.get(result["cell"]):
+                job.store.put(result)
         missing = [world for world in spec.worlds if world not in results]
         if missing:
             job.log("running")
@@ -66,7 +68,7 @@ class Stored:
     """The stored results of a job, as far as they can be used."""
 
     usable: Results  # finished results that need not be made again
-    same_keys: frozenset[str]  # keys of trainings on disk that are not stale
+    same_trainings: Mapping[str, Any]  # records of the same training in other results, by its key in the result
     kept_training: Mapping[str, Any] | None  # with ``keep_stale``: a result whose training is stale but is used
 
 
@@ -85,21 +87,19 @@ def finished_results(job: Job) -> Results:
 
 
 def usable_results(job: Job) -> Stored:
-    """Find the finished results that can be used again, and the trainings on disk that can.
+    """Find the finished results that can be used again, and the trainings on disk that can. Nothing is written.
 
     With ``keep_stale``, stale results are usable, too; their ``stale`` entry has the reason.
     """
     spec, finished = job.spec, finished_results(job)
     usable: Results = {}
-    same_keys, kept_training = set(), None
+    kept_training = None
     data = job.source.digests(spec.dataset)
     asked = [world for world in spec.worlds if world in finished]
     splits = job.source.load(spec.dataset) if any(needs_feasibility(spec, world) for world in asked) else None
     for world, result in finished.items():
         trained = training_changes(result, spec, data)
-        if not trained:
-            same_keys.add(result["training_key"])
-        elif job.keep_stale and stored_key(training_folder(job)) == result["training_key"]:
+        if trained and job.keep_stale and result["training_key"] in stored_keys(training_folder(job)):
             kept_training = {**result, "stale": trained}
         if world not in asked:
             continue
@@ -110,7 +110,24 @@ def usable_results(job: Job) -> Stored:
         if reason:
             job.log(f"{world} world kept although it is stale because {reason}")
         usable[world] = _refreshed(job, result, reason)
-    return Stored(usable, frozenset(same_keys), kept_training)
+    return Stored(usable, same_trainings(job, data), kept_training)
+
+
+def same_trainings(job: Job, data: Mapping[str, str]) -> dict[str, Any]:
+    """Return the records of trainings that are the same as the job's, by their keys in the results.
+
+    A training can have several keys: the key depends on which dependencies a version of czslkit records.
+
+    Args:
+        data: digests of the dataset's files.
+    """
+    return {
+        result["training_key"]: result["training"]
+        for result in job.store.of_all_settings(job.spec.cell("closed"))
+        if result["status"] == "done"
+        and training_settings(result["config"]) == job.spec.training_config
+        and not training_changes(result, job.spec, data)
+    }
 
 
 def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
@@ -121,17 +138,19 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         stored: the trainings on disk that can be used. The results of a stale training say that they are stale.
     """
     prepared = prepare(job, worlds)
-    failed = {world: dict(result) for world, result in prepared.failed.items()}
+    failed = dict(prepared.failed)
     if not prepared.worlds:
         return failed
-    dependencies = training_dependencies(job.spec, job.source.digests(job.spec.dataset), classes_of(job, prepared))
+    method = prepared.method
+    dependencies = training_dependencies(job.spec, job.source.digests(job.spec.dataset), classes_of(job, method))
     key, stale = training_key(job.spec, dependencies), {}
     if kept := stored.kept_training:
         dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
-    training = train_method(job, prepared, key, stored.same_keys)
+    training, key = train_method(job, prepared, key, stored.same_trainings)
     start = time.monotonic()
-    measured = measured_records(job, prepared, evaluate(job, prepared))
-    method = prepared.method
+    measured = evaluate(job, prepared)
+    records, unrecorded = measured_records(job, prepared, measured)
+    failed |= {**measured.failed, **unrecorded}
     common = {
         "status": "done",
         "error": None,
@@ -144,7 +163,7 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         **stale,
     }
     done: Results = {}
-    for world, found in measured.items():
+    for world, found in records.items():
         evaluation = evaluation_dependencies(job.spec, world, prepared.data)
         done[world] = {**common, "depends": {"training": dependencies, "evaluation": evaluation}, **found}
     return done | failed
@@ -166,9 +185,17 @@ def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Result
 
 
 def record_failure(job: Job, error: Exception) -> list[dict[str, Any]]:
-    """Keep the finished results of a job that cannot run, and store ``error`` for its other worlds."""
+    """Keep the finished results of a job that cannot run, and store ``error`` for its other worlds.
+
+    After an unexpected error it is not known whether finished results are stale. Their files stay as they are, and the
+    error is returned for their worlds, too.
+    """
     results = {world: result for world, result in finished_results(job).items() if world in job.spec.worlds}
-    job.log(f"{error}" + (f"\nfinished results are kept: {', '.join(results)}" if results else ""))
+    expected = isinstance(error, CzslkitError)
+    message = f"{error}" if expected else f"failed: {type(error).__name__}: {error}"
+    job.log(message + (f"\nfinished results are kept: {', '.join(results)}" if results else ""))
+    if not expected:
+        results = {world: {"cell": job.spec.cell(world), **failure(error)} for world in results}
     results |= store_results(job, {world: failure(error) for world in job.spec.worlds if world not in results})
     return [results[world] for world in job.spec.worlds]
 
@@ -185,7 +212,8 @@ def estimate(job: Job) -> None:
     Raises:
         CzslkitError: the dataset cannot be read, or an evaluation does not fit into memory.
     """
-    usable = usable_results(job).usable
+    stored = usable_results(job)
+    usable = stored.usable
     worlds = [world for world in job.spec.worlds if world not in usable]
     if not worlds:
         job.log("done before")
@@ -198,7 +226,10 @@ def estimate(job: Job) -> None:
     for world in worlds:
         for purpose, evaluation in planned_evaluations(job, method, data, world, feasibility):
             job.log(f"{purpose}, about: {forecast.evaluation(evaluation)}")
-    if method.trains and options.epochs:
+    dependencies = training_dependencies(job.spec, job.source.digests(job.spec.dataset), classes_of(job, method))
+    accepted = {training_key(job.spec, dependencies), *stored.same_trainings}
+    trained = stored.kept_training or is_trained(job, accepted)
+    if method.trains and options.epochs and not trained:
         feed = evaluation_feed(job, method, data.val)
         validation = Evaluation.plan(method, data, "val", ["closed"], feed, memory=job.machine.memory)
         seconds = forecast.training(method, data, options, forecast.evaluation(validation), job.machine.workers)
@@ -206,7 +237,7 @@ def estimate(job: Job) -> None:
 
 
 def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
-    """Return a result with the recipe of this job, and store it if the recipe has changed.
+    """Return a result with the recipe of this job.
 
     The recipe is no part of the configuration, so the same cell may have been run without it.
 
@@ -214,7 +245,4 @@ def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
         stale: why the result is stale; empty if it is not.
     """
     kept = {key: value for key, value in result.items() if key not in ("recipe", "published", "stale")}
-    refreshed = {**kept, **job.spec.recipe_info(result["cell"]["world"])} | ({"stale": stale} if stale else {})
-    if refreshed != result:
-        job.store.put(refreshed)
-    return refreshed
+    return {**kept, **job.spec.recipe_info(result["cell"]["world"])} | ({"stale": stale} if stale else {})
