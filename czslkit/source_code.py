@@ -33,8 +33,10 @@ def code_digest(module: str, follows: Callable[[str], bool]) -> str | None:
         if name in found or file is None or not file.is_file():
             continue
         try:
-            tree = ast.parse(file.read_bytes() if file.suffix == ".py" else "not Python")
-        except SyntaxError:  # such as compiled code
+            tree = ast.parse(file.read_bytes()) if file.suffix == ".py" else None
+        except SyntaxError:
+            tree = None
+        if tree is None:  # such as compiled code
             found[name] = file_digest(file)
             continue
         found[name] = syntax(tree)

@@ -121,13 +121,15 @@ def same_trainings(job: Job, data: Mapping[str, str]) -> dict[str, Any]:
     Args:
         data: digests of the dataset's files.
     """
-    return {
-        result["training_key"]: result["training"]
-        for result in job.store.of_all_settings(job.spec.cell("closed"))
-        if result["status"] == "done"
-        and training_settings(result["config"]) == job.spec.training_config
-        and not training_changes(result, job.spec, data)
-    }
+    same: dict[str, Any] = {}
+    changed: set[str] = set()  # one result of a training may record more dependencies than another one
+    for result in job.store.of_all_settings(job.spec.cell("closed")):
+        if result["status"] == "done" and training_settings(result["config"]) == job.spec.training_config:
+            if training_changes(result, job.spec, data):
+                changed.add(result["training_key"])
+            else:
+                same[result["training_key"]] = result["training"]
+    return {key: training for key, training in same.items() if key not in changed}
 
 
 def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
