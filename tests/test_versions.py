@@ -32,11 +32,15 @@ FILE = Path(__file__).parent / "versions.json"
 ROOT = Path(czslkit.__file__).parents[1]
 #: Modules with a ``VERSION``, and the functions and classes that it stands for.
 MODULES = {
-    "czslkit.training": ["training.loop:train", "training.options:TrainOptions"],
+    "czslkit.training": [
+        *("training.loop:train", "training.options:TrainOptions", "runner.train:_train", "runner.prepare:build_method"),
+        *("data.loading:load_dataset", "data.pair_lists:read_pairs"),
+    ],
     "czslkit.evaluation": [
         *("evaluation.evaluator:Evaluation", "evaluation.evaluator:searched_threshold"),
         *("evaluation.validation:plan_validation", "evaluation.feasibility_source:load_feasibility"),
-        *("metrics.sweep:Sweep", "runner.record:metrics_record"),
+        *("metrics.sweep:Sweep", "runner.record:metrics_record", "runner.evaluate:evaluate", "runner.prepare:plan_test"),
+        *("data.loading:load_dataset", "data.pair_lists:read_pairs", "checkpoints.trained:TrainedMethod"),
     ],
     "czslkit.data.image_transforms": ["data.image_set:ImageSet", "data.image_transforms:open_rgb"],
 }
@@ -49,8 +53,17 @@ WITHOUT_NUMBERS = (
     "provenance",
     "source_code",
     "result_store",
+    "options",
+    "report",
     "data.cache",
+    "data.dataset_folders",
     "data.fingerprint",
+    "data.integrity",
+    "runner.data_source",
+    "runner.job",
+    "runner.plan",
+    "runner.recipes",
+    "runner.settings",
 )
 
 
