@@ -13,14 +13,14 @@ text features. A registered component is found by its name::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import CzslkitError
+from .errors import CzslkitError, first_ten
 from .registry import Registry
 from .types import VALIDATION, AttentionMaps, Batch, ImageFeatures, Scores, Setting, TextFeatures
 
@@ -28,10 +28,11 @@ from .types import VALIDATION, AttentionMaps, Batch, ImageFeatures, Scores, Sett
 class Backbone(nn.Module, ABC):
     """An encoder of images and prompts into one embedding space of width ``dim``.
 
-    ``BACKBONES[name](argument, **options)`` builds a backbone. ``argument`` is the text after the slash in a setting
-    such as ``timm/resnet18``, and empty if the setting has no slash.
+    ``BACKBONES[name](argument)`` builds a backbone. ``argument`` is the text after the slash in a setting such as
+    ``timm/resnet18``, and empty if the setting has no slash. ``__init__`` sets the attributes below that have no value.
 
-    A backbone without a text tower does not override the text methods; they raise an error that names the backbone.
+    A text is a sequence of tokens: marks before the words, the words, the end mark, padding. A backbone without a text
+    tower does not override the text methods; they raise an error that names the backbone.
     """
 
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
@@ -47,6 +48,19 @@ class Backbone(nn.Module, ABC):
     std: tuple[float, ...]  # pixel standard deviation of each channel
     scale: Tensor  # log of the logit scale, a scalar
 
+    #: True if no text token attends to later tokens, so that the padding after the end mark has no effect on a text.
+    #: Otherwise ``encode_text`` receives texts without padding, and only texts of the same length together.
+    causal: bool = False
+    #: True if padding is a part of every text, because the text tower was trained so: ``encode_text`` then always
+    #: receives ``text_length`` tokens.
+    pads_texts: bool = False
+    #: Number of tokens of a text, including marks and padding.
+    text_length: int = 77
+    #: Number of marks before the words of a text.
+    start_marks: int = 1
+    #: Id of the token that fills a text after its end mark.
+    padding_token: int = 0
+
     @abstractmethod
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
         """Return the features of ``images`` ``[B, 3, H, W]``.
@@ -56,16 +70,69 @@ class Backbone(nn.Module, ABC):
         """
 
     def image_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the parameters that ``encode_image`` uses. A backbone with a text tower overrides this method."""
+        """Return the parameters that ``encode_image`` uses; ``load_backbone(..., trainable=True)`` lets them learn.
+
+        A backbone with a text tower overrides this method.
+        """
         return self.parameters()
 
-    def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
-        """Return token ids ``[N, length]``: start mark, words, end mark, padding. The words of a long text are cut.
+    def add_adapters(
+        self,
+        make: Callable[[int], nn.Module],
+        *,
+        tower: str = "visual",
+        blocks: Sequence[int] | None = None,
+        kinds: Sequence[str] = ("attention", "mlp"),
+    ) -> None:
+        """Add a trainable module to some blocks of a tower. A backbone that takes adapters overrides this method.
+
+        An adapter receives the tokens that enter a sub-layer of the block, ``[N, L, width]``, treats every token by
+        itself, and returns a tensor of the same shape. The sum of the adapters at one place is added to the output of
+        the sub-layer.
 
         Args:
-            length: number of tokens of each text, including both marks.
+            make: function that returns a new adapter for tokens of a given width. It is called for every block of the
+                first kind, then for every block of the next kind.
+            tower: ``visual`` or ``text``.
+            blocks: indices of the blocks, by default all blocks.
+            kinds: places in a block: ``attention`` is parallel to the attention, ``mlp`` is parallel to the MLP.
+
+        Raises:
+            ValueError: the backbone takes no adapters, or has no such tower, block or kind.
+        """
+        raise ValueError(f"{type(self).__name__} takes no adapters; it needs a method add_adapters")
+
+    def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
+        """Return token ids ``[N, length]``: start marks, words, end mark, padding. The words of a long text are cut.
+
+        Args:
+            length: number of tokens of each text, including marks and padding.
         """
         raise NotImplementedError(self._no_text_tower())
+
+    def end_of_text(self, ids: Tensor) -> Tensor:
+        """Return the position of the end mark in texts of token ids ``[N, L]``, ``[N]`` long.
+
+        By default, the end mark is the token with the largest id.
+        """
+        return ids.argmax(1)
+
+    def check_words(self, words: Sequence[str]) -> None:
+        """Check that every word has a token, since prompts of words without tokens would be the same.
+
+        Raises:
+            ValueError: some words have no token; the message names them.
+        """
+        ends = self.end_of_text(self.tokenize(words, self.text_length)).tolist()
+        self._refuse_words([word for word, end in zip(words, ends, strict=True) if end <= self.start_marks])
+
+    def _refuse_words(self, words: Sequence[str]) -> None:
+        """Raise ``ValueError`` if there are ``words``, which have no token."""
+        if words:
+            raise ValueError(
+                f"{type(self).__name__} has no token for {first_ten([repr(word) for word in words])}; "
+                "rename these attributes or objects in the dataset, or use another backbone"
+            )
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Return the embeddings ``[..., W]`` of token ids ``[...]``, without positions."""
@@ -90,12 +157,28 @@ class Backbone(nn.Module, ABC):
         return self.encode_text(torch.cat((start.expand(len(rest), -1, -1), rest), 1))
 
     def encode_sentences(self, texts: Sequence[str]) -> Tensor:
-        """Return the features of whole sentences in the joint space, ``[N, D]``, at the end mark (largest token id)."""
-        ids = self.tokenize(texts, 77).to(self.scale.device)
-        end = ids.argmax(1)
-        ids = ids[:, : int(end.max()) + 1]  # tokens after the end mark have no effect
-        hidden = self.encode_text(self.embed_tokens(ids))  # [N, L, W]
-        return self.project_text(hidden[torch.arange(len(ids)), end])
+        """Return the features of whole sentences in the joint space, ``[N, D]``."""
+        ids = self.tokenize(texts, self.text_length).to(self.scale.device)
+        end = self.end_of_text(ids)
+        if not self.pads_texts:
+            ids = ids[:, : int(end.max()) + 1]
+        if self.causal or self.pads_texts:
+            return self.pool_text(self.encode_text(self.embed_tokens(ids)), end)
+        order = end.argsort(stable=True)
+        parts = [
+            self.pool_text(self.encode_text(self.embed_tokens(ids[rows, : int(end[rows[0]]) + 1])), end[rows])
+            for rows in order.split(end.unique(return_counts=True)[1].tolist())  # texts of the same length
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+    def pool_text(self, hidden: Tensor, end: Tensor) -> Tensor:
+        """Return the features of texts in the joint space, ``[N, D]``; by default the features of their end marks.
+
+        Args:
+            hidden: hidden states that ``encode_text`` returned, ``[N, L, W]``.
+            end: position of the end mark in each text, ``[N]`` long.
+        """
+        return self.project_text(hidden[torch.arange(len(hidden), device=hidden.device), end])
 
     def project_image(self, tokens: Tensor) -> Tensor:
         """Return visual tokens ``[..., V]`` in the joint space, ``[..., D]``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from .errors import ConfigError
 from .interactions import NoInteraction
 from .options import parse
 from .registry import Registry
-from .training_hooks import TrainingHooks
+from .training_hooks import TrainingHooks, group_parameters
 from .translation import Translation
 from .types import VALIDATION, Batch, Explanation, ImageFeatures, PairSpace, Scores, Setting, TextFeatures
 
@@ -33,6 +33,9 @@ class Method(TrainingHooks, nn.Module):
         head: module that turns features into scores.
         aggregator: module that chooses and joins visual layers; by default no layers.
         interaction: module that changes image and text features by each other; by default they do not change.
+
+    Raises:
+        ValueError: one of the parts is not a ``torch.nn.Module``.
     """
 
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
@@ -67,9 +70,16 @@ class Method(TrainingHooks, nn.Module):
         interaction: Interaction | None = None,
     ) -> None:
         super().__init__()
+        aggregator, interaction = aggregator or Pooled(), interaction or NoInteraction()
+        parts = {"backbone": backbone, "prompt": prompt, "head": head, "aggregator": aggregator}
+        for name, part in (parts | {"interaction": interaction}).items():
+            if not isinstance(part, nn.Module):
+                raise ValueError(
+                    f"the {name} of {type(self).__name__} is {part!r}, expected a torch.nn.Module: "
+                    "the parameters of anything else would never be trained"
+                )
         self.space, self.backbone, self.prompt, self.head = space, backbone, prompt, head
-        self.aggregator = aggregator or Pooled()
-        self.interaction = interaction or NoInteraction()
+        self.aggregator, self.interaction = aggregator, interaction
         self.layers = self.aggregator.layers(backbone.depth)
 
     def train(self, mode: bool = True) -> Method:
@@ -88,12 +98,6 @@ class Method(TrainingHooks, nn.Module):
     def device(self) -> torch.device:
         """The device of the method's parameters and buffers."""
         return next(itertools.chain(self.parameters(), self.buffers())).device
-
-    @property
-    def frozen_image(self) -> bool:
-        """True if the method uses only pooled image features of a frozen encoder, which can be computed once."""
-        only_pooled = not (self.layers or self.interaction.reads_tokens)
-        return only_pooled and not any(p.requires_grad for p in self.backbone.image_parameters())
 
     def text(self, pairs: Tensor) -> TextFeatures:
         """Return the text features of up to about 300,000 candidates ``[P, 2]``. They do not depend on images."""
@@ -139,13 +143,42 @@ class Method(TrainingHooks, nn.Module):
         ranked = self.head.rank(scores, text.pairs, setting)
         return Explanation(maps.attention, maps.weights, maps.contribution, text.pairs, scores, ranked)
 
-    def loss(self, batch: Batch, pairs: Tensor) -> Tensor:
+    def loss(self, batch: Batch, pairs: Tensor) -> Tensor | Mapping[str, Tensor]:
         """Return the training loss of ``batch`` with the candidates ``pairs`` ``[P, 2]``, a scalar.
+
+        A method may return several scalars by name instead. The loss is then their sum, and the history of the training
+        and its log have each of them.
 
         Raises:
             ValueError: an image shows a pair that is not a candidate.
         """
         return self.head.loss(self(batch.images, self.text(pairs)), batch, pairs)
+
+    def validation_loss(
+        self, batch: Batch, text: TextFeatures, *, fused: bool = False
+    ) -> Tensor | Mapping[str, Tensor]:
+        """Return the loss of a batch of validation images, by default ``loss``; see it for the forms of the result.
+
+        Args:
+            text: text features of the candidates, which are encoded once for all batches.
+            fused: use the scores that pairs are ranked by as pair logits, as Troika's and MSCI's programs do.
+
+        Raises:
+            ConfigError: the method has a loss of its own, which cannot use the fused scores.
+        """
+        if type(self).loss is not Method.loss:
+            if fused:
+                raise ConfigError(
+                    [
+                        f"{type(self).__name__} has a loss of its own, which has no fused scores: set "
+                        "train.fused_validation_loss to false, or override validation_loss"
+                    ]
+                )
+            return self.loss(batch, text.pairs)
+        scores = self(batch.images, text)
+        if fused:
+            scores = replace(scores, pair=self.head.rank(scores, text.pairs))
+        return self.head.loss(scores, batch, text.pairs)
 
 
 METHODS = Registry("method", Method)
@@ -200,8 +233,16 @@ def construct(cls: type[Method], options: Any, space: PairSpace, *, where: str) 
 
 
 def learned_state(method: Method) -> dict[str, Tensor]:
-    """Return all tensors that training changes: learned parameters, and buffers such as running means."""
-    frozen = {name for name, p in method.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    """Return all tensors that training changes: buffers such as running means, and parameters.
+
+    Parameters count if they are trainable, or if ``parameter_groups`` has them because they are trained later.
+    """
+    grouped = {id(p) for group in method.parameter_groups() for p in group_parameters(group)}
+    frozen = {
+        name
+        for name, p in method.named_parameters(remove_duplicate=False)
+        if not p.requires_grad and id(p) not in grouped
+    }
     return {name: value for name, value in method.state_dict().items() if name not in frozen}
 
 

@@ -67,7 +67,12 @@ class FixedPrompt(nn.Module):
         self.context = context
 
     def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
-        """Return the encoded sentences of ``pairs`` ``[P, 2]``."""
+        """Return the encoded sentences of ``pairs`` ``[P, 2]``.
+
+        Raises:
+            ValueError: the backbone has no token for some words.
+        """
+        backbone.check_words([*self.attrs, *self.objs])
         texts = [f"{self.context} {self.attrs[a]} {self.objs[o]}" for a, o in pairs.tolist()]
         return TextFeatures(pairs, in_parts(len(texts), lambda rows: backbone.encode_sentences(texts[rows])))
 
@@ -91,10 +96,11 @@ class LearnedWordOptions(SoftPromptOptions):
 class SoftPrompt(nn.Module):
     """A prompt ``<context> <attribute> <object>`` of embeddings, some of which are learned.
 
-    The initial embedding of a word is the mean of the embeddings of its first ``context_length - 2`` tokens.
+    The initial embedding of a word is the mean of the embeddings of its tokens, as many as ``context_length`` allows. A
+    subclass overrides ``elements`` to make the embeddings in another way.
 
     Args:
-        backbone: CLIP that supplies the initial embeddings.
+        backbone: encoder that supplies the initial embeddings.
         space: label space with the words.
         context: words before the pair.
         learn_words: train one embedding for each attribute and object (CSP).
@@ -103,10 +109,11 @@ class SoftPrompt(nn.Module):
         keep_tokens: also return the hidden states of all ``context_length`` tokens of a pair, padding included (DFSP).
             Without this, tokens after the end mark are not computed.
         dropout: dropout on the word embeddings.
-        context_length: number of tokens in a prompt, including both marks.
+        context_length: number of tokens in a prompt, including the marks before and after the words.
 
     Raises:
-        ValueError: the prompt does not fit ``context_length``.
+        ValueError: the prompt does not fit ``context_length``, a word has no token, or the tokens of a text tower that
+            is not causal are to be kept.
     """
 
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
@@ -128,49 +135,75 @@ class SoftPrompt(nn.Module):
         super().__init__()
         self.num_attrs, self.primitives, self.keep_tokens = len(space.attrs), primitives, keep_tokens
         self.context_length, self.dropout = context_length, nn.Dropout(dropout)
+        if keep_tokens and not backbone.causal:
+            raise ValueError(
+                f"{type(backbone).__name__} is not causal, so padding would change the tokens of a prompt, which this "
+                "method uses; it needs a causal text tower, with causal = True"
+            )
+        first = backbone.start_marks  # position of the first word
         with torch.no_grad():
             names = [clean(name) for name in (*space.attrs, *space.objs)]
             ids = backbone.tokenize([context, *names], max(context_length, 3))
+            backbone.check_words(names)
             embedded = backbone.embed_tokens(ids)  # [1 + A + O, L, W]
-            ends = ids.argmax(1).tolist()
-            start = embedded[0, 1 : ends[0]]  # [n, W]
-            words = torch.stack([row[1:end].mean(0) for row, end in zip(embedded[1:], ends[1:], strict=True)])
-            marks = torch.stack([embedded[0, 0], embedded[0, ends[0]]])
-            padding = backbone.embed_tokens(torch.zeros(1, dtype=torch.long))
-        self.end = len(start) + 3  # position of the end mark in the prompt of a pair
-        if self.end >= context_length:
+            ends = backbone.end_of_text(ids).tolist()
+            start = embedded[0, first : ends[0]]  # [n, W]
+            words = torch.stack([row[first:end].mean(0) for row, end in zip(embedded[1:], ends[1:], strict=True)])
+            marks = torch.cat([embedded[0, :first], embedded[0, ends[0]][None]])
+            padding = backbone.embed_tokens(torch.full((1,), backbone.padding_token))
+        self.end = first + len(start) + 2  # position of the end mark in the prompt of a pair
+        length = min(context_length, backbone.text_length) if backbone.pads_texts else context_length
+        if self.end >= length:
             raise ValueError(
-                f"the context {context!r} has {len(start)} tokens; with a pair and the two marks that is "
-                f"{len(start) + 4}, more than context_length {context_length}"
+                f"the context {context!r} has {len(start)} tokens; with a pair and the {first + 1} marks that is "
+                f"{self.end + 1}, more than {'context_length' if length == context_length else 'text_length'} {length}"
             )
         self.words = nn.Parameter(words, requires_grad=learn_words)  # [A + O, W], attributes first
         self.context = nn.ParameterList(  # contexts of pairs, attributes and objects, [n, W] each
             nn.Parameter(start.clone(), requires_grad=learn_context) for _ in range(3 if primitives else 1)
         )
-        self.register_buffer("marks", marks, persistent=False)  # start mark and end mark, [2, W]
+        self.register_buffer("marks", marks, persistent=False)  # marks before the words and end mark, [m + 1, W]
         self.register_buffer("padding", padding, persistent=False)  # [1, W]
         self.marks: Tensor
         self.padding: Tensor
 
+    def elements(self) -> Tensor:
+        """Return the embeddings of all words, ``[A + O, W]``, attributes first: the learned words with dropout.
+
+        A subclass overrides this method to make the embeddings in another way, for example with a graph network over
+        ``self.words``. It is called once in every call of the prompt.
+        """
+        dropped: Tensor = self.dropout(self.words)
+        return dropped
+
     def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
-        """Return the encoded prompts of ``pairs`` ``[P, 2]``, and with ``primitives`` of all attributes and objects."""
-        words = self.dropout(self.words)
+        """Return the encoded prompts of ``pairs`` ``[P, 2]``, and with ``primitives`` of all attributes and objects.
+
+        Raises:
+            ValueError: ``elements`` does not return one embedding for each word.
+        """
+        words = self.elements()
+        if words.shape != self.words.shape:
+            raise ValueError(
+                f"{type(self).__name__}.elements returned {list(words.shape)}, expected {list(self.words.shape)}: one "
+                "embedding for each attribute, then for each object"
+            )
         attr, obj = words[: self.num_attrs], words[self.num_attrs :]
 
         def hidden_states(rows: slice) -> Tensor:  # [n, L, W]
             return self._encode(backbone, 0, torch.stack((attr[pairs[rows, 0]], obj[pairs[rows, 1]]), 1))
 
-        def at_end_mark(states: Tensor) -> Tensor:  # [n, D]
-            return backbone.project_text(states[:, self.end])
+        def pool(states: Tensor, end: int) -> Tensor:  # [n, D]
+            return backbone.pool_text(states, torch.full((len(states),), end, device=states.device))
 
         def single_word(context: int, words: Tensor) -> Tensor:  # [n, D]
-            return backbone.project_text(self._encode(backbone, context, words.unsqueeze(1))[:, -1])
+            return pool(self._encode(backbone, context, words.unsqueeze(1)), self.end - 1)
 
         if self.keep_tokens:
             tokens = in_parts(len(pairs), hidden_states)
-            text = TextFeatures(pairs, at_end_mark(tokens), tokens=tokens)
+            text = TextFeatures(pairs, pool(tokens, self.end), tokens=tokens)
         else:
-            text = TextFeatures(pairs, in_parts(len(pairs), lambda rows: at_end_mark(hidden_states(rows))))
+            text = TextFeatures(pairs, in_parts(len(pairs), lambda rows: pool(hidden_states(rows), self.end)))
         if self.primitives:
             text = replace(text, attr=single_word(1, attr), obj=single_word(2, obj))
         return text
@@ -182,8 +215,9 @@ class SoftPrompt(nn.Module):
             context: index of the context: 0 for pairs, 1 for attributes, 2 for objects.
             words: embeddings of the words of each prompt, ``[N, k, W]``.
         """
-        start = torch.cat((self.marks[:1], self.context[context]))  # shared by all prompts, [1 + n, W]
-        parts = [words, self.marks[1:].expand(len(words), -1, -1)]
-        if self.keep_tokens:
-            parts.append(self.padding.expand(len(words), self.context_length - self.end - 1, -1))
+        start = torch.cat((self.marks[:-1], self.context[context]))  # shared by all prompts, [m + n, W]
+        parts = [words, self.marks[-1:].expand(len(words), -1, -1)]
+        length = backbone.text_length if backbone.pads_texts else self.context_length if self.keep_tokens else 0
+        if (missing := length - len(start) - words.shape[1] - 1) > 0:
+            parts.append(self.padding.expand(len(words), missing, -1))
         return backbone.encode_text_after(start, torch.cat(parts, 1))

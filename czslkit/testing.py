@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .method import Method, build
+from .training.epoch import loss_parts
 from .types import Batch, PairSpace
 
 TOLERANCE = 2e-4  # largest accepted difference, in units of the scores
@@ -94,7 +95,7 @@ def check_gradients(method: Method, images: Tensor, space: PairSpace) -> None:
     seen = space.pairs[space.seen]
     shown = seen[torch.arange(len(images)) % len(seen)]
     method.train()
-    method.loss(Batch(images, shown[:, 0], shown[:, 1]), seen).backward()
+    loss_parts(method, method.loss(Batch(images, shown[:, 0], shown[:, 1]), seen))["loss"].backward()
     idle = [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
     assert not idle, f"every trainable parameter gets a gradient: {', '.join(idle)} got none"
     method.zero_grad(set_to_none=True)

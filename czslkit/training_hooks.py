@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -59,12 +59,12 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainingPosition:
-    """A place in a training, counted from 0."""
+    """A place in a training."""
 
-    epoch: int
-    epochs: int  # epochs of the whole training
-    step: int  # optimiser steps before this place, over all epochs
-    steps: int  # optimiser steps of the whole training
+    epoch: int  # current epoch, counted from 0
+    epochs: int  # number of epochs of the training
+    step: int  # optimiser steps of this epoch before this place
+    steps: int  # number of optimiser steps in this epoch
 
 
 class TrainingHooks:
@@ -79,7 +79,7 @@ class TrainingHooks:
     caches_features: bool = True
 
     def prepare(self, data: TrainingData) -> None:
-        """Use the training data once, before the optimiser is made and before a state is loaded to resume from.
+        """Use the training data once, when a new method has been built and before anything is measured or trained.
 
         Tensors that are computed here belong into buffers that ``__init__`` registered with their final shapes, since a
         trained method is loaded without the data.
@@ -93,7 +93,7 @@ class TrainingHooks:
         or a class of ``torch.optim``). Other keys are arguments of this optimiser.
 
         Every trainable parameter belongs to exactly one group. A parameter that is frozen at first and trained later
-        belongs to a group from the start.
+        belongs to a group from the start, since this method is also called when a trained method is saved or loaded.
         """
         assert isinstance(self, nn.Module)
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
@@ -148,6 +148,12 @@ class TrainingHooks:
         """Take back the tensors that ``training_state`` returned."""
 
 
+def group_parameters(group: Mapping[str, Any]) -> list[nn.Parameter]:
+    """Return the parameters of a group of ``parameter_groups``."""
+    params = group["params"]
+    return [params] if isinstance(params, nn.Parameter) else list(params)
+
+
 class AveragedWeights(nn.Module):
     """An exponential moving average of the trainable parameters of a method, kept in buffers.
 
@@ -168,6 +174,9 @@ class AveragedWeights(nn.Module):
     >>> round(average.tensors()["weight"].item() - start, 4)
     0.5
     """
+
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
 
     def __init__(self, method: nn.Module, decay: float = 0.999, *, warmup: bool = True) -> None:
         super().__init__()

@@ -70,3 +70,71 @@ def test_dropout_acts_on_the_words(backbone, space):
     torch.manual_seed(0)
     assert not torch.equal(prompt(backbone, PAIRS).pair, prompt(backbone, PAIRS).pair)
     assert torch.equal(prompt.eval()(backbone, PAIRS).pair, prompt(backbone, PAIRS).pair)
+
+
+@pytest.mark.parametrize("name", ["clip", "csp"])
+def test_a_word_that_is_blank_for_the_tokenizer_is_refused(clip_file, name):
+    blank = czslkit.PairSpace(("wet", "."), ("dog", "car"), PAIRS, torch.tensor([True, True, False]))
+    with pytest.raises(ValueError, match=r"OpenClip has no token for ' '; rename these attributes or objects"):
+        czslkit.build(name, blank, backbone=str(clip_file)).text(PAIRS)
+
+
+class GraphPrompt(SoftPrompt):
+    """A prompt whose words are made by one layer of a graph network. The words of a seen pair are neighbours."""
+
+    version = 1
+
+    def __init__(self, backbone, space, **options):
+        super().__init__(backbone, space, learn_words=False, **options)
+        attr, obj = space.pairs[space.seen].T
+        edges = torch.eye(len(self.words))
+        edges[attr, obj + len(space.attrs)] = edges[obj + len(space.attrs), attr] = 1
+        self.register_buffer("edges", edges / edges.sum(1, keepdim=True))
+        self.layer = torch.nn.Linear(self.words.shape[1], self.words.shape[1])
+        self.calls = 0
+
+    def elements(self):
+        self.calls += 1
+        return self.dropout(self.words + self.edges @ self.layer(self.words))
+
+
+@pytest.mark.parametrize("options", [{}, {"primitives": True}, {"keep_tokens": True}])
+def test_a_graph_network_that_makes_the_words_is_trained_and_runs_once_a_call(backbone, single_tokens, options):
+    prompt = GraphPrompt(backbone, single_tokens, **options)
+    target = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam([p for p in prompt.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for _ in range(40):
+        text = prompt(backbone, PAIRS)
+        losses.append(1 - torch.cosine_similarity(text.pair, target).mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] - 0.1
+    assert prompt.calls == 40
+    with torch.no_grad():
+        prompt(backbone, PAIRS[:1].expand(600, 2))  # encoded in parts
+    assert prompt.calls == 41
+
+
+@torch.no_grad()
+def test_a_prompt_uses_the_words_that_elements_returns(backbone, single_tokens):
+    prompt, plain = GraphPrompt(backbone, single_tokens), SoftPrompt(backbone, single_tokens)
+    plain.words.copy_(prompt.elements())
+    assert torch.equal(prompt(backbone, PAIRS).pair, plain(backbone, PAIRS).pair)
+
+
+def test_words_that_are_not_one_for_each_name_are_refused(backbone, single_tokens):
+    class TooMany(SoftPrompt):
+        def elements(self):
+            return torch.cat([self.words, self.words.mean(0, keepdim=True)])
+
+    with pytest.raises(ValueError, match=r"TooMany.elements returned \[5, 64\], expected \[4, 64\]: one embedding for"):
+        TooMany(backbone, single_tokens)(backbone, PAIRS)
+
+
+@torch.no_grad()
+def test_kept_tokens_do_not_change_the_features_of_single_words(backbone, single_tokens):
+    kept, plain = (SoftPrompt(backbone, single_tokens, primitives=True, keep_tokens=kept) for kept in (True, False))
+    found, expected = (prompt(backbone, PAIRS) for prompt in (kept, plain))
+    torch.testing.assert_close((found.attr, found.obj), (expected.attr, expected.obj))

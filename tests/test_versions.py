@@ -39,7 +39,12 @@ MODULES = {
     "czslkit.evaluation": [
         *("evaluation.evaluator:Evaluation", "evaluation.evaluator:searched_threshold"),
         *("evaluation.validation:plan_validation", "evaluation.feasibility_source:load_feasibility"),
-        *("metrics.sweep:Sweep", "runner.record:metrics_record", "runner.evaluate:evaluate", "runner.prepare:plan_test"),
+        *(
+            "metrics.sweep:Sweep",
+            "runner.record:metrics_record",
+            "runner.evaluate:evaluate",
+            "runner.prepare:plan_test",
+        ),
         *("data.loading:load_dataset", "data.pair_lists:read_pairs", "checkpoints.trained:TrainedMethod"),
     ],
     "czslkit.data.image_transforms": ["data.image_set:ImageSet", "data.image_transforms:open_rgb"],

@@ -1,11 +1,15 @@
-"""Adapters: small trainable layers parallel to the frozen blocks of a visual tower."""
+"""Adapters: small trainable layers parallel to the frozen sub-layers of a tower."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+#: Places of adapters in a block: parallel to the attention, and parallel to the MLP.
+ADAPTER_KINDS = ("attention", "mlp")
 
 
 class Adapter(nn.Module):
@@ -30,3 +34,46 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return 0.1 * self.up(self.dropout(F.relu(self.down(x))))
+
+
+class BlockAdapters(nn.ModuleList):
+    """The adapters in the blocks of a tower, in the order in which they were added."""
+
+    def __init__(self, adapters: Iterable[nn.Module] = ()) -> None:
+        super().__init__(adapters)
+        self.places: list[tuple[int, str]] = []  # block and kind of each adapter
+
+    def add(
+        self,
+        make: Callable[[int], nn.Module],
+        width: int,
+        depth: int,
+        blocks: Sequence[int] | None,
+        kinds: Sequence[str],
+    ) -> None:
+        """Add an adapter at every place; the arguments are those of ``Backbone.add_adapters``.
+
+        Args:
+            width: width of the tower's tokens.
+            depth: number of blocks of the tower.
+
+        Raises:
+            ValueError: there is no such block or kind.
+        """
+        places = [(block, kind) for kind in kinds for block in (range(depth) if blocks is None else blocks)]
+        for block, kind in places:
+            if block not in range(depth) or kind not in ADAPTER_KINDS:
+                raise ValueError(
+                    f"an adapter of kind {kind!r} for block {block}, expected a kind of {', '.join(ADAPTER_KINDS)} and "
+                    f"a block from 0 to {depth - 1}"
+                )
+        self.extend(make(width) for _ in places)
+        self.places += places
+
+    def of_block(self, block: int) -> dict[str, list[nn.Module]]:
+        """Return the adapters of a block, by kind."""
+        found: dict[str, list[nn.Module]] = {kind: [] for kind in ADAPTER_KINDS}
+        for (at, kind), adapter in zip(self.places, self, strict=True):
+            if at == block:
+                found[kind].append(adapter)
+        return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,34 +14,23 @@ from torch import Tensor, nn
 from ..components import Backbone
 from ..types import ImageFeatures
 from ..weights import download_or_raise
-from .adapters import Adapter
+from .adapters import ADAPTER_KINDS, BlockAdapters
 from .openai_format import TEXT_POSITIONS
 
 
 class ClipBackbone(Backbone):
-    """A frozen CLIP whose visual layers, prompts and adapters a method can use.
+    """A frozen CLIP whose visual layers, prompts and blocks a method can use.
 
     Args:
         model: open_clip model.
         name: open_clip's name of the model, for the tokenizer of a model without OpenAI's tokenizer.
-        adapter_dim: bottleneck width of two trainable adapters in every visual block; 0 for no adapters.
-        adapter_dropout: dropout inside the adapters.
-
-    Raises:
-        ValueError: adapters for a visual tower that is not a vision transformer with a class token.
     """
 
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
     version: ClassVar[int] = 1
+    causal = True  # the prompts of every other text tower are refused
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        name: str = "",
-        adapter_dim: int = 0,
-        adapter_dropout: float = 0.1,
-    ) -> None:
+    def __init__(self, model: Any, *, name: str = "") -> None:
         import open_clip
 
         super().__init__()
@@ -50,8 +39,6 @@ class ClipBackbone(Backbone):
         visual, text = model.visual, getattr(model, "text", model)
         self._text: list[Any] = [text]  # in a list, since an attribute would be a second copy in the state dict
         self.depth = len(_class_token_blocks(visual))
-        if adapter_dim and not self.depth:
-            raise ValueError(f"adapters need a vision transformer with a class token, not a {type(visual).__name__}")
         self.visual_width = visual.conv1.out_channels if self.depth else 0
         self.visual_tokens = len(visual.positional_embedding) if self.depth else 0
         embedding = getattr(text, "token_embedding", None)
@@ -62,10 +49,7 @@ class ClipBackbone(Backbone):
         # create_model sets mean and std; a model from shapes lacks both and is OpenAI's
         self.mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
         self.std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
-        self.adapters = nn.ModuleList(  # parallel to the attention of every block, then to the MLP of every block
-            Adapter(self.visual_width, adapter_dim, adapter_dropout)
-            for _ in range(2 * self.depth if adapter_dim else 0)
-        )
+        self.adapters, self.text_adapters = BlockAdapters(), BlockAdapters()
 
     @property
     def scale(self) -> Tensor:  # type: ignore[override]
@@ -74,6 +58,31 @@ class ClipBackbone(Backbone):
 
     def image_parameters(self) -> Iterator[nn.Parameter]:
         return itertools.chain(self.clip.visual.parameters(), self.adapters.parameters())
+
+    def add_adapters(
+        self,
+        make: Callable[[int], nn.Module],
+        *,
+        tower: str = "visual",
+        blocks: Sequence[int] | None = None,
+        kinds: Sequence[str] = ADAPTER_KINDS,
+    ) -> None:
+        """Add a trainable module to some blocks of a tower, see :meth:`Backbone.add_adapters`.
+
+        Raises:
+            ValueError: a tower has no such block or kind, or its blocks cannot be adapted.
+        """
+        if tower == "visual":
+            if not self.depth:
+                name = type(self.clip.visual).__name__
+                raise ValueError(f"adapters need a vision transformer with a class token, not a {name}")
+            self.adapters.add(make, self.visual_width, self.depth, blocks, kinds)
+        elif tower == "text":
+            self._check_takes_prompts()
+            depth = len(self._text[0].transformer.resblocks)
+            self.text_adapters.add(make, self.token_width, depth, blocks, kinds)
+        else:
+            raise ValueError(f"adapters for tower {tower!r}, expected 'visual' or 'text'")
 
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
         if not self.depth:
@@ -85,7 +94,7 @@ class ClipBackbone(Backbone):
         x = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
         projected = {}
         for i, block in enumerate(visual.transformer.resblocks):
-            x = _run_block(block, x, adapters=self.adapters[i :: self.depth] if len(self.adapters) else None)
+            x = _run_block(block, x, self.adapters.of_block(i))
             if i in layers:
                 projected[i] = self.project_image(x)
         last = self.depth - 1
@@ -108,8 +117,8 @@ class ClipBackbone(Backbone):
 
     def encode_text(self, prompts: Tensor) -> Tensor:
         x = prompts + self._positions(prompts.shape[1]).to(prompts.dtype)
-        for block in self._text[0].transformer.resblocks:
-            x = _run_block(block, x, causal=True)
+        for i, block in enumerate(self._text[0].transformer.resblocks):
+            x = _run_block(block, x, self.text_adapters.of_block(i), causal=True)
         return x
 
     def encode_text_after(self, start: Tensor, rest: Tensor) -> Tensor:
@@ -119,8 +128,9 @@ class ClipBackbone(Backbone):
         """
         positions = self._positions(len(start) + rest.shape[1]).to(rest.dtype)
         shared, x = start[None] + positions[: len(start)], rest + positions[len(start) :]  # [1, S, W], [N, L - S, W]
-        for block in self._text[0].transformer.resblocks:
-            shared, x = _run_block(block, shared, causal=True), _run_block(block, x, causal=True, shared=shared)
+        for i, block in enumerate(self._text[0].transformer.resblocks):
+            run = functools.partial(_run_block, block, adapters=self.text_adapters.of_block(i), causal=True)
+            shared, x = run(shared), run(x, shared=shared)
         return torch.cat((shared.expand(len(x), -1, -1), x), 1)
 
     def _positions(self, length: int) -> Tensor:
@@ -148,6 +158,11 @@ class ClipBackbone(Backbone):
             return super().encode_sentences(texts)
         features: Tensor = self.clip.encode_text(self._model_tokenizer(list(texts)).to(self.scale.device))
         return features
+
+    def check_words(self, words: Sequence[str]) -> None:
+        if not (self.name and self._no_prompts_reason()):
+            super().check_words(words)
+        self._refuse_words([word for word in words if not word.strip()])  # the model's own tokenizer adds marks
 
     @functools.cached_property
     def _model_tokenizer(self) -> Any:
@@ -189,20 +204,28 @@ class ClipBackbone(Backbone):
 
 
 def _run_block(
-    block: Any, x: Tensor, *, adapters: Any = None, causal: bool = False, shared: Tensor | None = None
+    block: Any,
+    x: Tensor,
+    adapters: Mapping[str, Sequence[nn.Module]],
+    *,
+    causal: bool = False,
+    shared: Tensor | None = None,
 ) -> Tensor:
     """Return the output of one transformer block for tokens ``x`` ``[N, L, W]``.
 
     Args:
-        adapters: adapters parallel to the attention and to the MLP; each has the input of the residual connection.
+        adapters: adapters by kind; each has the input of the residual connection.
         causal: let a token attend only to itself and earlier tokens.
         shared: tokens before every sequence, ``[1, S, W]``, to which ``x`` also attends.
     """
     normed_shared = None if shared is None else block.ln_1(shared)
     attended = x + block.ls_1(_attention(block.attn, block.ln_1(x), causal, normed_shared))
-    x = attended if adapters is None else attended + adapters[0](x)
-    hidden = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return hidden if adapters is None else hidden + adapters[1](x)
+    for adapter in adapters["attention"]:
+        attended = attended + adapter(x)
+    hidden = attended + block.ls_2(block.mlp(block.ln_2(attended)))
+    for adapter in adapters["mlp"]:
+        hidden = hidden + adapter(attended)
+    return hidden
 
 
 def _attention(attn: Any, x: Tensor, causal: bool, shared: Tensor | None = None) -> Tensor:

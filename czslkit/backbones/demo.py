@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from importlib.resources import as_file, files
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +21,10 @@ class DemoClip(ClipBackbone):
 
     version = 1
 
-    def __init__(self, argument: str = "", **options: Any) -> None:
+    def __init__(self, argument: str = "") -> None:
         if argument:
             raise ValueError(f"the demo backbone takes no argument, got {argument!r}")
-        super().__init__(_load_demo_clip(), **options)
+        super().__init__(_load_demo_clip())
 
 
 def _load_demo_clip() -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -27,9 +26,9 @@ class OpenClip(ClipBackbone):
 
     version = 1
 
-    def __init__(self, argument: str = "ViT-L-14-quickgelu/openai", **options: Any) -> None:
+    def __init__(self, argument: str = "ViT-L-14-quickgelu/openai") -> None:
         name = argument if argument.startswith("hf-hub:") else argument.partition("/")[0]
-        super().__init__(_load_model(argument), name="" if Path(argument).is_file() else name, **options)
+        super().__init__(_load_model(argument), name="" if Path(argument).is_file() else name)
 
 
 def model_names() -> list[str]:

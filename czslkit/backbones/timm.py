@@ -17,23 +17,21 @@ from ..weights import download_or_raise, load_strict, read_tensors
 
 @BACKBONES.register("timm")
 class Timm(Backbone):
-    """A timm model without its classifier for pooled features, selected by ``timm/MODEL/WEIGHTS``.
+    """A frozen timm model without its classifier for pooled features, selected by ``timm/MODEL/WEIGHTS``.
 
     ``WEIGHTS`` is ``pretrained`` (timm's own weights, the default), ``random``, or a file.
 
     Raises:
-        ConfigError: timm has no such model, the weights do not fit, or ``adapter_dim`` is not 0.
+        ConfigError: timm has no such model, or the weights do not fit.
     """
 
     version = 1
 
-    def __init__(self, argument: str = "resnet18", *, adapter_dim: int = 0, adapter_dropout: float = 0.1) -> None:
+    def __init__(self, argument: str = "resnet18") -> None:
         import timm
 
         super().__init__()
         name, _, weights = argument.partition("/")
-        if adapter_dim:
-            raise ConfigError([f"timm/{name}: adapters need a CLIP backbone"])
         if not timm.is_model(name):
             raise ConfigError([f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}"])
         pretrained = weights in ("", "pretrained")
@@ -44,7 +42,7 @@ class Timm(Backbone):
             load_strict(tower, read_tensors(weights))
         elif not pretrained and weights != "random":
             raise ConfigError([f"timm/{name}: {weights!r} is not pretrained, random or a file"])
-        self.tower, config = tower, tower.pretrained_cfg
+        self.tower, config = tower.requires_grad_(False), tower.pretrained_cfg
         self.depth = self.visual_tokens = self.visual_width = self.token_width = 0
         self.image_size = config["input_size"][-1]
         with torch.no_grad():  # the width in a tower's configuration can differ from the width of its output

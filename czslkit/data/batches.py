@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
@@ -12,6 +13,7 @@ from ..method import Method
 from ..types import Batch, ImageFeatures
 from .cache import Cache
 from .feature_cache import pooled_features
+from .fixed_features import close, has_fixed_features, probe_features
 from .image_cache import decoded_images
 from .image_set import ImageSet, image_batches
 from .splits import Split
@@ -19,12 +21,17 @@ from .splits import Split
 ENCODER_BATCH = 64
 """Most images that are encoded at a time for cached features. The last digits of the features may depend on it."""
 
+#: A function from the images of a batch, ``[B]`` long, to the indices of its companions by name, ``[k]`` long each.
+Companions = Callable[[Tensor], Mapping[str, Tensor]]
+_OWN = ""  # name of the images of a batch itself, next to the names of its companions
+
 
 class Feed:
     """The batches of one split for one method.
 
-    If the method's image encoder is frozen and images are not augmented, every image is encoded once. Its features stay
-    in memory, and on disk if there is a cache.
+    If the image features of the method are fixed and images are not augmented, every image is encoded once. The
+    features stay in memory, and on disk if there is a cache. Whether features are fixed is measured (see
+    :func:`czslkit.data.fixed_features.has_fixed_features`), and checked again before every pass.
 
     Args:
         method: a method on the device to compute on.
@@ -49,12 +56,24 @@ class Feed:
     ) -> None:
         self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
         self.augment, self.seed, self.cache = augment, seed, cache
-        self.caches_features = method.frozen_image and not augment
+        self._fixed = False if augment else None  # whether features are fixed; None before it is measured
         self._features: Tensor | None = None
+        self._probe: Tensor | None = None  # features of an image of noise from the same encoder
 
     def __len__(self) -> int:
         """Return the number of batches in one pass."""
         return -(-len(self.split) // self.batch_size)
+
+    @property
+    def caches_features(self) -> bool:
+        """True if the features of every image are computed once, since they are fixed and images are not augmented.
+
+        Raises:
+            ConfigError: the method needs other features than its parts declare.
+        """
+        if self._fixed is None:
+            self._fixed = has_fixed_features(self.method)
+        return self._fixed
 
     @property
     def has_features(self) -> bool:
@@ -72,33 +91,68 @@ class Feed:
 
     def first_images(self, count: int) -> Batch:
         """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``."""
-        return next(self._image_batches(torch.arange(min(count, len(self.split))), 0, count))
+        index = torch.arange(min(count, len(self.split)))
+        return self._batch({_OWN: index}, next(self._read([index], 0)))
 
-    def batches(self, order: Tensor | None = None, epoch: int = 0, size: int | None = None) -> Iterator[Batch]:
+    def features_have_changed(self) -> bool:
+        """Return whether the method now encodes images in another way than when their features were cached."""
+        if self._features is None or self._probe is None:
+            return False
+        probe = probe_features(self.method)
+        return probe is None or not close(probe, self._probe)
+
+    def batches(
+        self,
+        order: Tensor | None = None,
+        epoch: int = 0,
+        size: int | None = None,
+        companions: Companions | None = None,
+    ) -> Iterator[Batch]:
         """Yield the batches of one pass over the split, on the method's device.
 
         Args:
             order: ``[n]`` long, indices of the images in reading order; by default all images in listed order.
             epoch: epoch that the augmentation depends on, counted from 0.
             size: images per batch, if not ``batch_size``.
+            companions: chooses other images of the split that every batch has in addition.
         """
+        if self.features_have_changed():
+            self._features, self._fixed = None, False
         size = size or self.batch_size
-        if self.caches_features:
-            yield from self._feature_batches(order, size)
-        else:
-            yield from self._image_batches(order, epoch, size)
-
-    def _feature_batches(self, order: Tensor | None, size: int) -> Iterator[Batch]:
-        features = self._split_features(min(size, ENCODER_BATCH))
         order = torch.arange(len(self.split)) if order is None else order
-        for index in order.split(size):
-            rows = index.to(features.device)
-            labels = (self.split.attr[index].to(features.device), self.split.obj[index].to(features.device))
-            yield Batch(ImageFeatures(features[rows]), *labels)
+        parts = [{_OWN: index, **(companions(index) if companions else {})} for index in order.split(size)]
+        index_batches = [torch.cat(list(part.values())) for part in parts]
+        images: Iterator[Tensor]
+        if self.caches_features:
+            features = self._split_features(min(size, ENCODER_BATCH))
+            images = (features[index.to(features.device)] for index in index_batches)
+        else:
+            images = self._read(index_batches, epoch)
+        for part in parts:
+            yield self._batch(part, next(images))
 
-    def _image_batches(self, order: Tensor | None, epoch: int, size: int) -> Iterator[Batch]:
+    def _batch(self, part: Mapping[str, Tensor], images: Tensor) -> Batch:
+        """Return a batch with its companions.
+
+        Args:
+            part: indices of the images, by name of the companions.
+            images: pixels or features of all these images, one part after the other.
+        """
+        device, split = images.device, self.split
+
+        def batch(index: Tensor, images: Tensor) -> Batch:
+            extra = {name: values[index].to(device) for name, values in split.extra.items()}
+            values = ImageFeatures(images) if images.ndim == 2 else images
+            return Batch(values, split.attr[index].to(device), split.obj[index].to(device), index.to(device), extra)
+
+        pieces = images.split([len(index) for index in part.values()]) if len(part) > 1 else [images]
+        own, *others = map(batch, part.values(), pieces)
+        return replace(own, companions=dict(zip(list(part)[1:], others, strict=True)))
+
+    def _read(self, index_batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """Yield the pixels of some images at a time, ``[n, 3, size, size]``."""
         self._images.set_epoch(epoch)
-        return image_batches(self._images, size, order=order, workers=self.workers, device=self.method.device)
+        return image_batches(self._images, index_batches, workers=self.workers, device=self.method.device)
 
     @cached_property
     def _images(self) -> ImageSet:
@@ -116,15 +170,17 @@ class Feed:
     def _split_features(self, size: int) -> Tensor:
         """Return pooled features of every image, ``[N, D]``; the first call encodes ``size`` images at a time."""
         if self._features is None:
-            backbone = self.method.backbone
-            training = backbone.training
-            backbone.eval()
+            method = self.method
+            training = {module: module.training for module in method.modules()}
+            method.eval()
             with torch.no_grad():
                 encode = partial(self._encode, size)
-                self._features = pooled_features(self.cache, self.method, self.split, encode, size)
-            backbone.train(training)
+                self._features = pooled_features(self.cache, method, self.split, encode, size)
+            for module, mode in training.items():
+                module.training = mode
+            self._probe = probe_features(method)
         return self._features
 
     def _encode(self, size: int) -> Tensor:
-        images = (batch.images for batch in self._image_batches(None, 0, size))
-        return torch.cat([self.method.encode(pixels).pooled for pixels in images if isinstance(pixels, Tensor)])
+        index_batches = torch.arange(len(self.split)).split(size)
+        return torch.cat([self.method.encode(pixels).pooled for pixels in self._read(index_batches, 0)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import DataError
 from ..registry import Registry
@@ -13,6 +13,9 @@ from .layout import Listing
 from .listing import read_listing
 from .pair_lists import listing_files
 from .sources import DOWNLOADS, Source
+
+if TYPE_CHECKING:  # the registry is read without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Dataset:
     """Archives that ``czslkit data download`` unpacks, in this order."""
     counts: ClassVar[Counts | None] = None
     """Published counts, None if there are none."""
+    open_vocabulary: ClassVar[bool] = False
+    """True if pairs of validation and test may have attributes and objects that are in no training pair."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -71,7 +76,7 @@ class Dataset:
         return read_listing(folder)
 
     def files(self, folder: Path) -> tuple[Path, ...]:
-        """Return every file that ``listing`` reads. Their file names must differ.
+        """Return every file that ``listing`` and ``extra`` read. Their file names must differ.
 
         The fingerprint of the dataset changes when one of these files changes.
 
@@ -79,6 +84,23 @@ class Dataset:
             DataError: some of the files are missing.
         """
         return listing_files(folder)
+
+    def extra(self, folder: Path, listing: Listing) -> Mapping[str, Mapping[str, Tensor]]:
+        """Return other tensors for each image, such as boxes or captions as numbers; by default none.
+
+        A batch then has the rows of its images in ``batch.extra[name]``.
+
+        Args:
+            listing: the pairs and the images that ``listing`` returned.
+
+        Returns:
+            For each of ``train``, ``val`` and ``test`` the same names with one tensor ``[N, ...]`` each, with rows in
+            the order of ``listing.instances``.
+
+        Raises:
+            DataError: some files are missing or malformed.
+        """
+        return {}
 
     def make(self, folder: Path) -> None:
         """Write the whole dataset to ``folder``, or nothing. It is called if the dataset is absent.

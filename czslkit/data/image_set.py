@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..types import Batch
 from .image_cache import DecodedImages
 from .image_transforms import augment, open_rgb, resize_center_crop, to_normalized_tensor
 from .splits import Split
@@ -20,11 +19,11 @@ from .splits import Split
 T = TypeVar("T")
 
 
-class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """The images of a split as ``(image [3, size, size], attr, obj)``.
+class ImageSet(Dataset[Tensor]):
+    """The images of a split, ``[3, size, size]`` each.
 
     Args:
-        split: the images and their labels.
+        split: the images.
         size: side of the square images, in pixels.
         mean: mean of each channel, on a scale from 0 to 1.
         std: standard deviation of each channel.
@@ -60,18 +59,17 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        images, attr, obj = self.__getitems__([index])
-        return images[0], attr[0], obj[0]
+    def __getitem__(self, index: int) -> Tensor:
+        return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return several images ``[B, 3, size, size]`` with their labels; a ``DataLoader`` calls this."""
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        """Return several images ``[B, 3, size, size]``; a ``DataLoader`` calls this."""
         images = torch.empty(len(indices), 3, self.size, self.size)
         if get_worker_info():
             images.share_memory_()  # a worker process would otherwise copy them to the main process
         for image, index in zip(images, indices, strict=True):
             to_normalized_tensor(self._pixels(index), self.mean, self.std, out=image)
-        return images, self.split.attr[indices], self.split.obj[indices]
+        return images
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
         """Return one image as ``[size, size, 3]``, augmented if ``augment`` is set."""
@@ -86,33 +84,26 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def image_batches(
-    images: ImageSet,
-    batch_size: int,
-    *,
-    order: Tensor | None = None,
-    workers: int = 0,
-    device: torch.device | None = None,
-) -> Iterator[Batch]:
-    """Read every image once, and yield the images in batches. The last batch may be smaller.
+    images: ImageSet, index_batches: Sequence[Tensor], *, workers: int = 0, device: torch.device | None = None
+) -> Iterator[Tensor]:
+    """Read images and yield them in batches, ``[n, 3, size, size]``.
 
     Args:
         images: the images.
-        batch_size: images per batch.
-        order: ``[n]`` long, indices of the images in reading order; by default all images in listed order.
+        index_batches: indices of the images of every batch, ``[n]`` long each.
         workers: processes that read images, which end with the iterator; 0 reads images in this process.
         device: device to put the batches on; by default the CPU.
     """
     loader = DataLoader(
         images,
-        batch_size=batch_size,
-        sampler=list(range(len(images))) if order is None else order.tolist(),
+        batch_sampler=[index.tolist() for index in index_batches],
         num_workers=workers,
         collate_fn=_unchanged,  # the set returns whole batches
         pin_memory=torch.cuda.is_available(),
         generator=Generator(),  # by default, the loader would draw from the global generator
     )
-    for tensors in loader:
-        yield Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+    for pixels in loader:
+        yield pixels.to(device, non_blocking=True)
 
 
 def _unchanged(batch: T) -> T:

@@ -14,6 +14,11 @@ from .layout import SPLITS, Listing, images_folder
 
 _MIXED_VERSIONS = "the metadata and the lists have different versions: take both from the same download"
 
+_UNTRAINED_REMEDY = (
+    "remove those pairs from the list, or add a training pair with the word; a dataset whose class has "
+    "open_vocabulary = True may have such words"
+)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -36,27 +41,31 @@ class Finding:
         return f"{text}\n    {self.remedy}" if self.remedy else text
 
 
-def check_listing(folder: Path, listing: Listing) -> None:
+def check_listing(folder: Path, listing: Listing, *, open_vocabulary: bool = False) -> None:
     """Check everything that can be checked without opening an image.
+
+    Args:
+        open_vocabulary: allow words that are in no training pair.
 
     Raises:
         DataError: the dataset has errors. The message lists every kind, with its count and first ten places.
     """
-    if errors := [str(finding) for finding in dataset_errors(folder, listing)]:
+    if errors := [str(finding) for finding in dataset_errors(folder, listing, open_vocabulary=open_vocabulary)]:
         raise DataError("\n  ".join([f"{folder} has errors in its lists, metadata or images:", *errors]))
 
 
-def dataset_errors(folder: Path, listing: Listing) -> Iterator[Finding]:
-    """Yield every error that can be found without opening an image."""
-    yield from listing_errors(listing)
+def dataset_errors(folder: Path, listing: Listing, *, open_vocabulary: bool = False) -> Iterator[Finding]:
+    """Yield every error that can be found without opening an image; see :func:`check_listing`."""
+    yield from listing_errors(listing, open_vocabulary=open_vocabulary)
     yield from _missing_images(images_folder(folder), listing)
 
 
-def listing_errors(listing: Listing) -> Iterator[Finding]:
-    """Yield every error in the lists and the metadata, without looking at image files."""
+def listing_errors(listing: Listing, *, open_vocabulary: bool = False) -> Iterator[Finding]:
+    """Yield every error in the lists and the metadata, without looking at image files; see :func:`check_listing`."""
     yield from _empty_splits(listing)
     yield from _stray_pairs(listing)
-    yield from _untrained_words(listing)
+    if not open_vocabulary:
+        yield from untrained_words(listing)
     yield from _images_in_two_splits(listing)
 
 
@@ -78,14 +87,14 @@ def _stray_pairs(listing: Listing) -> Iterator[Finding]:
             yield Finding("error", "stray-pair", what, tuple(strays), _MIXED_VERSIONS)
 
 
-def _untrained_words(listing: Listing) -> Iterator[Finding]:
+def untrained_words(listing: Listing) -> Iterator[Finding]:
     """Find attributes and objects that are in no training pair, so that no pair can be composed of them."""
     for column, kind in enumerate(("attributes", "objects")):
         trained = {pair[column] for pair in listing.pairs["train"]}
         for split in ("val", "test"):
             if words := sorted({pair[column] for pair in listing.pairs[split]} - trained):
                 what = f"{len(words)} {kind} of {split}_pairs.txt are in no training pair"
-                yield Finding("error", "untrained-word", what, tuple(words))
+                yield Finding("error", "untrained-word", what, tuple(words), _UNTRAINED_REMEDY)
 
 
 def _images_in_two_splits(listing: Listing) -> Iterator[Finding]:

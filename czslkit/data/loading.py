@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..types import PairSpace
 from .dataset_folders import dataset, ensure_folder
+from .datasets import Dataset
 from .fingerprint import fingerprint
 from .integrity import check_listing
 from .layout import SPLITS, Listing, Pair, images_folder
@@ -37,9 +40,10 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
     """
     known, folder = dataset(name), ensure_folder(name, root)
     listing = known.listing(folder)
-    check_listing(folder, listing)
+    check_listing(folder, listing, open_vocabulary=known.open_vocabulary)
     space = _label_space(listing)
-    train, val, test = (_split(split, folder, listing, space) for split in SPLITS)
+    extra = _extra_tensors(known, folder, listing)
+    train, val, test = (_split(split, folder, listing, space, extra[split]) for split in SPLITS)
     return Splits(
         name=known.name,
         root=folder,
@@ -60,7 +64,41 @@ def _label_space(listing: Listing) -> PairSpace:
     return PairSpace(attrs, objs, _pair_indices(pairs, attrs, objs), torch.tensor([pair in seen for pair in pairs]))
 
 
-def _split(name: str, folder: Path, listing: Listing, space: PairSpace) -> Split:
+def _extra_tensors(known: Dataset, folder: Path, listing: Listing) -> dict[str, Mapping[str, Tensor]]:
+    """Return the other tensors of every split by name, ``[N, ...]`` each.
+
+    Raises:
+        DataError: the splits have other names than expected, or a tensor does not have one row for each image.
+    """
+    given = known.extra(folder, listing)
+    if given and set(given) != set(SPLITS):
+        found = ", ".join(map(str, given))
+        raise DataError(f"extra of dataset {known.name} returned the splits {found}, expected {', '.join(SPLITS)}")
+    names = {split: sorted(given.get(split, {})) for split in SPLITS}
+    if any(names[split] != names["train"] for split in SPLITS):
+        raise DataError(f"extra of dataset {known.name} returned {names}, expected the same names for every split")
+    for split, tensors in given.items():
+        for name, tensor in tensors.items():
+            where = f"extra of dataset {known.name}: {name!r} of {split}"
+            _check_rows(where, tensor, len(listing.instances[split]), given["train"][name])
+    return {split: given.get(split, {}) for split in SPLITS}
+
+
+def _check_rows(where: str, tensor: Tensor, images: int, train: Tensor) -> None:
+    """Check that a tensor has a row for each image, of the same kind as the rows of the training split.
+
+    Raises:
+        DataError: it has not; the message starts with ``where``.
+    """
+    if not isinstance(tensor, Tensor) or tensor.shape[:1] != (images,):
+        found = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise DataError(f"{where} is {found}, expected a tensor with one row for each of {images} images")
+    if (tensor.dtype, tensor.shape[1:]) != (train.dtype, train.shape[1:]):
+        kinds = [f"{list(one.shape[1:])} {one.dtype}" for one in (tensor, train)]
+        raise DataError(f"{where} has rows {kinds[0]}, expected {kinds[1]} as in train")
+
+
+def _split(name: str, folder: Path, listing: Listing, space: PairSpace, extra: Mapping[str, Tensor]) -> Split:
     instances = listing.instances[name]
     labels = _pair_indices([(i.attr, i.obj) for i in instances], space.attrs, space.objs)
     return Split(
@@ -69,6 +107,7 @@ def _split(name: str, folder: Path, listing: Listing, space: PairSpace) -> Split
         attr=labels[:, 0],
         obj=labels[:, 1],
         pairs=_pair_indices(listing.pairs[name], space.attrs, space.objs),
+        extra=extra,
     )
 
 

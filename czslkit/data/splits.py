@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
+from ..training_hooks import TrainingData
 from ..types import PairSpace
 from .closed_world import closed_world_candidates
 from .fingerprint import files_digest
@@ -22,6 +24,7 @@ class Split:
     attr: Tensor  # [N] long, index of each image's attribute in the label space
     obj: Tensor  # [N] long, index of each image's object in the label space
     pairs: Tensor  # [p, 2] long, the pairs listed for this split, in file order
+    extra: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # other tensors by name, [N, ...] each
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -49,6 +52,10 @@ class Splits:
     """Digest of the dataset's files; see ``fingerprint.fingerprint``."""
     skipped: int
     """Number of images without attribute or set, or with a pair that is in no list."""
+
+    def training_data(self) -> TrainingData:
+        """Return the training split as the hooks of a method receive it."""
+        return TrainingData(self.name, self.root, self.space, self.train.paths, self.train.attr, self.train.obj)
 
     def candidates(self, split: str) -> Tensor:
         """Return the mask of the closed-world candidates of a split, ``[P]`` bool; see ``closed_world_candidates``.

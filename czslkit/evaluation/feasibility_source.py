@@ -99,12 +99,13 @@ def clip_feasibility(backbone: Backbone, space: PairSpace) -> FeasibilityScores:
     Raises:
         ConfigError: the backbone has no text tower, or the text tower cannot read the prompt.
     """
-    texts = [f"{PROMPT} {clean(name)}" for name in (*space.attrs, *space.objs)]
+    words = [clean(name) for name in (*space.attrs, *space.objs)]
     training = backbone.training
     backbone.eval()
     try:
+        backbone.check_words(words)
         with torch.no_grad():
-            vectors = backbone.encode_sentences(texts).float().cpu()  # [A + O, D]
+            vectors = backbone.encode_sentences([f"{PROMPT} {word}" for word in words]).float().cpu()  # [A + O, D]
     except NotImplementedError:
         raise ConfigError(
             [

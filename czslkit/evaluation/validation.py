@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -14,6 +13,7 @@ from ..data.splits import Splits
 from ..method import Method
 from ..metrics.sweep import Bins
 from ..sizes import MEMORY
+from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
 from .evaluator import Evaluation
 
@@ -57,14 +57,10 @@ def validation_loss(method: Method, feed: Feed, pairs: Tensor, *, fused: bool = 
     more weight.
 
     Args:
-        method: left in evaluation mode; its head computes the loss.
+        method: left in evaluation mode; its ``validation_loss`` is the loss of a batch.
         fused: use the fused scores that pairs are ranked by as pair logits, as Troika's and MSCI's programs do.
     """
     method.eval()
-    text, losses = method.text(pairs), []
-    for batch in feed.batches():
-        scores = method(batch.images, text)
-        if fused:
-            scores = replace(scores, pair=method.head.rank(scores, pairs))
-        losses.append(method.head.loss(scores, batch, pairs).item())
-    return fmean(losses)
+    text = method.text(pairs)
+    losses = (method.validation_loss(batch, text, fused=fused) for batch in feed.batches())
+    return fmean(loss_parts(method, loss)["loss"].item() for loss in losses)

@@ -17,6 +17,7 @@ from ..evaluation.memory_budget import IMAGES, Chunks, Costs
 from ..method import Method
 from ..metrics.sweep import Sweep
 from ..sizes import format_bytes, format_duration
+from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
 
 MIN_SECONDS = 0.25  # a measurement uses more items until it takes this long
@@ -81,7 +82,7 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
     def step(_: int) -> None:
         method.train()
         with torch.autocast(method.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            loss = method.loss(batch, pairs)
+            loss = loss_parts(method, method.loss(batch, pairs))["loss"]
         loss.backward()
         method.zero_grad(set_to_none=True)
 

@@ -74,7 +74,9 @@ def build_method(job: Job, data: Splits) -> Method:
     spec = job.spec
     torch.manual_seed(spec.seed)
     method = build(spec.method, data.space, **as_dict(spec.options))
-    if spec.checkpoint is not None:
+    if spec.checkpoint is None:
+        method.prepare(data.training_data())
+    else:
         spec.checkpoint.load_into(method)
     return method.to(job.machine.torch_device())
 

@@ -93,6 +93,7 @@ def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> 
         if trains
         else dict,
         state,
+        data=data.training_data(),
         seed=spec.seed,
         progress=machine.progress,
         log=job.log,

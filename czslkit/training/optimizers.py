@@ -1,39 +1,109 @@
-"""The optimiser of a training and the schedule of its learning rate."""
+"""The optimisers of a training and the schedule of their learning rates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
+from ..errors import TrainingError
+from ..method import Method
+from ..training_hooks import group_parameters
 from .options import TrainOptions
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], options: TrainOptions) -> torch.optim.Optimizer:
-    """Return the optimiser that ``options`` ask for."""
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-        "adamw_bert": AdamWBert,
-        "sgd": lambda parameters, **options: torch.optim.SGD(parameters, momentum=0.9, **options),
-    }
-    return kinds[options.optimizer](parameters, lr=options.lr, weight_decay=options.weight_decay)
+def make_optimizers(method: Method, options: TrainOptions) -> list[torch.optim.Optimizer]:
+    """Return the optimisers of the groups of ``method.parameter_groups()``, the optimiser of ``options`` first.
+
+    Raises:
+        TrainingError: a group has an unknown optimiser or a learning rate, or a trainable parameter is not in exactly
+            one group.
+    """
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for given in method.parameter_groups():
+        group = {**given, "params": group_parameters(given)}
+        if "lr" in group:
+            raise TrainingError(
+                f"a group of {type(method).__name__}.parameter_groups() has lr={group['lr']!r}; "
+                "give lr_scale, the factor of train.lr, instead"
+            )
+        scale = group.pop("lr_scale", 1.0)
+        group = {"weight_decay": options.weight_decay, **group, "lr": options.lr * scale, "base_lr": options.lr * scale}
+        groups.setdefault(group.pop("optimizer", options.optimizer), []).append(group)
+    check_groups(method, [p for members in groups.values() for group in members for p in group["params"]])
+    kinds = sorted(groups, key=lambda kind: kind != options.optimizer)
+    return [_optimizer(method, kind, groups[kind], options) for kind in kinds]
 
 
-def lr_factor(options: TrainOptions, epoch: int) -> float:
-    """Return the factor by which the schedule multiplies the learning rate in an epoch, counted from 0.
+def check_groups(method: Method, grouped: Sequence[nn.Parameter]) -> None:
+    """Check that every trainable parameter is in exactly one group of parameters.
+
+    Raises:
+        TrainingError: it is in none, or in several; the message names it.
+    """
+    counts = Counter(map(id, grouped))
+    trainable = {name: counts[id(p)] for name, p in method.named_parameters() if p.requires_grad}
+    for problem, names in {
+        "no group": [name for name, count in trainable.items() if not count],
+        "several groups": [name for name, count in trainable.items() if count > 1],
+    }.items():
+        if names:
+            raise TrainingError(
+                f"trainable parameters of {type(method).__name__} are in {problem} of parameter_groups(): "
+                f"{', '.join(names)}; expected exactly one group for each"
+            )
+
+
+def _optimizer(method: Method, kind: Any, groups: list[dict[str, Any]], options: TrainOptions) -> torch.optim.Optimizer:
+    """Return one optimiser.
+
+    Args:
+        kind: a value of ``train.optimizer``, or a class of optimisers.
+        groups: its groups of parameters.
+
+    Raises:
+        TrainingError: there is no such optimiser.
+    """
+    if isinstance(kind, str) and kind in _OPTIMIZERS:
+        return _OPTIMIZERS[kind](groups, lr=options.lr, weight_decay=options.weight_decay)
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+        return kind(groups, lr=options.lr)  # type: ignore[call-arg]
+    raise TrainingError(
+        f"{type(method).__name__}.parameter_groups() asks for the optimiser {kind!r}, expected one of "
+        f"{', '.join(_OPTIMIZERS)}, or a subclass of torch.optim.Optimizer"
+    )
+
+
+def lr_factor(options: TrainOptions, epoch: int, progress: float = 0.0, step_progress: float = 1.0) -> float:
+    """Return the factor by which schedule and warm-up multiply the learning rate.
+
+    Args:
+        epoch: the epoch, counted from 0.
+        progress: share of the epoch's steps before this step, from 0 to 1.
+        step_progress: the same after this step.
 
     >>> [lr_factor(TrainOptions(schedule="step", step_size=2, gamma=0.5), epoch) for epoch in range(4)]
     [1.0, 1.0, 0.5, 0.5]
+    >>> options = TrainOptions(schedule="constant", warmup_epochs=1)
+    >>> [lr_factor(options, 0, step / 4, (step + 1) / 4) for step in range(4)]
+    [0.25, 0.5, 0.75, 1.0]
     """
+    warmup = min(1.0, (epoch + step_progress) / options.warmup_epochs) if options.warmup_epochs else 1.0
+    return warmup * _schedule_factor(options, epoch, progress if options.schedule_by == "step" else 0.0)
+
+
+def _schedule_factor(options: TrainOptions, epoch: int, progress: float) -> float:
+    """Return the factor of the schedule without warm-up; see :func:`lr_factor`."""
     if options.schedule == "step":
         return options.gamma ** (epoch // options.step_size)
     if options.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * epoch / options.epochs))
+        return 0.5 * (1 + math.cos(math.pi * (epoch + progress) / options.epochs))
     return 1.0
 
 
@@ -83,3 +153,11 @@ class AdamWBert(torch.optim.Optimizer):
         size = group["lr"] * math.sqrt(1 - beta2**step) / (1 - beta1**step)
         parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-size)
         parameter.add_(parameter, alpha=-group["lr"] * group["weight_decay"])
+
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adamw_bert": AdamWBert,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+}

@@ -29,6 +29,21 @@ class TrainOptions:
     schedule: Literal["step", "cosine", "constant"] = option("step", "change of the learning rate from epoch to epoch")
     step_size: int = option(5, "number of epochs between two steps of the step schedule", minimum=1)
     gamma: float = option(0.5, "factor of the learning rate at each step of the step schedule", minimum=0)
+    schedule_by: Literal["epoch", "step"] = option(
+        "epoch", "epoch changes the learning rate after each epoch, step after each step", added_later=True
+    )
+    warmup_epochs: float = option(
+        0.0,
+        "number of epochs, such as 0.5, in which the learning rate rises from 0 to that of the schedule, step by step",
+        minimum=0,
+        added_later=True,
+    )
+    clip_norm: float | None = option(
+        None,
+        "largest norm of the gradient over all parameters; a larger gradient is scaled down, null scales none",
+        minimum=0,
+        added_later=True,
+    )
     augment: bool = option(True, "true flips, tilts and rotates the training images at random")
     precision: Literal["fp32", "bf16"] = option("fp32", "number format of the forward pass; weights stay fp32")
     eval_mode_after_first_epoch: bool = option(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,17 +43,19 @@ class TrainingState:
             unfinished.unlink()
         self.key, self.accepted, self.file = key, {key, *accepted}, folder / STATE_FILE
 
-    def save(self, method: Method, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        """Write the weights, the optimiser, the history, the weights of the epoch to keep and the time so far."""
+    def save(self, method: Method, optimizers: Sequence[torch.optim.Optimizer], progress: Progress) -> None:
+        """Write the weights, the optimisers, the history, the weights of the epoch to keep and the time so far."""
         tensors = {f"method.{name}": value for name, value in learned_state(method).items()}
         tensors |= {f"best.{name}": value for name, value in progress.best.items()}
-        for i, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in values.items()}
+        tensors |= {f"hooks.{name}": torch.as_tensor(value) for name, value in method.training_state().items()}
+        for section, optimizer in _optimizer_sections(optimizers).items():
+            for i, values in optimizer.state_dict()["state"].items():
+                tensors |= {f"{section}.{i}.{name}": torch.as_tensor(value) for name, value in values.items()}
         metadata = {"key": self.key, "history": json.dumps(progress.history), "seconds": str(progress.seconds)}
         write_tensors(tensors, self.file, metadata)
 
-    def restore(self, method: Method, optimizer: torch.optim.Optimizer) -> Progress:
-        """Load the method and the optimiser as they were after the last epoch in the file.
+    def restore(self, method: Method, optimizers: Sequence[torch.optim.Optimizer]) -> Progress:
+        """Load the method and the optimisers as they were after the last epoch in the file.
 
         Returns:
             The progress in the file; an empty one if there is no file, or if its key is not accepted.
@@ -61,17 +64,25 @@ class TrainingState:
             return Progress([], {}, 0.0)
         with safe_open(self.file, "pt") as file:
             metadata = file.metadata()
-        sections: dict[str, dict[str, Tensor]] = {"method": {}, "best": {}, "optimizer": {}}
+        sections: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for name, value in load_file(self.file).items():
             section, _, rest = name.partition(".")
             sections[section][rest] = value
         load_learned(method, sections["method"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in sections["optimizer"].items():
-            i, _, moment = name.partition(".")
-            moments.setdefault(int(i), {})[moment] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        if sections["hooks"]:
+            method.load_training_state(sections["hooks"])
+        for section, optimizer in _optimizer_sections(optimizers).items():
+            moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+            for name, value in sections[section].items():
+                i, _, moment = name.partition(".")
+                moments[int(i)][moment] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(moments)})
         return Progress(json.loads(metadata["history"]), sections["best"], float(metadata["seconds"]))
+
+
+def _optimizer_sections(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.optim.Optimizer]:
+    """Return the optimisers by the names of their sections in the file: optimizer, optimizer2, ..."""
+    return {f"optimizer{i or ''}": optimizer for i, optimizer in zip((0, *range(2, 99)), optimizers, strict=False)}
 
 
 def state_key(folder: Path) -> str | None:

@@ -79,12 +79,8 @@ class Visprod(Method):
     Options = VisprodOptions
 
     def __init__(self, options: VisprodOptions, space: PairSpace) -> None:
-        backbone = load_backbone(options.backbone)
+        backbone = load_backbone(options.backbone, trainable=options.tune == "all")
         backbone.image_size = options.image_size or backbone.image_size
-        backbone.requires_grad_(False)
-        if options.tune == "all":
-            for parameter in backbone.image_parameters():
-                parameter.requires_grad_(True)
         super().__init__(
             space=space,
             backbone=backbone,

@@ -12,6 +12,10 @@ from czslkit.data.layout import images_folder, pairs_file
 from czslkit.data.listing import read_listing
 from czslkit.errors import DataError
 
+REMEDY = (
+    "    remove those pairs from the list, or add a training pair with the word; a dataset whose class has "
+    "open_vocabulary = True may have such words"
+)
 Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
 
 
@@ -96,7 +100,9 @@ def test_words_that_training_never_shows_are_named(pets: Path) -> None:
         file.write("old dog\nwet cow\n")
     assert complaint(pets).splitlines() == [
         "1 attributes of test_pairs.txt are in no training pair: old",
+        REMEDY,
         "  1 objects of test_pairs.txt are in no training pair: cow",
+        REMEDY,
     ]
 
 

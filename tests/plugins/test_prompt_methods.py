@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import czslkit
+from czslkit.data.fixed_features import has_fixed_features
 
 
 @pytest.mark.parametrize(
@@ -13,7 +14,7 @@ def test_only_its_own_part_of_the_prompt_is_trained(clip_file, space, name, trai
     method = czslkit.build(name, space, backbone=str(clip_file))
     assert {n for n, p in method.named_parameters() if p.requires_grad} == trained
     assert method.trains == bool(trained)
-    assert method.frozen_image
+    assert has_fixed_features(method)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 import czslkit
+from czslkit.data.fixed_features import has_fixed_features
 from czslkit.types import Batch
 
 OPTIONS = {"backbone": "timm/resnet10t/random", "image_size": 32}
@@ -32,7 +33,7 @@ def test_the_loss_is_one_cross_entropy_for_each_classifier(space, images):
 @pytest.mark.parametrize(("tune", "frozen"), [("head", True), ("all", False)])
 def test_the_tower_learns_only_when_asked_to(space, tune, frozen):
     method = czslkit.build("visprod", space, tune=tune, **OPTIONS).train()
-    assert method.frozen_image == frozen
+    assert has_fixed_features(method) == frozen
     assert method.backbone.training == (not frozen)
     assert any(name.startswith("backbone") for name, p in method.named_parameters() if p.requires_grad) != frozen
 

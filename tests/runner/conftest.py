@@ -12,7 +12,7 @@ import pytest
 
 import czslkit
 from czslkit.registry import REGISTRIES, load_plugins
-from czslkit.training import loop
+from czslkit.training.epoch import Trainer
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def bench_toys(toys: Path, clip_file: Path, tmp_path: Path) -> Any:
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list with an entry for each trained epoch."""
     epochs: list[int] = []
-    real = loop._train_epoch
+    real = Trainer.run
 
     def counted(*args: Any) -> Any:
         epochs.append(1)
         return real(*args)
 
-    monkeypatch.setattr(loop, "_train_epoch", counted)
+    monkeypatch.setattr(Trainer, "run", counted)
     return epochs
 
 

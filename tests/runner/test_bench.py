@@ -23,7 +23,7 @@ from czslkit.data.make.mini import write_mini
 from czslkit.errors import ConfigError
 from czslkit.result_store import Store
 from czslkit.runner import run_job as running
-from czslkit.training import loop as training
+from czslkit.training.epoch import Trainer
 from czslkit.weights import read_tensors
 
 
@@ -117,7 +117,7 @@ def test_finished_cells_are_not_run_again(bench, monkeypatch):
 
 def test_a_world_added_later_uses_the_same_training(bench, monkeypatch):
     bench("csp", worlds="closed")
-    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "run", lambda *a: pytest.fail("trained again"))
     assert bench("csp", worlds="closed,open").failed == 0
 
 
@@ -225,6 +225,22 @@ def test_data_that_has_become_unreadable_keeps_what_was_measured(bench, toys, tm
     assert any("finished results are kept: closed" in line for line in bench.log_lines)
 
 
+def test_a_new_method_is_prepared_once_before_anything_is_measured(bench, toys, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(czslkit.METHODS["csp"], "prepare", lambda self, data: calls.append((data.name, len(data))))
+    rank = czslkit.Method.rank
+    monkeypatch.setattr(czslkit.Method, "rank", lambda *a: (calls.append("rank"), rank(*a))[1])
+    bench("csp")
+    assert calls[0] == ("toys", 21)
+    assert calls.count(("toys", 21)) == 1
+    calls.clear()
+    (training,) = tmp_path.glob("runs/toys/csp/*/training")
+    where = {"data": toys, "runs": tmp_path / "other", "log": lambda line: None}
+    assert not czslkit.bench(None, "toys", checkpoints=[training], **where).failed
+    assert calls[0] == "rank"  # a checkpoint has what its training prepared
+    assert ("toys", 21) not in calls
+
+
 def test_waiting_for_another_process_is_logged(bench, tmp_path):
     bench("clip", worlds="closed")
     (lock,) = (tmp_path / "runs").rglob(".lock")
@@ -240,7 +256,7 @@ def test_an_unreadable_image_fails_before_anything_is_trained(bench, toys, tmp_p
     data = shutil.copytree(toys, tmp_path / "data")
     image = next((data / "toys" / "images").rglob("train*.png"))
     image.write_bytes(image.read_bytes()[:100])
-    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained"))
+    monkeypatch.setattr(Trainer, "run", lambda *a: pytest.fail("trained"))
     result = bench("clip,csp", worlds="closed", data=data, cache_images=cached)
     for failed in result.results:
         assert f"1 of {counted} cannot be read:\n  {image}" in failed["error"]["message"]

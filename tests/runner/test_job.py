@@ -23,7 +23,7 @@ from czslkit.runner import prepare as preparing
 from czslkit.runner import run_job as running
 from czslkit.runner import staleness
 from czslkit.runner.recipes import load_recipe, recipes
-from czslkit.training import loop as training
+from czslkit.training.epoch import Trainer
 
 FILE = "feasibility_cgqa.pt"
 
@@ -194,7 +194,7 @@ def test_a_changed_vector_runs_the_open_world_again_and_nothing_else(
     first = bench("csp", "closed,open", threshold=0.3).results
     assert bench("csp", "closed,open", threshold=0.3).results == first
     assert bench.log_lines[-1].endswith("done before")
-    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "run", lambda *a: pytest.fail("trained again"))
     digests = []
     for values in (feasible, -feasible):
         torch.save(values, bench.root / FILE)

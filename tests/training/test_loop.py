@@ -17,6 +17,7 @@ from czslkit.evaluation.evaluator import Evaluation
 from czslkit.evaluation.validation import plan_validation
 from czslkit.method import learned_state
 from czslkit.options import as_dict, parse
+from czslkit.training import epoch as one_epoch
 from czslkit.training import loop as training
 from czslkit.training import state
 from czslkit.training.options import TrainOptions
@@ -82,6 +83,7 @@ def run(toy, build, validating, tmp_path):
             options,
             validating(method, options),
             state.TrainingState(tmp_path / folder, key),
+            data=toy.training_data(),
             seed=seed,
             progress=False,
             log=(said if said is not None else []).append,
@@ -128,7 +130,7 @@ def test_a_killed_training_goes_on_to_the_same_end(run, name, settings, moment):
     whole, expected = run(name, "whole", augment=True, **settings)
     where = {
         "before the first epoch ends": (Evaluation, "run", 1),
-        "after an epoch": (training, "_train_epoch", 2),
+        "after an epoch": (one_epoch.Trainer, "run", 2),
         "before a state is written": (state.TrainingState, "save", 2),
     }
     with killed_at(*where[moment]):
@@ -142,7 +144,7 @@ def test_a_killed_training_goes_on_to_the_same_end(run, name, settings, moment):
 @pytest.mark.parametrize("select", ["auc", "loss", "last"])
 def test_a_finished_training_is_not_trained_again(run, monkeypatch, select):
     first, expected = run(select=select)
-    monkeypatch.setattr(training, "_train_epoch", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(one_epoch.Trainer, "run", lambda *a: pytest.fail("trained again"))
     second, found = run(select=select)
     assert same(first, second)
     assert found == expected
@@ -285,15 +287,15 @@ def batches_of_8(method, split, order):
     """Yield the images of a split in the given order."""
     backbone = method.backbone
     everything = ImageSet(split, backbone.image_size, backbone.mean, backbone.std)
-    images, attr, obj = map(torch.stack, zip(*everything, strict=True))
-    return [czslkit.Batch(images[index], attr[index], obj[index]) for index in order.split(8)]
+    images = torch.stack([everything[i] for i in range(len(split))])
+    return [czslkit.Batch(images[index], split.attr[index], split.obj[index]) for index in order.split(8)]
 
 
 def naive_training(method, data, evaluation_mode_from):
     """Train three epochs in a plain loop."""
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
     for epoch in range(3):
-        torch.manual_seed(training.epoch_seed(0, epoch))
+        torch.manual_seed(one_epoch.epoch_seed(0, epoch))
         method.train()
         if epoch >= evaluation_mode_from:
             method.eval()
@@ -310,7 +312,7 @@ def test_modes_of_training_are_those_of_a_naive_loop(run, build, toy, flag, eval
     settings = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 0, "schedule": "constant", "augment": False}
     settings |= {"select": "last", "eval_mode_after_first_epoch": flag}
     if killed:
-        with killed_at(training, "_train_epoch", 2):
+        with killed_at(one_epoch.Trainer, "run", 2):
             run("msci", **settings)
     found = learned_state(run("msci", **settings)[0])
     expected = naive_training(build("msci"), toy, evaluation_mode_from)
@@ -343,7 +345,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step(run, monkeypatch):
 
 
 def test_a_split_of_one_image_cannot_train(toy, run, monkeypatch):
-    monkeypatch.setattr(training, "_without_single_images", lambda batches: iter(()))
+    monkeypatch.setattr(one_epoch, "_without_single_images", lambda batches: iter(()))
     message = "not enough training images: found 21, and batch normalisation needs 2 in a batch"
     with pytest.raises(TrainingError, match=message):
         run()
@@ -361,7 +363,7 @@ def test_accumulated_batches_give_the_step_of_one_large_batch(run):
 def test_accumulated_gradients_are_weighted_as_asked(run, build, toy, accumulation, rescale):
     """The gradients of the batches of one epoch are computed separately and summed by hand."""
     method = build(word_dropout=0.0)
-    torch.manual_seed(training.epoch_seed(0, 0))
+    torch.manual_seed(one_epoch.epoch_seed(0, 0))
     batches = batches_of_8(method, toy.train, torch.randperm(21))
     words, velocity = method.prompt.words, torch.zeros_like(method.prompt.words)
     for first in range(0, 3, accumulation):
@@ -422,7 +424,7 @@ def test_options_change_what_is_learned(run):
 
 def test_a_method_with_nothing_to_learn_is_left_alone(toy, clip_file, tmp_path):
     method = czslkit.build("clip", toy.space, backbone=str(clip_file))
-    feed = Feed(method, toy.train, 8)
-    result = training.train(method, feed, TrainOptions(), dict, state.TrainingState(tmp_path, "k"), seed=0)
+    feed, data = Feed(method, toy.train, 8), toy.training_data()
+    result = training.train(method, feed, TrainOptions(), dict, state.TrainingState(tmp_path, "k"), data=data, seed=0)
     assert (result.epochs, result.best_epoch, result.trainable_parameters) == (0, None, 0)
     assert as_dict(TrainOptions())["epochs"] == 20

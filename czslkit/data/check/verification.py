@@ -11,8 +11,8 @@ from tabulate import tabulate
 
 from ...errors import DataError
 from ..dataset_folders import dataset, ensure_folder
-from ..datasets import Counts
-from ..integrity import Finding, dataset_errors, printable
+from ..datasets import Counts, Dataset
+from ..integrity import Finding, dataset_errors, printable, untrained_words
 from ..layout import Listing, images_folder
 from .counts import count_differences, count_listing, named_counts
 from .image_files import check_image_files
@@ -24,7 +24,6 @@ _REMEDIES = {  # remedies by kind of finding, for findings without a remedy
     "missing": "unpack the images again, or remove images that do not exist from the metadata",
     "outside": "take the metadata from its source",
     "in-two-splits": "keep each image in one split of the metadata only",
-    "untrained-word": "remove those pairs from the list, or add a training pair with the word",
     "empty": "take the lists and the metadata from the same download",
 }
 
@@ -99,14 +98,19 @@ def verify(
         malformed = Finding("error", "malformed", str(error), remedy=_REMEDIES["empty"])
         return Verification(name, folder, None, expected, (malformed,))
     found = count_listing(listing)
-    findings = [*(count_differences(found, expected) if expected else ()), *_findings(folder, listing, workers)]
+    findings = [
+        *(count_differences(found, expected) if expected else ()),
+        *_findings(dataset(name), folder, listing, workers),
+    ]
     findings = sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity))
     return Verification(name, folder, found, expected, tuple(findings))
 
 
-def _findings(folder: Path, listing: Listing, workers: int | None) -> Iterator[Finding]:
+def _findings(known: Dataset, folder: Path, listing: Listing, workers: int | None) -> Iterator[Finding]:
     """Yield all findings about lists, files and labels, each with a remedy if one is known."""
-    findings = [*dataset_errors(folder, listing)]
+    findings = [*dataset_errors(folder, listing, open_vocabulary=known.open_vocabulary)]
+    if known.open_vocabulary:
+        findings += [replace(finding, severity="note", remedy="") for finding in untrained_words(listing)]
     findings += [*check_image_files(images_folder(folder), listing, workers), *lint(listing)]
     for finding in findings:
         yield replace(finding, remedy=finding.remedy or _REMEDIES.get(finding.kind, ""))

@@ -1,0 +1,149 @@
+"""Adapters in the blocks of either tower of a CLIP."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import czslkit
+from czslkit.backbones import load_backbone
+from czslkit.backbones.adapters import Adapter
+from czslkit.backbones.clip import ClipBackbone
+from czslkit.components import Backbone
+from czslkit.prompts import FixedPrompt, SoftPrompt
+
+PAIRS = torch.tensor([[0, 0], [1, 1], [0, 1]])
+
+
+def random_adapter(width):
+    adapter = Adapter(width, 4, dropout=0.0)
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return adapter
+
+
+@pytest.fixture
+def backbone(clip_file):
+    torch.manual_seed(0)
+    return load_backbone(str(clip_file)).eval()
+
+
+def expected_text(backbone, ids, adapters):
+    """The text tower of open_clip, block by block, with ``adapters[block, kind]``."""
+    clip = backbone.clip
+    x = clip.token_embedding(ids) + clip.positional_embedding[: ids.shape[1]]
+    mask = torch.full((ids.shape[1],) * 2, float("-inf")).triu(1)
+    for i, block in enumerate(clip.transformer.resblocks):
+        y = block.ln_1(x)
+        x = x + block.attn(y, y, y, need_weights=False, attn_mask=mask)[0] + added(adapters, (i, "attention"), x)
+        x = x + block.mlp(block.ln_2(x)) + added(adapters, (i, "mlp"), x)
+    return clip.ln_final(x[torch.arange(len(ids)), ids.argmax(1)]) @ clip.text_projection
+
+
+def added(adapters, place, x):
+    return adapters[place](x) if place in adapters else torch.zeros_like(x)
+
+
+PLACES = [
+    (None, ("attention", "mlp"), [(0, "attention"), (1, "attention"), (0, "mlp"), (1, "mlp")]),
+    ([1], ("attention", "mlp"), [(1, "attention"), (1, "mlp")]),
+    (range(2), ("mlp",), [(0, "mlp"), (1, "mlp")]),
+    ([0], ("attention",), [(0, "attention")]),
+]
+
+
+@pytest.mark.parametrize(("blocks", "kinds", "places"), PLACES)
+@torch.no_grad()
+def test_text_adapters_are_parallel_to_the_sub_layers_of_their_blocks(backbone, blocks, kinds, places):
+    texts = ["a photo of a wet dog", "rust"]
+    ids = backbone.tokenize(texts, 77)
+    plain = backbone.encode_sentences(texts)
+    backbone.add_adapters(random_adapter, tower="text", blocks=blocks, kinds=kinds)
+    adapters = dict(zip(places, backbone.text_adapters, strict=True))
+    found = backbone.encode_sentences(texts)
+    torch.testing.assert_close(found, expected_text(backbone, ids, adapters))
+    assert (found - plain).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_text_adapters_act_on_a_start_that_prompts_share(backbone):
+    backbone.add_adapters(random_adapter, tower="text")
+    start, rest = torch.randn(4, 64), torch.randn(3, 2, 64)
+    found = backbone.encode_text_after(start, rest)
+    torch.testing.assert_close(found, Backbone.encode_text_after(backbone, start, rest))
+
+
+@torch.no_grad()
+def test_a_soft_prompt_goes_through_text_adapters(backbone):
+    space = czslkit.PairSpace(("wet", "old"), ("dog", "car"), PAIRS, torch.tensor([True, True, False]))
+    soft, fixed = SoftPrompt(backbone, space), FixedPrompt(space)
+    plain = soft(backbone, PAIRS).pair
+    backbone.add_adapters(random_adapter, tower="text")
+    torch.testing.assert_close(soft(backbone, PAIRS).pair, fixed(backbone, PAIRS).pair)
+    assert (soft(backbone, PAIRS).pair - plain).abs().max() > 1e-3
+
+
+def test_every_text_adapter_gets_a_gradient(backbone):
+    backbone.add_adapters(random_adapter, tower="text")
+    backbone.encode_sentences(["a photo of a wet dog"]).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in backbone.text_adapters.parameters())
+    assert not any(p.requires_grad for p in backbone.clip.parameters())
+
+
+@torch.no_grad()
+def test_visual_adapters_by_block_and_kind_are_some_of_all_adapters(backbone, clip_file, images):
+    everywhere = load_backbone(str(clip_file), adapter_dim=4).eval()  # 5 blocks; adapters start at zero
+    backbone.add_adapters(random_adapter, blocks=[1, 4], kinds=("mlp",))
+    backbone.add_adapters(random_adapter, blocks=[2], kinds=("attention",))
+    for place, adapter in zip((5 + 1, 5 + 4, 2), backbone.adapters, strict=True):
+        everywhere.adapters[place].load_state_dict(adapter.state_dict())
+    found = backbone.encode_image(images, (0, 2))
+    expected = everywhere.encode_image(images, (0, 2))
+    torch.testing.assert_close(found.pooled, expected.pooled)
+    torch.testing.assert_close(found.layers, expected.layers)
+
+
+@torch.no_grad()
+def test_adapters_at_one_place_add_up(backbone, clip_file, images):
+    twice = load_backbone(str(clip_file)).eval()
+    backbone.add_adapters(random_adapter, blocks=[3], kinds=("mlp",))
+    (adapter,) = backbone.adapters
+    doubled = Adapter(128, 4, dropout=0.0)
+    doubled.load_state_dict(adapter.state_dict())
+    doubled.up.weight.mul_(2)
+    doubled.up.bias.mul_(2)
+    backbone.add_adapters(lambda width: adapter, blocks=[3], kinds=("mlp",))
+    twice.add_adapters(lambda width: doubled, blocks=[3], kinds=("mlp",))
+    torch.testing.assert_close(backbone.encode_image(images).pooled, twice.encode_image(images).pooled)
+
+
+def test_adapters_of_either_tower_have_its_width(backbone):
+    widths = []
+    backbone.add_adapters(lambda width: widths.append(width) or torch.nn.Identity(), blocks=[0])
+    backbone.add_adapters(lambda width: widths.append(width) or torch.nn.Identity(), tower="text", blocks=[0])
+    assert widths == [128, 128, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"tower": "audio"}, "adapters for tower 'audio', expected 'visual' or 'text'"),
+        ({"blocks": [5]}, "kind 'attention' for block 5, expected .* a block from 0 to 4"),
+        ({"tower": "text", "blocks": [-1]}, "for block -1, expected .* a block from 0 to 1"),
+        ({"kinds": ("norm",)}, "an adapter of kind 'norm' for block 0, expected a kind of attention, mlp and"),
+    ],
+)
+def test_a_place_that_is_not_there_is_refused(backbone, place, message):
+    with pytest.raises(ValueError, match=message):
+        backbone.add_adapters(random_adapter, **place)
+    assert not len(backbone.adapters) and not len(backbone.text_adapters)
+
+
+def test_a_text_tower_whose_blocks_are_not_run_here_takes_no_adapters():
+    import open_clip
+
+    vision = open_clip.CLIPVisionCfg(layers=1, width=64, patch_size=8, image_size=16)
+    text = open_clip.CLIPTextCfg(context_length=16, vocab_size=1000, width=64, heads=1, layers=1)
+    backbone = ClipBackbone(open_clip.CLIP(64, vision, text))
+    with pytest.raises(ValueError, match=r"has OpenAI's 49408 tokens; this model has a CLIP with 1000 tokens"):
+        backbone.add_adapters(random_adapter, tower="text")
