@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import hashlib
 import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .files import file_digest
@@ -29,24 +32,46 @@ def code_digest(module: str, follows: Callable[[str], bool]) -> str | None:
     waiting, found = [module], {}
     while waiting:
         name = waiting.pop()
-        file = module_file(name)
-        if name in found or file is None or not file.is_file():
+        if name in found:
             continue
-        try:
-            tree = ast.parse(file.read_bytes()) if file.suffix == ".py" else None
-        except SyntaxError:
-            tree = None
-        if tree is None:  # such as compiled code
-            found[name] = file_digest(file)
-            continue
-        found[name] = syntax(tree)
-        package = name if file.stem == "__init__" else name.rpartition(".")[0]
-        waiting += _imports(tree, package, follows)
+        loaded = sys.modules.get(name)
+        source = _read_once(name, loaded) if loaded else _read(name)
+        if source is not None:
+            found[name] = source.digest
+            waiting += _imports(source.tree, source.package, follows) if source.tree else ()
     own = found.pop(module, None)
     if own is None:
         return None
     content = json.dumps([own, sorted(found.items())])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """The code of a module."""
+
+    digest: str  # the digest of a file, or the syntax of Python code
+    tree: ast.AST | None  # None for code that is not Python
+    package: str  # the package that relative imports start from
+
+
+def _read(module: str) -> _Source | None:
+    """Read the code of a module, None if it has no file."""
+    file = module_file(module)
+    if file is None or not file.is_file():
+        return None
+    package = module if file.stem == "__init__" else module.rpartition(".")[0]
+    try:
+        tree = ast.parse(file.read_bytes()) if file.suffix == ".py" else None
+    except SyntaxError:
+        tree = None
+    return _Source(syntax(tree) if tree else file_digest(file), tree, package)
+
+
+@functools.cache  # a process runs the code that it has imported, whatever becomes of the file
+def _read_once(module: str, loaded: ModuleType) -> _Source | None:
+    """Read the code of an imported module; ``loaded`` is another key of the cache if it is imported again."""
+    return _read(module)
 
 
 def module_file(module: str) -> Path | None:

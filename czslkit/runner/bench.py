@@ -26,6 +26,7 @@ from .machine import Machine
 from .plan import Spec, plan
 from .run_job import estimate as estimate_job
 from .run_job import failed_results, record_failure, run_job
+from .staleness import read_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,6 +153,7 @@ def bench(
         problems.append("cache is off, but cache_images asks to keep images in it: leave out one of the two")
     if problems:
         raise ConfigError(problems)
+    read_code(specs)
     source, store = DataSource(data, Path(runs) / "checked", machine.cache), Store(Path(runs))
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):

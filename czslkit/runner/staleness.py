@@ -31,6 +31,12 @@ TRAINING_MODULES = ("czslkit.training", "czslkit.data.image_transforms")
 EVALUATION_MODULES = ("czslkit.evaluation", "czslkit.data.image_transforms")
 
 
+def read_code(specs: Iterable[Spec]) -> None:
+    """Read the code of methods and datasets, so that a file that is changed during a benchmark is not taken for it."""
+    for spec in specs:
+        class_versions([METHODS[spec.method], type(dataset(spec.dataset))])
+
+
 def training_dependencies(spec: Spec, data: Mapping[str, str], classes: Iterable[type]) -> dict[str, Any]:
     """Return everything that trained weights depend on, apart from the settings.
 

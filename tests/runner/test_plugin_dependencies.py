@@ -117,6 +117,21 @@ def test_a_change_of_code_that_a_method_uses_makes_it_stale(
     assert "code: mine.method:Mine changed" in ran(changed)
 
 
+def test_a_file_that_is_changed_during_a_benchmark_is_not_taken_for_the_code_that_ran(
+    ran: Any, bench_toys: Any, package: Any, tmp_path: Path
+) -> None:
+    package(FILES)
+    constants = tmp_path / "packages" / "mine" / "constants.py"
+
+    def edit(line: str) -> None:
+        if line.startswith("[1/2] clip on toys, seed 0: running"):
+            constants.write_text("RATE = 0.4\n")
+
+    assert bench_toys("clip,mine", log=edit).failed == 0
+    assert ran({"mine/constants.py": "RATE = 0.3\n"}) == ""
+    assert "code: mine.method:Mine changed" in ran({"mine/constants.py": "RATE = 0.4\n"})
+
+
 def test_comments_docstrings_and_unrelated_modules_make_nothing_stale(ran: Any) -> None:
     assert ran() == ""
     commented = METHOD.replace('"""A method."""', '"""Another text."""\n# a comment').replace(

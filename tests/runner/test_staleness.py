@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import czslkit
-from czslkit import evaluation, provenance
+from czslkit import evaluation, provenance, source_code
 from czslkit import training as training_package
 from czslkit.heads import CosineHead
 from czslkit.method import METHODS, Method
@@ -215,6 +215,7 @@ def test_a_class_counts_by_its_own_version_or_by_its_distribution(
     file.write_text(file.read_text() + "    longer = True\n")
     assert class_version(my_head.Mine) == before  # this process goes on with the code that it has imported
     provenance._version_of_loaded.cache_clear()
+    source_code._read_once.cache_clear()
     assert class_version(my_head.Mine) not in (None, before)
     assert current_version("my_head:Mine") == class_version(my_head.Mine)
     assert class_versions([my_head.Mine])["czslkit.heads.cosine:CosineHead"] == "version 1"
