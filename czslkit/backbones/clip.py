@@ -53,6 +53,7 @@ class ClipBackbone(Backbone):
 
     @property
     def scale(self) -> Tensor:  # type: ignore[override]
+        """The log of CLIP's logit scale, a scalar."""
         scale: Tensor = self.clip.logit_scale
         return scale
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..method import Method
-from ..types import ImageFeatures
+from ..types import VALIDATION, ImageFeatures
 
 
 def has_fixed_features(method: Method) -> bool:
@@ -54,17 +54,18 @@ def close(one: Tensor, other: Tensor) -> bool:
 
 
 def _check_pooled_features_suffice(method: Method, features: ImageFeatures) -> None:
-    """Check that two pairs have the same scores with all features of some images and with only the pooled ones.
+    """Check that some pairs have the same scores with all features of some images and with only the pooled ones.
 
     Raises:
         ConfigError: they differ, or the pooled features alone cannot be scored.
     """
     if method.streams:  # a score would change the method
         return
-    text = method.text(method.space.pairs[:2].to(method.device))
-    expected = method.rank(features, text)
+    pairs = method.space.pairs[:2] if method.chunkable else method.space.pairs
+    text = method.text(pairs.to(method.device))
+    expected = method.rank(features, text, VALIDATION)
     try:
-        found = method.rank(ImageFeatures(features.pooled), text)
+        found = method.rank(ImageFeatures(features.pooled), text, VALIDATION)
         reason = "" if close(found, expected) else "its scores are different with pooled features alone"
     except Exception as error:
         reason = f"pooled features alone give {type(error).__name__}: {error}"

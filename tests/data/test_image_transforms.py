@@ -162,4 +162,4 @@ def test_a_file_is_read_as_the_authors_programs_read_it(tmp_path: Path, mode: st
     file = tmp_path / "a.jpg"
     picture(333, 251).convert(mode).save(file, quality=90)
     images = ImageSet(split_of(file), side, MEAN, STD)
-    assert torch.equal(images[0][0], preprocessed(Image.open(file).convert("RGB"), side))
+    assert torch.equal(images[0], preprocessed(Image.open(file).convert("RGB"), side))
