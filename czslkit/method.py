@@ -143,6 +143,34 @@ class Method(TrainingHooks, nn.Module):
         ranked = self.head.rank(scores, text.pairs, setting)
         return Explanation(maps.attention, maps.weights, maps.contribution, text.pairs, scores, ranked)
 
+    def begin(self, setting: Setting, candidates: Tensor) -> None:
+        """Start a pass over a stream of images; it is called only if the method ``streams``.
+
+        Every pass has a copy of the trained method for itself. After ``begin``, the texts of the candidates are
+        encoded, and ``rank`` is called for one image after the other. ``rank`` may use ``torch.enable_grad``. A method
+        that changes its image encoder sets ``caches_features = False``, so that ``rank`` gets pixels.
+
+        Args:
+            setting: split, world and number of candidates of the pass.
+            candidates: the pairs that will be scored, ``[P, 2]``.
+        """
+
+    def feasibility(self) -> Tensor:
+        """Return how plausible every pair is, asked after the training if ``eval.feasibility`` is ``method``.
+
+        Returns:
+            ``[A * O]`` from -1 to 1, in ``product(attrs, objs)`` order.
+
+        Raises:
+            ConfigError: the method has no feasibility of its own.
+        """
+        raise ConfigError(
+            [
+                f"eval.feasibility is method, but {type(self).__name__} has no feasibility of its own: define "
+                "feasibility() in it, or set eval.feasibility to file, clip or the path of a file"
+            ]
+        )
+
     def loss(self, batch: Batch, pairs: Tensor) -> Tensor | Mapping[str, Tensor]:
         """Return the training loss of ``batch`` with the candidates ``pairs`` ``[P, 2]``, a scalar.
 

@@ -1,4 +1,4 @@
-"""``docs/plugin-api.md`` lists what a plugin may use, by its docstrings; this file, run as a script, rewrites the page."""
+"""``docs/plugin-api.md`` lists what a plugin may use, by its docstrings; this file, run as a script, rewrites it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ INTRODUCTION = """\
 # What a plugin may use
 
 Everything on this page keeps its name and meaning; other names of the package may change.
-[Writing a plugin](plugins.md) is the guide. Each entry is the first paragraph of a docstring; `help(NAME)` prints all of
-it, with arguments, shapes and errors. The settings of training and evaluation are in [results](results.md).
+[Writing a plugin](plugins.md) is the guide. Each entry is the first paragraph of a docstring; `help(NAME)` prints all
+of it, with arguments, shapes and errors. The settings of training and evaluation are in [results](results.md).
 """
 #: Module -> the names in it that a plugin may use, in the order of the page.
 CONTENT = {

@@ -23,6 +23,7 @@ from ..sizes import MEMORY
 from ..types import Setting
 from .feasibility_source import NAMED_SOURCES
 from .memory_budget import Chunks, Costs, WorldTask, fit_chunks
+from .stream import stream_pass
 
 SplitName = Literal["val", "test"]
 
@@ -44,8 +45,8 @@ class EvalOptions:
     feasibility: str = option(
         "file",
         "the source of feasibility: file is the published feasibility_DATASET.pt, .npy or .safetensors, in the "
-        "folder of the dataset or next to it; clip computes it with the backbone's text tower; or the path of such a "
-        "file or of word vectors",
+        "folder of the dataset or next to it; clip computes it with the backbone's text tower; method asks the trained "
+        "method; or the path of such a file or of word vectors",
     )
     infeasible: Literal["exclude", "original"] = option(
         "exclude",
@@ -54,6 +55,12 @@ class EvalOptions:
     )
     batch_size: int | None = option(
         None, "number of images that are scored at a time; null takes the batch size of training", minimum=1
+    )
+    stream_seed: int = option(
+        0,
+        "seed of the order in which a method that adapts to the test images gets them; no other method depends on it",
+        minimum=0,
+        added_later=True,
     )
 
     def __post_init__(self) -> None:
@@ -78,6 +85,9 @@ class OpenWorld:
 class Evaluation:
     """The scoring of one split in one or both worlds, planned to fit into memory; it can be run several times.
 
+    A method that ``streams`` has a pass of its own for each world, with all pairs and one image at a time. It is not
+    measured, since scoring changes it.
+
     In the closed world the columns are the pairs of all three splits, and the candidates are the pairs of training
     and of this split. In the open world every combination is a column, and a candidate if it is feasible enough. Pairs
     that no number depends on are not scored, unless the method is not ``chunkable``.
@@ -87,6 +97,7 @@ class Evaluation:
     feed: Feed
     tasks: Mapping[str, WorldTask]  # by world
     chunks: Chunks
+    stream_seed: int = 0
 
     @staticmethod
     def plan(
@@ -99,6 +110,7 @@ class Evaluation:
         open_world: OpenWorld | None = None,
         keep: int = 1,
         memory: int = MEMORY,
+        stream_seed: int = 0,
     ) -> Evaluation:
         """Choose the pairs to score and the sizes of chunks; a few images and pairs are scored to measure memory.
 
@@ -108,14 +120,18 @@ class Evaluation:
             feed: batches of the same method and split.
             open_world: the candidates of the open world; every pair is a candidate if None.
             keep: number of best pairs to remember for each image; no metric depends on it.
-            memory: bytes that the evaluation may take, without the weights of the method.
+            memory: bytes that the evaluation may take, without the weights of the method; no limit if it ``streams``.
+            stream_seed: seed of the order of the images for a method that ``streams``.
 
         Raises:
             ConfigError: ``memory`` is too little.
             ValueError: the feasibility does not have one number for each pair.
         """
         tasks = {world: _task(method, data, split, world, open_world, keep) for world in worlds}
-        return Evaluation(method, feed, tasks, fit_chunks(Costs(method.eval(), feed, tasks), memory))
+        method.eval()
+        largest = max(len(task.pairs) for task in tasks.values())
+        chunks = Chunks(1, largest, largest) if method.streams else fit_chunks(Costs(method, feed, tasks), memory)
+        return Evaluation(method, feed, tasks, chunks, stream_seed)
 
     @torch.no_grad()
     def run(self) -> dict[str, Sweep]:
@@ -123,8 +139,13 @@ class Evaluation:
 
         Returns:
             A filled sweep for each world. The method is left in evaluation mode.
+
+        Raises:
+            ConfigError: a method that ``streams`` cannot be copied, or changes features that are cached.
         """
         method, chunks = self.method.eval(), self.chunks
+        if method.streams:
+            return {world: stream_pass(method, self.feed, task, self.stream_seed) for world, task in self.tasks.items()}
         sweeps = {world: task.sweep() for world, task in self.tasks.items()}
         for part in _parts(self.tasks, chunks.texts, whole=not method.chunkable):
             texts = {
@@ -155,6 +176,7 @@ def searched_threshold(
     bins: Bins,
     infeasible: Infeasible = "exclude",
     memory: int = MEMORY,
+    stream_seed: int = 0,
 ) -> float:
     """Return the one of 50 thresholds with the highest AUC on the validation split, found in one pass over the images.
 
@@ -164,7 +186,7 @@ def searched_threshold(
         feed: batches of the same method and the validation split.
         bins: the curve whose area is compared.
         infeasible: the treatment of pairs below a threshold.
-        memory: bytes that the evaluation may take.
+        memory, stream_seed: as for ``Evaluation.plan``.
 
     Returns:
         The first of equally good thresholds; -10, which excludes nothing, if every AUC is 0.
@@ -172,7 +194,9 @@ def searched_threshold(
     Raises:
         ValueError: there is not one number for each pair, or there is no unseen pair.
     """
-    evaluation = plan_search(method, data, feasibility, feed, infeasible=infeasible, memory=memory)
+    evaluation = plan_search(
+        method, data, feasibility, feed, infeasible=infeasible, memory=memory, stream_seed=stream_seed
+    )
     grid = threshold_grid(feasibility, data.space.open().seen)
     return best_threshold(grid, evaluation.run()["open"].compute_all(bins))
 
@@ -185,10 +209,13 @@ def plan_search(
     *,
     infeasible: Infeasible = "exclude",
     memory: int = MEMORY,
+    stream_seed: int = 0,
 ) -> Evaluation:
     """Plan the evaluation of :func:`searched_threshold`; the arguments and errors are the same."""
     open_world = OpenWorld(feasibility, threshold_grid(feasibility, data.space.open().seen), infeasible)
-    return Evaluation.plan(method, data, "val", ["open"], feed, open_world=open_world, memory=memory)
+    return Evaluation.plan(
+        method, data, "val", ["open"], feed, open_world=open_world, memory=memory, stream_seed=stream_seed
+    )
 
 
 def _task(

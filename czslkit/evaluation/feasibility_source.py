@@ -15,13 +15,14 @@ from torch import Tensor
 from ..components import Backbone
 from ..data.splits import Splits
 from ..errors import ConfigError, DataError, first_ten
+from ..method import Method
 from ..metrics.feasibility import feasibility
 from ..prompts import clean
 from ..types import PairSpace
 from .word_vectors import WordVectors, label_words, read_safetensors, refused_file, word_vectors
 
 #: Values of the setting ``eval.feasibility`` that are not a path.
-NAMED_SOURCES = ("file", "clip")
+NAMED_SOURCES = ("file", "clip", "method")
 #: File name endings of feasibility scores; a .safetensors file may also hold word vectors, every other file does.
 SCORE_SUFFIXES = (".pt", ".npy", ".safetensors")
 PROMPT = "a photo of"
@@ -34,7 +35,7 @@ class FeasibilityScores:
     """The feasibility of every combination of attribute and object, and its source."""
 
     values: Tensor  # [A * O] float32 in [-1, 1], in product(attrs, objs) order
-    source: str  # "clip", the name of a published file, or the path that was given
+    source: str  # "clip", "method", the name of a published file, or the path that was given
 
     @property
     def digest(self) -> str:
@@ -50,13 +51,13 @@ def published_files(dataset: str, folder: Path) -> tuple[Path, ...]:
 
 
 def source_file(source: str, data: Splits) -> Path | None:
-    """Return the file that a setting refers to; None for ``clip``, and for ``file`` if there is no published file.
+    """Return the file that a setting refers to; None without a file, and for ``file`` if there is no published file.
 
     Args:
-        source: the setting: ``file``, ``clip`` or a path.
+        source: the setting: ``file``, ``clip``, ``method`` or a path.
         data: the dataset whose published file ``file`` refers to.
     """
-    if source == "clip":
+    if source in ("clip", "method"):
         return None
     if source == "file":
         return next((file for file in published_files(data.name, data.root) if file.is_file()), None)
@@ -67,7 +68,8 @@ def load_feasibility(source: str, data: Splits, backbone: Backbone) -> Feasibili
     """Return the feasibility scores that a setting refers to.
 
     Args:
-        source: ``file``, ``clip``, or the path of feasibility scores or of word vectors.
+        source: ``file``, ``clip``, or the path of feasibility scores or of word vectors; for ``method``, see
+            :func:`method_feasibility`.
         data: the dataset.
         backbone: encodes texts if ``source`` is ``clip``.
 
@@ -120,6 +122,22 @@ def clip_feasibility(backbone: Backbone, space: PairSpace) -> FeasibilityScores:
     return FeasibilityScores(feasibility(space, *vectors.split([len(space.attrs), len(space.objs)])), "clip")
 
 
+def method_feasibility(method: Method) -> FeasibilityScores:
+    """Return the feasibility scores that a trained method has itself; the method is left in evaluation mode.
+
+    Raises:
+        ConfigError: the method has none, or does not return one number in [-1, 1] for each combination.
+    """
+    with torch.no_grad():
+        values: Any = method.eval().feasibility()
+    source = f"{type(method).__name__}.feasibility()"
+    if not isinstance(values, Tensor):
+        raise ConfigError([f"{source} holds a {type(values).__name__}, expected a tensor"])
+    if problem := _problem(source, values, method.space):
+        raise ConfigError([problem])
+    return FeasibilityScores(values.detach().float().cpu(), "method")
+
+
 def read_feasibility(file: Path, space: PairSpace) -> Tensor:
     """Return the feasibility of every combination from a file of feasibility scores or of word vectors.
 
@@ -159,22 +177,9 @@ def read_feasibility_vector(file: Path, space: PairSpace) -> Tensor:
         DataError: the file does not hold exactly one number in [-1, 1] for each combination.
     """
     values = _only_tensor(file, _load_file(file))
-    wanted = len(space.attrs) * len(space.objs)
-    if not values.is_floating_point() or list(values.shape) != [wanted]:
-        kind = str(values.dtype).removeprefix("torch.")
-        raise DataError(
-            f"{file} holds {kind} {list(values.shape)}, expected floats [{wanted}]: "
-            f"one for each of {len(space.attrs)} attributes x {len(space.objs)} objects"
-        )
-    values = values.detach().float()
-    wrong = ~(values.abs() <= 1 + _TOLERANCE)
-    if wrong.any():
-        i = int(wrong.nonzero()[0])
-        attr, obj = divmod(i, len(space.objs))
-        raise DataError(
-            f"{file}: number {i} ({space.attrs[attr]} {space.objs[obj]}) is {float(values[i]):g}, expected -1 to 1"
-        )
-    return values
+    if problem := _problem(str(file), values, space):
+        raise DataError(problem)
+    return values.detach().float()
 
 
 def word_feasibility(space: PairSpace, vectors: WordVectors) -> Tensor:
@@ -200,6 +205,21 @@ def word_feasibility(space: PairSpace, vectors: WordVectors) -> Tensor:
     """
     found = word_vectors(vectors, (*space.attrs, *space.objs))
     return feasibility(space, *found.split([len(space.attrs), len(space.objs)]))
+
+
+def _problem(source: str, values: Tensor, space: PairSpace) -> str:
+    """Return why the tensor of a source is no feasibility of a label space, as a message; empty if it is one."""
+    wanted = len(space.attrs) * len(space.objs)
+    if not values.is_floating_point() or list(values.shape) != [wanted]:
+        kind = str(values.dtype).removeprefix("torch.")
+        combinations = f"{len(space.attrs)} attributes x {len(space.objs)} objects"
+        return f"{source} holds {kind} {list(values.shape)}, expected floats [{wanted}]: one for each of {combinations}"
+    wrong = ~(values.abs() <= 1 + _TOLERANCE)  # true for nan, too
+    if not wrong.any():
+        return ""
+    i = int(wrong.nonzero()[0])
+    attr, obj = divmod(i, len(space.objs))
+    return f"{source}: number {i} ({space.attrs[attr]} {space.objs[obj]}) is {float(values[i]):g}, expected -1 to 1"
 
 
 def _load_file(file: Path) -> Any:

@@ -15,31 +15,44 @@ from ..metrics.sweep import Bins
 from ..sizes import MEMORY
 from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
-from .evaluator import Evaluation
+from .evaluator import Evaluation, OpenWorld
 
 
 def plan_validation(
-    method: Method, data: Splits, feed: Feed, options: TrainOptions, *, bins: Bins, memory: int = MEMORY
+    method: Method,
+    data: Splits,
+    feed: Feed,
+    options: TrainOptions,
+    *,
+    bins: Bins,
+    memory: int = MEMORY,
+    open_world: OpenWorld | None = None,
+    stream_seed: int = 0,
 ) -> Callable[[], dict[str, float]]:
     """Plan the validation of a method once; the returned function then validates it after any number of epochs.
 
     Args:
         method: left in evaluation mode.
         feed: batches of the same method and the validation split.
-        options: settings of the training; ``select`` decides whether the validation loss is computed.
+        options: settings of the training; ``select`` decides whether the validation loss is computed, and
+            ``select_world`` the world of the AUC.
         bins: the curve whose area is the AUC.
         memory: bytes that scoring may take; the memory of a validation loss is not limited.
+        open_world, stream_seed: as for ``Evaluation.plan``.
 
     Returns:
-        A function that gives ``val_auc`` in the closed world, and ``val_loss`` if epochs are selected by it.
+        A function that gives ``val_auc``, and ``val_loss`` if epochs are selected by it.
 
     Raises:
         ConfigError: ``memory`` is too little.
     """
-    evaluation = Evaluation.plan(method, data, "val", ["closed"], feed, memory=memory)
+    world = options.select_world
+    evaluation = Evaluation.plan(
+        method, data, "val", [world], feed, open_world=open_world, memory=memory, stream_seed=stream_seed
+    )
 
     def validate() -> dict[str, float]:
-        metrics = evaluation.run()["closed"].compute_all(bins)[0]
+        metrics = evaluation.run()[world].compute_all(bins)[0]
         if options.select != "loss":
             return {"val_auc": metrics.auc}
         pairs = data.space.pairs.to(method.device)

@@ -62,7 +62,11 @@ def highest_ranked_pairs(method: Method, image: ImageFeatures, pairs: Tensor, to
 
     Raises:
         CzslkitError: the method's texts do not attend to an image; raised before the slow scoring of all pairs.
+        ConfigError: the method ranks pairs only in a stream of images.
     """
+    if method.streams:
+        name = type(method).__name__
+        raise ConfigError([f"{name} adapts to a stream of images and ranks no pairs of one image: name the pairs"])
     method.explain(image, method.text(pairs[:1]))
     text = method.text(pairs)
     step = _PAIRS_PER_CHUNK if method.chunkable else len(pairs)

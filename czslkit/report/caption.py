@@ -8,6 +8,7 @@ from ..metrics.names import METRICS
 from ..result_store import Result
 from .arrangement import Arrangement
 from .escaping import printable
+from .labels import TRANSDUCTIVE
 from .open_world import open_world_sentences
 from .significance import Significance
 
@@ -43,9 +44,23 @@ def table_caption(
         sentences.append(f"AUC is {_CURVES.get(bins, f'the area of bins={printable(bins)!r}')}.")
     if difference:
         sentences.append(f"Not all results were measured alike: {difference}.")
-    sentences += open_world_sentences(list(arrangement.frame["label"]), results)
+    labels = list(arrangement.frame["label"])
+    sentences += _method_sentences(labels, results)
+    sentences += open_world_sentences(labels, results)
     counts = sorted({len(finished) for finished in arrangement.finished.values() if finished})
     if counts and counts[-1] > 1:
         seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
         sentences.append(f"Numbers are mean ± sample standard deviation (ddof=1) over {seeds} seeds.")
     return sentences + significance.caption(intervals, list(METRICS.values()))
+
+
+def _method_sentences(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """Return a sentence on the rows that adapt to the test images, and one for each row that masks pairs itself."""
+    done = [(label, r["protocol"]) for label, r in zip(labels, results, strict=True) if r["status"] == "done"]
+    seeds = {protocol["transductive"]["stream_seed"] for _, protocol in done if protocol.get("transductive")}
+    order = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
+    sentences = [
+        f"Rows marked ({TRANSDUCTIVE}) adapt to the test images, which they get one by one in a random order ({order})."
+    ]
+    masks = {(label, printable(str(mask))): None for label, protocol in done if (mask := protocol.get("masks_pairs"))}
+    return (sentences if seeds else []) + [f"{label} itself never predicts {mask}." for label, mask in masks]

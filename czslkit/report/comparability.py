@@ -29,7 +29,7 @@ def first_difference(labels: Sequence[str], results: Sequence[Result]) -> str:
     """Return a sentence on the first two results that were not measured alike; empty if all were measured alike.
 
     All results must have the same curve. Results of the same dataset must have the same data, and results of the same
-    dataset and world the same rule for candidates.
+    dataset and world the same rule for candidates, and all or none of them may have adapted to the test images.
     """
     done = [(cell_name(label, r["cell"]), r) for label, r in zip(labels, results, strict=True) if r["status"] == "done"]
     first_of_dataset: dict[str, tuple[str, Result]] = {}
@@ -46,4 +46,7 @@ def first_difference(labels: Sequence[str], results: Sequence[Result]) -> str:
         rule, first_rule = (candidate_rule(r["protocol"]) for r in (result, first))
         if rule != first_rule:
             return f"in {name}, {rule}; in {first_name}, {first_rule}"
+        if bool(result["protocol"].get("transductive")) != bool(first["protocol"].get("transductive")):
+            adapts, other = (name, first_name) if result["protocol"].get("transductive") else (first_name, name)
+            return f"{adapts} has adapted to the test images, {other} has not"
     return ""

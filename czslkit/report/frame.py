@@ -12,7 +12,7 @@ from ..errors import CzslkitError
 from ..metrics.names import METRICS
 from ..options import flatten
 from ..result_store import Result, Store
-from .labels import differing_settings, row_labels, setting_name
+from .labels import differing_settings, row_labels, setting_name, transductive
 from .resamples import Attached, Resamples, resampled_result
 
 if TYPE_CHECKING:  # pandas takes a third of a second to import
@@ -82,6 +82,7 @@ def results_frame(results: Sequence[Result], attached: Attached | None = None) -
         - the validation metrics of the epoch that was kept, such as ``val_auc``, and ``best_epoch``, its number from 1
         - ``train_s`` and ``eval_s``, seconds of training and evaluation
         - ``czslkit``, ``torch``, ``python``, ``device`` and the other versions
+        - ``transductive``, whether the method adapts to the test images
         - ``error`` of a failed cell, and ``stale``, the reason why a kept result is stale
 
         Missing values are NaN or NA. Texts have dtype ``string``, numbers ``float64``, ``seed`` ``int64``,
@@ -113,6 +114,7 @@ def cells_frame(results: Sequence[Result], resamples: Sequence[Resamples | Czslk
         **_training_columns(results),
         **_timing_columns(results),
         **_version_columns(results),
+        "transductive": pd.Series(transductive(results), dtype="bool"),
         "error": _texts(_error_text(result) for result in results),
         "stale": _texts(result.get("stale") for result in results),
     }

@@ -10,6 +10,7 @@ from ..options import flatten
 from ..result_store import Result
 from .escaping import printable
 
+TRANSDUCTIVE = "transductive"  # mark of a method that adapts to the test images
 _LONGEST_LABEL = 30  # characters of settings in a label; longer labels name the configuration by its hash
 
 
@@ -42,17 +43,29 @@ def differing_settings(results: Sequence[Result]) -> list[str]:
     return _differing([flatten(result["config"]) for result in results if result.get("config") is not None])
 
 
+def transductive(results: Sequence[Result]) -> list[bool]:
+    """Return whether the method of each result adapts to the test images; failed results count like finished ones."""
+    keys = [(result["cell"]["method"], result["cell"]["config_id"]) for result in results]
+    adapting = {
+        key for key, result in zip(keys, results, strict=True) if (result.get("protocol") or {}).get("transductive")
+    }
+    return [key in adapting for key in keys]
+
+
 def row_labels(results: Sequence[Result]) -> list[str]:
-    """Return the row label of each result: its method and, for several configurations, the settings that differ."""
+    """Return the row label of each result: its method and, for several configurations, the settings that differ.
+
+    A method that adapts to the test images is marked as transductive.
+    """
     by_method: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         by_method[result["cell"]["method"]].append(result)
     suffixes = {method: _configuration_suffixes(same_method) for method, same_method in by_method.items()}
     labels = []
-    for result in results:
+    for result, adapts in zip(results, transductive(results), strict=True):
         method = result["cell"]["method"]
         suffix = suffixes[method][result["cell"]["config_id"]]
-        labels.append(f"{method} [{suffix}]" if suffix else method)
+        labels.append(method + (f" ({TRANSDUCTIVE})" if adapts else "") + (f" [{suffix}]" if suffix else ""))
     return labels
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..result_store import Result
 from .escaping import printable
 
+OWN_SOURCE = "method"  # source of the feasibility that a trained method has itself
 _MOST_THRESHOLDS = 3  # printed one by one; more are printed as a range
 
 
@@ -28,7 +29,8 @@ def candidate_rule(protocol: Mapping[str, Any]) -> str:
         return "no pair is infeasible" + (f", the candidates have digest {digest}" if digest else "")
     origin = printable(str(protocol.get("threshold_from")))
     threshold = f"threshold {protocol['threshold']!r} given" if origin == "given" else f"threshold {origin}"
-    digest = _short_digest(protocol.get("feasibility_sha256"))
+    own = protocol.get("feasibility") == OWN_SOURCE  # differs between trainings of one method
+    digest = "" if own else _short_digest(protocol.get("feasibility_sha256"))
     source = _feasibility_source(protocol) + (f" with digest {digest}" if digest else "")
     treatment = "score 0 as in the original evaluator" if _scores_zero(protocol) else "are excluded"
     return f"infeasible pairs {treatment} ({threshold}, feasibility from {source})"
@@ -92,6 +94,8 @@ def _scores_zero(protocol: Mapping[str, Any]) -> bool:
 
 
 def _feasibility_source(protocol: Mapping[str, Any]) -> str:
+    if protocol.get("feasibility") == OWN_SOURCE:
+        return "the method itself"
     return PurePath(printable(str(protocol.get("feasibility")))).name
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from ..errors import DataError
 from ..evaluation import details
 from ..evaluation.evaluator import OpenWorld, searched_threshold
+from ..evaluation.feasibility_source import method_feasibility
 from ..metrics.sweep import Sweep
 from .job import Job
 from .plan import Spec
 from .prepare import Prepared, evaluation_feed, plan_test, world_failure
 from .recipes import load_recipe, recipes
-from .record import FeasibilityThreshold, Results, metrics_record, protocol_record, threshold_summary
+from .record import FeasibilityThreshold, Results, method_record, metrics_record, protocol_record, threshold_summary
+from .staleness import needs_feasibility
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +63,14 @@ def evaluate(job: Job, prepared: Prepared) -> Measured:
 
 
 def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | None:
-    """Return the threshold of the settings, or the best one on the validation split; None without feasibility."""
+    """Return the threshold of the settings, or the best one on the validation split; None without feasibility.
+
+    Raises:
+        ConfigError: the feasibility of the trained method cannot be used.
+    """
     evaluation, scores = job.spec.evaluation, prepared.feasibility
+    if evaluation.feasibility == "method" and needs_feasibility(job.spec, "open"):
+        scores = method_feasibility(prepared.method)
     if scores is None:
         return None
     if isinstance(evaluation.threshold, (int, float)):
@@ -75,6 +83,7 @@ def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | Non
         bins=evaluation.bins,
         infeasible=evaluation.infeasible,
         memory=job.machine.memory,
+        stream_seed=evaluation.stream_seed,
     )
     return FeasibilityThreshold(threshold, "searched on validation", scores)
 
@@ -101,7 +110,11 @@ def _measured_record(
     spec, space, bins = job.spec, prepared.data.space, job.spec.evaluation.bins
     digests = job.source.digests(spec.dataset)
     split_files = {name: digest for name, digest in digests.items() if name != "images"}
-    protocol = {"split_files": split_files, **protocol_record(sweep, world, spec, space, threshold)}
+    protocol = {
+        "split_files": split_files,
+        **protocol_record(sweep, world, spec, space, threshold),
+        **method_record(prepared.method, spec),
+    }
     files = job.store.attach(spec.cell(world), details.detail_files(sweep, space, bins))
     if world == "open" and threshold:
         job.log(threshold_summary(protocol))

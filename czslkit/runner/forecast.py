@@ -30,11 +30,13 @@ class Forecast:
     images: int
     pairs: tuple[int, ...]  # number of pairs to score in each world
     chunks: Chunks
-    bytes: int  # largest memory, without the weights of the method
-    seconds: float
+    bytes: int | None  # largest memory, without the weights of the method; None if it was not measured
+    seconds: float | None
 
     def __str__(self) -> str:
         pairs = " + ".join(f"{n:,}" for n in self.pairs)
+        if self.bytes is None or self.seconds is None:
+            return f"{self.images:,} images x {pairs} pairs, one image at a time: not measured, since scoring adapts"
         chunk = f"{self.chunks.images:,} x {self.chunks.pairs:,} at a time"
         takes = f"{format_duration(self.seconds)}, {format_bytes(self.bytes)}"
         return f"{self.images:,} images x {pairs} pairs, {chunk}: {takes}"
@@ -45,11 +47,13 @@ def evaluation(planned: Evaluation) -> Forecast:
     """Return the forecast of an evaluation; each part of it is measured for a fraction of a second.
 
     Args:
-        planned: the evaluation; its method is left in evaluation mode.
+        planned: the evaluation; its method is left in evaluation mode. Nothing is measured if it ``streams``.
     """
     method, feed, chunks = planned.method, planned.feed, planned.chunks
-    costs = Costs(method.eval(), feed, planned.tasks)
     images, pairs = len(feed.split), tuple(len(task.pairs) for task in planned.tasks.values())
+    if method.streams:
+        return Forecast(images, pairs, chunks, None, None)
+    costs = Costs(method.eval(), feed, planned.tasks)
     sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.texts)
     one_text, all_texts = (_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample)))
     per_text = max(all_texts - one_text, 0) / max(len(sample) - 1, 1)  # seconds
@@ -65,7 +69,7 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
 
     Args:
         method: must not be used afterwards, since the step may change its running statistics.
-        validation: forecast of the closed-world validation after every epoch.
+        validation: forecast of the validation after every epoch; it does not count if it was not measured.
         workers: processes that read images.
     """
     if not method.trains:
@@ -86,7 +90,7 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
         loss.backward()
         method.zero_grad(set_to_none=True)
 
-    epoch = len(feed) * _seconds(step, 1, method.device) + len(feed.split) * per_image + validation.seconds
+    epoch = len(feed) * _seconds(step, 1, method.device) + len(feed.split) * per_image + (validation.seconds or 0)
     return start + options.epochs * epoch
 
 

@@ -17,7 +17,7 @@ from ..training.options import TrainOptions
 from .recipes import PRESETS
 from .resolve import resolve_settings
 
-#: Settings of ``eval`` that no training depends on; the others choose the epoch that is kept.
+#: Settings of ``eval`` that no training depends on, unless the open world selects the epoch with a threshold.
 _AFTER_TRAINING = ("threshold", "feasibility", "infeasible")
 
 
@@ -45,9 +45,14 @@ class Spec:
 
     @property
     def config(self) -> dict[str, dict[str, Any]]:
-        """Every setting with its value, ready for JSON; defaults are included, except those of options added later."""
+        """Every setting with its value, ready for JSON; defaults are included, except those of options added later.
+
+        ``eval.stream_seed`` is left out if the method does not stream.
+        """
         parts = {"options": self.options, "train": self.train, "eval": self.evaluation}
         sections = {name: as_dict(options, record=True) for name, options in parts.items()}
+        if not METHODS[self.method].streams:
+            sections["eval"].pop("stream_seed", None)
         if self.checkpoint:
             sections["checkpoint"] = {"digest": self.checkpoint.digest}
             if self.backbone == self.checkpoint.fixed_options.get(
@@ -57,9 +62,26 @@ class Spec:
         return sections
 
     @property
+    def selection_threshold(self) -> float | None:
+        """The threshold of the open world that selects the epoch; None if the closed world or all pairs select it.
+
+        A threshold that is searched, or belongs to the feasibility of the trained method, is known only afterwards.
+        """
+        threshold = self.evaluation.threshold
+        if self.train.select_world == "closed" or self.checkpoint or self.evaluation.feasibility == "method":
+            return None
+        return threshold if isinstance(threshold, (int, float)) else None
+
+    @property
     def training_config(self) -> dict[str, Mapping[str, Any]]:
-        """The settings that the trained weights depend on; ``eval`` settings that only the test uses are left out."""
-        return training_settings(self.config)
+        """The settings that the trained weights depend on."""
+        return self.training_settings(self.config)
+
+    def training_settings(self, config: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Return the settings of a result that its training depends on; what only the test uses is left out."""
+        if self.selection_threshold is not None:
+            return dict(config)
+        return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in _AFTER_TRAINING}}
 
     def cell(self, world: str) -> dict[str, Any]:
         """Return the keys that identify the result of one world."""
@@ -75,11 +97,6 @@ class Spec:
         """Return the recipe, the settings that differ from it, and the published numbers; empty without a recipe."""
         recipe = {"recipe": {"name": self.recipe, "changed": list(self.changed)}} if self.recipe else {}
         return recipe | ({"published": self.published[world]} if world in self.published else {})
-
-
-def training_settings(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return the settings of a configuration that trained weights depend on."""
-    return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in _AFTER_TRAINING}}
 
 
 def plan(

@@ -19,6 +19,7 @@ from ..options import as_dict
 from ..provenance import backbone_digest
 from . import forecast
 from .job import Job
+from .plan import Spec
 from .record import Results, failure
 from .staleness import needs_feasibility
 
@@ -30,7 +31,7 @@ class Prepared:
     method: Method  # as it is before training, on the machine's device
     data: Splits
     worlds: tuple[str, ...]  # the worlds that can be evaluated
-    feasibility: FeasibilityScores | None  # scores for the open world; None if every pair is a candidate
+    feasibility: FeasibilityScores | None  # scores for the open world; None without, or if the trained method has them
     failed: Results  # failures of the other worlds
 
 
@@ -48,10 +49,13 @@ def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
     job.source.check_images(job.spec.dataset, method.backbone.image_size)
     failed: Results = {}
     feasibility = None
-    if any(needs_feasibility(job.spec, world) for world in worlds):
+    selects = job.spec.selection_threshold is not None
+    if selects or any(needs_feasibility(job.spec, world) for world in worlds):
         try:
             feasibility = find_feasibility(job, method, data)
-        except Exception as error:  # the closed world does not need it
+        except Exception as error:  # the closed world does not need it, unless it selects the epoch
+            if selects:
+                raise
             failed["open"] = world_failure(job, "open", error)
     for world in worlds:
         if world not in failed:
@@ -87,8 +91,19 @@ def evaluation_feed(job: Job, method: Method, split: Split) -> Feed:
 
 
 def find_feasibility(job: Job, method: Method, data: Splits) -> FeasibilityScores | None:
-    """Return the feasibility scores of the open world; if the published file is missing, log this and return None."""
+    """Return the feasibility scores of the open world that are known before the training.
+
+    If the published file is missing, log this and return None.
+
+    Raises:
+        DataError: a file cannot be used.
+        ConfigError: the backbone or the method does not have the feasibility that the settings ask for.
+    """
     evaluation = job.spec.evaluation
+    if evaluation.feasibility == "method":
+        if type(method).feasibility is Method.feasibility:
+            method.feasibility()  # raises its error now, not after the training
+        return None
     found = load_feasibility(evaluation.feasibility, data, method.backbone)
     if found is None:
         files = published_files(data.name, data.root)
@@ -106,31 +121,50 @@ def planned_evaluations(
 ) -> Iterator[tuple[str, Evaluation]]:
     """Yield each evaluation of a world with its name for log lines.
 
-    If a threshold is searched first, the test is planned with every pair as a candidate.
+    If the threshold or the feasibility is known only after the training, the test is planned with every pair as a
+    candidate.
 
     Raises:
         ConfigError: the machine's memory is too little.
     """
-    threshold, memory = job.spec.evaluation.threshold, job.machine.memory
-    infeasible = job.spec.evaluation.infeasible
+    evaluation, memory = job.spec.evaluation, job.machine.memory
+    threshold, infeasible = evaluation.threshold, evaluation.infeasible
     purpose, open_world = f"test, {world} world", None
-    if feasibility and world == "open" and threshold == "search":
+    values = feasibility.values if feasibility else None
+    if later := needs_feasibility(job.spec, world) and evaluation.feasibility == "method":
+        values = torch.linspace(-1, 1, len(data.space.attrs) * len(data.space.objs))
+    if world == "open" and values is not None and threshold == "search":
         feed = evaluation_feed(job, method, data.val)
-        search = plan_search(method, data, feasibility.values, feed, infeasible=infeasible, memory=memory)
-        yield "threshold search", search
-        purpose += ", at most"
-    elif feasibility and world == "open":
-        assert isinstance(threshold, (int, float))
+        yield "threshold search", plan_search(method, data, values, feed, infeasible=infeasible, memory=memory)
+        later = True
+    elif world == "open" and feasibility and isinstance(threshold, (int, float)):
         open_world = OpenWorld(feasibility.values, [threshold], infeasible)
-    yield purpose, plan_test(job, evaluation_feed(job, method, data.test), data, [world], open_world)
+    feed = evaluation_feed(job, method, data.test)
+    yield purpose + (", at most" if later else ""), plan_test(job, feed, data, [world], open_world)
 
 
 def plan_test(job: Job, feed: Feed, data: Splits, worlds: Sequence[str], open_world: OpenWorld | None) -> Evaluation:
     """Plan the evaluation of a job on the test split, whose batches are ``feed``; see :meth:`Evaluation.plan`."""
     keep = max(details.TOP_K)
     return Evaluation.plan(
-        feed.method, data, "test", worlds, feed, open_world=open_world, keep=keep, memory=job.machine.memory
+        feed.method,
+        data,
+        "test",
+        worlds,
+        feed,
+        open_world=open_world,
+        keep=keep,
+        memory=job.machine.memory,
+        stream_seed=job.spec.evaluation.stream_seed,
     )
+
+
+def selection_candidates(spec: Spec, feasibility: FeasibilityScores | None) -> OpenWorld | None:
+    """Return the rule for candidates in the open world that selects the epoch; None if every pair is a candidate."""
+    threshold = spec.selection_threshold
+    if threshold is None or feasibility is None:
+        return None
+    return OpenWorld(feasibility.values, [threshold], spec.evaluation.infeasible)
 
 
 def _check_memory(

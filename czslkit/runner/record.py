@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..evaluation.feasibility_source import FeasibilityScores
+from ..method import Method
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Metrics, Sweep
 from ..provenance import environment
@@ -18,7 +19,7 @@ from .plan import Spec
 
 Results = dict[str, dict[str, Any]]  # contents of results by world
 #: Value of ``train.select`` -> the criterion in words.
-SELECTED_BY = {"auc": "validation AUC, closed world", "loss": "validation loss", "last": "the last epoch"}
+SELECTED_BY = {"auc": "validation AUC, {world} world", "loss": "validation loss", "last": "the last epoch"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,7 @@ def protocol_record(
         threshold: the threshold of the open world; None if every pair is a candidate.
     """
     candidates = sweep.candidates.group != UNUSED
+    selected_by = SELECTED_BY[spec.train.select].format(world=spec.train.select_world)
     words = (f"{space.attrs[a]} {space.objs[o]}\n" for a, o in sweep.candidates.pairs[candidates].tolist())
     biases = sweep.compute_all("original")[0].curve.biases.tolist()
     protocol = {
@@ -57,7 +59,7 @@ def protocol_record(
         "candidates": int(candidates.sum()),
         "candidates_sha256": hashlib.sha256("".join(words).encode()).hexdigest(),
         "threshold": None,
-        "selected_by": "a checkpoint" if spec.checkpoint else SELECTED_BY[spec.train.select],
+        "selected_by": "a checkpoint" if spec.checkpoint else selected_by,
     }
     if world == "closed" or spec.evaluation.threshold is None:
         return protocol
@@ -70,6 +72,16 @@ def protocol_record(
         "feasibility_sha256": threshold.scores.digest,
         "infeasible": spec.evaluation.infeasible,
     }
+
+
+def method_record(method: Method, spec: Spec) -> dict[str, Any]:
+    """Return the entries of the protocol for methods that adapt to the test images, or mask pairs themselves."""
+    record: dict[str, Any] = {}
+    if method.streams:
+        record["transductive"] = {"images": "one by one", "stream_seed": spec.evaluation.stream_seed}
+    if method.masks_pairs:
+        record["masks_pairs"] = method.masks_pairs
+    return record
 
 
 def threshold_summary(protocol: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..data.splits import Splits
 from ..errors import CzslkitError, DataError
 from ..evaluation.evaluator import Evaluation
 from ..files import file_lock
@@ -16,8 +17,14 @@ from ..sizes import format_duration
 from . import forecast
 from .evaluate import evaluate, measured_records
 from .job import Job
-from .plan import training_settings
-from .prepare import build_method, evaluation_feed, find_feasibility, planned_evaluations, prepare
+from .prepare import (
+    build_method,
+    evaluation_feed,
+    find_feasibility,
+    planned_evaluations,
+    prepare,
+    selection_candidates,
+)
 from .record import Results, failure, now
 from .staleness import (
     evaluation_changes,
@@ -96,9 +103,11 @@ def usable_results(job: Job) -> Stored:
     kept_training = None
     data = job.source.digests(spec.dataset)
     asked = [world for world in spec.worlds if world in finished]
-    splits = job.source.load(spec.dataset) if any(needs_feasibility(spec, world) for world in asked) else None
+    selects = spec.selection_threshold is not None
+    needs_splits = selects or any(needs_feasibility(spec, world) for world in asked)
+    splits = job.source.load(spec.dataset) if needs_splits else None
     for world, result in finished.items():
-        trained = training_changes(result, spec, data)
+        trained = training_changes(result, spec, data, splits)
         if trained and job.keep_stale and result["training_key"] in stored_keys(training_folder(job)):
             kept_training = {**result, "stale": trained}
         if world not in asked:
@@ -110,22 +119,23 @@ def usable_results(job: Job) -> Stored:
         if reason:
             job.log(f"{world} world kept although it is stale because {reason}")
         usable[world] = _refreshed(job, result, reason)
-    return Stored(usable, same_trainings(job, data), kept_training)
+    return Stored(usable, same_trainings(job, data, splits), kept_training)
 
 
-def same_trainings(job: Job, data: Mapping[str, str]) -> dict[str, Any]:
+def same_trainings(job: Job, data: Mapping[str, str], splits: Splits | None) -> dict[str, Any]:
     """Return the records of trainings that are the same as the job's, by their keys in the results.
 
     A training can have several keys: the key depends on which dependencies a version of czslkit records.
 
     Args:
         data: digests of the dataset's files.
+        splits: the dataset; needed only if a threshold of the open world selects the epoch.
     """
     same: dict[str, Any] = {}
     changed: set[str] = set()  # one result of a training may record more dependencies than another one
     for result in job.store.of_all_settings(job.spec.cell("closed")):
-        if result["status"] == "done" and training_settings(result["config"]) == job.spec.training_config:
-            if training_changes(result, job.spec, data):
+        if result["status"] == "done" and job.spec.training_settings(result["config"]) == job.spec.training_config:
+            if training_changes(result, job.spec, data, splits):
                 changed.add(result["training_key"])
             else:
                 same[result["training_key"]] = result["training"]
@@ -143,8 +153,8 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
     failed = dict(prepared.failed)
     if not prepared.worlds:
         return failed
-    method = prepared.method
-    dependencies = training_dependencies(job.spec, job.source.digests(job.spec.dataset), classes_of(job, method))
+    method, digests = prepared.method, job.source.digests(job.spec.dataset)
+    dependencies = training_dependencies(job.spec, digests, classes_of(job, method), prepared.data)
     key, stale = training_key(job.spec, dependencies), {}
     if kept := stored.kept_training:
         dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
@@ -223,19 +233,23 @@ def estimate(job: Job) -> None:
     data, options = job.source.load(job.spec.dataset), job.spec.train
     method = build_method(job, data)
     feasibility = None
-    if any(needs_feasibility(job.spec, world) for world in worlds):
+    if job.spec.selection_threshold is not None or any(needs_feasibility(job.spec, world) for world in worlds):
         feasibility = find_feasibility(job, method, data)
     for world in worlds:
         for purpose, evaluation in planned_evaluations(job, method, data, world, feasibility):
             job.log(f"{purpose}, about: {forecast.evaluation(evaluation)}")
-    dependencies = training_dependencies(job.spec, job.source.digests(job.spec.dataset), classes_of(job, method))
+    digests = job.source.digests(job.spec.dataset)
+    dependencies = training_dependencies(job.spec, digests, classes_of(job, method), data)
     accepted = {training_key(job.spec, dependencies), *stored.same_trainings}
     trained = stored.kept_training or is_trained(job, accepted)
     if method.trains and options.epochs and not trained:
         feed = evaluation_feed(job, method, data.val)
-        validation = Evaluation.plan(method, data, "val", ["closed"], feed, memory=job.machine.memory)
-        seconds = forecast.training(method, data, options, forecast.evaluation(validation), job.machine.workers)
-        job.log(f"training of {options.epochs} epochs, about: {format_duration(seconds)}")
+        rule, memory = selection_candidates(job.spec, feasibility), job.machine.memory
+        planned = Evaluation.plan(method, data, "val", [options.select_world], feed, open_world=rule, memory=memory)
+        validation = forecast.evaluation(planned)
+        seconds = forecast.training(method, data, options, validation, job.machine.workers)
+        unmeasured = " without validation" if validation.seconds is None else ""
+        job.log(f"training of {options.epochs} epochs{unmeasured}, about: {format_duration(seconds)}")
 
 
 def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:

@@ -37,17 +37,20 @@ def read_code(specs: Iterable[Spec]) -> None:
         class_versions([METHODS[spec.method], type(dataset(spec.dataset))])
 
 
-def training_dependencies(spec: Spec, data: Mapping[str, str], classes: Iterable[type]) -> dict[str, Any]:
+def training_dependencies(
+    spec: Spec, data: Mapping[str, str], classes: Iterable[type], splits: Splits
+) -> dict[str, Any]:
     """Return everything that trained weights depend on, apart from the settings.
 
     Args:
         data: digests of the dataset's files.
         classes: the classes of the method, of its components and of the dataset.
+        splits: the dataset.
 
     Raises:
         DataError: a file of the backbone or of an option is missing.
     """
-    return _training(spec, data, _versions(TRAINING_MODULES) | class_versions(classes))
+    return _training(spec, data, _versions(TRAINING_MODULES) | class_versions(classes), splits)
 
 
 def evaluation_dependencies(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
@@ -60,11 +63,12 @@ def training_key(spec: Spec, dependencies: Mapping[str, Any]) -> str:
     return config_id({"config": spec.training_config, "seed": spec.seed, "depends": dict(dependencies)})
 
 
-def training_changes(result: Result, spec: Spec, data: Mapping[str, str]) -> str:
+def training_changes(result: Result, spec: Spec, data: Mapping[str, str], splits: Splits | None = None) -> str:
     """Return a text on the changes since the training of a result; empty if nothing has changed.
 
     Args:
         data: current digests of the dataset's files.
+        splits: the dataset; needed only if a threshold of the open world selects the epoch.
 
     Raises:
         DataError: a file of the backbone or of an option is missing.
@@ -73,7 +77,7 @@ def training_changes(result: Result, spec: Spec, data: Mapping[str, str]) -> str
     code = _current_versions(recorded.get("code", {}), _format_1_training())
     if FORMAT_1 not in code:  # the method and the dataset may be other classes by now, or have other bases
         code |= class_versions([METHODS[spec.method], type(dataset(spec.dataset))])
-    return differences(recorded, _training(spec, data, code))
+    return differences(recorded, _training(spec, data, code, splits))
 
 
 def evaluation_changes(result: Result, spec: Spec, data: Splits | None) -> str:
@@ -93,7 +97,9 @@ def needs_feasibility(spec: Spec, world: str) -> bool:
     return world == "open" and spec.evaluation.threshold is not None
 
 
-def _training(spec: Spec, data: Mapping[str, str], code: Mapping[str, str | None]) -> dict[str, Any]:
+def _training(
+    spec: Spec, data: Mapping[str, str], code: Mapping[str, str | None], splits: Splits | None
+) -> dict[str, Any]:
     """Return the dependencies of a training with the versions ``code``."""
     files = option_digests(spec.options, where=spec.method)
     return {
@@ -101,13 +107,21 @@ def _training(spec: Spec, data: Mapping[str, str], code: Mapping[str, str | None
         "weights": backbone_digest(spec.backbone) if spec.backbone else None,
         "code": dict(code),
         **({"files": files} if files else {}),
+        **(_selection_digest(spec, splits) if splits else {}),
     }
 
 
 def _feasibility_digest(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
     """Return the digest of the file of feasibility, if the world depends on it, as a section of dependencies."""
-    if not needs_feasibility(spec, world):
-        return {}
+    return _file_digest(spec, data) if needs_feasibility(spec, world) else {}
+
+
+def _selection_digest(spec: Spec, data: Splits) -> dict[str, Any]:
+    """Return the digest of the file of feasibility, if the epoch was selected with it, as a section of dependencies."""
+    return {} if spec.selection_threshold is None else _file_digest(spec, data)
+
+
+def _file_digest(spec: Spec, data: Splits) -> dict[str, Any]:
     file: Path | None = source_file(spec.evaluation.feasibility, data)
     return {"feasibility": file_digest(file) if file else None}
 

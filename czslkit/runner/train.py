@@ -20,7 +20,7 @@ from ..result_store import unused_path
 from ..training.loop import Training, train
 from ..training.state import STATE_FILE, TrainingState, state_key
 from .job import Job
-from .prepare import Prepared, evaluation_feed
+from .prepare import Prepared, evaluation_feed, selection_candidates
 
 
 def classes_of(job: Job, method: Method) -> list[Any]:
@@ -89,7 +89,16 @@ def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> 
         method,
         machine.feed(method, data.train, spec.train.batch_size, augment=spec.train.augment, seed=spec.seed),
         spec.train,
-        plan_validation(method, data, validation, spec.train, bins=spec.evaluation.bins, memory=machine.memory)
+        plan_validation(
+            method,
+            data,
+            validation,
+            spec.train,
+            bins=spec.evaluation.bins,
+            memory=machine.memory,
+            open_world=selection_candidates(spec, prepared.feasibility),
+            stream_seed=spec.evaluation.stream_seed,
+        )
         if trains
         else dict,
         state,

@@ -53,11 +53,19 @@ class TrainOptions:
     select: Literal["auc", "loss", "last"] = option(
         "auc", "the epoch to keep: the highest validation AUC, the lowest validation loss, or the last epoch"
     )
+    select_world: Literal["closed", "open"] = option(
+        "closed", "the world of the validation AUC that select=auc compares", added_later=True
+    )
     fused_validation_loss: bool = option(
         False, "true computes the validation loss from the fused scores that pairs are ranked by"
     )
 
     def __post_init__(self) -> None:
+        if self.select_world == "open" and self.select != "auc":
+            raise ValueError(
+                f"select_world is 'open', but no AUC selects the epoch while select is {self.select!r}; "
+                "set select to 'auc' or select_world to 'closed'"
+            )
         if self.fused_validation_loss and self.select != "loss":
             raise ValueError(
                 f"fused_validation_loss is true, but no validation loss is computed while select is {self.select!r}; "

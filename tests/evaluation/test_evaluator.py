@@ -37,6 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
 @pytest.fixture
 def method(data: Splits, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A CLIP that records which pairs it encodes and the settings of its scores."""
+    monkeypatch.setattr("czslkit.data.batches.has_fixed_features", lambda method: True)  # encodes texts, too
     method = czslkit.build("clip", data.space, backbone="demo")
     method.asked, method.settings = [], []
     text, rank = method.text, method.rank
@@ -184,7 +185,7 @@ def test_the_source_of_feasibility_is_a_name_or_an_existing_file(tmp_path: Path)
         options = parse(EvalOptions, {"threshold": "search", "feasibility": source}, where="csp.eval")
         assert parse(EvalOptions, as_dict(options), where="csp.eval") == options
     message = (
-        r"^csp\.eval: feasibility is 'clpi', expected file, clip or the path of an existing file\. "
+        r"^csp\.eval: feasibility is 'clpi', expected file, clip, method or the path of an existing file\. "
         r"Did you mean 'clip'\?$"
     )
     with pytest.raises(ConfigError, match=message):

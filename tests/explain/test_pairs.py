@@ -69,3 +69,10 @@ def test_pairs_that_are_not_named_are_the_highest_ranked_ones(method):
     found = explain_picture(method, picture, top=2)
     assert found.pairs.tolist() == [every.pairs[row].tolist() for row in ranked_rows(every, top=2)]
     assert not found.ranked.requires_grad
+
+
+def test_a_method_that_adapts_to_a_stream_ranks_no_pairs_of_one_image(method, images, monkeypatch):
+    monkeypatch.setattr(type(method), "streams", True)
+    message = rf"^{type(method).__name__} adapts to a stream of images and ranks no pairs of one image: name the pairs$"
+    with pytest.raises(ConfigError, match=message):
+        highest_ranked_pairs(method, images[:1], method.space.pairs, 3, Setting())

@@ -90,3 +90,57 @@ def test_results_of_both_formats_are_compared_by_the_digests_of_their_data(resul
     Table([old, new])
     with pytest.raises(CzslkitError, match=r"clip on demo .* was measured on different data than csp on demo"):
         Table([old, other])
+
+
+STREAM = {"transductive": {"images": "one by one", "stream_seed": 0}}
+
+
+def adapted(made: dict[str, Any], **protocol: Any) -> dict[str, Any]:
+    return {**made, "protocol": {**made["protocol"], **STREAM, **protocol}}
+
+
+def test_results_that_adapted_to_the_test_images_are_not_put_beside_others(result: Make, open_result: Make) -> None:
+    message = "drift (transductive) on demo (closed, seed 0) has adapted to the test images, csp on demo (closed, seed"
+    pair = [result("csp"), adapted(result("drift"))]
+    for results in (pair, pair[::-1]):
+        with pytest.raises(CzslkitError, match=re.escape(message)):
+            Table(results)
+    table = Table(pair, mixed=True)
+    assert any(f"Not all results were measured alike: {message}" in sentence for sentence in table.caption())
+    for kind in ("text", "markdown", "latex", "csv", "json", "html"):
+        assert "drift (transductive)" in table.render(kind)
+        assert "csp (transductive)" not in table.render(kind)
+    Table([adapted(result("drift")), adapted(result("wander")), result("csp", dataset="cgqa")])
+
+
+def test_the_caption_says_that_rows_adapt_to_the_test_images(result: Make, failed: Make) -> None:
+    table = Table([adapted(result("drift")), failed(MISSING_DATA, method="drift", seed=1)])
+    assert table.arrangement.rows == ("drift (transductive)",)
+    assert table.labels == ["drift (transductive)"] * 2
+    assert (
+        "Rows marked (transductive) adapt to the test images, which they get one by one in a random order (seed 0)."
+    ) in table.caption()
+    other = {"images": "one by one", "stream_seed": 1}
+    configs: list[dict[str, Any]] = [{"eval": {}}, {"eval": {"stream_seed": 1}}]
+    rows = [result("drift", config=config, config_id=str(n)) for n, config in enumerate(configs)]
+    table = Table([adapted(rows[0]), adapted(rows[1], transductive=other)])
+    assert table.arrangement.rows == ("drift (transductive)", "drift (transductive) [eval.stream_seed=1]")
+    assert any(sentence.endswith("in a random order (seeds 0, 1).") for sentence in table.caption())
+    assert "transductive" not in " ".join(Table([result()]).caption())
+
+
+def test_the_caption_names_the_pairs_that_a_method_masks(result: Make) -> None:
+    masking = result("mask")
+    masking["protocol"] = {**masking["protocol"], "masks_pairs": "pairs of\nan unseen word"}
+    caption = Table([result(), masking, {**masking, "cell": {**masking["cell"], "seed": 1}}]).caption()
+    assert [sentence for sentence in caption if "never" in sentence] == [
+        "mask itself never predicts pairs of an unseen word."
+    ]
+
+
+def test_feasibility_of_the_methods_themselves_may_differ(open_result: Make) -> None:
+    own = {"threshold": 0.1, "threshold_from": "given", "feasibility": "method"}
+    Table([open_result(**own), open_result("msci", **own, feasibility_sha256="cd" * 32)])
+    message = r"infeasible pairs are excluded \(threshold 0\.1 given, feasibility from the method itself\); in csp"
+    with pytest.raises(CzslkitError, match=message):
+        Table([open_result(**{**own, "feasibility": "clip"}), open_result("msci", **own)])

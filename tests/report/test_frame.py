@@ -67,7 +67,7 @@ def test_columns_are_in_the_order_of_the_documentation(result: Make) -> None:
     frame = results_frame([made, result(config={"options": {"depth": 2}}, config_id="b")])
     metrics = ["best_seen", "best_unseen", "best_hm", "auc"]
     versions = ["czslkit", "torch", "python", "device", "timm"]
-    rest = ["val_auc", "best_epoch", "train_s", "eval_s", *versions, "error", "stale"]
+    rest = ["val_auc", "best_epoch", "train_s", "eval_s", *versions, "transductive", "error", "stale"]
     assert list(frame.columns) == [*IDENTITY, "depth", *metrics, *rest]
     assert list(frame["label"]) == ["csp [depth=1]", "csp [depth=2]"]
 
@@ -197,3 +197,12 @@ def test_the_function_is_public_and_loads_pandas_when_it_is_called() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert done.stdout == "4\n", done.stderr
+
+
+def test_results_that_adapted_to_the_test_images_are_marked(result: Make) -> None:
+    made = result("drift")
+    made["protocol"] = {**made["protocol"], "transductive": {"images": "one by one", "stream_seed": 0}}
+    frame = results_frame([made, result("csp")])
+    assert frame["transductive"].dtype == bool
+    assert frame["transductive"].tolist() == [True, False]
+    assert frame["label"].tolist() == ["drift (transductive)", "csp"]

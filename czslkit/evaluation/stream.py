@@ -1,0 +1,98 @@
+"""Passes of a method that adapts to the images it scores; every pass starts from the trained method."""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from ..data.batches import Feed
+from ..data.fixed_features import close
+from ..errors import ConfigError
+from ..method import Method
+from ..metrics.sweep import Sweep
+from .memory_budget import WorldTask
+
+
+def stream_order(images: int, seed: int) -> Tensor:
+    """Return the order in which a method that streams gets the images of a split, ``[images]`` long.
+
+    >>> stream_order(5, seed=0).tolist()
+    [4, 0, 1, 3, 2]
+    """
+    return torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep:
+    """Score a split one image after the other with a copy of a method, and return the filled sweep.
+
+    The copy is dropped afterwards, so that a pass does not depend on earlier passes and does not change the method.
+
+    Args:
+        method: in evaluation mode; it is not changed.
+        feed: batches of the same method and split.
+        task: the pairs of one world; all of them are scored at a time.
+        seed: seed of the order of the images, and of the random numbers of torch in the pass.
+
+    Raises:
+        ConfigError: the method cannot be copied, or has changed features that were computed before the pass.
+    """
+    order, sweep, device = stream_order(len(feed.split), seed), task.sweep(), method.device
+    if feed.caches_features:
+        next(feed.batches())  # encodes the images in whole batches, if they are not encoded yet
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        batches = feed.batches(order, size=1)
+        first = next(batches)  # processes that read images draw random numbers when they start
+        torch.manual_seed(seed)
+        adapting, pairs = _copy_of(method), task.pairs.to(device)
+        adapting.begin(task.setting, pairs)
+        text = adapting.text(pairs)
+        for number, batch in zip(order.split(1), chain([first], batches), strict=True):
+            scores = adapting.rank(batch.images, text, task.setting)
+            labels = batch.attr.cpu(), batch.obj.cpu()
+            sweep.update(scores.detach().float().cpu(), *labels, columns=task.columns, images=number)
+    if feed.caches_features:
+        _check_features(method, adapting, feed)
+    return sweep
+
+
+def _copy_of(method: Method) -> Method:
+    """Return a copy that shares nothing with a method: neither tensors nor lists, caches or optimisers.
+
+    Raises:
+        ConfigError: an attribute cannot be copied.
+    """
+    try:
+        return copy.deepcopy(method)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        name = type(method).__name__
+        raise ConfigError(
+            [
+                f"{name} streams, so every pass uses a copy of it, but it cannot be copied: {error}. "
+                "Expected attributes that copy.deepcopy copies, such as buffers, lists, and tensors without a gradient"
+            ]
+        ) from error
+
+
+def _check_features(method: Method, adapted: Method, feed: Feed) -> None:
+    """Check that a pass has not changed the features of an image, as they were computed before the pass.
+
+    Raises:
+        ConfigError: they have changed, or a gradient reaches them now.
+    """
+    pixels = feed.first_images(1).images
+    assert isinstance(pixels, Tensor)
+    before = method.encode(pixels).pooled
+    with torch.enable_grad():
+        after = adapted.encode(pixels).pooled
+    if after.requires_grad or not close(after, before):
+        name = type(method).__name__
+        raise ConfigError(
+            [
+                f"{name} changes its image encoder while it adapts, but the features of all images were computed "
+                f"before. Set caches_features = False in {name}, so that rank gets pixels"
+            ]
+        )
