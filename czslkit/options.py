@@ -5,22 +5,34 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import ConfigError, class_in_file, did_you_mean
 
 T = TypeVar("T")
-_SUPPORTED = "int, float, bool, str, Literal, a tuple such as tuple[int, ...], or one of these or None"
-_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}  # in messages
+_SUPPORTED = "int, float, bool, str, Path, Literal, a tuple such as tuple[int, ...], or one of these or None"
+#: Type of an option -> what its value should be, in messages.
+_EXPECTED = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    Path: "the path of a file or folder",
+}
 
 
 def option(
     default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None, added_later: bool = False
 ) -> Any:
     """Return a dataclass field for an option.
+
+    Its type is int, float, bool, str, a Literal, a tuple of these, or one of these or None. An option that names a file
+    or a folder has the type :class:`pathlib.Path`: results are made again when the content changes.
 
     Args:
         default: value of the option if it is not given.
@@ -107,12 +119,13 @@ def _is_supported(hint: Any) -> bool:
     return kind is typing.Literal or hint in _EXPECTED
 
 
-def as_dict(options: Any, *, record: bool = False) -> dict[str, Any]:
-    """Return the values of an options object as a dict for JSON, with lists instead of tuples.
+def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> dict[str, Any]:
+    """Return the values of an options object as a dict for JSON: with lists for tuples, and texts for paths.
 
     Args:
         record: leave out options that were added later and have their default, so that the record of a configuration
             stays the same.
+        absolute: make relative paths absolute, so that they are valid in every folder.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -126,7 +139,41 @@ def as_dict(options: Any, *, record: bool = False) -> dict[str, Any]:
         if record and f.metadata.get("added_later") and getattr(options, f.name) == f.default
     }
     values = dataclasses.asdict(options).items()
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values if k not in unchanged}
+    return {k: _for_json(v, absolute) for k, v in values if k not in unchanged}
+
+
+def named_files(options: Any) -> dict[str, tuple[Path, ...]]:
+    """Return the files and folders that each option names; options that name none, and ``backbone``, are left out.
+
+    An option names a file if its value is a path, or a text that has a separator of paths and is the path of a file.
+    """
+    found: dict[str, tuple[Path, ...]] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        items = value if isinstance(value, tuple) else (value,)
+        paths = tuple(Path(item) for item in items if isinstance(item, Path) or _is_file(item))
+        if paths and field.name != "backbone":
+            found[field.name] = paths
+    return found
+
+
+def _is_file(value: Any) -> bool:
+    """Return whether ``value`` is a text that has a separator of paths and is the path of a file."""
+    if not isinstance(value, str) or not any(mark and mark in value for mark in ("/", os.sep, os.altsep)):
+        return False
+    try:
+        return Path(value).is_file()
+    except (OSError, ValueError):  # longer than a path can be, or with characters that no path has
+        return False
+
+
+def _for_json(value: Any, absolute: bool) -> Any:
+    """Return the value of an option as JSON can hold it."""
+    if isinstance(value, tuple):
+        return [_for_json(item, absolute) for item in value]
+    if isinstance(value, Path):
+        return str(value.absolute() if absolute else value)
+    return value
 
 
 def _convert(value: Any, hint: Any) -> Any:
@@ -146,7 +193,9 @@ def _convert(value: Any, hint: Any) -> Any:
 
 
 def _convert_plain(value: Any, kind: type) -> Any:
-    """Return ``value`` as an int, a float, a bool or a str; only for a float, ``value`` may have another type."""
+    """Return ``value`` as an int, a float, a bool, a str or a path; only floats and paths are made of other types."""
+    if kind is Path:
+        return _convert_path(value)
     is_bool = isinstance(value, bool)  # a bool is also an int in Python
     if kind is float and not is_bool:
         try:
@@ -156,6 +205,16 @@ def _convert_plain(value: Any, kind: type) -> Any:
     elif isinstance(value, kind) and is_bool == (kind is bool):
         return value
     raise ValueError(_EXPECTED[kind])
+
+
+def _convert_path(value: Any) -> Path:
+    """Return ``value``, a text or a path, as a path; a leading ``~`` becomes the home folder."""
+    if isinstance(value, Path) or (isinstance(value, str) and value.strip()):
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:  # there is no such user
+            raise ValueError(f"{_EXPECTED[Path]}; {error}") from error
+    raise ValueError(_EXPECTED[Path])
 
 
 def _convert_literal(value: Any, choices: tuple[Any, ...]) -> Any:
@@ -196,14 +255,14 @@ def _convert_tuple(value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
-    """Check that a number, or every number of a tuple, is within the limits; skip None and text.
+    """Check that a number, or every number of a tuple, is within the limits; skip everything else.
 
     Raises:
         ValueError: a number is outside the limits or NaN; the message continues "expected ...".
     """
     low, high = limits.get("minimum"), limits.get("maximum")
     for number in value if isinstance(value, tuple) else (value,):
-        if number is None or isinstance(number, str):
+        if not isinstance(number, (int, float)):
             continue
         if low is not None and not number >= low:
             raise ValueError(f"at least {low}")

@@ -26,6 +26,7 @@ from .machine import Machine
 from .plan import Spec, plan
 from .run_job import estimate as estimate_job
 from .run_job import failed_results, record_failure, run_job
+from .staleness import read_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,6 +156,7 @@ def bench(
         raise ConfigError(problems)
     for line in failures():
         log(f"set aside: {line}")
+    read_code(specs)
     source, store = DataSource(data, Path(runs) / "checked", machine.cache), Store(Path(runs))
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):

@@ -13,7 +13,7 @@ from ..errors import ConfigError, CzslkitError, did_you_mean
 from ..evaluation.evaluator import EvalOptions
 from ..method import METHODS
 from ..metrics.names import WORLDS
-from ..options import as_dict, config_id
+from ..options import as_dict, config_id, named_files
 from ..training.options import TrainOptions
 from .recipes import PRESETS
 from .resolve import resolve_settings
@@ -75,11 +75,14 @@ class Spec:
         return threshold if isinstance(threshold, (int, float)) else None
 
     @property
-    def training_config(self) -> dict[str, dict[str, Any]]:
-        """The settings that the trained weights depend on; ``eval`` settings that only the test uses are left out."""
-        config = self.config
+    def training_config(self) -> dict[str, Mapping[str, Any]]:
+        """The settings that the trained weights depend on."""
+        return self.training_settings(self.config)
+
+    def training_settings(self, config: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Return the settings of a result that its training depends on; what only the test uses is left out."""
         if self.selection_threshold is not None:
-            return config
+            return dict(config)
         return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in _AFTER_TRAINING}}
 
     def cell(self, world: str) -> dict[str, Any]:
@@ -149,6 +152,13 @@ def plan(
             resolve(backbone)
         except CzslkitError as error:
             problems.append(str(error))
+    problems += dict.fromkeys(
+        f"{spec.method}: {option} is {path}, which does not exist"
+        for spec in specs
+        for option, paths in named_files(spec.options).items()
+        for path in paths
+        if not path.exists()
+    )
     if problems:
         raise ConfigError(problems)
     return specs
