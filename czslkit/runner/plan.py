@@ -147,21 +147,26 @@ def plan(
             ]
     if preset == "paper" and not problems:
         problems += _datasets_without_recipe(methods, datasets, specs)
+    problems += _file_problems(specs)
+    if problems:
+        raise ConfigError(problems)
+    return specs
+
+
+def _file_problems(specs: Sequence[Spec]) -> Iterator[str]:
+    """Yield a message for each backbone setting that cannot be found, and for each missing file of an option."""
     for backbone in dict.fromkeys(spec.backbone for spec in specs if spec.backbone):
         try:
             resolve(backbone)
         except CzslkitError as error:
-            problems.append(str(error))
-    problems += dict.fromkeys(
+            yield str(error)
+    yield from dict.fromkeys(
         f"{spec.method}: {option} is {path}, which does not exist"
         for spec in specs
         for option, paths in named_files(spec.options).items()
         for path in paths
         if not path.exists()
     )
-    if problems:
-        raise ConfigError(problems)
-    return specs
 
 
 def _name_problems(
