@@ -1,4 +1,4 @@
-"""Find installed plugins, the modules that distributions name as entry points, without importing them."""
+"""Find installed plugins, the entry points of distributions, without importing them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ _OWN_PACKAGES = ("czslkit", "czslkit_plugins")
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed plugin: a module that registers classes when it is imported."""
+    """An installed plugin: a module that registers classes when it is imported, or a single class of a module."""
 
-    name: str  # name of the entry point
+    name: str  # name of the entry point; the registered name of the class if there is one
     module: str
     dist: str  # distribution and version, such as "czslkit 0.1.0"
+    object: str = ""  # name of the class in the module; empty if the module may register any names
 
     @classmethod
     def of(cls, point: EntryPoint) -> Plugin:
         """Return the plugin of an entry point."""
         dist = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
-        return cls(point.name, point.value.split(":")[0].strip(), dist)
+        module, _, name = (part.strip() for part in point.value.partition("[")[0].partition(":"))
+        return cls(point.name, module, dist, name)
+
+    def may_register(self, name: str | None) -> bool:
+        """Return whether importing the plugin may register ``name``; always true for None."""
+        return name is None or not self.object or self.name == name
 
     @property
     def builtin(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -36,8 +37,22 @@ class DataError(CzslkitError, ValueError):
     """A dataset that is absent or contradicts its lists, or a file that cannot be used."""
 
 
+class PluginError(CzslkitError, TypeError):
+    """A class of a plugin that does not do what czslkit asks of its kind."""
+
+
 class TrainingError(CzslkitError, ArithmeticError):
     """A training that cannot continue, for example because the loss is not finite."""
+
+
+def class_in_file(cls: type) -> str:
+    """Return the name of a class and the file that it is defined in, for a message.
+
+    >>> class_in_file(int), class_in_file(ConfigError).endswith("czslkit/errors.py)")
+    ('int (builtins)', True)
+    """
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return f"{cls.__qualname__} ({file or cls.__module__})"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -82,6 +82,13 @@ def file_digest(path: Path) -> str:
     return _digest_of_version(path, stat.st_size, stat.st_mtime_ns)
 
 
+def folder_digest(folder: Path) -> str:
+    """Return 16 hex digits for all files in a folder and its subfolders, by their relative paths and contents."""
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    content = "".join(f"{file_digest(path)} {name}\n" for name, path in files)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
 @functools.cache
 def _digest_of_version(path: Path, size: int, modified_ns: int) -> str:
     """Return the digest of ``path``; size and modification time are only keys of the cache."""

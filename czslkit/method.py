@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,9 +14,9 @@ from torch import Tensor, nn
 
 from .aggregators import Pooled
 from .components import Aggregator, Backbone, Head, Interaction
-from .errors import ConfigError
+from .errors import ConfigError, PluginError, class_in_file
 from .interactions import NoInteraction
-from .options import parse
+from .options import parse, schema_problems
 from .registry import Registry
 from .training_hooks import TrainingHooks, group_parameters
 from .translation import Translation
@@ -251,13 +253,66 @@ def construct(cls: type[Method], options: Any, space: PairSpace, *, where: str) 
 
     Raises:
         ConfigError: some options are invalid or do not fit the backbone.
+        PluginError: the class cannot be built; the message has what to change. The prompt, the head and the method also
+            raise it when they are called and return a value of a wrong type.
     """
+    if problems := class_problems(cls, where=where):
+        raise ConfigError(problems)
     try:
-        return cls(options, space)  # type: ignore[call-arg, arg-type]
+        method: Method = cls(options, space)  # type: ignore[call-arg, arg-type]
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError([f"{where}: {error}"]) from error
+    except (AttributeError, TypeError) as error:
+        if "before Module.__init__() call" in str(error) or "Method.__init__()" in str(error):
+            raise PluginError(f"{where}: {class_in_file(cls)}: {error}. {_CALL_SUPER}") from error
+        raise
+    if not isinstance(getattr(method, "backbone", None), nn.Module):
+        raise PluginError(f"{where}: {class_in_file(cls)} does not call Method.__init__. {_CALL_SUPER}")
+    for part, kind in {method.prompt: TextFeatures, method.head: Scores, method: Scores}.items():
+        part.register_forward_hook(partial(_check_result, where, kind))
+    return method
+
+
+def class_problems(cls: type[Method], *, where: str) -> list[str]:
+    """Return the mistakes in a method's class that are visible without building it, each with what to change.
+
+    Args:
+        where: start of every message, such as the method's name.
+    """
+    problems = [f"{where}: {problem}" for problem in schema_problems(cls.Options)]
+    signature = inspect.signature(cls)
+    try:
+        signature.bind(None, None)
+        fits = next(iter(signature.parameters)) != "space"
+    except TypeError:
+        fits = False
+    if not fits:
+        problems.append(
+            f"{where}: {class_in_file(cls)} takes {signature}, but a method is built as "
+            f"{cls.__name__}(options, space): write def __init__(self, options, space)"
+        )
+    return problems
+
+
+#: What to change if a subclass does not call ``Method.__init__`` as it must.
+_CALL_SUPER = (
+    "Call super().__init__(space=space, backbone=..., prompt=..., head=...) before __init__ sets modules on self"
+)
+
+
+def _check_result(where: str, kind: type, module: nn.Module, arguments: Any, result: Any) -> None:
+    """Check what a prompt, a head or a method returned, as a forward hook.
+
+    Raises:
+        PluginError: it is not a ``kind``.
+    """
+    if not isinstance(result, kind):
+        raise PluginError(
+            f"{where}: the call of {class_in_file(type(module))} returned a {type(result).__name__}, expected "
+            f"czslkit.{kind.__name__}: return {kind.__name__}({'pairs, ' if kind is TextFeatures else ''}...)"
+        )
 
 
 def learned_state(method: Method) -> dict[str, Tensor]:

@@ -5,21 +5,34 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, class_in_file, did_you_mean
 
 T = TypeVar("T")
-_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}  # in messages
+_SUPPORTED = "int, float, bool, str, Path, Literal, a tuple such as tuple[int, ...], or one of these or None"
+#: Type of an option -> what its value should be, in messages.
+_EXPECTED = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    Path: "the path of a file or folder",
+}
 
 
 def option(
     default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None, added_later: bool = False
 ) -> Any:
     """Return a dataclass field for an option.
+
+    Its type is int, float, bool, str, a Literal, a tuple of these, or one of these or None. An option that names a file
+    or a folder has the type :class:`pathlib.Path`: results are made again when the content changes.
 
     Args:
         default: value of the option if it is not given.
@@ -42,7 +55,8 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
         where: owner of the settings, such as ``"csp"``, with which every message starts.
 
     Raises:
-        ConfigError: there are unknown names, wrong types or values out of range; the message lists all of them.
+        ConfigError: there are unknown names, wrong types or values out of range, or ``schema`` is not a class of
+            options; the message lists every problem.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -53,6 +67,8 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Traceback (most recent call last):
     czslkit.errors.ConfigError: csp: droput is not an option. Did you mean 'dropout'? Known: dropout.
     """
+    if faults := schema_problems(schema):
+        raise ConfigError(f"{where}: {fault}" for fault in faults)
     fields = {f.name: f for f in dataclasses.fields(schema)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(schema)
     found, problems = {}, []
@@ -74,12 +90,42 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError([f"{where}: {error}"]) from None
 
 
-def as_dict(options: Any, *, record: bool = False) -> dict[str, Any]:
-    """Return the values of an options object as a dict for JSON, with lists instead of tuples.
+def schema_problems(schema: Any) -> list[str]:
+    """Return the reasons why ``parse`` cannot use a class of options, each with what to change."""
+    if not isinstance(schema, type):
+        return [f"Options is {schema!r}, expected a class with @dataclass(frozen=True) above it"]
+    name = class_in_file(schema)
+    if "__dataclass_fields__" not in vars(schema):  # a base class may have them
+        return [f"{name} is not a dataclass: write @dataclass(frozen=True) above the class"]
+    try:
+        hints = typing.get_type_hints(schema)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        return [f"{name}: the types of its options cannot be read: {reason}. Import these types in the file"]
+    problems = []
+    for field in dataclasses.fields(schema):
+        if field.default is field.default_factory is dataclasses.MISSING:
+            problems.append(f"{name}: {field.name} has no default: write {field.name}: TYPE = option(DEFAULT, HELP)")
+        if not _is_supported(hints[field.name]):
+            problems.append(f"{name}: {field.name} is of type {hints[field.name]}, expected {_SUPPORTED}")
+    return problems
+
+
+def _is_supported(hint: Any) -> bool:
+    """Return whether an option can have the type ``hint``."""
+    kind, parts = typing.get_origin(hint), typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType, tuple):
+        return all(part in (type(None), Ellipsis) or _is_supported(part) for part in parts)
+    return kind is typing.Literal or hint in _EXPECTED
+
+
+def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> dict[str, Any]:
+    """Return the values of an options object as a dict for JSON: with lists for tuples, and texts for paths.
 
     Args:
         record: leave out options that were added later and have their default, so that the record of a configuration
             stays the same.
+        absolute: make relative paths absolute, so that they are valid in every folder.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -93,7 +139,41 @@ def as_dict(options: Any, *, record: bool = False) -> dict[str, Any]:
         if record and f.metadata.get("added_later") and getattr(options, f.name) == f.default
     }
     values = dataclasses.asdict(options).items()
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values if k not in unchanged}
+    return {k: _for_json(v, absolute) for k, v in values if k not in unchanged}
+
+
+def named_files(options: Any) -> dict[str, tuple[Path, ...]]:
+    """Return the files and folders that each option names; options that name none, and ``backbone``, are left out.
+
+    An option names a file if its value is a path, or a text that has a separator of paths and is the path of a file.
+    """
+    found: dict[str, tuple[Path, ...]] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        items = value if isinstance(value, tuple) else (value,)
+        paths = tuple(Path(item) for item in items if isinstance(item, Path) or _is_file(item))
+        if paths and field.name != "backbone":
+            found[field.name] = paths
+    return found
+
+
+def _is_file(value: Any) -> bool:
+    """Return whether ``value`` is a text that has a separator of paths and is the path of a file."""
+    if not isinstance(value, str) or not any(mark and mark in value for mark in ("/", os.sep, os.altsep)):
+        return False
+    try:
+        return Path(value).is_file()
+    except (OSError, ValueError):  # longer than a path can be, or with characters that no path has
+        return False
+
+
+def _for_json(value: Any, absolute: bool) -> Any:
+    """Return the value of an option as JSON can hold it."""
+    if isinstance(value, tuple):
+        return [_for_json(item, absolute) for item in value]
+    if isinstance(value, Path):
+        return str(value.absolute() if absolute else value)
+    return value
 
 
 def _convert(value: Any, hint: Any) -> Any:
@@ -101,7 +181,6 @@ def _convert(value: Any, hint: Any) -> Any:
 
     Raises:
         ValueError: the value has another type; the message continues "expected ...".
-        TypeError: no option can have this hint.
     """
     kind = typing.get_origin(hint)
     if kind is typing.Literal:
@@ -110,13 +189,13 @@ def _convert(value: Any, hint: Any) -> Any:
         return _convert_union(value, typing.get_args(hint))
     if kind is tuple:
         return _convert_tuple(value, typing.get_args(hint))
-    if hint in _EXPECTED:
-        return _convert_plain(value, hint)
-    raise TypeError(f"an option cannot be {hint}: expected int, float, bool, str, Literal, a tuple or an optional one")
+    return _convert_plain(value, hint)
 
 
 def _convert_plain(value: Any, kind: type) -> Any:
-    """Return ``value`` as an int, a float, a bool or a str; only for a float, ``value`` may have another type."""
+    """Return ``value`` as an int, a float, a bool, a str or a path; only floats and paths are made of other types."""
+    if kind is Path:
+        return _convert_path(value)
     is_bool = isinstance(value, bool)  # a bool is also an int in Python
     if kind is float and not is_bool:
         try:
@@ -126,6 +205,16 @@ def _convert_plain(value: Any, kind: type) -> Any:
     elif isinstance(value, kind) and is_bool == (kind is bool):
         return value
     raise ValueError(_EXPECTED[kind])
+
+
+def _convert_path(value: Any) -> Path:
+    """Return ``value``, a text or a path, as a path; a leading ``~`` becomes the home folder."""
+    if isinstance(value, Path) or (isinstance(value, str) and value.strip()):
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:  # there is no such user
+            raise ValueError(f"{_EXPECTED[Path]}; {error}") from error
+    raise ValueError(_EXPECTED[Path])
 
 
 def _convert_literal(value: Any, choices: tuple[Any, ...]) -> Any:
@@ -166,14 +255,14 @@ def _convert_tuple(value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
-    """Check that a number, or every number of a tuple, is within the limits; skip None and text.
+    """Check that a number, or every number of a tuple, is within the limits; skip everything else.
 
     Raises:
         ValueError: a number is outside the limits or NaN; the message continues "expected ...".
     """
     low, high = limits.get("minimum"), limits.get("maximum")
     for number in value if isinstance(value, tuple) else (value,):
-        if number is None or isinstance(number, str):
+        if not isinstance(number, (int, float)):
             continue
         if low is not None and not number >= low:
             raise ValueError(f"at least {low}")

@@ -10,32 +10,35 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 from .errors import DataError
-from .files import file_digest
+from .files import file_digest, folder_digest
+from .options import named_files
+from .source_code import code_digest
 
 #: Packages whose versions every result records.
 PACKAGES = ("czslkit", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
 #: Top-level packages of this project. Only classes with a ``version`` are recorded from them.
 OWN = ("czslkit", "czslkit_plugins")
 #: Top-level packages of other projects whose classes are not recorded; ``PACKAGES`` has their versions.
-LIBRARIES = ("torch", "torchvision", "open_clip", "timm", "builtins", "typing", "abc")
+LIBRARIES = frozenset({"torch", "torchvision", "open_clip", "timm", "numpy", "PIL"}) | sys.stdlib_module_names
 
 
-def class_versions(classes: Iterable[type]) -> dict[str, str]:
-    """Return the version of each class and of each of its bases, by ``module:name``; see :func:`class_version`."""
-    bases = {base for cls in classes for base in cls.__mro__}
+def class_versions(classes: Iterable[Any]) -> dict[str, str]:
+    """Return the version of each class and of its bases, or function, by ``module:name``; see :func:`class_version`."""
+    bases = {base for cls in classes for base in getattr(cls, "__mro__", (cls,))}
     found = {class_name(base): class_version(base) for base in bases}
     return {name: version for name, version in sorted(found.items()) if version is not None}
 
 
-def class_version(cls: type) -> str | None:
-    """Return a text that identifies the state of a class's code, None for a class that is not recorded.
+def class_version(cls: Any) -> str | None:
+    """Return a text that identifies the code of a class or function, None for one that is not recorded.
 
     It is the ``version`` in the body of the class. For a class of another package without ``version``, it is the
     distribution and its version. For a class from a file or an editable installation, it includes the digest of the
-    file.
+    code; see :func:`module_version`.
     """
     top = cls.__module__.partition(".")[0]
     if isinstance(vars(cls).get("version"), (int, str)):
@@ -45,8 +48,8 @@ def class_version(cls: type) -> str | None:
     return module_version(cls.__module__)
 
 
-def class_name(cls: type) -> str:
-    """Return ``module:name`` of a class, as :func:`current_version` takes it."""
+def class_name(cls: Any) -> str:
+    """Return ``module:name`` of a class or function, as :func:`current_version` takes it."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
@@ -57,7 +60,7 @@ def current_version(name: str) -> str | None:
         name: ``module:name`` of a class, or a module with a ``VERSION``, or a module of another package.
     """
     home, _, qualified = name.partition(":")
-    if "<locals>" in qualified:  # a class in a function cannot be found by its name
+    if "<" in qualified:  # a class in a function, or a lambda, cannot be found by its name
         return module_version(home)
     try:
         found: Any = importlib.import_module(home)
@@ -70,15 +73,13 @@ def current_version(name: str) -> str | None:
     return f"version {found.VERSION}" if hasattr(found, "VERSION") else module_version(home)
 
 
-@functools.cache  # a process runs the code that it has imported, whatever becomes of the file
 def module_version(module: str) -> str:
-    """Return distribution and version of a module's package, and the digest of its file if these are not sufficient."""
-    names = _distributions().get(module.partition(".")[0], ())
-    found = sorted(f"{name} {version(name)}" for name in set(names))
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file and not (found and not any(map(_is_editable, names))):
-        found.append(f"file {file_digest(Path(file))}")
-    return ", ".join(found) or "without a file"
+    """Return distribution and version of a module's package, and the digest of its code if these are not sufficient.
+
+    The code of a module in a file or an editable installation may change without a new version. Its digest covers the
+    module and all such modules that it imports; comments and docstrings do not count.
+    """
+    return _version_of_loaded(module, sys.modules.get(module))
 
 
 def distributions(classes: Iterable[type]) -> dict[str, str]:
@@ -109,6 +110,31 @@ def backbone_digest(setting: str) -> str:
     return setting
 
 
+def option_digests(options: Any, *, where: str) -> dict[str, str]:
+    """Return the digest of the files and folders that each option of a method names, without the backbone's.
+
+    Args:
+        options: the options of a method.
+        where: the method, for the error message.
+
+    Raises:
+        DataError: a file is missing; the message names the option.
+    """
+    found: dict[str, str] = {}
+    for name, paths in named_files(options).items():
+        if missing := [path for path in paths if not path.exists()]:
+            raise DataError(f"{where}: {name} is {missing[0]}, which does not exist")
+        found[name] = "-".join(folder_digest(path) if path.is_dir() else file_digest(path) for path in paths)
+    return found
+
+
+def held_classes(module: object) -> set[Any]:
+    """Return the classes of a module's attributes, and the functions among these, that are from other projects."""
+    values = vars(module).values()
+    held = {value if isinstance(value, FunctionType) else type(value) for value in values}
+    return {item for item in held if item.__module__.partition(".")[0] not in OWN}
+
+
 def environment(device: str) -> dict[str, Any]:
     """Return the versions of Python, the platform and the packages that results depend on, and the device."""
     return {"python": platform.python_version(), "platform": platform.platform(), "device": device} | packages()
@@ -123,6 +149,25 @@ def packages() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[name] = None
     return found
+
+
+@functools.cache  # a process runs the code that it has imported, whatever becomes of the file
+def _version_of_loaded(module: str, loaded: ModuleType | None) -> str:
+    """Return the version of a module; ``loaded`` is another key of the cache if a file has been imported again."""
+    names = _distributions().get(module.partition(".")[0], ())
+    found = sorted(f"{name} {version(name)}" for name in set(names))
+    if _changes_without_version(module.partition(".")[0]):
+        digest = code_digest(module, _changes_without_version)
+        found += [f"code {digest}"] if digest else []
+    return ", ".join(found) or "without a file"
+
+
+def _changes_without_version(package: str) -> bool:
+    """Return whether the code of a top-level package may change without a new version of a distribution."""
+    if package in OWN or package in LIBRARIES:
+        return False
+    names = _distributions().get(package, ())
+    return not names or any(map(_is_editable, names))
 
 
 @functools.cache

@@ -7,8 +7,10 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from .entry_points import Plugin, distribution_of_module, installed_plugins, is_builtin, plugin_of_module
@@ -29,16 +31,19 @@ BUILTIN = (
 )
 #: Names that no class can have, since settings such as ``train.epochs`` start with them.
 RESERVED = ("train", "eval")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # names that can be used on a command line and in a setting
 REGISTRIES: dict[str, Registry] = {}  # every registry, by its kind
-_load_state = "unloaded"  # state of the plugins: "unloaded", "loading" or "loaded"
+_waiting: list[Plugin] | None = None  # installed plugins that are not imported yet; None before the first look-up
+_loading = False  # whether plugins are being imported
 _failed_plugins: list[tuple[Plugin, Exception]] = []
 
 
 class Registry(Generic[T]):
     """Classes of one kind, by name.
 
-    Looking up a name loads every installed plugin first. The name of a built-in class does not need this, since plugins
-    cannot take it.
+    Looking up the name of a built-in class loads no plugin of another distribution, since plugins cannot take the name.
+    Looking up another name first loads the plugins that may register it: all modules, and the object of this name. If
+    none of them registers the name, the other objects are loaded, too, since their modules may have registered it.
 
     >>> from czslkit.components import Aggregator, AGGREGATORS
     >>> "last_layer" in AGGREGATORS, AGGREGATORS["last_layer"].__name__
@@ -70,7 +75,7 @@ class Registry(Generic[T]):
             ValueError: the name cannot be used on a command line or in a setting.
             NameTakenError: another class has the name.
         """
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED:
+        if not _NAME.fullmatch(name) or name in RESERVED:
             raise ValueError(
                 f"{self.kind} name {name!r}: expected lower-case letters, digits, '_' and '-', "
                 f"and neither of {', '.join(RESERVED)}"
@@ -80,7 +85,7 @@ class Registry(Generic[T]):
             if not (isinstance(cls, type) and issubclass(cls, self.base)):
                 raise TypeError(f"{self.kind} {name!r}: expected a subclass of {self.base.__name__}, got {cls!r}")
             if not is_builtin(cls.__module__):
-                load_plugins()  # first, since built-in classes keep their names even before they are imported
+                load_plugins(name, without=cls.__module__.partition(".")[0])  # they have the older claim to the name
             if self._may_take(name, cls):
                 self._items[name] = cls
             return cls  # type: ignore[return-value]
@@ -91,13 +96,13 @@ class Registry(Generic[T]):
         """Return whether ``cls`` gets the name. If another plugin has the name, record a conflict and return False.
 
         Raises:
-            NameTakenError: a built-in class has the name, or plugins are not being loaded.
+            NameTakenError: a built-in class has the name, or the second class is not a plugin that is being loaded.
         """
         holder = self._items.get(name)
         if holder is None or (holder.__module__, holder.__qualname__) == (cls.__module__, cls.__qualname__):
             return True
         first, second = distribution_of_module(holder.__module__), distribution_of_module(cls.__module__)
-        if _load_state == "loading" and not is_builtin(holder.__module__):
+        if _loading and not is_builtin(holder.__module__):
             self._conflicts[name] = f"{self.kind} {name!r} is claimed by {first} and by {second}"
             return False
         raise NameTakenError(
@@ -139,35 +144,73 @@ class Registry(Generic[T]):
         return sorted(self._items.items())
 
     def _load(self, name: object = None) -> None:
-        """Load every plugin, unless a built-in class has ``name`` or no plugin can add a class of this kind."""
+        """Load the plugins that are needed to look up ``name``, or all names if it is None; see the class."""
         if self._builtins:
             importlib.import_module(self._builtins)
-        holder = self._items.get(name) if isinstance(name, str) else None
-        if holder is not None and is_builtin(holder.__module__):
+        if self._is_builtin(name) or (self._builtins and all(plugin.builtin for plugin in installed_plugins())):
             return
-        if not self._builtins or any(not plugin.builtin for plugin in installed_plugins()):
+        if name is None:
+            load_plugins()
+            return
+        _load_builtins()
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or self._is_builtin(name):
+            return
+        load_plugins(name)
+        if name not in self._items and name not in self._conflicts:
             load_plugins()
 
+    def _is_builtin(self, name: object) -> bool:
+        """Return whether a built-in class that is already imported has ``name``."""
+        return isinstance(name, str) and name in self._items and is_builtin(self._items[name].__module__)
 
-def load_plugins() -> None:
-    """Import the built-in classes and every installed plugin, once.
 
-    A plugin that cannot be imported is listed by ``failures``, and its registered names are removed.
+def load_plugins(name: str | None = None, *, without: str = "") -> None:
+    """Import the built-in classes and installed plugins, each once.
+
+    A plugin that cannot be loaded is listed by ``failures``. If its import fails, its registered names are removed.
+
+    Args:
+        name: load only the plugins that may register this name: all modules, and the objects of this name.
+        without: top-level package whose objects are not loaded, since it may be what is being imported.
     """
-    global _load_state
-    if _load_state != "unloaded":
-        return
-    _load_state = "loading"
-    _failed_plugins.clear()
+    for plugin in _load_builtins():
+        if plugin.may_register(name) and not (plugin.object and plugin.module.partition(".")[0] == without):
+            _load_plugin(plugin)
+
+
+def _load_builtins() -> list[Plugin]:
+    """Import the built-in classes; return the installed plugins that wait, none while plugins are being imported."""
+    global _waiting
+    if _loading:
+        return []
+    if _waiting is None:
+        _failed_plugins.clear()
+        with _while_loading():
+            for module in BUILTIN:
+                importlib.import_module(module)
+        _waiting = installed_plugins()
+    for plugin in [plugin for plugin in _waiting if plugin.builtin]:
+        _load_plugin(plugin)
+    return list(_waiting)
+
+
+def _load_plugin(plugin: Plugin) -> None:
+    """Import a plugin that waits. If the import is interrupted, the plugin still waits."""
+    assert _waiting is not None
+    with _while_loading():
+        _import_plugin(plugin)
+    _waiting.remove(plugin)
+
+
+@contextmanager
+def _while_loading() -> Iterator[None]:
+    """Mark that plugins are being imported: look-ups then load nothing, and a second claim to a name is a conflict."""
+    global _loading
+    _loading = True
     try:
-        for module in BUILTIN:
-            importlib.import_module(module)
-        for plugin in installed_plugins():
-            _import_plugin(plugin)
-    except BaseException:
-        _load_state = "unloaded"
-        raise
-    _load_state = "loaded"
+        yield
+    finally:
+        _loading = False
 
 
 def load_unpackaged(name: str) -> None:
@@ -179,7 +222,7 @@ def load_unpackaged(name: str) -> None:
     Raises:
         ConfigError: the code cannot be found, or its import fails; its registered names are then removed.
     """
-    load_plugins()
+    load_plugins("")  # all modules
     before = _snapshot()
     try:
         if name.endswith(".py"):
@@ -211,11 +254,32 @@ def _import_plugin(plugin: Plugin) -> None:
     """Import a plugin; if it fails, record its exception and remove its registered names."""
     before = _snapshot()
     try:
-        importlib.import_module(plugin.module)
+        module = importlib.import_module(plugin.module)
     except (Exception, SystemExit) as error:
         reason = error if isinstance(error, Exception) else RuntimeError(f"it exited: {error}")
         _failed_plugins.append((plugin, reason))
         _undo_registrations(before, plugin)
+        return
+    if plugin.object and (fault := _fault_of_object(plugin, module)):
+        _failed_plugins.append((plugin, fault))
+
+
+def _fault_of_object(plugin: Plugin, module: ModuleType) -> Exception | None:
+    """Return an error if the object of a plugin is missing or is not registered under the plugin's name, else None."""
+    cls = getattr(module, plugin.object, None)
+    if cls is None:
+        known = [name for name in vars(module) if not name.startswith("_")]
+        return ImportError(f"{plugin.module} has no {plugin.object}.{did_you_mean(plugin.object, known)}")
+    claimed = (
+        registry._conflicts.get(plugin.name) or registry._items.get(plugin.name) for registry in REGISTRIES.values()
+    )
+    if any(isinstance(claim, str) or claim is cls for claim in claimed):
+        return None
+    names = sorted(name for registry in REGISTRIES.values() for name, item in registry._items.items() if item is cls)
+    return UnknownNameError(
+        f"{plugin.module}:{plugin.object} is registered as {', '.join(names) or 'nothing'}, expected {plugin.name}; "
+        f'write @REGISTRY.register("{plugin.name}") above the class, or change the name of the entry point'
+    )
 
 
 def _snapshot() -> dict[str, _Registrations]:

@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ FORMAT = 2
 FORMAT_1 = "czslkit as of format 1"
 _CELL = {"method": str, "dataset": str, "world": str, "seed": int, "config_id": str}
 _SECTIONS = {"cell": dict, "status": str, "config": dict, "protocol": dict, "depends": dict}
+_STALE = r"\.stale(-\d+)?\.json$"  # end of the name of a result that another one has replaced
 _MOST_DIFFERENCES = 4  # largest number of differences that are named; the others are counted
 
 
@@ -103,13 +105,21 @@ class Store:
         """Return all results by dataset, method, seed, configuration and world; ``problems`` lists the other files."""
         self.problems, found = [], []
         for path in sorted(self.root.glob("*/*/seed*-*/*.json")):
-            if re.search(r"\.(stale(-\d+)?|details)$", path.stem):
+            if re.search(_STALE, path.name) or path.stem.endswith(".details"):
                 continue
             try:
                 found.append(self._read(path))
             except CzslkitError as error:
                 self.problems.append(str(error))
         return sorted(found, key=lambda r: [r["cell"][k] for k in ("dataset", "method", "seed", "config_id", "world")])
+
+    def of_all_settings(self, cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the results of a cell's method, dataset and seed with all settings, also those that were replaced."""
+        found = []
+        for path in sorted(self.folder(cell).parent.glob(f"seed{cell['seed']}-*/*.json")):
+            with suppress(CzslkitError):  # not a result
+                found.append(self._read(path))
+        return found
 
     def _attachment(self, cell: Mapping[str, Any], name: str) -> Path:
         return self.folder(cell) / checked_filename(f"{cell['world']}.{name}")
@@ -121,7 +131,7 @@ class Store:
             raise CzslkitError(f"{path}: cannot be read: {error}. Remove it to run its cell again.") from error
         if fault := _fault(content):
             raise CzslkitError(f"{path}: {fault}")
-        if (home := self.path(content["cell"])) != path:
+        if (home := self.path(content["cell"])) != path.with_name(re.sub(_STALE, ".json", path.name)):
             raise CzslkitError(f"{path}: holds the result of {home}. Was the file copied or renamed?")
         return _upgraded(content) if content["format"] == 1 else content
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from czslkit.errors import CzslkitError
-from czslkit.files import checked_filename, file_digest, file_lock, log_to_stderr, write_bytes, write_text
+from czslkit.files import (
+    checked_filename,
+    file_digest,
+    file_lock,
+    folder_digest,
+    log_to_stderr,
+    write_bytes,
+    write_text,
+)
 
 
 def test_text_is_written_in_utf_8_and_missing_folders_are_made(tmp_path: Path) -> None:
@@ -113,3 +121,15 @@ def test_an_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_line_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     log_to_stderr("a line")
     assert capsys.readouterr() == ("", "a line\n")
+
+
+def test_the_digest_of_a_folder_is_of_relative_names_and_contents(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "x.txt").write_text("1")
+        (tmp_path / name / "y.txt").write_text("2")
+    before = folder_digest(tmp_path / "a")
+    assert before == folder_digest(tmp_path / "b")
+    (tmp_path / "a" / "deep" / "x.txt").rename(tmp_path / "a" / "x.txt")
+    (tmp_path / "b" / "y.txt").write_text("3")
+    assert len({before, folder_digest(tmp_path / "a"), folder_digest(tmp_path / "b")}) == 3

@@ -11,7 +11,7 @@ import yaml
 
 from czslkit.errors import ConfigError
 from czslkit.method import METHODS
-from czslkit.options import as_dict, config_id, option, parse
+from czslkit.options import as_dict, config_id, named_files, option, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,9 @@ class Options:
     weights: tuple[float, ...] = option((1.0,), "numbers", minimum=0)
     mixed: tuple[str, int] = option(("relu", 2), "a word and a number")
     line: float | Literal["search"] | None = option(None, "a number, a word or none", minimum=-1, maximum=1)
+    file: Path | None = option(None, "a file")
+    files: tuple[Path, ...] = option((), "files")
+    backbone: str = option("demo", "a backbone")
 
 
 def parsed(**values: Any) -> Options:
@@ -55,6 +58,12 @@ def parsed(**values: Any) -> Options:
         ("line", "-1e-1", -0.1),
         ("line", 1, 1.0),
         ("line", None, None),
+        ("file", "a/glove.txt", Path("a/glove.txt")),
+        ("file", "~/glove.txt", Path.home() / "glove.txt"),
+        ("file", Path("glove.txt"), Path("glove.txt")),
+        ("file", None, None),
+        ("files", ["a", "b"], (Path("a"), Path("b"))),
+        ("files", "a", (Path("a"),)),
     ],
 )
 def test_a_value_of_the_right_kind_is_kept(name: str, given: Any, kept: Any) -> None:
@@ -99,6 +108,15 @@ def test_a_value_of_the_right_kind_is_kept(name: str, given: Any, kept: Any) -> 
         ("weights", [1, -1], r"\[1, -1\], expected at least 0"),
         ("weights", {"a": 1}, r"\{'a': 1\}, expected a number"),
         ("mixed", [2, 2], r"\[2, 2\], expected a word"),
+        ("file", "", "'', expected the path of a file or folder"),
+        ("file", " ", "' ', expected the path of a file or folder"),
+        ("file", 3, "3, expected the path of a file or folder"),
+        (
+            "file",
+            "~no.such.user/x",
+            "'~no.such.user/x', expected the path of a file or folder; Could not determine home",
+        ),
+        ("files", ["a", ""], r"\['a', ''\], expected the path of a file or folder"),
         ("mixed", ["relu", "x"], r"\['relu', 'x'\], expected a whole number"),
     ],
 )
@@ -141,10 +159,71 @@ def test_a_rule_between_options_is_reported_as_a_setting_that_cannot_be_used() -
         parse(Ruled, {}, where="msci")
 
 
-def test_a_type_that_no_option_can_have_is_an_error_of_the_schema() -> None:
-    schema = dataclasses.make_dataclass("Schema", [("file", Path, option(Path(), "a file"))])
-    with pytest.raises(TypeError, match=r"an option cannot be <class 'pathlib\.Path'>: expected int, float, bool"):
-        parse(schema, {"file": "x"}, where="mine")
+class Undecorated(Options):
+    rate: float = option(0.9, "another default")
+
+
+@dataclasses.dataclass
+class Unreadable:
+    when: Date = option(None, "a date")  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("schema", "messages"),
+    [
+        (3, ["mine: Options is 3, expected a class with @dataclass(frozen=True) above it"]),
+        (Undecorated, [f"mine: Undecorated ({__file__}) is not a dataclass: write @dataclass(frozen=True) above"]),
+        (Unreadable, ["the types of its options cannot be read: NameError: name 'Date' is not defined. Import these"]),
+        (
+            dataclasses.make_dataclass("Schema", [("file", bytes, option(b"", "a file")), ("a", list, option((), ""))]),
+            ["file is of type <class 'bytes'>, expected int, float", "a is of type <class 'list'>"],
+        ),
+        (
+            dataclasses.make_dataclass(
+                "Schema", [("size", int | bytes | None, option(0, "")), ("b", tuple[set, ...], 0)]
+            ),
+            ["size is of type int | bytes | None, expected", "b is of type tuple[set, ...], expected"],
+        ),
+        (
+            dataclasses.make_dataclass("Schema", [("size", int)]),
+            ["size has no default: write size: TYPE = option(DEFAULT, HELP)"],
+        ),
+    ],
+)
+def test_a_class_that_cannot_hold_options_is_an_error_that_says_what_to_change(
+    schema: Any, messages: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(schema, {}, where="mine")
+    assert len(caught.value.problems) == len(messages)
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def test_paths_become_texts_that_can_be_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = parsed(file="glove.txt", files=["a", "/b"])
+    assert (as_dict(options)["file"], as_dict(options)["files"]) == ("glove.txt", ["a", "/b"])
+    absolute = as_dict(options, absolute=True)
+    assert (absolute["file"], absolute["files"]) == (str(tmp_path / "glove.txt"), [str(tmp_path / "a"), "/b"])
+
+
+def test_files_are_named_by_paths_and_by_texts_with_a_separator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path / "there.txt"
+    there.write_text("")
+    assert named_files(parsed()) == {}
+    assert named_files(parsed(name="there.txt")) == {}  # a word
+    assert named_files(parsed(name="./gone.txt", backbone=str(there))) == {}
+    assert named_files(parsed(name=str(tmp_path))) == {}
+    assert named_files(parsed(name=f"a/{5000 * 'b'}")) == named_files(parsed(name="a/\0")) == {}
+    assert named_files(parsed(name=str(there))) == {"name": (there,)}
+    assert named_files(parsed(file="gone.txt", files=["a", "b"])) == {
+        "file": (Path("gone.txt"),),
+        "files": (Path("a"), Path("b")),
+    }
 
 
 ANYTHING = (

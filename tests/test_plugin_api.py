@@ -56,7 +56,7 @@ CONTENT = {
     "czslkit.data.layout": ("Instance", "Listing"),
     "czslkit.data.sources": ("Source",),
     "czslkit.translation": ("Translation",),
-    "czslkit.errors": ("CzslkitError", "ConfigError", "DataError"),
+    "czslkit.errors": ("CzslkitError", "ConfigError", "DataError", "PluginError"),
     "czslkit.testing": (
         "check_method",
         "check_backbone",

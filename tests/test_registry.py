@@ -38,18 +38,21 @@ def claim(name: str, cls: str = "Mine") -> str:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Install a distribution with one plugin; the next look-up loads every plugin again."""
+    """Install a distribution with one plugin; the next look-up loads plugins again."""
     load_plugins()
     modules = set(sys.modules)
     monkeypatch.setattr(registry, "REGISTRIES", dict(REGISTRIES))
     monkeypatch.setattr(registry, "_failed_plugins", [])
-    monkeypatch.setattr(registry, "_load_state", "unloaded")
+    monkeypatch.setattr(registry, "_waiting", None)
     for each in REGISTRIES.values():
         monkeypatch.setattr(each, "_items", dict(each._items))
         monkeypatch.setattr(each, "_conflicts", {})
 
-    def add(dist: str, code: str, module: str | None = None, **others: str) -> Path:
-        """Install ``code`` as ``module``, by default named as the distribution, and ``others``, code by module name."""
+    def add(dist: str, code: str, module: str | None = None, entries: str = "", **others: str) -> Path:
+        """Install ``code`` as ``module``, by default named as the distribution, and ``others``, code by module name.
+
+        ``entries`` are the lines of the entry points; by default one line with the module.
+        """
         module = module or dist.replace("-", "_")
         folder = tmp_path / dist
         for name, text in {module: code, **others}.items():
@@ -59,7 +62,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         info = folder / f"{dist.replace('-', '_')}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{dist} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{entries or f'{dist} = {module}'}\n")
         monkeypatch.syspath_prepend(folder)
         return folder
 
@@ -102,10 +105,78 @@ def test_items_are_every_name_with_its_class(install: Install) -> None:
     assert items["last_layer"] is AGGREGATORS["last_layer"]
 
 
-def test_an_entry_may_name_an_object_of_its_module(install: Install) -> None:
-    folder = install("acme", claim("acme_mean"), module="acme.entry")
-    (folder / "acme-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\nacme = acme.entry : Mine\n")
-    assert AGGREGATORS["acme_mean"].__module__ == "acme.entry"
+def test_an_object_is_imported_only_when_its_name_is_asked_for(install: Install) -> None:
+    install("acme", claim("mean"), module="acme.entry", entries="mean = acme.entry : Mine [extra]")
+    install("zeta", claim("zeta_mean"))
+    assert "csp" in METHODS and "low_high" in AGGREGATORS and "ViT-L-14" not in AGGREGATORS
+    assert "zeta" not in sys.modules  # a built-in name needs no plugin
+    assert AGGREGATORS["zeta_mean"].__module__ == "zeta"
+    assert "acme" not in sys.modules
+    assert AGGREGATORS["mean"].__module__ == "acme.entry"
+    assert failures() == []
+
+
+@pytest.mark.parametrize("registered", [METHODS, AGGREGATORS], ids=["other kind", "kind"])
+def test_the_name_of_an_object_is_asked_for_in_any_registry(install: Install, registered: Registry[object]) -> None:
+    install("acme", claim("mean"), entries="mean = acme:Mine")
+    assert ("mean" in registered) is (registered is AGGREGATORS)
+    assert "acme" in sys.modules
+
+
+def test_every_object_is_imported_when_names_are_listed_or_a_name_is_found_nowhere(install: Install) -> None:
+    install("acme", claim("mean") + claim("other_mean", "Other"), entries="mean = acme:Mine")
+    assert AGGREGATORS["other_mean"].__module__ == "acme"  # registered by a module whose entry has another name
+    assert {"mean", "other_mean"} <= set(AGGREGATORS)
+
+
+def test_two_objects_with_one_name_are_an_error_for_that_name_alone(install: Install) -> None:
+    install("acme", claim("mean") + claim("more", "More"), entries="mean = acme:Mine\nmore = acme:More")
+    install("rival", claim("mean"), entries="mean = rival:Mine")
+    install("third", claim("more"))
+    for name, first, second in (("mean", "acme", "rival"), ("more", "acme", "third")):
+        claims = f"aggregator {name!r} is claimed by {first} 1.0 ({first}) and by {second} 1.0 ({second})"
+        with pytest.raises(NameTakenError, match=re.escape(claims)):
+            AGGREGATORS[name]
+
+
+def test_code_that_takes_the_name_of_an_object_is_refused(install: Install) -> None:
+    install("acme", claim("mean"), entries="mean = acme:Mine")
+    with pytest.raises(NameTakenError, match=re.escape("aggregator 'mean' is already registered by acme 1.0 (acme)")):
+
+        @AGGREGATORS.register("mean")
+        class Mine(Aggregator): ...
+
+
+def test_an_object_that_is_imported_by_hand_is_registered_once(install: Install) -> None:
+    install("acme", claim("mean"), module="acme.entry", entries="mean = acme.entry:Mine")
+    importlib.import_module("acme.entry")
+    assert AGGREGATORS["mean"] is sys.modules["acme.entry"].Mine
+    assert failures() == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("mean = acme:Mien", "ImportError: acme has no Mien. Did you mean 'Mine'?"),
+        (
+            "maen = acme:Mine",
+            "UnknownNameError: acme:Mine is registered as mean, expected maen; write "
+            '@REGISTRY.register("maen") above the class, or change the name of the entry point',
+        ),
+        ("maen = acme:Helper", "UnknownNameError: acme:Helper is registered as nothing, expected maen; "),
+        ("mean = acme:Helper", "UnknownNameError: acme:Helper is registered as nothing, expected mean; "),
+        ("mean = acme.nowhere:Mine", "ModuleNotFoundError: No module named 'acme.nowhere'"),
+    ],
+)
+def test_an_object_that_is_not_registered_under_its_name_is_reported(install: Install, entry: str, reason: str) -> None:
+    install("acme", claim("mean") + "class Helper: pass", entries=entry)
+    name = entry.split()[0]
+    if name == "maen":
+        with pytest.raises(UnknownNameError, match=re.escape(reason)):
+            AGGREGATORS[name]
+    list(AGGREGATORS)
+    (line,) = failures()
+    assert line.startswith(f"plugin {name!r} (acme 1.0) did not load: {reason}")
 
 
 @pytest.mark.parametrize(
@@ -245,6 +316,18 @@ def test_a_plugin_cannot_take_a_built_ins_name(install: Install, name: str) -> N
     assert line == (
         f"plugin 'acme' (acme 1.0) did not load: NameTakenError: aggregator {name!r} is already registered by "
         f"{distribution_of_module(before.__module__)}; acme 1.0 (acme) cannot take the same name"
+    )
+
+
+def test_an_object_cannot_take_a_built_ins_name(install: Install) -> None:
+    before = AGGREGATORS._items["low_high"]
+    install("acme", claim("low_high"), entries="low_high = acme:Mine")
+    assert AGGREGATORS["low_high"] is before
+    assert "acme" not in sys.modules
+    assert dict(AGGREGATORS.items())["low_high"] is before
+    (line,) = failures()
+    assert line.startswith(
+        "plugin 'low_high' (acme 1.0) did not load: NameTakenError: aggregator 'low_high' is already"
     )
 
 

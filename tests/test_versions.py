@@ -26,16 +26,26 @@ import pytest
 import czslkit
 from czslkit.provenance import OWN, class_name
 from czslkit.registry import REGISTRIES, load_plugins
+from czslkit.source_code import syntax
 
 FILE = Path(__file__).parent / "versions.json"
 ROOT = Path(czslkit.__file__).parents[1]
 #: Modules with a ``VERSION``, and the functions and classes that it stands for.
 MODULES = {
-    "czslkit.training": ["training.loop:train", "training.options:TrainOptions"],
+    "czslkit.training": [
+        *("training.loop:train", "training.options:TrainOptions", "runner.train:_train", "runner.prepare:build_method"),
+        *("data.loading:load_dataset", "data.pair_lists:read_pairs"),
+    ],
     "czslkit.evaluation": [
         *("evaluation.evaluator:Evaluation", "evaluation.evaluator:searched_threshold"),
         *("evaluation.validation:plan_validation", "evaluation.feasibility_source:load_feasibility"),
-        *("metrics.sweep:Sweep", "runner.record:metrics_record"),
+        *(
+            "metrics.sweep:Sweep",
+            "runner.record:metrics_record",
+            "runner.evaluate:evaluate",
+            "runner.prepare:plan_test",
+        ),
+        *("data.loading:load_dataset", "data.pair_lists:read_pairs", "checkpoints.trained:TrainedMethod"),
     ],
     "czslkit.data.image_transforms": ["data.image_set:ImageSet", "data.image_transforms:open_rgb"],
 }
@@ -46,9 +56,19 @@ WITHOUT_NUMBERS = (
     "files",
     "sizes",
     "provenance",
+    "source_code",
     "result_store",
+    "options",
+    "report",
     "data.cache",
+    "data.dataset_folders",
     "data.fingerprint",
+    "data.integrity",
+    "runner.data_source",
+    "runner.job",
+    "runner.plan",
+    "runner.recipes",
+    "runner.settings",
 )
 
 
@@ -138,23 +158,13 @@ def code(node: ast.stmt) -> str:
     """
     tree = copy.deepcopy(node)
     for part in ast.walk(tree):
-        if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(part) is not None:
-            part.body = part.body[1:]
         if isinstance(part, ast.ClassDef):
             part.body = [n for n in part.body if not is_version(n)]
         elif isinstance(part, ast.Raise):
             part.exc, part.cause = None, None
         elif isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == "option":
             del part.args[1:2]
-    return json.dumps(plain(tree))
-
-
-def plain(value: Any) -> Any:
-    """Return a syntax tree as lists and texts without empty fields, whose number depends on the version of Python."""
-    if isinstance(value, ast.AST):
-        fields = {name: plain(item) for name, item in ast.iter_fields(value)}
-        return [type(value).__name__, {name: item for name, item in fields.items() if item not in ([], "None")}]
-    return [plain(item) for item in value] if isinstance(value, list) else repr(value)
+    return syntax(tree)
 
 
 def classes() -> list[type]:

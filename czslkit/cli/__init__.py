@@ -8,18 +8,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, UnknownNameError
-from . import bench, check, convert, data, doctor, evaluate, explain, list_names, report, table
+from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, table
 
 #: The module of each command, in the order of ``czslkit --help``.
-_COMMANDS = (bench, check, convert, explain, evaluate, list_names, table, report, data, doctor)
+_COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, report, data, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; print user errors to standard error without a traceback.
+    """Run one command and return its exit status; print user errors to standard error.
 
     Args:
         argv: arguments after ``czslkit``; ``sys.argv[1:]`` if None.
@@ -31,17 +32,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # inside the try, which handles a closed pipe
         return status
     except (ConfigError, UnknownNameError) as error:
-        print(f"czslkit: {error}", file=sys.stderr)
+        _print_error(error, args)
         return 2
     except BrokenPipeError:  # the reading program has ended, as in czslkit ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (CzslkitError, OSError) as error:
-        print(f"czslkit: {error}", file=sys.stderr)
+        _print_error(error, args)
         return 1
     except KeyboardInterrupt:
         print("czslkit: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
+
+
+def _print_error(error: Exception, args: argparse.Namespace) -> None:
+    """Print an error to standard error, with ``--verbose`` after its traceback."""
+    if getattr(args, "verbose", False):
+        traceback.print_exception(error)
+    print(f"czslkit: {error}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

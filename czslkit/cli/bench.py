@@ -81,8 +81,18 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--preset",
         choices=("demo", "paper"),
-        help="recipes to use: demo or paper; paper also prints the published numbers next to the results (default: "
-        "demo on the demo dataset, the defaults of each method on other datasets)",
+        help="recipes to use: demo or paper; paper also prints the published numbers next to the results; a method "
+        "without a recipe uses its defaults (default: demo on the demo dataset, the defaults of each method on other "
+        "datasets)",
+    )
+    group.add_argument(
+        "--recipe",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="METHOD=FILE.yaml",
+        help="recipe files that replace the recipes of a method on every dataset; the published numbers in a file are "
+        "shown on the dataset whose name its folder has (default: none)",
     )
     group.add_argument(
         "--set",
@@ -144,6 +154,12 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="print the estimated time and memory of every cell without running any (default: run them)",
     )
+    group.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print the traceback of every error; the traceback of a failed cell is also in the folder of its result "
+        "(default: print the message of an error and the file of its traceback)",
+    )
     add_table_format(group)
 
 
@@ -154,6 +170,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from ..registry import load_unpackaged
     from ..runner.bench import bench
+    from ..runner.recipes import parse_recipe_files
     from ..runner.settings import parse_settings
 
     if not (args.methods or args.checkpoint):
@@ -170,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
         settings=parse_settings(args.set),
         preset=args.preset,
         checkpoints=args.checkpoint,
+        recipes=parse_recipe_files(args.recipe),
         device=args.device,
         workers=args.workers,
         cache=args.cache,
@@ -177,6 +195,7 @@ def run(args: argparse.Namespace) -> int:
         memory=args.memory,
         keep_stale=args.keep_stale,
         estimate=args.estimate,
+        verbose=args.verbose,
     )
     if not args.estimate:
         table = result.table()

@@ -34,6 +34,19 @@ def stale_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
     ]
 
 
+def recipe_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """Return a note for each dataset on which some results follow a recipe and others do not."""
+    with_recipe = {result["cell"]["dataset"] for result in results if result.get("recipe")}
+    without: dict[str, dict[str, None]] = defaultdict(dict)
+    for label, result in zip(labels, results, strict=True):
+        if result["cell"]["dataset"] in with_recipe and not result.get("recipe"):
+            without[result["cell"]["dataset"]][label] = None
+    return [
+        f"{', '.join(names)} on {dataset}: no recipe; the defaults of the method, apart from settings that were given"
+        for dataset, names in without.items()
+    ]
+
+
 def failure_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
     """Return a note for each error of each dataset; it names the cells that failed and then the error."""
     stopped: dict[tuple[str, str], list[tuple[str, str, int]]] = defaultdict(list)

@@ -15,7 +15,7 @@ from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
 from ..files import checked_filename, log_to_stderr
 from ..metrics.names import WORLDS
-from ..registry import failures, load_plugins
+from ..registry import failures
 from ..report.frame import results_frame
 from ..report.table import Table
 from ..result_store import Store
@@ -26,6 +26,7 @@ from .machine import Machine
 from .plan import Spec, plan
 from .run_job import estimate as estimate_job
 from .run_job import failed_results, record_failure, run_job
+from .staleness import read_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +80,7 @@ def bench(
     seeds: Sequence[int] = (0,),
     *,
     checkpoints: Sequence[str | Path] = (),
+    recipes: Mapping[str, str | Path] | None = None,
     data: str | Path | None = None,
     runs: str | Path = "runs",
     settings: Mapping[str, Any] | None = None,
@@ -90,6 +92,7 @@ def bench(
     memory: str | int = MEMORY,
     estimate: bool = False,
     keep_stale: bool = False,
+    verbose: bool = False,
     progress: bool = True,
     log: Callable[[str], None] = log_to_stderr,
 ) -> Benchmark:
@@ -105,6 +108,7 @@ def bench(
         seeds: seeds of the trainings; each method is trained once for each seed.
         checkpoints: folders that ``czslkit convert`` or a training wrote. Their methods are evaluated without
             training; the other methods are trained.
+        recipes: recipe files by method, such as ``{"csp": "my/csp.yaml"}``; each is used on every dataset.
         data: folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         runs: folder of the results.
         settings: as in :func:`czslkit.runner.plan.plan`, such as ``{"train.epochs": 3}``.
@@ -118,6 +122,7 @@ def bench(
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.
+        verbose: log the traceback of every error; without it, the log has the file of the traceback.
         progress: show progress bars on a terminal.
         log: called with a line for every step; prints to standard error by default.
 
@@ -133,9 +138,6 @@ def bench(
     >>> result.failed, list(result.results[0]["metrics"])[:2]
     (0, ['auc', 'best_seen'])
     """
-    load_plugins()
-    for line in failures():
-        log(f"set aside: {line}")
     dataset_names = [canonical(name) for name in _split_names(datasets, {"all": BENCHMARKS})]
     trained = [TrainedMethod.read(folder) for folder in checkpoints]
     method_names = [checkpoint.method for checkpoint in trained] if methods is None else _split_names(methods)
@@ -143,7 +145,7 @@ def bench(
     machine = Machine(device, workers, progress=progress, cache=disk_cache)
     world_names = _split_names(worlds)
     specs, problems = _plan_or_problems(
-        method_names, dataset_names, world_names, list(seeds), settings, preset, trained
+        method_names, dataset_names, world_names, list(seeds), settings, preset, trained, recipes
     )
     problems += _folder_problems(dataset_names, data)
     machine, machine_problems = _resolve_machine(machine, memory)
@@ -152,11 +154,14 @@ def bench(
         problems.append("cache is off, but cache_images asks to keep images in it: leave out one of the two")
     if problems:
         raise ConfigError(problems)
+    for line in failures():
+        log(f"set aside: {line}")
+    read_code(specs)
     source, store = DataSource(data, Path(runs) / "checked", machine.cache), Store(Path(runs))
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"
-        job = Job(spec, store, source, machine, keep_stale, _prefixed(log, prefix))
+        job = Job(spec, store, source, machine, verbose, keep_stale, _prefixed(log, prefix))
         results += _estimate_or_failures(job) if estimate else _run_or_failures(job)
     return Benchmark(tuple(results), store)
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import DataError
 from ..evaluation import details
 from ..evaluation.evaluator import OpenWorld, searched_threshold
 from ..evaluation.feasibility_source import method_feasibility
 from ..metrics.sweep import Sweep
 from .job import Job
 from .plan import Spec
-from .prepare import Prepared, evaluation_feed, plan_test
+from .prepare import Prepared, evaluation_feed, plan_test, world_failure
 from .recipes import load_recipe, recipes
-from .record import FeasibilityThreshold, method_record, metrics_record, protocol_record, threshold_summary
+from .record import FeasibilityThreshold, Results, method_record, metrics_record, protocol_record, threshold_summary
 from .staleness import needs_feasibility
 
 
@@ -25,19 +25,41 @@ class Measured:
 
     sweeps: Mapping[str, Sweep]
     threshold: FeasibilityThreshold | None  # threshold of the open world; None without one
+    failed: Results  # failures of the other worlds
 
 
 def evaluate(job: Job, prepared: Prepared) -> Measured:
-    """Score the test split in every world of ``prepared``; if the settings ask for it, search the threshold first."""
-    method, data, worlds = prepared.method, prepared.data, prepared.worlds
-    threshold = choose_threshold(job, prepared) if "open" in worlds else None
+    """Score the test split in every world of ``prepared``; if the settings ask for it, search the threshold first.
+
+    Raises:
+        DataError: images cannot be read.
+    """
+    data, worlds, threshold = prepared.data, list(prepared.worlds), None
+    sweeps: dict[str, Sweep] = {}
+    failed: Results = {}
+    if "open" in worlds:
+        try:
+            threshold = choose_threshold(job, prepared)
+        except DataError:
+            raise
+        except Exception as error:  # the closed world does not need it
+            failed["open"] = world_failure(job, "open", error)
+            worlds.remove("open")
     infeasible = job.spec.evaluation.infeasible
     open_world = OpenWorld(threshold.scores.values, [threshold.value], infeasible) if threshold else None
-    try:
-        sweeps = plan_test(job, method, data, worlds, open_world).run()
-    except ConfigError:  # the worlds fit into memory one by one, not together
-        sweeps = {world: plan_test(job, method, data, [world], open_world).run()[world] for world in worlds}
-    return Measured(sweeps, threshold)
+    feed = evaluation_feed(job, prepared.method, data.test)
+    groups = [worlds] if worlds else []
+    for group in groups:
+        try:
+            sweeps |= plan_test(job, feed, data, group, open_world).run()
+        except DataError:
+            raise
+        except Exception as error:
+            if len(group) > 1:  # each world may fit into memory, or only one of them may fail
+                groups += [[world] for world in group]
+            else:
+                failed[group[0]] = world_failure(job, group[0], error)
+    return Measured(sweeps, threshold, failed)
 
 
 def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | None:
@@ -66,23 +88,37 @@ def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | Non
     return FeasibilityThreshold(threshold, "searched on validation", scores)
 
 
-def measured_records(job: Job, prepared: Prepared, measured: Measured) -> dict[str, dict[str, Any]]:
-    """Return metrics and protocol of each world, and write the attached files that tables and reports read."""
+def measured_records(job: Job, prepared: Prepared, measured: Measured) -> tuple[Results, Results]:
+    """Return metrics and protocol of each world, and the failures of worlds for which this is not possible.
+
+    The attached files that tables and reports read are written.
+    """
+    found: Results = {}
+    failed: Results = {}
+    for world, sweep in measured.sweeps.items():
+        try:
+            found[world] = _measured_record(job, prepared, sweep, world, measured.threshold)
+        except Exception as error:
+            failed[world] = world_failure(job, world, error)
+    return found, failed
+
+
+def _measured_record(
+    job: Job, prepared: Prepared, sweep: Sweep, world: str, threshold: FeasibilityThreshold | None
+) -> dict[str, Any]:
+    """Return metrics and protocol of a world, and write its attached files."""
     spec, space, bins = job.spec, prepared.data.space, job.spec.evaluation.bins
     digests = job.source.digests(spec.dataset)
     split_files = {name: digest for name, digest in digests.items() if name != "images"}
-    found: dict[str, dict[str, Any]] = {}
-    for world, sweep in measured.sweeps.items():
-        protocol = {
-            "split_files": split_files,
-            **protocol_record(sweep, world, spec, space, measured.threshold),
-            **method_record(prepared.method, spec),
-        }
-        files = job.store.attach(spec.cell(world), details.detail_files(sweep, space, bins))
-        found[world] = {"metrics": metrics_record(sweep, bins), "protocol": protocol, "files": files}
-        if world == "open" and measured.threshold:
-            job.log(threshold_summary(protocol))
-    return found
+    protocol = {
+        "split_files": split_files,
+        **protocol_record(sweep, world, spec, space, threshold),
+        **method_record(prepared.method, spec),
+    }
+    files = job.store.attach(spec.cell(world), details.detail_files(sweep, space, bins))
+    if world == "open" and threshold:
+        job.log(threshold_summary(protocol))
+    return {"metrics": metrics_record(sweep, bins), "protocol": protocol, "files": files}
 
 
 def _is_published(spec: Spec) -> bool:

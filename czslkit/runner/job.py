@@ -19,5 +19,6 @@ class Job:
     store: Store
     source: DataSource
     machine: Machine = field(default_factory=Machine)
+    verbose: bool = False  # log the traceback of every error
     keep_stale: bool = False  # use stored results even if something that they depend on has changed
     log: Callable[[str], None] = print  # called with a line for every step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..backbones import resolve
@@ -12,10 +13,11 @@ from ..errors import ConfigError, CzslkitError, did_you_mean
 from ..evaluation.evaluator import EvalOptions
 from ..method import METHODS
 from ..metrics.names import WORLDS
-from ..options import as_dict, config_id
+from ..options import as_dict, config_id, named_files
 from ..training.options import TrainOptions
 from .recipes import PRESETS
 from .resolve import resolve_settings
+from .settings import method_problems
 
 #: Settings of ``eval`` that no training depends on, unless the open world selects the epoch with a threshold.
 _AFTER_TRAINING = ("threshold", "feasibility", "infeasible")
@@ -73,11 +75,14 @@ class Spec:
         return threshold if isinstance(threshold, (int, float)) else None
 
     @property
-    def training_config(self) -> dict[str, dict[str, Any]]:
-        """The settings that the trained weights depend on; ``eval`` settings that only the test uses are left out."""
-        config = self.config
+    def training_config(self) -> dict[str, Mapping[str, Any]]:
+        """The settings that the trained weights depend on."""
+        return self.training_settings(self.config)
+
+    def training_settings(self, config: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Return the settings of a result that its training depends on; what only the test uses is left out."""
         if self.selection_threshold is not None:
-            return config
+            return dict(config)
         return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in _AFTER_TRAINING}}
 
     def cell(self, world: str) -> dict[str, Any]:
@@ -104,6 +109,7 @@ def plan(
     settings: Mapping[str, Any] | None = None,
     preset: str | None = None,
     checkpoints: Sequence[TrainedMethod] = (),
+    recipes: Mapping[str, str | Path] | None = None,
 ) -> list[Spec]:
     """Return every training of a benchmark, ordered by dataset, then by method, then by seed.
 
@@ -111,16 +117,19 @@ def plan(
         settings: ``KEY`` for an option that all the methods have, ``METHOD.KEY`` for an option of a single method,
             ``train.KEY`` and ``eval.KEY`` (or ``METHOD.train.KEY``) for settings of training and evaluation.
         preset: ``demo`` or ``paper`` selects recipes of ``configs/``. None selects the recipes of the demo world for
-            ``demo``, and the methods' own defaults for other datasets.
+            ``demo``, and the methods' own defaults for other datasets. A method without a recipe uses its defaults;
+            with ``paper``, one of the methods must have a recipe for every dataset.
         checkpoints: trained methods that are evaluated without training; their options override those of a recipe.
+        recipes: recipe files by method; each replaces the recipes of its method on every dataset.
 
     Raises:
         ConfigError: methods, worlds, keys or values are unknown; the message lists all of them.
     """
-    settings = settings or {}
+    settings, recipes = settings or {}, recipes or {}
     problems = [
         *_name_problems(methods, datasets, worlds, seeds, preset),
         *_checkpoint_problems(methods, seeds, settings, checkpoints),
+        *(f"recipe {recipes[m]} is for {m}, which is not among the methods" for m in recipes if m not in methods),
     ]
     if problems:
         raise ConfigError(problems)
@@ -129,21 +138,35 @@ def plan(
     for dataset in datasets:
         for name in methods:
             try:
-                found = resolve_settings(name, dataset, settings, preset, methods, given.get(name))
+                found = resolve_settings(name, dataset, settings, preset, methods, given.get(name), recipes.get(name))
             except ConfigError as error:
                 problems += [problem for problem in error.problems if problem not in problems]
                 continue
             specs += [
                 Spec(name, dataset, seed, tuple(worlds), checkpoint=given.get(name), **vars(found)) for seed in seeds
             ]
+    if preset == "paper" and not problems:
+        problems += _datasets_without_recipe(methods, datasets, specs)
+    problems += _file_problems(specs)
+    if problems:
+        raise ConfigError(problems)
+    return specs
+
+
+def _file_problems(specs: Sequence[Spec]) -> Iterator[str]:
+    """Yield a message for each backbone setting that cannot be found, and for each missing file of an option."""
     for backbone in dict.fromkeys(spec.backbone for spec in specs if spec.backbone):
         try:
             resolve(backbone)
         except CzslkitError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError(problems)
-    return specs
+            yield str(error)
+    yield from dict.fromkeys(
+        f"{spec.method}: {option} is {path}, which does not exist"
+        for spec in specs
+        for option, paths in named_files(spec.options).items()
+        for path in paths
+        if not path.exists()
+    )
 
 
 def _name_problems(
@@ -160,9 +183,20 @@ def _name_problems(
     yield from (f"seed {s!r} is not a whole number from 0 up" for s in seeds if not (isinstance(s, int) and s >= 0))
     for name in dict.fromkeys(methods):
         try:
-            METHODS[name]
+            yield from method_problems(name, METHODS[name])
         except CzslkitError as error:
             yield str(error)
+
+
+def _datasets_without_recipe(methods: Sequence[str], datasets: Sequence[str], specs: Sequence[Spec]) -> Iterator[str]:
+    """Yield a message for each dataset for which no method has a recipe."""
+    with_recipe = {spec.dataset for spec in specs if spec.recipe}
+    for dataset in datasets:
+        if dataset not in with_recipe:
+            yield (
+                f"preset 'paper': none of the methods ({', '.join(methods)}) has a recipe for {dataset}, "
+                f"configs/{dataset}/*_METHOD.yaml. Leave out the preset, or give a recipe with --recipe."
+            )
 
 
 def _checkpoint_problems(

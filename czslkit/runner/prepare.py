@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from ..data.batches import Feed
 from ..data.splits import Split, Splits
-from ..errors import ConfigError, CzslkitError
+from ..errors import CzslkitError
 from ..evaluation import details
 from ..evaluation.evaluator import Evaluation, OpenWorld, plan_search
 from ..evaluation.feasibility_source import FeasibilityScores, load_feasibility, published_files
@@ -20,7 +20,7 @@ from ..provenance import backbone_digest
 from . import forecast
 from .job import Job
 from .plan import Spec
-from .record import failure
+from .record import Results, failure
 from .staleness import needs_feasibility
 
 
@@ -32,7 +32,7 @@ class Prepared:
     data: Splits
     worlds: tuple[str, ...]  # the worlds that can be evaluated
     feasibility: FeasibilityScores | None  # scores for the open world; None without, or if the trained method has them
-    failed: Mapping[str, Mapping[str, Any]]  # failures of the other worlds, by world
+    failed: Results  # failures of the other worlds
 
 
 def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
@@ -47,25 +47,30 @@ def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
     data = job.source.load(job.spec.dataset)
     method = build_method(job, data)
     job.source.check_images(job.spec.dataset, method.backbone.image_size)
-    failed: dict[str, Mapping[str, Any]] = {}
+    failed: Results = {}
     feasibility = None
     selects = job.spec.selection_threshold is not None
     if selects or any(needs_feasibility(job.spec, world) for world in worlds):
         try:
             feasibility = find_feasibility(job, method, data)
-        except CzslkitError as error:
+        except Exception as error:  # the closed world does not need it, unless it selects the epoch
             if selects:
                 raise
-            failed["open"] = failure(error)
+            failed["open"] = world_failure(job, "open", error)
     for world in worlds:
         if world not in failed:
             try:
                 _check_memory(job, method, data, world, feasibility, show="open" in worlds)
-            except ConfigError as error:
-                failed[world] = failure(error)
-    for world, result in failed.items():
-        job.log(f"{world} world failed: {result['error']['message']}")
+            except Exception as error:
+                failed[world] = world_failure(job, world, error)
     return Prepared(method, data, tuple(world for world in worlds if world not in failed), feasibility, failed)
+
+
+def world_failure(job: Job, world: str, error: Exception) -> dict[str, Any]:
+    """Log that a world cannot be evaluated; return the content of its failed result."""
+    kind = "" if isinstance(error, CzslkitError) else f"{type(error).__name__}: "
+    job.log(f"{world} world failed: {kind}{error}")
+    return failure(error)
 
 
 def build_method(job: Job, data: Splits) -> Method:
@@ -134,17 +139,15 @@ def planned_evaluations(
         later = True
     elif world == "open" and feasibility and isinstance(threshold, (int, float)):
         open_world = OpenWorld(feasibility.values, [threshold], infeasible)
-    yield purpose + (", at most" if later else ""), plan_test(job, method, data, [world], open_world)
-
-
-def plan_test(
-    job: Job, method: Method, data: Splits, worlds: Sequence[str], open_world: OpenWorld | None
-) -> Evaluation:
-    """Plan the evaluation of a job on the test split; see :meth:`Evaluation.plan`."""
     feed = evaluation_feed(job, method, data.test)
+    yield purpose + (", at most" if later else ""), plan_test(job, feed, data, [world], open_world)
+
+
+def plan_test(job: Job, feed: Feed, data: Splits, worlds: Sequence[str], open_world: OpenWorld | None) -> Evaluation:
+    """Plan the evaluation of a job on the test split, whose batches are ``feed``; see :meth:`Evaluation.plan`."""
     keep = max(details.TOP_K)
     return Evaluation.plan(
-        method,
+        feed.method,
         data,
         "test",
         worlds,

@@ -17,6 +17,7 @@ from ..provenance import environment
 from ..types import PairSpace
 from .plan import Spec
 
+Results = dict[str, dict[str, Any]]  # contents of results by world
 #: Value of ``train.select`` -> the criterion in words.
 SELECTED_BY = {"auc": "validation AUC, {world} world", "loss": "validation loss", "last": "the last epoch"}
 

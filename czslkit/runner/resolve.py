@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..checkpoints.trained import TrainedMethod
@@ -36,6 +37,7 @@ def resolve_settings(
     preset: str | None,
     methods: Sequence[str],
     checkpoint: TrainedMethod | None,
+    given_recipe: str | Path | None = None,
 ) -> Resolved:
     """Merge the settings of recipe, checkpoint and user; a later one of these overrides an earlier one.
 
@@ -43,12 +45,15 @@ def resolve_settings(
         settings: settings of the user, as :func:`czslkit.runner.plan.plan` takes them.
         methods: all methods of the benchmark; a key may begin with the name of a method.
         checkpoint: the trained method; if it is given, nothing is trained.
+        given_recipe: recipe file that the user gave for the method, used on every dataset. Its published numbers are
+            used only on the dataset whose name the folder of the file has.
 
     Raises:
         ConfigError: keys are unknown or values cannot be used; the message lists all of them.
     """
-    cls, path = METHODS[name], recipe_for(name, dataset, preset)
-    recipe = load_recipe(path) if path else {}
+    cls = METHODS[name]
+    path = Path(given_recipe).resolve() if given_recipe else recipe_for(name, dataset, preset)
+    recipe = load_recipe(path, name if given_recipe else None) if path else {}
     sections = {section: dict(recipe.get(section, {})) for section in SECTION_NAMES}
     if checkpoint:
         sections["options"].update(checkpoint.fixed_options)
@@ -70,7 +75,8 @@ def resolve_settings(
     changed = _changed_settings(recipe_settings, parsed, trained=not checkpoint)
     if checkpoint:
         changed += (f"weights (those in {checkpoint.folder.name}, not trained here)",)
-    published = recipe["expected"] if preset == "paper" else {}
+    is_published = path.parent.name == dataset and (preset == "paper" or given_recipe)
+    published = recipe["expected"] if is_published else {}
     return dataclasses.replace(found, recipe=f"{path.parent.name}/{path.stem}", changed=changed, published=published)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..data.splits import Splits
 from ..errors import CzslkitError, DataError
 from ..evaluation.evaluator import Evaluation
 from ..files import file_lock
@@ -24,7 +25,7 @@ from .prepare import (
     prepare,
     selection_candidates,
 )
-from .record import failure, now
+from .record import Results, failure, now
 from .staleness import (
     evaluation_changes,
     evaluation_dependencies,
@@ -33,9 +34,9 @@ from .staleness import (
     training_dependencies,
     training_key,
 )
-from .train import classes_of, stored_key, train_method, training_folder
+from .train import classes_of, is_trained, stored_keys, train_method, training_folder
 
-Results = dict[str, dict[str, Any]]  # by world
+TRACEBACK_FILE = "error.txt"  # file of a failed result that has the traceback
 
 
 def run_job(job: Job) -> list[dict[str, Any]]:
@@ -52,6 +53,9 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     with file_lock(folder / ".lock", job.log):
         stored = usable_results(job)
         results = dict(stored.usable)
+        for result in results.values():
+            if result != job.store.get(result["cell"]):
+                job.store.put(result)
         missing = [world for world in spec.worlds if world not in results]
         if missing:
             job.log("running")
@@ -73,7 +77,7 @@ class Stored:
     """The stored results of a job, as far as they can be used."""
 
     usable: Results  # finished results that need not be made again
-    same_keys: frozenset[str]  # keys of trainings on disk that are not stale
+    same_trainings: Mapping[str, Any]  # records of the same training in other results, by its key in the result
     kept_training: Mapping[str, Any] | None  # with ``keep_stale``: a result whose training is stale but is used
 
 
@@ -92,23 +96,21 @@ def finished_results(job: Job) -> Results:
 
 
 def usable_results(job: Job) -> Stored:
-    """Find the finished results that can be used again, and the trainings on disk that can.
+    """Find the finished results that can be used again, and the trainings on disk that can. Nothing is written.
 
     With ``keep_stale``, stale results are usable, too; their ``stale`` entry has the reason.
     """
     spec, finished = job.spec, finished_results(job)
     usable: Results = {}
-    same_keys, kept_training = set(), None
+    kept_training = None
     data = job.source.digests(spec.dataset)
     asked = [world for world in spec.worlds if world in finished]
     selects = spec.selection_threshold is not None
     needs_splits = selects or any(needs_feasibility(spec, world) for world in asked)
-    splits = job.source.load(spec.dataset) if finished and needs_splits else None
+    splits = job.source.load(spec.dataset) if needs_splits else None
     for world, result in finished.items():
         trained = training_changes(result, spec, data, splits)
-        if not trained:
-            same_keys.add(result["training_key"])
-        elif job.keep_stale and stored_key(training_folder(job)) == result["training_key"]:
+        if trained and job.keep_stale and result["training_key"] in stored_keys(training_folder(job)):
             kept_training = {**result, "stale": trained}
         if world not in asked:
             continue
@@ -119,7 +121,27 @@ def usable_results(job: Job) -> Stored:
         if reason:
             job.log(f"{world} world kept although it is stale because {reason}")
         usable[world] = _refreshed(job, result, reason)
-    return Stored(usable, frozenset(same_keys), kept_training)
+    return Stored(usable, same_trainings(job, data, splits), kept_training)
+
+
+def same_trainings(job: Job, data: Mapping[str, str], splits: Splits | None) -> dict[str, Any]:
+    """Return the records of trainings that are the same as the job's, by their keys in the results.
+
+    A training can have several keys: the key depends on which dependencies a version of czslkit records.
+
+    Args:
+        data: digests of the dataset's files.
+        splits: the dataset; needed only if a threshold of the open world selects the epoch.
+    """
+    same: dict[str, Any] = {}
+    changed: set[str] = set()  # one result of a training may record more dependencies than another one
+    for result in job.store.of_all_settings(job.spec.cell("closed")):
+        if result["status"] == "done" and job.spec.training_settings(result["config"]) == job.spec.training_config:
+            if training_changes(result, job.spec, data, splits):
+                changed.add(result["training_key"])
+            else:
+                same[result["training_key"]] = result["training"]
+    return {key: training for key, training in same.items() if key not in changed}
 
 
 def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
@@ -130,19 +152,19 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         stored: the trainings on disk that can be used. The results of a stale training say that they are stale.
     """
     prepared = prepare(job, worlds)
-    failed = {world: dict(result) for world, result in prepared.failed.items()}
+    failed = dict(prepared.failed)
     if not prepared.worlds:
         return failed
-    dependencies = training_dependencies(
-        job.spec, job.source.digests(job.spec.dataset), classes_of(job, prepared), prepared.data
-    )
+    method, digests = prepared.method, job.source.digests(job.spec.dataset)
+    dependencies = training_dependencies(job.spec, digests, classes_of(job, method), prepared.data)
     key, stale = training_key(job.spec, dependencies), {}
     if kept := stored.kept_training:
         dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
-    training = train_method(job, prepared, key, stored.same_keys)
+    training, key = train_method(job, prepared, key, stored.same_trainings)
     start = time.monotonic()
-    measured = measured_records(job, prepared, evaluate(job, prepared))
-    method = prepared.method
+    measured = evaluate(job, prepared)
+    records, unrecorded = measured_records(job, prepared, measured)
+    failed |= {**measured.failed, **unrecorded}
     common = {
         "status": "done",
         "error": None,
@@ -155,20 +177,24 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         **stale,
     }
     done: Results = {}
-    for world, found in measured.items():
+    for world, found in records.items():
         evaluation = evaluation_dependencies(job.spec, world, prepared.data)
         done[world] = {**common, "depends": {"training": dependencies, "evaluation": evaluation}, **found}
     return done | failed
 
 
 def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Results:
-    """Store the results of some worlds and return them; a result that cannot be stored becomes a failure."""
+    """Store the results of some worlds and return them; a result that cannot be stored becomes a failure.
+
+    The traceback of a failure is written to ``<world>.error.txt``.
+    """
     results: Results = {}
     for world, content in contents.items():
         identity = {"cell": job.spec.cell(world), "config": job.spec.config, "depends": {}}
         result = {**identity, **job.spec.recipe_info(world), **content}
         try:
             job.store.put(result)
+            _write_traceback(job, result)
         except OSError as error:
             results[world] = {**result, **failure(error)}
         else:
@@ -176,18 +202,39 @@ def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Result
     return results
 
 
+def _write_traceback(job: Job, result: Mapping[str, Any]) -> None:
+    """Write the traceback of a failed result to a file and log where it is; remove the file of a finished result."""
+    cell = result["cell"]
+    file = job.store.path(cell).with_suffix(f".{TRACEBACK_FILE}")
+    if result["status"] != "failed":
+        file.unlink(missing_ok=True)
+        return
+    text = result["error"]["traceback"]
+    job.store.attach(cell, {TRACEBACK_FILE: text.encode()})
+    job.log(text if job.verbose else f"the traceback of the {cell['world']} world is in {file}")
+
+
 def record_failure(job: Job, error: Exception) -> list[dict[str, Any]]:
-    """Keep the finished results of a job that cannot run, and store ``error`` for its other worlds."""
+    """Keep the finished results of a job that cannot run, and store ``error`` for its other worlds.
+
+    After an unexpected error it is not known whether finished results are stale. Their files stay as they are, and the
+    error is returned for their worlds, too.
+    """
     results = {world: result for world, result in finished_results(job).items() if world in job.spec.worlds}
-    job.log(f"{error}" + (f"\nfinished results are kept: {', '.join(results)}" if results else ""))
+    expected = isinstance(error, CzslkitError)
+    message = f"{error}" if expected else f"failed: {type(error).__name__}: {error}"
+    job.log(message + (f"\nfinished results are kept: {', '.join(results)}" if results else ""))
+    if not expected:
+        results = {world: {"cell": job.spec.cell(world), **failure(error)} for world in results}
     results |= store_results(job, {world: failure(error) for world in job.spec.worlds if world not in results})
     return [results[world] for world in job.spec.worlds]
 
 
 def failed_results(job: Job, error: Exception) -> list[dict[str, Any]]:
     """Return a failed result with ``error`` for every world, without storing it."""
-    job.log(str(error))
-    return [{"cell": job.spec.cell(world), **failure(error)} for world in job.spec.worlds]
+    failed = failure(error)
+    job.log(failed["error"]["traceback"] if job.verbose else str(error))
+    return [{"cell": job.spec.cell(world), **failed} for world in job.spec.worlds]
 
 
 def estimate(job: Job) -> None:
@@ -196,7 +243,8 @@ def estimate(job: Job) -> None:
     Raises:
         CzslkitError: the dataset cannot be read, or an evaluation does not fit into memory.
     """
-    usable = usable_results(job).usable
+    stored = usable_results(job)
+    usable = stored.usable
     worlds = [world for world in job.spec.worlds if world not in usable]
     if not worlds:
         job.log("done before")
@@ -209,7 +257,11 @@ def estimate(job: Job) -> None:
     for world in worlds:
         for purpose, evaluation in planned_evaluations(job, method, data, world, feasibility):
             job.log(f"{purpose}, about: {forecast.evaluation(evaluation)}")
-    if method.trains and options.epochs:
+    digests = job.source.digests(job.spec.dataset)
+    dependencies = training_dependencies(job.spec, digests, classes_of(job, method), data)
+    accepted = {training_key(job.spec, dependencies), *stored.same_trainings}
+    trained = stored.kept_training or is_trained(job, accepted)
+    if method.trains and options.epochs and not trained:
         feed = evaluation_feed(job, method, data.val)
         rule, memory = selection_candidates(job.spec, feasibility), job.machine.memory
         planned = Evaluation.plan(method, data, "val", [options.select_world], feed, open_world=rule, memory=memory)
@@ -220,7 +272,7 @@ def estimate(job: Job) -> None:
 
 
 def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
-    """Return a result with the recipe of this job, and store it if the recipe has changed.
+    """Return a result with the recipe of this job.
 
     The recipe is no part of the configuration, so the same cell may have been run without it.
 
@@ -228,7 +280,4 @@ def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
         stale: why the result is stale; empty if it is not.
     """
     kept = {key: value for key, value in result.items() if key not in ("recipe", "published", "stale")}
-    refreshed = {**kept, **job.spec.recipe_info(result["cell"]["world"])} | ({"stale": stale} if stale else {})
-    if refreshed != result:
-        job.store.put(refreshed)
-    return refreshed
+    return {**kept, **job.spec.recipe_info(result["cell"]["world"])} | ({"stale": stale} if stale else {})

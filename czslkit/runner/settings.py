@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, class_in_file
 from ..evaluation.evaluator import EvalOptions
-from ..method import Method
+from ..method import Method, class_problems
 from ..options import parse
 from ..training.options import TrainOptions
 
@@ -39,6 +39,18 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def method_problems(name: str, cls: type[Method]) -> list[str]:
+    """Return the mistakes in the class of a method, in its options and in its training settings."""
+    problems, where = class_problems(cls, where=name), f"{name}: recipe of {class_in_file(cls)}"
+    if not isinstance(cls.recipe, Mapping):
+        return [*problems, f"{where} is {cls.recipe!r}, expected training settings such as {{'lr': 1e-3}}"]
+    try:
+        parse(TrainOptions, cls.recipe, where=where)
+    except ConfigError as error:
+        problems += error.problems
+    return problems
 
 
 def parse_sections(

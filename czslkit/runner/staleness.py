@@ -1,9 +1,9 @@
 """The dependencies of a stored result, which is stale if one of them has changed; no other module decides this.
 
-A result depends on the files of the dataset, the backbone's weights, and the code of its numbers. Code counts by
-versions that are raised by hand when numbers change: ``version`` of every class that took part, and ``VERSION`` of the
-training loop, the image reading and the evaluation. A class of another package that has no version counts by its
-distribution; see :func:`czslkit.provenance.class_version`.
+A result depends on the files of the dataset, the backbone's weights, the files that options of the method name, and the
+code of its numbers. Code counts by versions that are raised by hand when numbers change: ``version`` of every class
+that took part, and ``VERSION`` of the training loop, the image reading and the evaluation. A class of another package
+that has no version counts by its distribution or its code; see :func:`czslkit.provenance.class_version`.
 
 The dependencies of a training are separate from those of an evaluation. If only the evaluation of a result is stale,
 it is evaluated again with the trained weights.
@@ -15,19 +15,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.dataset_folders import dataset
 from ..data.splits import Splits
 from ..evaluation.feasibility_source import source_file
 from ..files import file_digest
 from ..method import METHODS
 from ..options import config_id
 from ..prompts import FixedPrompt, SoftPrompt
-from ..provenance import OWN, backbone_digest, class_versions, current_version
+from ..provenance import OWN, backbone_digest, class_versions, current_version, option_digests
 from ..registry import REGISTRIES
 from ..result_store import FORMAT_1, Result, differences
 from .plan import Spec
 
 TRAINING_MODULES = ("czslkit.training", "czslkit.data.image_transforms")
 EVALUATION_MODULES = ("czslkit.evaluation", "czslkit.data.image_transforms")
+
+
+def read_code(specs: Iterable[Spec]) -> None:
+    """Read the code of methods and datasets, so that a file that is changed during a benchmark is not taken for it."""
+    for spec in specs:
+        class_versions([METHODS[spec.method], type(dataset(spec.dataset))])
 
 
 def training_dependencies(
@@ -39,13 +46,11 @@ def training_dependencies(
         data: digests of the dataset's files.
         classes: the classes of the method, of its components and of the dataset.
         splits: the dataset.
+
+    Raises:
+        DataError: a file of the backbone or of an option is missing.
     """
-    return {
-        "data": dict(data),
-        "weights": backbone_digest(spec.backbone) if spec.backbone else None,
-        "code": _versions(TRAINING_MODULES) | class_versions(classes),
-        **_selection_digest(spec, splits),
-    }
+    return _training(spec, data, _versions(TRAINING_MODULES) | class_versions(classes), splits)
 
 
 def evaluation_dependencies(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
@@ -64,14 +69,15 @@ def training_changes(result: Result, spec: Spec, data: Mapping[str, str], splits
     Args:
         data: current digests of the dataset's files.
         splits: the dataset; needed only if a threshold of the open world selects the epoch.
+
+    Raises:
+        DataError: a file of the backbone or of an option is missing.
     """
     recorded = result["depends"].get("training", {})
     code = _current_versions(recorded.get("code", {}), _format_1_training())
-    if FORMAT_1 not in code:  # the method may be another class by now, or have other bases
-        code |= class_versions([METHODS[spec.method]])
-    weights = backbone_digest(spec.backbone) if spec.backbone else None
-    feasibility = _selection_digest(spec, splits) if splits else {}
-    return differences(recorded, {"data": dict(data), "weights": weights, "code": code, **feasibility})
+    if FORMAT_1 not in code:  # the method and the dataset may be other classes by now, or have other bases
+        code |= class_versions([METHODS[spec.method], type(dataset(spec.dataset))])
+    return differences(recorded, _training(spec, data, code, splits))
 
 
 def evaluation_changes(result: Result, spec: Spec, data: Splits | None) -> str:
@@ -89,6 +95,20 @@ def evaluation_changes(result: Result, spec: Spec, data: Splits | None) -> str:
 def needs_feasibility(spec: Spec, world: str) -> bool:
     """Return whether the candidates of a world depend on feasibility scores."""
     return world == "open" and spec.evaluation.threshold is not None
+
+
+def _training(
+    spec: Spec, data: Mapping[str, str], code: Mapping[str, str | None], splits: Splits | None
+) -> dict[str, Any]:
+    """Return the dependencies of a training with the versions ``code``."""
+    files = option_digests(spec.options, where=spec.method)
+    return {
+        "data": dict(data),
+        "weights": backbone_digest(spec.backbone) if spec.backbone else None,
+        "code": dict(code),
+        **({"files": files} if files else {}),
+        **(_selection_digest(spec, splits) if splits else {}),
+    }
 
 
 def _feasibility_digest(spec: Spec, world: str, data: Splits) -> dict[str, Any]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from ..checkpoints.trained import METADATA_FILE, save
+from ..checkpoints.trained import METADATA_FILE, WEIGHTS_FILE, TrainedMethod, save
 from ..data.dataset_folders import dataset
+from ..errors import ConfigError
 from ..evaluation.validation import plan_validation
+from ..method import Method
 from ..options import as_dict
+from ..provenance import held_classes
 from ..result_store import unused_path
 from ..training.loop import Training, train
 from ..training.state import STATE_FILE, TrainingState, state_key
@@ -18,32 +23,69 @@ from .job import Job
 from .prepare import Prepared, evaluation_feed, selection_candidates
 
 
-def classes_of(job: Job, prepared: Prepared) -> list[type]:
-    """Return every class whose code takes part in a training: of the dataset, the method and its components."""
-    return [type(dataset(job.spec.dataset)), *(type(module) for module in prepared.method.modules())]
+def classes_of(job: Job, method: Method) -> list[Any]:
+    """Return the classes whose code takes part in a training: of the dataset, the method and its components.
+
+    Objects that a component holds count as well if they are from other projects, and so do functions.
+    """
+    modules = list(method.modules())
+    held = set().union(*map(held_classes, modules))
+    return [type(dataset(job.spec.dataset)), *map(type, modules), *held]
 
 
-def train_method(job: Job, prepared: Prepared, key: str, same_keys: Collection[str]) -> Training:
-    """Train the method of a job, unless a training with the same key is already on disk.
+def train_method(job: Job, prepared: Prepared, key: str, same: Mapping[str, Any]) -> tuple[Training, str]:
+    """Train the method of a job, unless the same training is already on disk.
 
-    A training with another key is renamed, never overwritten.
+    A training with another key is renamed, never overwritten. If only the weights of the same training are on disk,
+    they are used.
 
     Args:
         key: names the training; see :func:`czslkit.runner.staleness.training_key`.
-        same_keys: other keys of the same training, such as keys of an older format.
+        same: other keys of the same training, such as keys of an older format, with its record in a result.
+
+    Returns:
+        The record of the training, and its key on disk.
 
     Raises:
         TrainingError: a loss is not finite.
         ConfigError: the machine's memory is too little for the validation.
     """
+    spec, method, folder = job.spec, prepared.method, training_folder(job)
+    _rename_stale(job, folder, {key, *same})
+    _copy_same_training(job, folder, {key, *same})
+    keys = [*stored_keys(folder), key]  # every key in the folder names the same training
+    state = TrainingState(folder, keys[0], {*keys, *same})
+    trains = bool(method.trains and spec.train.epochs)
+    record = next((same[key] for key in keys if key in same), None)
+    training = _load_trained(job, method, folder, record) if trains else None
+    training = training or _train(job, prepared, state, trains)
+    complete = _recorded_key(folder) and (folder / WEIGHTS_FILE).is_file()
+    if spec.checkpoint is None and not complete:
+        options = as_dict(spec.options, absolute=True)
+        save(folder, spec.method, method, options, dataset=spec.dataset, seed=spec.seed, training_key=keys[0])
+    return training, keys[0]
+
+
+def is_trained(job: Job, accepted: Collection[str]) -> bool:
+    """Return whether a finished training with one of the keys is on disk, for this cell or for a cell like it."""
+    return any(_recorded_key(folder) in accepted for folder in _folders(job))
+
+
+def training_folder(job: Job) -> Path:
+    """Return the folder of a job's trained method."""
+    return job.store.folder(job.spec.cell("closed")) / "training"
+
+
+def stored_keys(folder: Path) -> list[str]:
+    """Return the different keys of the training in a folder: of its trained method, and of its state."""
+    return list(dict.fromkeys(key for key in (_recorded_key(folder), state_key(folder)) if key))
+
+
+def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> Training:
+    """Train the method of a job from its last state."""
     spec, machine, method, data = job.spec, job.machine, prepared.method, prepared.data
-    folder, accepted = training_folder(job), {key, *same_keys}
-    _rename_stale(job, folder, accepted)
-    state = TrainingState(folder, key, accepted)
-    _copy_same_training(job, state)
-    trains = method.trains and spec.train.epochs
     validation = evaluation_feed(job, method, data.val)
-    training = train(
+    return train(
         method,
         machine.feed(method, data.train, spec.train.batch_size, augment=spec.train.augment, seed=spec.seed),
         spec.train,
@@ -65,20 +107,30 @@ def train_method(job: Job, prepared: Prepared, key: str, same_keys: Collection[s
         progress=machine.progress,
         log=job.log,
     )
-    if spec.checkpoint is None and _recorded_key(folder) != key:
-        options = as_dict(spec.options)
-        save(folder, spec.method, method, options, dataset=spec.dataset, seed=spec.seed, training_key=key)
-    return training
 
 
-def training_folder(job: Job) -> Path:
-    """Return the folder of a job's trained method."""
-    return job.store.folder(job.spec.cell("closed")) / "training"
+def _load_trained(job: Job, method: Method, folder: Path, record: Mapping[str, Any] | None) -> Training | None:
+    """Load the weights of a finished training without a state to resume from; return None if there are none.
 
-
-def stored_key(folder: Path) -> str | None:
-    """Return the key of the training in a folder, None if there is none or it has no key."""
-    return state_key(folder) or _recorded_key(folder)
+    Args:
+        record: the record of the training in a result; without it, the history and the kept epoch are not known.
+    """
+    if state_key(folder) or not _recorded_key(folder):
+        return None
+    file = folder / STATE_FILE
+    found = f"{file} is damaged" if file.exists() else f"there is no {file}"
+    try:
+        TrainedMethod.read(folder).load_into(method)
+    except ConfigError as error:
+        job.log(f"{found}, and the trained weights beside it cannot be used, so the training starts anew: {error}")
+        (folder / METADATA_FILE).unlink()
+        return None
+    job.log(f"{found}: the trained weights beside it are used")
+    if record is None:
+        count = sum(p.numel() for p in method.parameters() if p.requires_grad)
+        return Training(job.spec.train.epochs, None, count, ())
+    known = {field.name: record[field.name] for field in fields(Training) if field.name in record}
+    return Training(**{**known, "history": tuple(known["history"])})
 
 
 def _recorded_key(folder: Path) -> str | None:
@@ -91,23 +143,35 @@ def _recorded_key(folder: Path) -> str | None:
 
 
 def _rename_stale(job: Job, folder: Path, accepted: Collection[str]) -> None:
-    """Rename a training with a key that is not accepted to ``training.stale``, ``training.stale-2``, ..."""
+    """Rename a training with keys that are not accepted to ``training.stale``, ``training.stale-2``, ..."""
+    keys = stored_keys(folder)
     exists = any((folder / name).exists() for name in (STATE_FILE, METADATA_FILE))
-    if exists and stored_key(folder) not in accepted:
+    if exists and not {*accepted}.intersection(keys):
         renamed = unused_path(folder, ".stale")
         folder.rename(renamed)
-        job.log(f"the weights of a training with other settings, data or code are kept in {renamed}")
+        if keys:
+            job.log(f"the weights of a training with other settings, data or code are kept in {renamed}")
+        else:
+            job.log(f"{folder / STATE_FILE} is damaged: it is kept in {renamed}, and the training starts anew")
 
 
-def _copy_same_training(job: Job, state: TrainingState) -> None:
-    """Copy the state of the same training from a cell with other evaluation settings, if there is one."""
-    if state.file.exists():
+def _copy_same_training(job: Job, folder: Path, accepted: Collection[str]) -> None:
+    """Copy the same training from a cell with other evaluation settings, if there is one."""
+    if stored_keys(folder):
         return
-    cell = job.store.folder(job.spec.cell("closed"))
-    for folder in sorted(cell.parent.glob(f"seed{job.spec.seed}-*/training")):
-        if state_key(folder) in state.accepted:
-            unfinished = state.file.with_name(f".{STATE_FILE}.tmp")
-            shutil.copyfile(folder / STATE_FILE, unfinished)
-            unfinished.replace(state.file)
-            job.log(f"the training in {folder} has the same settings, data and code, and is used here")
+    for other in _folders(job):
+        if {*accepted}.intersection(stored_keys(other)):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (STATE_FILE, WEIGHTS_FILE, METADATA_FILE):
+                if (other / name).exists():
+                    unfinished = folder / f".{name}.tmp"
+                    shutil.copyfile(other / name, unfinished)
+                    unfinished.replace(folder / name)
+            job.log(f"the training in {other} has the same settings, data and code, and is used here")
             return
+
+
+def _folders(job: Job) -> list[Path]:
+    """Return the folders of trained methods of all cells with the job's method, dataset and seed."""
+    cell = job.store.folder(job.spec.cell("closed"))
+    return sorted(cell.parent.glob(f"seed{job.spec.seed}-*/training"))

@@ -19,7 +19,7 @@ from ..runner.bench import bench
 from ..runner.train import training_folder
 from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
-from .evaluation_checks import evaluated
+from .evaluation_checks import SPLITS, evaluated
 from .method_checks import a_training_runs
 from .report import Check, CheckFailed, CheckSkipped, check
 from .scores import equal_or_fail
@@ -125,17 +125,20 @@ def the_validation_loss_is_the_loss_of_the_method(trial: MethodTrial) -> str:
 @check("A trained method is built from its options, and then gets its tensors.", a_training_runs)
 def a_checkpoint_gives_the_same_scores(trial: MethodTrial) -> str:
     """The method that is built from the checkpoint alone scores as the method that was trained."""
-    _, expected = evaluated(trial, trial.trained.method, "test")
-    _, found = evaluated(trial, trial.trained.reloaded(), "test")
-    for world, scores in found.items():
-        equal_or_fail(
-            scores,
-            expected[world],
-            "the method of a checkpoint scores as the trained method",
-            "Keep every tensor that scores depend on in a parameter, or in a buffer that __init__ registers; a tensor "
-            "that prepare or a hook assigns to an attribute is not saved. Keep no features from one call to the next",
-        )
-    return "the scores of the test split in both worlds"
+    reloaded = trial.trained.reloaded()
+    for split in SPLITS:
+        _, expected = evaluated(trial, trial.trained.method, split)
+        _, found = evaluated(trial, reloaded, split)
+        for world, scores in found.items():
+            equal_or_fail(
+                scores,
+                expected[world],
+                f"the method of a checkpoint scores {split} images in the {world} world as the trained method",
+                "Keep every tensor that scores depend on in a parameter, or in a buffer that __init__ registers; a "
+                "tensor that prepare or a hook assigns to an attribute is not saved. Keep no features from one call to "
+                "the next",
+            )
+    return "the scores of val and test in both worlds"
 
 
 @check("The validation of an epoch can be repeated with the weights that were kept of it.", a_training_runs)

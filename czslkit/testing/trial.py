@@ -15,23 +15,24 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..backbones import resolve
-from ..checkpoints.trained import TrainedMethod
+from ..checkpoints.trained import TrainedMethod, save
 from ..components import BACKBONES
 from ..data.loading import load_dataset
 from ..data.splits import Splits
+from ..evaluation.validation import plan_validation
 from ..method import METHODS, Method
 from ..metrics.names import WORLDS
+from ..options import as_dict
 from ..registry import is_builtin
 from ..result_store import Store
 from ..runner.data_source import DataSource
 from ..runner.job import Job
 from ..runner.machine import Machine
 from ..runner.plan import Spec, plan
-from ..runner.prepare import build_method, prepare
-from ..runner.train import train_method, training_folder
+from ..runner.prepare import build_method, evaluation_feed
 from ..training.epoch import companion_choice, epoch_order
-from ..training.loop import Training
-from ..training.state import STATE_FILE
+from ..training.loop import Training, train
+from ..training.state import STATE_FILE, TrainingState
 from ..types import Batch
 from .scores import Scoring
 from .tiny_data import NAME, write_tiny
@@ -120,10 +121,29 @@ class MethodTrial:
 
     def train(self, place: str, log: Callable[[str], None] = lambda line: None, **settings: Any) -> Trained:
         """Train the method in the folder ``place``, or resume a training that was killed there."""
-        job = self.job(place, log, **settings)
-        prepared = prepare(job, WORLDS)
-        training = train_method(job, prepared, KEY, ())
-        return Trained(prepared.method, training, training_folder(job))
+        job, folder = self.job(place, log, **settings), self.folder / place
+        spec, method, data = job.spec, build_method(job, self.data), self.data
+        validate = plan_validation(
+            method,
+            data,
+            evaluation_feed(job, method, data.val),
+            spec.train,
+            bins=spec.evaluation.bins,
+            stream_seed=spec.evaluation.stream_seed,
+        )
+        training = train(
+            method,
+            job.machine.feed(method, data.train, spec.train.batch_size, augment=spec.train.augment, seed=spec.seed),
+            spec.train,
+            validate,
+            TrainingState(folder, KEY),
+            data=data.training_data(),
+            seed=spec.seed,
+            progress=False,
+            log=log,
+        )
+        save(folder, self.name, method, as_dict(spec.options))
+        return Trained(method, training, folder)
 
     def train_killed(self, place: str) -> Trained:
         """Train the method, kill the training after its first epoch, and resume it with a new method object."""
@@ -142,7 +162,6 @@ class MethodTrial:
         """Return a prepared method before training, with its first training batch and the companions of this batch."""
         job, method = self.job("built"), self.build()
         data = self.data.training_data()
-        method.prepare(data)
         train = job.spec.train
         feed = job.machine.feed(method, self.data.train, train.batch_size, augment=train.augment)
         order = epoch_order(method, data, 0, torch.Generator().manual_seed(0))
@@ -158,7 +177,6 @@ class MethodTrial:
     def perturbed(self) -> Method:
         """The prepared method with noise on its trainable parameters, in evaluation mode."""
         method = self.build()
-        method.prepare(self.data.training_data())
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
             for parameter in method.parameters():

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
+from czslkit.entry_points import GROUP
 from czslkit.method import METHODS
 from czslkit.runner.bench import Benchmark
 
@@ -40,6 +44,60 @@ def test_wrong_usage_ends_with_two_and_no_traceback(bench, arguments, message):
     assert out == ""
     assert f"czslkit: {message}" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "imported"),
+    [
+        (["--methods", "clip", "--set", "backbone=demo"], False),
+        (["--methods", "clip,acme", "--set", "backbone=demo"], True),
+        (["--methods", "clip", "--set", "backbone=acme"], True),
+    ],
+    ids=["built-in names", "method", "backbone"],
+)
+def test_a_plugin_is_imported_only_if_its_name_is_asked_for(tmp_path, arguments, imported):
+    info = tmp_path / "acme-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\nacme = acme:Acme\n")
+    (tmp_path / "acme.py").write_text(
+        "from pathlib import Path\n"
+        "from czslkit import BACKBONES, METHODS\n"
+        "from czslkit_plugins.clip import Clip\n"
+        "from czslkit.backbones.demo import DemoClip\n"
+        "Path(__file__).with_name('mark').touch()\n"
+        "@METHODS.register('acme')\n"
+        "class Acme(Clip): ...\n"
+        "@BACKBONES.register('acme')\n"
+        "class AcmeBackbone(DemoClip): ...\n"
+    )
+    command = [sys.executable, "-m", "czslkit", "bench", "--estimate", *arguments]
+    folders = ["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([*command, *folders], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mark").exists() is imported
+
+
+def test_verbose_prints_the_traceback_of_an_error(bench, tmp_path):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text("1 / 0")
+    for verbose in ([], ["--verbose"]):
+        status, _, err = bench("--plugins", str(plugin), *verbose)
+        assert status == 2
+        assert err.endswith(f"czslkit: plugin {plugin} did not load: ZeroDivisionError: division by zero\n")
+        assert (f'File "{plugin}", line 1' in err) is bool(verbose)
+
+
+def test_a_recipe_is_given_for_a_method(bench, tmp_path):
+    recipe = tmp_path / "toys" / "csp.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text("method: csp\ntrain: {lr: 0}\nexpected: {closed: {S: 11.1, U: 2, H: 3, AUC: 4, source: nowhere}}")
+    status, out, _ = bench("--recipe", f"csp={recipe}", "--worlds", "closed")
+    assert status == 0
+    assert "11.1" in out
+    assert "clip on toys: no recipe; " in out
+    assert bench("--recipe", "csp")[::2] == (2, "czslkit: 'csp' is not METHOD=FILE.yaml\n")
 
 
 def test_seeds_must_be_numbers(bench, capsys):

@@ -25,7 +25,20 @@ PARSERS = dict(parsers(_parser()))
 
 def test_the_commands_are_those_that_are_documented():
     data = [f"data {name}" for name in ("download", "status", "mini", "verify", "import")]
-    names = ["bench", "check", "convert", "explain", "evaluate", "list", "table", "report", "data", *data, "doctor"]
+    names = [
+        "bench",
+        "check",
+        "convert",
+        "explain",
+        "evaluate",
+        "list",
+        "new-plugin",
+        "table",
+        "report",
+        "data",
+        *data,
+        "doctor",
+    ]
     assert list(PARSERS) == ["czslkit", *(f"czslkit {name}" for name in names)]
 
 

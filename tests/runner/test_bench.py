@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -148,6 +149,32 @@ def test_changed_weights_make_results_stale(bench, tmp_path, clip_file):
     (after,) = bench("csp", worlds="closed", settings={"backbone": str(weights)}).results
     assert any("stale because weights changed" in line for line in bench.log_lines)
     assert before["training"]["history"] != after["training"]["history"]
+
+
+@pytest.mark.parametrize("part", ["make_results", "usable_results"])
+def test_the_traceback_of_a_failed_cell_is_in_a_file_until_the_cell_is_done(bench, monkeypatch, part):
+    with monkeypatch.context() as broken:
+        broken.setattr(running, part, lambda *arguments: 1 / 0)
+        (failed,) = bench("clip", worlds="closed").results
+        (file,) = [
+            re.search(r"traceback of the closed world is in (.*)", line) for line in bench.log_lines if "is in" in line
+        ]
+        path = Path(file[1])
+        assert path.name == "closed.error.txt"
+        assert path.read_text() == failed["error"]["traceback"]
+        assert path.read_text().endswith("ZeroDivisionError: division by zero\n")
+        assert not any("Traceback" in line for line in bench.log_lines)
+        bench("clip", worlds="closed", verbose=True)
+        assert sum(path.read_text() in line for line in bench.log_lines) == 1
+    assert bench("clip", worlds="closed").failed == 0
+    assert not path.exists()
+
+
+def test_verbose_logs_the_traceback_of_a_cell_that_cannot_be_estimated(bench, monkeypatch):
+    monkeypatch.setattr(running, "usable_results", lambda job: 1 / 0)
+    for verbose in (False, True):
+        bench("clip", worlds="closed", estimate=True, verbose=verbose)
+        assert any("Traceback" in line for line in bench.log_lines) is verbose
 
 
 def test_one_failed_cell_does_not_take_the_others_down(bench, monkeypatch):

@@ -64,7 +64,7 @@ def test_a_setting_can_be_for_one_method_only():
         ({"settings": {"mcsi.heads": 3}}, ["mcsi.heads: mcsi is neither one of the methods (csp) nor train nor eval"]),
         (
             {"preset": "paper", "datasets": ["nowhere"]},
-            ["preset 'paper' needs one recipe of csp for nowhere, configs/nowhere/*_csp.yaml; found 0"],
+            ["preset 'paper': none of the methods (csp) has a recipe for nowhere, configs/nowhere/*_METHOD.yaml."],
         ),
     ],
 )

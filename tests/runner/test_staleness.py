@@ -12,41 +12,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import czslkit
-from czslkit import evaluation, provenance
+from czslkit import evaluation, provenance, source_code
 from czslkit import training as training_package
 from czslkit.heads import CosineHead
 from czslkit.method import METHODS, Method
 from czslkit.provenance import class_name, class_version, class_versions, current_version
 from czslkit.result_store import FORMAT_1, Store
-from czslkit.training.epoch import Trainer
 from czslkit.types import TextFeatures
 
 
 @pytest.fixture
-def bench(toys: Path, clip_file: Path, tmp_path: Path) -> Any:
-    """Benchmark of CSP on the toys; its log lines are in ``.log_lines``."""
-
-    def go(methods: str = "csp", worlds: str = "closed", settings: Any = None, **arguments: Any) -> Any:
-        go.log_lines = []
-        quick = {"backbone": str(clip_file), "train.epochs": 2, "train.batch_size": 8, "train.lr": 1e-2}
-        where = {"data": toys, "runs": tmp_path / "runs", "log": go.log_lines.append, "progress": False}
-        return czslkit.bench(methods, "toys", worlds, settings=quick | (settings or {}), **where, **arguments)
-
-    return go
-
-
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list with an entry for each trained epoch."""
-    epochs: list[int] = []
-    real = Trainer.run
-
-    def counted(*args: Any) -> float:
-        epochs.append(1)
-        return real(*args)
-
-    monkeypatch.setattr(Trainer, "run", counted)
-    return epochs
+def bench(bench_toys: Any) -> Any:
+    return bench_toys
 
 
 def cell(runs: Path) -> Path:
@@ -234,10 +211,11 @@ def test_a_class_counts_by_its_own_version_or_by_its_distribution(
     import my_head
 
     before = class_version(my_head.Mine)
-    assert before is not None and before.startswith("file ")
-    file.write_text(file.read_text() + "# longer\n")
+    assert before is not None and before.startswith("code ")
+    file.write_text(file.read_text() + "    longer = True\n")
     assert class_version(my_head.Mine) == before  # this process goes on with the code that it has imported
-    provenance.module_version.cache_clear()
+    provenance._version_of_loaded.cache_clear()
+    source_code._read_once.cache_clear()
     assert class_version(my_head.Mine) not in (None, before)
     assert current_version("my_head:Mine") == class_version(my_head.Mine)
     assert class_versions([my_head.Mine])["czslkit.heads.cosine:CosineHead"] == "version 1"
@@ -252,13 +230,13 @@ def test_a_name_that_does_not_exist_has_no_version() -> None:
     assert current_version(class_name(Method)) == "version 1"
 
 
-def test_a_package_in_editable_mode_counts_by_its_files_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_in_editable_mode_counts_by_its_code_too(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = provenance.module_version("filelock")
     assert plain == f"filelock {provenance.version('filelock')}"
     monkeypatch.setattr(provenance, "_is_editable", lambda name: True)
-    provenance.module_version.cache_clear()
-    assert provenance.module_version("filelock").startswith(f"{plain}, file ")
-    provenance.module_version.cache_clear()
+    provenance._version_of_loaded.cache_clear()
+    assert provenance.module_version("filelock").startswith(f"{plain}, code ")
+    provenance._version_of_loaded.cache_clear()
 
 
 def test_a_training_that_was_finished_is_not_saved_again(bench: Any, tmp_path: Path) -> None:
