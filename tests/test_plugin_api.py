@@ -57,7 +57,18 @@ CONTENT = {
     "czslkit.data.sources": ("Source",),
     "czslkit.translation": ("Translation",),
     "czslkit.errors": ("CzslkitError", "ConfigError", "DataError", "PluginError"),
-    "czslkit.testing": ("check_method",),
+    "czslkit.testing": (
+        "check_method",
+        "check_backbone",
+        "check_dataset",
+        "check_component",
+        "Report",
+        "ConformanceError",
+        "check_scores",
+        "check_gradients",
+        "demo_space",
+        "write_tiny",
+    ),
 }
 
 

@@ -27,6 +27,7 @@ def test_the_commands_are_those_that_are_documented():
     data = [f"data {name}" for name in ("download", "status", "mini", "verify", "import")]
     names = [
         "bench",
+        "check",
         "convert",
         "explain",
         "evaluate",

@@ -1,19 +1,19 @@
 import pytest
+import torch
 
 from czslkit.components import AGGREGATORS, BACKBONES, HEADS, INTERACTIONS
 from czslkit.method import METHODS, build
 from czslkit.prompts import FixedPrompt, SoftPrompt
-from czslkit.testing import check_method, demo_space
+from czslkit.testing import check_gradients, check_method, check_scores, demo_space
 from czslkit.training_hooks import TrainingHooks
 
 #: Settings that make a method small; any other method is checked with its own defaults on the demo backbone.
 SMALL = {
-    "msci": {"low_layers": 2, "high_layers": 3, "heads": (4, 2), "layers": (1, 2), "adapter_dim": 4},
+    "msci": {"low_layers": 2, "high_layers": 3, "heads": (2, 2), "layers": (1, 2), "adapter_dim": 4},
     "troika": {"layers": 2, "adapter_dim": 4},
     "visprod": {"backbone": "timm/resnet10t/random", "image_size": 32, "tune": "all"},
 }
 VARIANTS = [
-    *((name, SMALL.get(name, {})) for name in METHODS),
     ("msci", SMALL["msci"] | {"fusion": "gated"}),
     ("msci", SMALL["msci"] | {"low_layers": 1, "high_layers": 1}),
     ("dfsp-bif", {"layers": 0, "keep": 0.5}),
@@ -21,13 +21,25 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_every_registered_method_passes_every_check(name, clip_file):
+    options = {"backbone": str(clip_file), **SMALL.get(name, {})}
+    report = check_method(name, **options)
+    assert report.count >= 18
+
+
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda x: x if isinstance(x, str) else "")
-def test_every_registered_method_keeps_the_contract(name, options):
-    check_method(name, **{"backbone": "demo", **options})
+def test_every_variant_of_a_method_keeps_the_contract(name, options, clip_file):
+    space = demo_space()
+    method = build(name, space, **{"backbone": str(clip_file), **options})
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    check_gradients(method, images, space)
+    check_scores(method.eval(), images, space.pairs)
 
 
 def test_every_registered_component_is_part_of_a_method_that_keeps_the_contract():
-    methods = [build(name, demo_space(), **{"backbone": "demo", **options}) for name, options in VARIANTS]
+    settings = [*((name, SMALL.get(name, {})) for name in METHODS), *VARIANTS]
+    methods = [build(name, demo_space(), **{"backbone": "demo", **options}) for name, options in settings]
     used = {type(module) for method in methods for module in method.children()}
     for registry in (AGGREGATORS, INTERACTIONS, HEADS):
         assert {registry[name] for name in registry} <= used

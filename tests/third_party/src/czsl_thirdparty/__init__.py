@@ -21,7 +21,14 @@ from czslkit.options import option
 from czslkit.prompts import SoftPrompt
 from czslkit.types import ImageFeatures, PairSpace, TextFeatures
 
+from . import balanced as balanced
+from . import byte_clip as byte_clip
+from . import ema_teacher as ema_teacher
+from . import graph_words as graph_words
+from . import learned_head as learned_head
+from . import stream as stream
 from . import swatches as swatches
+from . import visual_adapters as visual_adapters
 
 
 @AGGREGATORS.register("mean_layers")

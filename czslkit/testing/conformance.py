@@ -1,0 +1,176 @@
+"""The four conformance checks, and the check of a name of any kind."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..backbones import resolve
+from ..components import BACKBONES
+from ..errors import ConfigError, UnknownNameError, did_you_mean
+from ..method import METHODS
+from ..registry import REGISTRIES, failures
+from .backbone_checks import BACKBONE_CHECKS, BackboneTrial
+from .component_checks import REGISTRIES as COMPONENTS
+from .component_checks import ComponentTrial, component_checks
+from .dataset_checks import DATASET_CHECKS, DatasetTrial
+from .evaluation_checks import EVALUATION_CHECKS, the_evaluator_gives_the_scores_of_the_trained_method
+from .method_checks import DECLARATION_CHECKS, METHOD_SCORE_CHECKS, a_loss_reaches_every_parameter
+from .report import Report, run_checks
+from .training_checks import TRAINING_CHECKS
+from .trial import MethodTrial
+
+METHOD_CHECKS = (
+    *DECLARATION_CHECKS,
+    *METHOD_SCORE_CHECKS,
+    a_loss_reaches_every_parameter,
+    *EVALUATION_CHECKS,
+    *TRAINING_CHECKS,
+    the_evaluator_gives_the_scores_of_the_trained_method,
+)
+
+
+def check_method(name: str, **options: Any) -> Report:
+    """Check a registered method with real images, trainings of two epochs, evaluations and a benchmark.
+
+    Args:
+        name: registered name of the method.
+        options: options of the method. If ``backbone`` is not given and its default is a CLIP or timm model, which
+            would be downloaded, the ``demo`` backbone is used.
+
+    Raises:
+        ConformanceError: some checks failed; the message has each of them and what to change.
+        UnknownNameError: no method has the name.
+
+    >>> check_method("csp", backbone="demo").passed
+    True
+    """
+    return method_report(name, options).raise_if_failed()
+
+
+def check_backbone(setting: str, **options: Any) -> Report:
+    """Check a registered backbone: its features, its text tower, its freezing and its adapters.
+
+    Args:
+        setting: as in the option ``backbone`` of a method, such as ``demo`` or ``timm/resnet18``.
+        options: other arguments of ``load_backbone``.
+
+    Raises:
+        ConformanceError: some checks failed; the message has each of them and what to change.
+        UnknownNameError: no backbone has the name.
+
+    >>> check_backbone("demo").passed
+    True
+    """
+    return backbone_report(setting, options).raise_if_failed()
+
+
+def check_dataset(name: str, root: str | Path | None = None) -> Report:
+    """Check a dataset: its lists, its images, its splits and the files that its results depend on.
+
+    Args:
+        name: registered name of the dataset, or the name of a folder in ``root``.
+        root: folder of all datasets; ``$CZSLKIT_DATA`` or ``./data`` if None. A dataset that is absent there is made in
+            a temporary folder.
+
+    Raises:
+        ConformanceError: some checks failed; the message has each of them and what to change.
+        UnknownNameError: no dataset has the name.
+    """
+    return dataset_report(name, root).raise_if_failed()
+
+
+def check_component(name: str, *, kind: str | None = None, **options: Any) -> Report:
+    """Check an aggregator, an interaction or a head in a small method on the demo backbone.
+
+    Args:
+        name: registered name of the component.
+        kind: ``aggregator``, ``interaction`` or ``head``, if several kinds have the name.
+        options: arguments of the component's class. Arguments that are called ``dim``, ``scale``, ``attrs``, ``objs``,
+            ``space`` and ``backbone`` are filled in. ``aggregator``, ``interaction`` and ``head`` are registered names
+            of the other components of the method.
+
+    Raises:
+        ConformanceError: some checks failed; the message has each of them and what to change.
+        UnknownNameError: no component has the name.
+
+    >>> check_component("two_stage", aggregator="low_high", heads=(4, 4)).passed
+    True
+    """
+    return component_report(name, kind or kind_of(name), options).raise_if_failed()
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of a registered name; the name of a backbone may have an argument, such as ``timm/resnet18``.
+
+    Raises:
+        UnknownNameError: nothing has the name.
+        ConfigError: several kinds have the name.
+    """
+    found = [kind for kind, registry in REGISTRIES.items() if name in registry]
+    if not found and name.partition("/")[0] in BACKBONES:
+        found = ["backbone"]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError([f"{name} is the name of a {' and of a '.join(found)}: say which with --kind"])
+    known = sorted({known for registry in REGISTRIES.values() for known in registry})
+    raise UnknownNameError(
+        f"nothing is registered as {name!r}.{did_you_mean(name, known)}" + "".join(f"\n  {line}" for line in failures())
+    )
+
+
+def report_of(name: str, kind: str, options: dict[str, Any], data: str | Path | None = None) -> Report:
+    """Return the report of a registered name of any kind, without raising an error if a check failed."""
+    if kind == "method":
+        return method_report(name, options)
+    if kind == "backbone":
+        return backbone_report(name, options)
+    if kind == "dataset":
+        return dataset_report(name, data)
+    return component_report(name, kind, options)
+
+
+def method_report(name: str, options: dict[str, Any]) -> Report:
+    """Return the report of :func:`check_method`."""
+    METHODS[name]
+    with _sandbox() as folder:
+        return run_checks("method", name, options, METHOD_CHECKS, MethodTrial(name, options, folder))
+
+
+def backbone_report(setting: str, options: dict[str, Any]) -> Report:
+    """Return the report of :func:`check_backbone`."""
+    resolve(setting)
+    with _sandbox():
+        return run_checks("backbone", setting, options, BACKBONE_CHECKS, BackboneTrial(setting, options))
+
+
+def dataset_report(name: str, root: str | Path | None) -> Report:
+    """Return the report of :func:`check_dataset`."""
+    with _sandbox() as folder:
+        return run_checks("dataset", name, {}, DATASET_CHECKS, DatasetTrial(name, root, folder))
+
+
+def component_report(name: str, kind: str, options: dict[str, Any]) -> Report:
+    """Return the report of :func:`check_component`."""
+    COMPONENTS[kind][name]
+    with _sandbox() as folder:
+        trial = ComponentTrial(name, kind, options, folder)
+        return run_checks(kind, name, options, component_checks(), trial)
+
+
+@contextmanager
+def _sandbox() -> Iterator[Path]:
+    """Yield a temporary folder; restore the state of torch's random numbers afterwards."""
+    state = torch.get_rng_state()
+    with tempfile.TemporaryDirectory(prefix="czslkit-check-") as folder:
+        try:
+            torch.manual_seed(0)
+            yield Path(folder)
+        finally:
+            torch.set_rng_state(state)

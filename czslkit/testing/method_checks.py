@@ -1,0 +1,109 @@
+"""The checks of a method: what it declares, its scores, its trainings and its results."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+from ..method import learned_state
+from ..options import parse
+from ..training.options import TrainOptions
+from .report import Check, CheckFailed, CheckSkipped, check
+from .scores import (
+    SCORE_CHECKS,
+    Scoring,
+    a_second_pass_gives_the_same_scores,
+    check_loss,
+    chunks_of_pairs_agree,
+    tokens_are_declared,
+)
+from .trial import MethodTrial
+
+
+@check("Write @dataclass(frozen=True) above a class of options, and set Options = ThisClass on the method.")
+def options_are_a_dataclass(trial: MethodTrial) -> str:
+    """``Options`` is a frozen dataclass whose fields are made with ``option``."""
+    options = trial.cls.Options
+    parameters = getattr(options, "__dataclass_params__", None)
+    if not (is_dataclass(options) and "__dataclass_fields__" in vars(options) and parameters and parameters.frozen):
+        raise CheckFailed(
+            f"{trial.cls.__name__}.Options is {options!r}, which is no frozen dataclass of its own: write "
+            "@dataclass(frozen=True) above the class"
+        )
+    return ", ".join(field.name for field in fields(options)) or "no options"
+
+
+@check("Keys of recipe are names of training settings, and its values are of their types.", options_are_a_dataclass)
+def the_recipe_has_training_settings(trial: MethodTrial) -> str:
+    """``recipe`` has names and values of training settings."""
+    try:
+        parse(TrainOptions, trial.cls.recipe, where=f"{trial.cls.__name__}.recipe")
+    except ConfigError as error:
+        raise CheckFailed(f"{error}\nA recipe holds settings of the training: correct these keys and values") from None
+    return ", ".join(trial.cls.recipe) or "no recipe"
+
+
+@check("The method is built by cls(options, space), with the options of the check.", the_recipe_has_training_settings)
+def the_method_can_be_built(trial: MethodTrial) -> str:
+    """The method is built from its options and a label space, and its parts are modules."""
+    method, again = trial.build(), trial.build()
+    for part in ("backbone", "prompt", "aggregator", "interaction", "head"):
+        if not isinstance(getattr(method, part), nn.Module):
+            raise CheckFailed(
+                f"the {part} is a {type(getattr(method, part)).__name__}, expected an nn.Module: the parameters of "
+                "other objects are neither trained nor saved. Put the code into forward of an nn.Module"
+            )
+    state, other = learned_state(method), learned_state(again)
+    for name, value in state.items():
+        if not torch.equal(value, other[name]):
+            raise CheckFailed(
+                f"two methods that are built with one seed differ in {name}: draw random values with torch, not with "
+                "another generator"
+            )
+    return f"{sum(p.numel() for p in method.parameters() if p.requires_grad):,} trainable parameters"
+
+
+@check("loss(batch, pairs) returns a scalar tensor that depends on every trainable parameter.", tokens_are_declared)
+def a_loss_reaches_every_parameter(trial: MethodTrial) -> str:
+    """The loss is finite, and every trainable parameter gets a gradient from it."""
+    method, batch = trial.first_batch()
+    if not method.trains:
+        raise CheckSkipped("the method has no trainable parameters")
+    check_loss(method, batch, trial.data.train.pairs)
+    return f"a batch of {len(batch.attr)} images"
+
+
+@check(
+    "The training calls the hooks of the method, loss and rank; correct the line above.",
+    a_loss_reaches_every_parameter,
+    a_second_pass_gives_the_same_scores,
+    chunks_of_pairs_agree,
+)
+def a_training_runs(trial: MethodTrial) -> str:
+    """The method is trained for two epochs with its recipe, and validated after each."""
+    epochs = trial.trained.training.epochs
+    return f"{epochs} epochs of {len(trial.data.train)} images" if epochs else "no trainable parameters"
+
+
+def _on_scoring(one: Check[Scoring]) -> Check[MethodTrial]:
+    """Return a check of a built method as a check of a trial."""
+
+    def run(trial: MethodTrial) -> str | None:
+        if trial.perturbed.streams:
+            raise CheckSkipped("the method declares streams = True, and is checked in the evaluator")
+        with torch.no_grad():
+            return one.run(trial.scoring)
+
+    run.__name__, run.__doc__ = one.run.__name__, one.run.__doc__
+    return Check(run, one.remedy, (the_method_can_be_built.name, *one.needs))
+
+
+DECLARATION_CHECKS: tuple[Check[MethodTrial], ...] = (
+    options_are_a_dataclass,
+    the_recipe_has_training_settings,
+    the_method_can_be_built,
+)
+METHOD_SCORE_CHECKS: tuple[Check[MethodTrial], ...] = tuple(map(_on_scoring, SCORE_CHECKS))
