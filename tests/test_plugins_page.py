@@ -1,0 +1,32 @@
+"""The whole files in ``docs/plugins.md`` run as they are written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from czslkit.method import METHODS
+from czslkit.registry import load_unpackaged
+from czslkit.testing import check_method
+
+PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+FILES = {name: block for block in BLOCKS for name in re.findall(r'@METHODS\.register\("(.*?)"\)', block)}
+
+
+def test_the_page_has_two_whole_methods() -> None:
+    assert FILES.keys() == {"mine", "image-head"}
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_method_of_the_page_passes_the_checks(
+    name: str, clip_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METHODS, "_items", dict(METHODS.items()))
+    file = tmp_path / f"page_{name.replace('-', '_')}.py"
+    file.write_text(FILES[name])
+    load_unpackaged(str(file))
+    check_method(name, backbone=str(clip_file))
