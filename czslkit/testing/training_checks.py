@@ -98,7 +98,11 @@ def a_killed_training_ends_with_the_same_weights(trial: MethodTrial) -> str:
     return f"{EPOCHS} epochs, killed after the first"
 
 
-@check("validation_loss returns a scalar for a batch in evaluation mode.", a_training_runs)
+@check(
+    "validation_loss, by default loss, returns a scalar for a batch without companions and the pairs of all splits: "
+    "override it if loss needs more.",
+    a_training_runs,
+)
 def the_validation_loss_is_the_loss_of_the_method(trial: MethodTrial) -> str:
     """With ``train.select=loss``, an epoch is chosen by the loss that the method is trained with."""
     _skip_without_training(trial)
