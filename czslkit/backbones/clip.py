@@ -16,6 +16,7 @@ from ..types import ImageFeatures
 from ..weights import download_or_raise
 from .adapters import ADAPTER_KINDS, BlockAdapters
 from .openai_format import TEXT_POSITIONS
+from .preprocess_cfg import of_open_clip
 
 
 class ClipBackbone(Backbone):
@@ -31,8 +32,6 @@ class ClipBackbone(Backbone):
     causal = True  # the prompts of every other text tower are refused
 
     def __init__(self, model: Any, *, name: str = "") -> None:
-        import open_clip
-
         super().__init__()
         self.clip: Any = model.requires_grad_(False)
         self.name = name
@@ -43,12 +42,10 @@ class ClipBackbone(Backbone):
         self.visual_tokens = len(visual.positional_embedding) if self.depth else 0
         embedding = getattr(text, "token_embedding", None)
         self.token_width = embedding.embedding_dim if embedding is not None else 0
-        size = visual.image_size
-        self.image_size = size[0] if isinstance(size, (tuple, list)) else size
         self.dim = _joint_width(visual)
-        # create_model sets mean and std; a model from shapes lacks both and is OpenAI's
-        self.mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
-        self.std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
+        # create_model sets preprocess_cfg; a model from shapes lacks it and is OpenAI's
+        older = {"mean": getattr(visual, "image_mean", None), "std": getattr(visual, "image_std", None)}
+        self.preprocessing = of_open_clip(getattr(visual, "preprocess_cfg", older), visual.image_size)
         self.adapters, self.text_adapters = BlockAdapters(), BlockAdapters()
 
     @property
