@@ -24,7 +24,7 @@ from .preprocess_cfg import in_words, of_open_clip
 from .transformers_format import is_transformers, to_openai
 
 #: Keys of open_clip's ``preprocess_cfg`` that czslkit reads, without the size.
-PREPROCESS_KEYS = ("resize_mode", "interpolation", "mean", "std")
+PREPROCESS_KEYS = ("resize_mode", "interpolation", "mean", "std", "fill_color")
 #: Entries that only files of OpenAI's own release have.
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 
@@ -116,7 +116,7 @@ def load_file(setting: str, name: str, tag: str, file: str) -> nn.Module:
         name,
         force_quick_gelu=reading.quick_gelu,
         force_preprocess_cfg=dict(
-            zip(PREPROCESS_KEYS, (wanted.mode, wanted.interpolation, wanted.mean, wanted.std), strict=True)
+            zip(PREPROCESS_KEYS, (wanted.mode, wanted.interpolation, wanted.mean, wanted.std, wanted.fill), strict=True)
         ),
         pretrained_hf=False,
     )

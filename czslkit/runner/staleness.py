@@ -1,9 +1,10 @@
 """The dependencies of a stored result, which is stale if one of them has changed; no other module decides this.
 
 A result depends on the files of the dataset, the backbone's weights, the way in which images are prepared for it, the
-files that options of the method name, and the code of its numbers. Code counts by versions that are raised by hand when numbers change: ``version`` of every class
-that took part, and ``VERSION`` of the training loop, the image reading and the evaluation. A class of another package
-that has no version counts by its distribution or its code; see :func:`czslkit.provenance.class_version`.
+files that options of the method name, and the code of its numbers. Code counts by versions that are raised by hand when
+numbers change: ``version`` of every class that took part, and ``VERSION`` of the training loop, the image reading and
+the evaluation. A class of another package that has no version counts by its distribution or its code; see
+:func:`czslkit.provenance.class_version`.
 
 The dependencies of a training are separate from those of an evaluation. If only the evaluation of a result is stale,
 it is evaluated again with the trained weights.
