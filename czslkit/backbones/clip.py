@@ -25,16 +25,17 @@ class ClipBackbone(Backbone):
     Args:
         model: open_clip model.
         name: open_clip's name of the model, for the tokenizer of a model without OpenAI's tokenizer.
+        tokenizer: tokenizer that the model's configuration asks for; empty for OpenAI's.
     """
 
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
     version: ClassVar[int] = 1
     causal = True  # the prompts of every other text tower are refused
 
-    def __init__(self, model: Any, *, name: str = "") -> None:
+    def __init__(self, model: Any, *, name: str = "", tokenizer: str = "") -> None:
         super().__init__()
         self.clip: Any = model.requires_grad_(False)
-        self.name = name
+        self.name, self.tokenizer = name, tokenizer
         visual, text = model.visual, getattr(model, "text", model)
         self._text: list[Any] = [text]  # in a list, since an attribute would be a second copy in the state dict
         self.depth = len(_class_token_blocks(visual))
@@ -192,12 +193,13 @@ class ClipBackbone(Backbone):
             pool = "class token"
         tokens = text.token_embedding.num_embeddings if self.token_width else 0
         openai_tokens = _openai_tokenizer().vocab_size
-        if causal and pool in ("argmax", "eos") and tokens == openai_tokens:
+        if causal and pool in ("argmax", "eos") and tokens == openai_tokens and not self.tokenizer:
             return ""
         return (
             f"prompts need a causal text tower that is read at the end of the text and has OpenAI's {openai_tokens} "
             f"tokens; this model has a {type(text).__name__} with {tokens} tokens, "
             f"{'causal' if causal else 'not causal'}, pooled by {pool}"
+            + (f", with the tokenizer {self.tokenizer}" if self.tokenizer else "")
         )
 
 

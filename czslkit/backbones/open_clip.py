@@ -46,7 +46,8 @@ class OpenClip(ClipBackbone):
 
     def __init__(self, argument: str = "ViT-L-14-quickgelu/openai") -> None:
         name = argument if argument.startswith(SCHEMES) else argument.partition("/")[0]
-        super().__init__(_load_model(argument), name="" if Path(argument).is_file() else name)
+        alone = Path(argument).is_file()
+        super().__init__(_load_model(argument), name="" if alone else name, tokenizer="" if alone else _tokenizer(name))
 
     @classmethod
     def stated_preprocessing(cls, argument: str) -> Preprocessing | None:
@@ -129,6 +130,19 @@ def _load_model(argument: str) -> nn.Module:
     )
 
 
+def _tokenizer(name: str) -> str:
+    """Return the tokenizer in a model's configuration if it is not OpenAI's; empty if it is, or if that is unknown."""
+    import open_clip
+
+    config = (
+        (_cached_config(name) or {}).get("model_cfg") if name.startswith(SCHEMES) else open_clip.get_model_config(name)
+    )
+    text = (config or {}).get("text_cfg", {})
+    hub = str(text.get("hf_tokenizer_name") or "")
+    cleaning = text.get("tokenizer_kwargs", {}).get("clean", "lower")
+    return "" if hub.startswith("openai/clip-") else hub or ("" if cleaning == "lower" else f"with clean={cleaning}")
+
+
 def _load_folder(argument: str) -> nn.Module:
     """Return the model of a setting ``local-dir:FOLDER``.
 
@@ -142,14 +156,14 @@ def _load_folder(argument: str) -> nn.Module:
         raise ConfigError([f"{argument}: there is no folder {folder}"])
     config = _cached_config(argument)
     if config is None or "model_cfg" not in config:
-        file = next(iter(_weight_files(folder)), folder / "model.safetensors")
+        file = next(iter(weight_files(folder)), folder / "model.safetensors")
         raise ConfigError(
             [
                 f"{argument}: the folder has no {_CONFIG} with a model_cfg, which says what the weights do not; write "
                 f"one, or name the model: NAME/{file}, for example ViT-B-32/openai/{file}"
             ]
         )
-    files = _weight_files(folder)
+    files = weight_files(folder)
     if not files:
         raise ConfigError([f"{argument}: the folder has no weights, expected {_WEIGHTS[0]} beside {_CONFIG}"])
     create = functools.partial(open_clip.create_model, argument, load_weights=False, pretrained_hf=False)
@@ -160,7 +174,7 @@ def _load_folder(argument: str) -> nn.Module:
     return model
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Return the files of weights in a folder, first the one that open_clip reads."""
     named = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
     return [

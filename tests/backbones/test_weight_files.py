@@ -306,3 +306,21 @@ def test_settings_with_a_folder_or_repository_are_named_where_a_name_is_unknown(
 def test_a_custom_text_model_reads_the_plain_names(register, tiny, images):
     register("custom", CONFIG | {"custom_text": True}, tags={"web": {}})
     torch.testing.assert_close(features(f"custom/{tiny}", images), features_of_open_clip(tiny, images))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokenizer"),
+    [
+        ({"hf_tokenizer_name": "somebody/words"}, "somebody/words"),
+        ({"tokenizer_kwargs": {"clean": "canonicalize"}}, "with clean=canonicalize"),
+    ],
+)
+def test_openais_tokens_are_not_assumed_for_a_model_with_another_tokenizer(register, text, tokenizer):
+    register("other", CONFIG | {"text_cfg": CONFIG["text_cfg"] | text})
+    with pytest.raises(ValueError, match=rf"pooled by argmax, with the tokenizer {tokenizer}$"):
+        load_backbone("other/random").tokenize(["wet dog"], 8)
+
+
+def test_openais_tokenizer_under_its_name_on_the_hub_is_openais(register):
+    register("same", CONFIG | {"text_cfg": CONFIG["text_cfg"] | {"hf_tokenizer_name": "openai/clip-vit-base-patch32"}})
+    assert load_backbone("same/random").tokenize(["wet dog"], 5).shape == (1, 5)

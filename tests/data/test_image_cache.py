@@ -97,6 +97,30 @@ def test_decoded_images_of_an_image_edited_to_the_same_size_are_not_used(
     assert not np.array_equal(after[at], before[at])
 
 
+def test_every_way_to_resize_has_decoded_images_of_its_own(cache: Cache, train: Split) -> None:
+    ways = [
+        Preprocessing(SIZE),
+        Preprocessing(SIZE, mode="squash"),
+        Preprocessing(SIZE, mode="longest", fill=(9, 9, 9)),
+    ]
+    for way in [*ways, *ways]:
+        found = decoded_images(cache, train, way)
+        assert found is not None
+        assert np.array_equal(found.pixels, [np.asarray(resize_and_crop(open_rgb(path), way)) for path in train.paths])
+    names = sorted(file.name.partition(f"-{train.digest}")[0] for file in cache.folder.glob("*.npy"))
+    assert names == [
+        "images-train-24",
+        "images-train-24-longest-bicubic-1.0-9-9-9",
+        "images-train-24-squash-bicubic-1.0",
+    ]
+
+
+def test_the_mean_of_a_model_makes_no_decoded_images_of_its_own(cache: Cache, train: Split) -> None:
+    for way in (Preprocessing(SIZE), Preprocessing(SIZE, *SCALE)):
+        assert decoded_images(cache, train, way) is not None
+    assert len(list(cache.folder.glob("*.npy"))) == 1
+
+
 def test_decoded_images_made_by_another_pillow_are_made_again(
     cache: Cache, train: Split, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
