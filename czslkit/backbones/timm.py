@@ -82,10 +82,10 @@ def _say_which_tag(argument: str, name: str) -> None:
 
     stated = Timm.stated_preprocessing(name)
     tags = timm.list_models(f"{name}.*", pretrained=True)
-    if "." in name or stated is None or all(Timm.stated_preprocessing(tag) == stated for tag in tags):
+    if stated is None or "." in name or (tags and all(Timm.stated_preprocessing(tag) == stated for tag in tags)):
         return
+    others = first_ten([tag.partition(".")[2] for tag in tags])
     say_once(
-        f"timm/{argument}: {name} names no pretrained tag, so images are prepared as by timm's default tag "
-        f"({in_words(stated)}). To set it, use timm/{name}.TAG/FILE with TAG one of "
-        f"{first_ten([tag.partition('.')[2] for tag in tags])}"
+        f"timm/{argument}: {name} names no pretrained tag, so images are prepared as by timm's default "
+        f"({in_words(stated)}). " + (f"To set it, use timm/{name}.TAG/FILE with TAG one of {others}" if tags else "")
     )
