@@ -14,7 +14,7 @@ from czslkit import Feed, Method, SoftPrompt, load_backbone
 from czslkit.errors import ConfigError, TrainingError
 from czslkit.evaluation.validation import plan_validation, validation_loss
 from czslkit.heads import CosineHead
-from czslkit.method import learned_state
+from czslkit.learned_state import learned_state
 from czslkit.options import parse
 from czslkit.training import epoch as one_epoch
 from czslkit.training.loop import train
