@@ -8,6 +8,7 @@ the file is refused.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,13 @@ def model_of_file(file: str) -> nn.Module:
                     f"{HEAD_WIDTH}, as OpenAI's CLIP has; name the model: NAME/{file}"
                 ]
             )
+        if activation := _other_activation(Path(file)):
+            raise ConfigError(
+                [
+                    f"{Path(file).with_name('config.json')} says hidden_act {activation}, but a file without the name "
+                    f"of a model is read as OpenAI's CLIP, with quick_gelu; name the model and a tag: NAME/TAG/{file}"
+                ]
+            )
         if others := _models_of_others(sizes):
             raise ConfigError(
                 [
@@ -174,6 +182,16 @@ def model_of_file(file: str) -> nn.Module:
             f"OpenAI's tokenizer, images {in_words(Preprocessing())}. For another model, use NAME/TAG/{file}"
         )
     return model
+
+
+def _other_activation(file: Path) -> str:
+    """Return the activation in the configuration of transformers beside a file; empty if it is OpenAI's or unknown."""
+    try:
+        config = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
+        towers = [config.get(part, {}).get("hidden_act", "quick_gelu") for part in ("vision_config", "text_config")]
+    except (OSError, ValueError, AttributeError):  # no such file, or one of another kind
+        return ""
+    return next((str(activation) for activation in towers if activation != "quick_gelu"), "")
 
 
 def _models_of_others(sizes: ClipSizes) -> list[str]:

@@ -191,6 +191,28 @@ def test_a_file_of_transformers_alone_is_read_as_openais(tiny, tmp_path, images,
 
 
 @pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ('{"text_config": {"hidden_act": "gelu"}}', True),
+        ('{"vision_config": {"hidden_act": "quick_gelu"}, "text_config": {}}', False),
+        ("[1]", False),
+        ("{", False),
+    ],
+)
+def test_a_file_alone_has_the_activation_of_the_configuration_beside_it(
+    openai_state, tmp_path, config, refused, capsys
+):
+    save_file(transformers_state(openai_state(depth=2)), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    if refused:
+        with pytest.raises(ConfigError, match=r"config\.json says hidden_act gelu, .*: NAME/TAG/.*model\.safetensors"):
+            load_backbone(f"{tmp_path}/model.safetensors")
+    else:
+        load_backbone(f"{tmp_path}/model.safetensors")
+        assert "read as OpenAI's CLIP" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("state", "message"),
     [
         ({"vision_model.head.probe": torch.zeros(1)}, "a SiglipModel of the package transformers"),
