@@ -173,15 +173,13 @@ class Feed:
 
     @cached_property
     def _images(self) -> ImageSet:
-        backbone, cache = self.method.backbone, self.cache
+        preprocessing, cache = self.method.backbone.preprocessing, self.cache
         return ImageSet(
             self.split,
-            backbone.image_size,
-            backbone.mean,
-            backbone.std,
+            preprocessing,
             augment=self.augment,
             seed=self.seed,
-            decoded=decoded_images(cache, self.split, backbone.image_size) if cache and cache.images else None,
+            decoded=decoded_images(cache, self.split, preprocessing) if cache and cache.images else None,
         )
 
     @cached_property

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -105,7 +107,11 @@ def other_scale(backbone):
     backbone.mean = (0.1, 0.2, 0.3)
 
 
-@pytest.mark.parametrize("change", [other_weights, other_activation, other_heads, other_scale])
+def other_crop(backbone):
+    backbone.preprocessing = replace(backbone.preprocessing, crop=0.5)
+
+
+@pytest.mark.parametrize("change", [other_weights, other_activation, other_heads, other_scale, other_crop])
 def test_another_encoder_has_features_of_its_own(toy, clip_file, cache, change):
     method = czslkit.build("csp", toy.space, backbone=str(clip_file))
     before = pooled(method, toy.val, cache)
