@@ -75,7 +75,7 @@ class Feed:
             ConfigError: the method needs other features than its parts declare.
         """
         if self._fixed is None:
-            self._fixed = has_fixed_features(self.method, self._sample)
+            self._fixed = has_fixed_features(self.method, self._measured_images)
         return self._fixed
 
     @property
@@ -92,7 +92,7 @@ class Feed:
         """Return the bytes of the two batches of ``size`` images that each worker reads ahead."""
         return 0 if self.has_features else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
 
-    def first_images(self, count: int, companions: Companions | None = None) -> Batch:
+    def sample(self, count: int, companions: Companions | None = None) -> Batch:
         """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``.
 
         Args:
@@ -109,10 +109,10 @@ class Feed:
         """
         if self._features is None:
             return False
-        probe = probe_features(self.method, self._sample)
+        probe = probe_features(self.method, self._measured_images)
         if probe is None or self._probe is None or not close(probe, self._probe):
             return True
-        return self.method.training and not has_fixed_features(self.method, self._sample)
+        return self.method.training and not has_fixed_features(self.method, self._measured_images)
 
     def batches(
         self,
@@ -183,7 +183,7 @@ class Feed:
         )
 
     @cached_property
-    def _sample(self) -> Tensor:
+    def _measured_images(self) -> Tensor:
         """The pixels of some images of the split, from its beginning to its end, for measurements: ``[n, 3, H, W]``."""
         index = torch.linspace(0, len(self.split) - 1, SAMPLE).long()
         return next(image_batches(self._images, [index], device=self.method.device))
@@ -199,7 +199,7 @@ class Feed:
                 self._features = pooled_features(self.cache, method, self.split, encode, size)
             for module, mode in training.items():
                 module.training = mode
-            self._probe = probe_features(method, self._sample)
+            self._probe = probe_features(method, self._measured_images)
         return self._features
 
     def _encode(self, size: int) -> Tensor:

@@ -83,7 +83,7 @@ def _check_features(method: Method, adapted: Method, feed: Feed) -> None:
     Raises:
         ConfigError: they have changed, or a gradient reaches them now.
     """
-    pixels = feed.first_images(1).images
+    pixels = feed.sample(1).images
     assert isinstance(pixels, Tensor)
     before = method.encode(pixels).pooled
     with torch.enable_grad():

@@ -77,7 +77,7 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
         return 0.0
     feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
     companions = companion_choice(method, data.training_data(), torch.Generator().manual_seed(0))
-    pairs, batch = data.train.pairs.to(method.device), feed.first_images(options.batch_size, companions)
+    pairs, batch = data.train.pairs.to(method.device), feed.sample(options.batch_size, companions)
     start, per_image = 0.0, _reading_seconds(feed, options.batch_size)
     if feed.caches_features:  # features are computed once, before the first epoch
         with torch.no_grad():
@@ -104,7 +104,7 @@ def _encoded(method: Method, batch: Batch) -> Batch:
 
 def _encoding_seconds(method: Method, feed: Feed, images: int) -> float:
     """Return the seconds per image for reading and encoding ``images`` images."""
-    pixels = feed.first_images(images).images
+    pixels = feed.sample(images).images
     assert isinstance(pixels, Tensor)
     reading = _reading_seconds(feed, images)
     encoding = _seconds_per_item(lambda n: method.encode(pixels[:n]), len(pixels), method.device)
@@ -113,7 +113,7 @@ def _encoding_seconds(method: Method, feed: Feed, images: int) -> float:
 
 def _reading_seconds(feed: Feed, images: int) -> float:
     """Return the seconds per image for reading ``images`` images; the processes share the work."""
-    return _seconds_per_item(feed.first_images, images, feed.method.device) / max(feed.workers, 1)
+    return _seconds_per_item(feed.sample, images, feed.method.device) / max(feed.workers, 1)
 
 
 def _scoring_seconds(method: Method, costs: Costs, chunks: Chunks, sweeps: list[Sweep]) -> float:

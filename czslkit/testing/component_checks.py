@@ -99,7 +99,7 @@ class ComponentTrial:
             for parameter in method.parameters():
                 if parameter.requires_grad:
                     parameter.add_(NOISE * torch.randn(parameter.shape, generator=generator))
-        images = Feed(method, self.data.test, BATCH_SIZE).first_images(BATCH_SIZE).images
+        images = Feed(method, self.data.test, BATCH_SIZE).sample(BATCH_SIZE).images
         assert isinstance(images, Tensor)
         return Scoring(method.eval(), images, self.data.space.open().pairs)
 

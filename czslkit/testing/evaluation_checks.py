@@ -150,7 +150,7 @@ def _check_split(trial: MethodTrial, method: Method, split: Literal["val", "test
     evaluation, found = evaluated(trial, method, split)
     feed = trial.job("built").machine.feed(method, getattr(trial.data, split), BATCH_SIZE)
     size = evaluation.chunks.images
-    images = feed.first_images(len(feed.split)).images
+    images = feed.sample(len(feed.split)).images
     assert isinstance(images, Tensor)
     for world, task in evaluation.tasks.items():
         with torch.no_grad():

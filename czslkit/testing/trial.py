@@ -188,7 +188,7 @@ class MethodTrial:
     def scoring(self) -> Scoring:
         """The perturbed method with the images of the test split, and every pair of the open world."""
         feed = self.job("built").machine.feed(self.perturbed, self.data.test, BATCH_SIZE)
-        images = feed.first_images(BATCH_SIZE).images
+        images = feed.sample(BATCH_SIZE).images
         assert isinstance(images, Tensor)
         return Scoring(self.perturbed, images, self.data.space.open().pairs)
 

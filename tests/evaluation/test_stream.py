@@ -121,7 +121,7 @@ def naive(data: Splits, world: str, seed: int, split: str = "test") -> Tensor:
     setting, scores = Setting(split, world, len(space.pairs)), torch.full((len(images), len(space.pairs)), torch.nan)
     columns = [space.pairs.tolist().index(pair) for pair in pairs.tolist()]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    pixels = Feed(method, images, 16).first_images(len(images)).images
+    pixels = Feed(method, images, 16).sample(len(images)).images
     assert isinstance(pixels, Tensor)
     with torch.no_grad():
         features = torch.cat([method.encode(part).pooled for part in pixels.split(16)])
