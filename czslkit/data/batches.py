@@ -131,8 +131,9 @@ class Feed:
         """
         if self.features_have_changed():
             self._features, self._fixed = None, False
-        elif self._features is None and self._fixed:
-            self._fixed = None  # measured when the evaluation was planned, and the method may have changed since
+        elif self._features is None and self._fixed:  # measured earlier, and the method may have changed since
+            in_training = self.method.training
+            self._fixed = None if in_training else probe_features(self.method, self._measured_images) is not None
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
         parts = [{_OWN: index, **(companions(index) if companions else {})} for index in order.split(size)]
