@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import ConfigError, DataError
+from ...options import user_path
 from ..dataset_folders import canonical, data_root
 from ..datasets import DATASETS
 from ..integrity import listing_errors
@@ -52,7 +53,7 @@ def import_dataset(
         ConfigError: the name is taken or not allowed, or ``unseen`` is not between 0 and 1.
         DataError: the source has problems, which the message lists; or the dataset cannot be written.
     """
-    source, folder = Path(source).expanduser(), data_root(root) / name
+    source, folder = user_path(source), data_root(root) / name
     if problems := [*_dataset_name_problems(name), *_share_problems(unseen)]:
         raise ConfigError(problems)
     if folder.exists():
