@@ -89,7 +89,7 @@ def label_words(label: str) -> list[str]:
     >>> label_words("dry-erase_board")
     ['dry', 'erase', 'board']
     """
-    return PUBLISHED_SPELLINGS.get(label.lower(), label.lower()).split("_")
+    return PUBLISHED_SPELLINGS.get(label.lower(), label.lower()).replace(" ", "_").split("_")
 
 
 def _check_vectors(vectors: Mapping[str, Vector], source: str) -> None:
