@@ -153,6 +153,12 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         "(default: run them again)",
     )
     group.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="use a dataset of your own even if more than 1 %% of a split is left out, because the lists do not have "
+        "its pairs; the table names the number of images (default: stop with an error)",
+    )
+    group.add_argument(
         "--estimate",
         action="store_true",
         help="print the estimated time and memory of every cell without running any (default: run them)",
@@ -197,6 +203,7 @@ def run(args: argparse.Namespace) -> int:
         cache_images=args.cache_images,
         memory=args.memory,
         keep_stale=args.keep_stale,
+        allow_missing=args.allow_missing,
         estimate=args.estimate,
         verbose=args.verbose,
     )

@@ -220,10 +220,15 @@ def run_import(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from ..data.check.counts import count_listing, named_counts
+    from ..data.check.lint import lint
     from ..data.listing import read_listing
     from ..data.make.dataset_import import import_dataset
 
     folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
+    listing = read_listing(folder)
     print(folder)
-    print(tabulate(named_counts(count_listing(read_listing(folder))).items(), tablefmt="plain", intfmt=","))
+    print(tabulate(named_counts(count_listing(listing)).items(), tablefmt="plain", intfmt=","))
+    for finding in lint(listing):
+        if finding.kind == "one-sided":
+            print(f"warning: {finding}", file=sys.stderr)
     return 0

@@ -15,6 +15,7 @@ from ..training_hooks import TrainingData
 from ..types import PairSpace
 from .closed_world import closed_world_candidates
 from .fingerprint import files_digest
+from .left_out import LeftOut
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,8 @@ class Splits:
     """Digest of the dataset's files; see ``fingerprint.fingerprint``."""
     skipped: int
     """Number of images without attribute or set, or with a pair that is in no list."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The images among ``skipped`` that have attribute and set, for each split that has such images."""
 
     def training_data(self) -> TrainingData:
         """Return the training split as the hooks of a method receive it."""

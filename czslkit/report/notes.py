@@ -42,6 +42,17 @@ def undefined_notes(labels: Sequence[str], results: Sequence[Result]) -> list[st
     return list(notes)
 
 
+def left_out_notes(results: Sequence[Result]) -> list[str]:
+    """Return a note for each dataset of which images are left out."""
+    notes = {
+        f"{result['cell']['dataset']}: left out, because their pair is in no list: "
+        + ", ".join(f"{n['images']} of {n['of']} {split} images" for split, n in result["left_out"].items()): None
+        for result in results
+        if result.get("left_out")
+    }
+    return list(map(printable, notes))
+
+
 def stale_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
     """Return a note for each result that was kept although it is stale."""
     return [

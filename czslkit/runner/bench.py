@@ -93,6 +93,7 @@ def bench(
     memory: str | int = MEMORY,
     estimate: bool = False,
     keep_stale: bool = False,
+    allow_missing: bool = False,
     verbose: bool = False,
     progress: bool = True,
     log: Callable[[str], None] = log_to_stderr,
@@ -123,6 +124,8 @@ def bench(
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.
+        allow_missing: also use a dataset of your own if more than 1 % of the images of a split have a pair that is in
+            no list, and are therefore left out.
         verbose: log the traceback of every error; without it, the log has the file of the traceback.
         progress: show progress bars on a terminal.
         log: called with a line for every step; prints to standard error by default.
@@ -160,7 +163,7 @@ def bench(
     for line in failures():
         log(f"set aside: {line}")
     read_code(specs)
-    source = DataSource(data, store.root / "checked", machine.cache)
+    source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing)
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"

@@ -162,6 +162,7 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
     if kept := stored.kept_training:
         dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
     training, key = train_method(job, prepared, key, stored.same_trainings)
+    left_out = {one.split: {"images": one.images, "of": one.of} for one in prepared.data.left_out}
     start = time.monotonic()
     measured = evaluate(job, prepared)
     records, unrecorded = measured_records(job, prepared, measured)
@@ -176,6 +177,7 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         "components": distributions(type(module) for module in method.modules()),
         "finished": now(),
         **stale,
+        **({"left_out": left_out} if left_out else {}),
     }
     done: Results = {}
     for world, found in records.items():

@@ -51,7 +51,9 @@ def _one_sided_splits(listing: Listing) -> Iterator[Finding]:
         for kind, count in (("seen", seen), ("unseen", len(listing.pairs[split]) - seen)):
             if not count:
                 what = f"{split}_pairs.txt lists no {kind} pair"
-                remedy = "the AUC and the harmonic mean of this split have no meaning"
+                remedy = "the AUC and the harmonic mean of this split have no meaning" + (
+                    "; the epoch is selected by the validation accuracy" if split == "val" else ""
+                )
                 yield Finding("warning", "one-sided", what, (), remedy)
 
 
