@@ -18,7 +18,7 @@ from .errors import ConfigError, PluginError, class_in_file
 from .interactions import NoInteraction
 from .options import parse, schema_problems
 from .registry import Registry
-from .training_hooks import TrainingHooks, group_parameters
+from .training_hooks import TrainingHooks
 from .translation import Translation
 from .types import VALIDATION, Batch, Explanation, ImageFeatures, PairSpace, Scores, Setting, TextFeatures
 
@@ -313,22 +313,3 @@ def _check_result(where: str, kind: type, module: nn.Module, arguments: Any, res
             f"{where}: the call of {class_in_file(type(module))} returned a {type(result).__name__}, expected "
             f"czslkit.{kind.__name__}: return {kind.__name__}({'pairs, ' if kind is TextFeatures else ''}...)"
         )
-
-
-def learned_state(method: Method) -> dict[str, Tensor]:
-    """Return all tensors that training changes: buffers such as running means, and parameters.
-
-    Parameters count if they are trainable, or if ``parameter_groups`` has them because they are trained later.
-    """
-    grouped = {id(p) for group in method.parameter_groups() for p in group_parameters(group)}
-    frozen = {
-        name
-        for name, p in method.named_parameters(remove_duplicate=False)
-        if not p.requires_grad and id(p) not in grouped
-    }
-    return {name: value for name, value in method.state_dict().items() if name not in frozen}
-
-
-def load_learned(method: Method, values: Mapping[str, Tensor]) -> None:
-    """Load the tensors that ``learned_state`` returned into ``method``."""
-    method.load_state_dict({**method.state_dict(), **values})

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from .errors import DataError
@@ -129,10 +129,39 @@ def option_digests(options: Any, *, where: str) -> dict[str, str]:
 
 
 def held_classes(module: object) -> set[Any]:
-    """Return the classes of a module's attributes, and the functions among these, that are from other projects."""
-    values = vars(module).values()
-    held = {value if isinstance(value, FunctionType) else type(value) for value in values}
-    return {item for item in held if item.__module__.partition(".")[0] not in OWN}
+    """Return the classes and functions from other projects that a module holds in attributes, also inside containers.
+
+    Classes that cannot be imported by their name are left out, since their code cannot be found again.
+    """
+    found: set[Any] = set()
+    waiting, visited = [*vars(module).values()], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in visited:
+            continue
+        visited.add(id(value))
+        if isinstance(value, functools.partial):
+            waiting += [value.func, *value.args, *value.keywords.values()]
+        elif isinstance(value, MethodType):
+            waiting += [value.__func__, value.__self__]
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            waiting += value
+        item = value if isinstance(value, (FunctionType, type)) else type(value)
+        if item.__module__.partition(".")[0] not in (*OWN, *LIBRARIES) and _is_importable(item):
+            found.add(item)
+    return found
+
+
+def _is_importable(item: Any) -> bool:
+    """Return whether a class or function is found in its module by its name; functions count by their module."""
+    home: Any = sys.modules.get(item.__module__)
+    if isinstance(item, FunctionType):
+        return home is not None
+    for part in item.__qualname__.split("."):
+        home = getattr(home, part, None)
+    return home is item
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -101,7 +101,8 @@ class TrainingHooks:
     def sample_order(self, data: TrainingData, epoch: int, generator: Generator) -> Tensor | None:
         """Return the images of an epoch in their order, ``[n]`` long; None for a random permutation of all images.
 
-        Images may be left out or repeated. The order may depend only on the arguments and on the method's tensors.
+        Images may be left out or repeated; every repeat has an augmentation of its own. The order may depend only on
+        the arguments and on the method's tensors.
 
         Args:
             generator: generator of random numbers, seeded for this epoch.
@@ -110,6 +111,9 @@ class TrainingHooks:
 
     def companions(self, data: TrainingData, index: Tensor, generator: Generator) -> Mapping[str, Tensor]:
         """Return additional training images for a batch; ``batch.companions[name]`` then has these images.
+
+        The companions of all batches of an epoch are chosen before its first step. An image that is also in a batch has
+        another augmentation as a companion.
 
         Args:
             index: the images of the batch, ``[B]`` long.
@@ -192,10 +196,19 @@ class AveragedWeights(nn.Module):
 
     @torch.no_grad()
     def update(self, method: nn.Module) -> None:
-        """Move the average towards the current parameters of ``method``."""
+        """Move the average towards the current parameters of ``method``.
+
+        Raises:
+            ValueError: a trainable parameter has no average.
+        """
         count = int(self.updates)
         decay = min(self.decay, (1 + count) / (10 + count)) if self.warmup else self.decay
         parameters = dict(method.named_parameters())
+        if late := [name for name, p in parameters.items() if p.requires_grad and name not in self.names]:
+            raise ValueError(
+                f"{', '.join(late)} had no average, since it was frozen or absent when the average was made: make it "
+                "trainable before AveragedWeights is made, and freeze it afterwards"
+            )
         for name, average in self.tensors().items():
             average.lerp_(parameters[name], 1 - decay)
         self.updates += 1

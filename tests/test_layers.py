@@ -22,6 +22,7 @@ LAYERS = (
     {"components"},
     {"prompts", "aggregators", "interactions", "heads", "backbones"},
     {"method"},
+    {"learned_state"},
     {"metrics"},
     {"data"},
     {"data.download"},

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..backbones.openai_format import NON_WEIGHTS, from_openai, model_from_shapes
 from ..errors import ConfigError
 from ..files import file_digest, log_to_stderr
-from ..method import METHODS, Method, construct, learned_state, load_learned
+from ..learned_state import learned_state, load_learned
+from ..method import METHODS, Method, construct
 from ..options import as_dict, parse, user_path
 from ..translation import Translation
 from ..types import PairSpace

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..files import file_digest, write_text
-from ..method import METHODS, Method, construct, learned_state, load_learned
+from ..learned_state import learned_state, load_learned
+from ..method import METHODS, Method, construct
 from ..options import parse, user_path
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, write_tensors

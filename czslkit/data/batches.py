@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -21,6 +22,8 @@ from .splits import Split
 ENCODER_BATCH = 64
 """Most images that are encoded at a time for cached features. The last digits of the features may depend on it."""
 
+#: Number of images that are encoded to measure whether features are fixed.
+SAMPLE = 3
 #: A function from the images of a batch, ``[B]`` long, to the indices of its companions by name, ``[k]`` long each.
 Companions = Callable[[Tensor], Mapping[str, Tensor]]
 _OWN = ""  # name of the images of a batch itself, next to the names of its companions
@@ -58,7 +61,7 @@ class Feed:
         self.augment, self.seed, self.cache = augment, seed, cache
         self._fixed = False if augment else None  # whether features are fixed; None before it is measured
         self._features: Tensor | None = None
-        self._probe: Tensor | None = None  # features of an image of noise from the same encoder
+        self._probe: Tensor | None = None  # features of the sample from the same encoder
 
     def __len__(self) -> int:
         """Return the number of batches in one pass."""
@@ -72,7 +75,7 @@ class Feed:
             ConfigError: the method needs other features than its parts declare.
         """
         if self._fixed is None:
-            self._fixed = has_fixed_features(self.method)
+            self._fixed = has_fixed_features(self.method, self._sample)
         return self._fixed
 
     @property
@@ -89,17 +92,27 @@ class Feed:
         """Return the bytes of the two batches of ``size`` images that each worker reads ahead."""
         return 0 if self.has_features else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
 
-    def first_images(self, count: int) -> Batch:
-        """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``."""
+    def first_images(self, count: int, companions: Companions | None = None) -> Batch:
+        """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``.
+
+        Args:
+            companions: chooses other images of the split that the batch has in addition.
+        """
         index = torch.arange(min(count, len(self.split)))
-        return self._batch({_OWN: index}, next(self._read([index], 0)))
+        part = {_OWN: index, **(companions(index) if companions else {})}
+        return self._batch(part, next(self._read([torch.cat(list(part.values()))], 0)))
 
     def features_have_changed(self) -> bool:
-        """Return whether the method now encodes images in another way than when their features were cached."""
-        if self._features is None or self._probe is None:
+        """Return whether the method now encodes images in another way than when their features were cached.
+
+        In training mode it also has to encode them without random numbers, and as in evaluation mode.
+        """
+        if self._features is None:
             return False
-        probe = probe_features(self.method)
-        return probe is None or not close(probe, self._probe)
+        probe = probe_features(self.method, self._sample)
+        if probe is None or self._probe is None or not close(probe, self._probe):
+            return True
+        return self.method.training and not has_fixed_features(self.method, self._sample)
 
     def batches(
         self,
@@ -118,6 +131,8 @@ class Feed:
         """
         if self.features_have_changed():
             self._features, self._fixed = None, False
+        elif self._features is None and self._fixed:
+            self._fixed = None  # measured when the evaluation was planned, and the method may have changed since
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
         parts = [{_OWN: index, **(companions(index) if companions else {})} for index in order.split(size)]
@@ -152,6 +167,8 @@ class Feed:
     def _read(self, index_batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Yield the pixels of some images at a time, ``[n, 3, size, size]``."""
         self._images.set_epoch(epoch)
+        if self.augment:
+            index_batches = _numbered_repeats(index_batches, len(self.split))
         return image_batches(self._images, index_batches, workers=self.workers, device=self.method.device)
 
     @cached_property
@@ -167,6 +184,12 @@ class Feed:
             decoded=decoded_images(cache, self.split, backbone.image_size) if cache and cache.images else None,
         )
 
+    @cached_property
+    def _sample(self) -> Tensor:
+        """The pixels of some images of the split, from its beginning to its end, for measurements: ``[n, 3, H, W]``."""
+        index = torch.linspace(0, len(self.split) - 1, SAMPLE).long()
+        return next(image_batches(self._images, [index], device=self.method.device))
+
     def _split_features(self, size: int) -> Tensor:
         """Return pooled features of every image, ``[N, D]``; the first call encodes ``size`` images at a time."""
         if self._features is None:
@@ -178,9 +201,26 @@ class Feed:
                 self._features = pooled_features(self.cache, method, self.split, encode, size)
             for module, mode in training.items():
                 module.training = mode
-            self._probe = probe_features(method)
+            self._probe = probe_features(method, self._sample)
         return self._features
 
     def _encode(self, size: int) -> Tensor:
         index_batches = torch.arange(len(self.split)).split(size)
         return torch.cat([self.method.encode(pixels).pooled for pixels in self._read(index_batches, 0)])
+
+
+def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tensor]:
+    """Return indices in which the n-th repeat of an image has ``n * images`` added, for an augmentation of its own.
+
+    >>> [index.tolist() for index in _numbered_repeats([torch.tensor([1, 0]), torch.tensor([1, 1])], 3)]
+    [[1, 0], [4, 7]]
+    """
+    seen: Counter[int] = Counter()
+    numbered = []
+    for index in index_batches:
+        row = []
+        for i in index.tolist():
+            row.append(i + seen[i] * images)
+            seen[i] += 1
+        numbered.append(torch.tensor(row, dtype=torch.long))
+    return numbered

@@ -9,23 +9,29 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..learned_state import kept_buffers
 from ..method import Method
 from ..types import VALIDATION, ImageFeatures
 
 
-def has_fixed_features(method: Method) -> bool:
+def has_fixed_features(method: Method, images: Tensor | None = None) -> bool:
     """Return whether an image always has the same features, and the method needs no other values of it than these.
 
-    Two images of noise are encoded in training mode, twice, and in evaluation mode. The features are fixed if no
-    gradient reaches them, all three results are equal, and the pooled features are sufficient for the scores. The
-    method, its buffers and the random state are left as they were.
+    Some images are encoded in training mode, twice, and in evaluation mode. The features are fixed if no gradient
+    reaches them, all three results are equal, and the pooled features are sufficient for the scores. The method, its
+    buffers and the random state are left as they were.
+
+    Args:
+        images: the pixels of at least two images, ``[n, 3, H, W]``; noise by default.
 
     Raises:
         ConfigError: the scores need other features than the method's parts declare.
     """
     if method.layers or method.interaction.reads_tokens or not method.caches_features:
         return False
-    images = _noise(method, 2)
+    if images is None:
+        size, generator = method.backbone.image_size, torch.Generator().manual_seed(0)
+        images = torch.rand(2, 3, size, size, generator=generator).to(method.device)
     with _left_as_it_was(method):
         method.train()
         with torch.enable_grad():
@@ -41,16 +47,29 @@ def has_fixed_features(method: Method) -> bool:
     return True
 
 
-def probe_features(method: Method) -> Tensor | None:
-    """Return pooled features of an image of noise in evaluation mode, ``[1, D]``; None if a gradient reaches them."""
+def probe_features(method: Method, images: Tensor) -> Tensor | None:
+    """Return pooled features in evaluation mode, ``[n, D]``; None if a gradient reaches them.
+
+    Images are encoded one after the other, which takes little memory.
+
+    Args:
+        images: the pixels, ``[n, 3, H, W]``.
+    """
     with _left_as_it_was(method), torch.enable_grad():
-        features = method.eval().encode(_noise(method, 1)).pooled
-    return None if features.requires_grad else features
+        method.eval()
+        features = [method.encode(image).pooled for image in images.split(1)]
+    return None if any(feature.requires_grad for feature in features) else torch.cat(features)
 
 
 def close(one: Tensor, other: Tensor) -> bool:
-    """Return whether features are equal, apart from rounding."""
-    return torch.allclose(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+    """Return whether two tensors are equal, apart from rounding; infinite numbers have to be equal.
+
+    >>> close(torch.tensor([1.0, -torch.inf]), torch.tensor([5.0, -torch.inf]))
+    False
+    """
+    finite = other.isfinite()
+    largest = float(other[finite].abs().max()) if finite.any() else 0.0
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-5 * largest, equal_nan=True)
 
 
 def _check_pooled_features_suffice(method: Method, features: ImageFeatures) -> None:
@@ -64,11 +83,16 @@ def _check_pooled_features_suffice(method: Method, features: ImageFeatures) -> N
     pairs = method.space.pairs[:2] if method.chunkable else method.space.pairs
     text = method.text(pairs.to(method.device))
     expected = method.rank(features, text, VALIDATION)
+    if not isinstance(expected, Tensor):
+        raise ConfigError(
+            [f"rank of {type(method).__name__} returned a {type(expected).__name__}, expected a tensor [B, P]"]
+        )
     try:
-        found = method.rank(ImageFeatures(features.pooled), text, VALIDATION)
-        reason = "" if close(found, expected) else "its scores are different with pooled features alone"
+        found, reason = method.rank(ImageFeatures(features.pooled), text, VALIDATION), ""
     except Exception as error:
         reason = f"pooled features alone give {type(error).__name__}: {error}"
+    if not reason and not close(found, expected):
+        reason = "its scores are different with pooled features alone"
     if reason:
         raise ConfigError(
             [
@@ -79,25 +103,13 @@ def _check_pooled_features_suffice(method: Method, features: ImageFeatures) -> N
         )
 
 
-def _noise(method: Method, images: int) -> Tensor:
-    """Return the same images of noise at every call, ``[images, 3, H, W]``."""
-    size = method.backbone.image_size
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(images, 3, size, size, generator=generator).to(method.device)
-
-
 @contextmanager
 def _left_as_it_was(method: Method) -> Iterator[None]:
     """Restore the buffers and the mode of every module, and the state of random numbers."""
     modes = {module: module.training for module in method.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in method.buffers()]
-    with torch.random.fork_rng([method.device] if method.device.type == "cuda" else []):
+    with torch.random.fork_rng([method.device] if method.device.type == "cuda" else []), kept_buffers(method):
         try:
             yield
         finally:
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    if not torch.equal(buffer, value):
-                        buffer.copy_(value)
             for module, mode in modes.items():
                 module.training = mode

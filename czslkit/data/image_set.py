@@ -72,13 +72,18 @@ class ImageSet(Dataset[Tensor]):
         return images
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
-        """Return one image as ``[size, size, 3]``, augmented if ``augment`` is set."""
+        """Return one image as ``[size, size, 3]``, augmented if ``augment`` is set.
+
+        Args:
+            index: index of the image, plus a multiple of the number of images for another augmentation of it.
+        """
+        repeat, index = divmod(index, len(self))
         if self.decoded is None:
             pixels = np.asarray(resize_center_crop(open_rgb(self.split.paths[index]), self.size))
         else:
             pixels = self.decoded.pixels[index]
         if self.augment:
-            generator = _augmentation_generator(self.seed, self.epoch, index)
+            generator = _augmentation_generator(self.seed, self.epoch, index, repeat)
             pixels = np.asarray(augment(Image.fromarray(pixels), generator))
         return pixels
 
@@ -110,6 +115,7 @@ def _unchanged(batch: T) -> T:
     return batch
 
 
-def _augmentation_generator(seed: int, epoch: int, index: int) -> Generator:
-    state = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)
-    return Generator().manual_seed(int(state[0]))
+def _augmentation_generator(seed: int, epoch: int, index: int, repeat: int) -> Generator:
+    """Return the generator of one augmentation; ``repeat`` counts those of one image in one epoch, from 0."""
+    key = [seed, epoch, index, repeat] if repeat else [seed, epoch, index]
+    return Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.batches import Feed
 from ..data.splits import Splits
+from ..learned_state import kept_buffers
 from ..method import Method
 from ..metrics.sweep import Bins
 from ..sizes import MEMORY
@@ -80,5 +81,6 @@ def validation_loss(method: Method, feed: Feed, pairs: Tensor, *, fused: bool = 
     """
     method.eval()
     text = method.text(pairs)
-    losses = (method.validation_loss(batch, text, fused=fused) for batch in feed.batches())
-    return fmean(loss_parts(method, loss)["loss"].item() for loss in losses)
+    with kept_buffers(method):  # a loss may fill a queue, which belongs to the training
+        losses = (method.validation_loss(batch, text, fused=fused) for batch in feed.batches())
+        return fmean(loss_parts(method, loss)["loss"].item() for loss in losses)

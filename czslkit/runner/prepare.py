@@ -10,10 +10,11 @@ import torch
 
 from ..data.batches import Feed
 from ..data.splits import Split, Splits
-from ..errors import ConfigError, CzslkitError
+from ..errors import ConfigError, CzslkitError, PluginError
 from ..evaluation import details
 from ..evaluation.evaluator import Evaluation, OpenWorld, plan_search
 from ..evaluation.feasibility_source import FeasibilityScores, load_feasibility, published_files
+from ..learned_state import frozen_fingerprint
 from ..method import Method, build
 from ..options import as_dict
 from ..provenance import backbone_digest
@@ -93,7 +94,13 @@ def build_method(job: Job, data: Splits) -> Method:
     torch.manual_seed(spec.seed)
     method = build(spec.method, data.space, **as_dict(spec.options))
     if spec.checkpoint is None:
+        before = frozen_fingerprint(method)
         method.prepare(data.training_data())
+        if changed := [name for name, value in frozen_fingerprint(method).items() if before.get(name) != value]:
+            raise PluginError(
+                f"{spec.method}: prepare changed frozen parameters, but they are not saved: {', '.join(changed)}. "
+                "Register such tensors as buffers, or list them in parameter_groups()"
+            )
     else:
         spec.checkpoint.load_into(method)
     return method.to(job.machine.torch_device())

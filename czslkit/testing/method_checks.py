@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
-from ..method import learned_state
+from ..learned_state import learned_state
 from ..options import parse
 from ..training.options import TrainOptions
 from .report import Check, CheckFailed, CheckSkipped, check

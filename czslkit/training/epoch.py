@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..data.batches import Companions, Feed
 from ..errors import TrainingError
+from ..learned_state import frozen_fingerprint
 from ..method import Method
 from ..training_hooks import TrainingData, TrainingHooks, TrainingPosition
 from ..types import Batch
@@ -37,6 +38,9 @@ class Trainer:
     seed: int
     progress: bool = True  # show a progress bar on a terminal
 
+    def __post_init__(self) -> None:
+        self.frozen = frozen_fingerprint(self.method)
+
     def run(self, epoch: int) -> dict[str, float]:
         """Train for an epoch, counted from 0; return its mean loss per image, parts of the loss and learning rate.
 
@@ -44,11 +48,15 @@ class Trainer:
             TrainingError: a loss is not finite, there are too few images, or a trainable parameter cannot learn.
         """
         method, options, feed = self.method, self.options, self.feed
-        method.train(epoch == 0 or not options.eval_mode_after_first_epoch)
+        mode = epoch == 0 or not options.eval_mode_after_first_epoch
+        method.train(mode)
         order = epoch_order(method, self.data, epoch, self._generator("order", epoch))
         steps = step_count(len(order), feed.batch_size, options.accumulation)
         losses, lr = MeanLosses(), 0.0
+        frozen = _is_frozen(method)
         method.before_epoch(TrainingPosition(epoch, options.epochs, 0, steps))
+        if _is_frozen(method) != frozen:  # a frozen backbone is in evaluation mode
+            method.backbone.train(mode and frozen)
         check_groups(method, [p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]])
         idle = {name: p for name, p in method.named_parameters() if p.requires_grad and not epoch}
         batches = -(-len(order) // feed.batch_size)
@@ -127,10 +135,17 @@ class Trainer:
             idle: names of trainable parameters that had no gradient in the first epoch.
 
         Raises:
-            TrainingError: one of them may not lack its gradient, or cached features are not those of the images.
+            TrainingError: one of them may not lack its gradient, a tensor that is not saved has changed, or cached
+                features are not those of the images.
         """
         method = self.method
         kind = type(method).__name__
+        now = frozen_fingerprint(method)
+        if changed := [name for name, value in self.frozen.items() if now.get(name, value) != value]:
+            raise TrainingError(
+                f"frozen parameters of {kind} changed in epoch {epoch + 1}, but they are not saved: "
+                f"{', '.join(changed)}. Register such tensors as buffers, or list them in parameter_groups()"
+            )
         if lacking := [name for name in idle if not any(fnmatch(name, p) for p in method.may_lack_gradient)]:
             raise TrainingError(
                 f"trainable parameters of {kind} had no gradient in the first epoch, so they never learn: "
@@ -230,6 +245,11 @@ def loss_parts(method: Method, loss: Tensor | Mapping[str, Tensor]) -> dict[str,
     if not isinstance(loss, Mapping):
         return {"loss": loss}
     return {"loss": torch.stack([*loss.values()]).sum()} | {f"loss/{name}": value for name, value in loss.items()}
+
+
+def _is_frozen(method: Method) -> bool:
+    """Return whether no parameter of the backbone is trainable."""
+    return not any(p.requires_grad for p in method.backbone.parameters())
 
 
 def _training_images(found: Any, count: int, where: str, least: int = 0) -> Tensor:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import torch
 
 from ..errors import TrainingError
-from ..method import Method, learned_state
+from ..learned_state import learned_state
+from ..method import Method
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 
 from ..data.batches import Feed
-from ..method import Method, learned_state, load_learned
+from ..learned_state import learned_state, load_learned
+from ..method import Method
 from ..training_hooks import TrainingData
 from .epoch import Trainer, epoch_seed
 from .evaluation_weights import evaluation_weights, finite_validation

@@ -42,12 +42,18 @@ def make_optimizers(method: Method, options: TrainOptions) -> list[torch.optim.O
 
 
 def check_groups(method: Method, grouped: Sequence[nn.Parameter]) -> None:
-    """Check that every trainable parameter is in exactly one group of parameters.
+    """Check that every trainable parameter is in exactly one group, and that the groups have no others.
 
     Raises:
-        TrainingError: it is in none, or in several; the message names it.
+        TrainingError: it is in none, or in several, or a group has a parameter of something else; the message names it.
     """
     counts = Counter(map(id, grouped))
+    known = {id(p) for p in method.parameters()}
+    if foreign := [list(p.shape) for p in grouped if id(p) not in known]:
+        raise TrainingError(
+            f"{type(method).__name__}.parameter_groups() has a parameter of shape {foreign[0]} that is not a parameter "
+            "of the method, so it would not be saved: register its module, or the parameter, as an attribute"
+        )
     trainable = {name: counts[id(p)] for name, p in method.named_parameters() if p.requires_grad}
     for problem, names in {
         "no group": [name for name, count in trainable.items() if not count],

@@ -7,13 +7,15 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..method import Method, learned_state, load_learned
+from ..learned_state import learned_state, load_learned
+from ..method import Method
 from ..weights import write_tensors
 
 STATE_FILE = "last.safetensors"
@@ -50,8 +52,14 @@ class TrainingState:
         tensors |= {f"hooks.{name}": torch.as_tensor(value) for name, value in method.training_state().items()}
         for section, optimizer in _optimizer_sections(optimizers).items():
             for i, values in optimizer.state_dict()["state"].items():
-                tensors |= {f"{section}.{i}.{name}": torch.as_tensor(value) for name, value in values.items()}
-        metadata = {"key": self.key, "history": json.dumps(progress.history), "seconds": str(progress.seconds)}
+                tensors |= {f"{section}.{i}.{n}": value for n, value in values.items() if isinstance(value, Tensor)}
+        metadata = {
+            "key": self.key,
+            "history": json.dumps(progress.history),
+            "seconds": str(progress.seconds),
+            "trainable": json.dumps([name for name, p in method.named_parameters() if p.requires_grad]),
+            "optimizers": json.dumps([_plain_values(optimizer) for optimizer in optimizers]),
+        }
         write_tensors(tensors, self.file, metadata)
 
     def restore(self, method: Method, optimizers: Sequence[torch.optim.Optimizer]) -> Progress:
@@ -69,15 +77,38 @@ class TrainingState:
             section, _, rest = name.partition(".")
             sections[section][rest] = value
         load_learned(method, sections["method"])
+        if "trainable" in metadata:
+            trainable = set(json.loads(metadata["trainable"]))
+            for name, parameter in method.named_parameters():
+                parameter.requires_grad_(name in trainable)
         if sections["hooks"]:
             method.load_training_state(sections["hooks"])
-        for section, optimizer in _optimizer_sections(optimizers).items():
-            moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        plain = json.loads(metadata.get("optimizers", "[]")) or [{"state": {}, "groups": []}] * len(optimizers)
+        for (section, optimizer), values in zip(_optimizer_sections(optimizers).items(), plain, strict=True):
+            moments: dict[int, dict[str, Any]] = defaultdict(dict)
+            for i, found in values["state"].items():
+                moments[int(i)].update(found)
             for name, value in sections[section].items():
                 i, _, moment = name.partition(".")
                 moments[int(i)][moment] = value
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(moments)})
+            content = optimizer.state_dict()
+            for group, found in zip(content["param_groups"], values["groups"], strict=False):
+                group.update(found)
+            optimizer.load_state_dict({**content, "state": dict(moments)})
         return Progress(json.loads(metadata["history"]), sections["best"], float(metadata["seconds"]))
+
+
+def _plain_values(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the numbers, flags and texts in the state and the groups of an optimiser, which are no tensors."""
+
+    def plain(values: Mapping[Any, Any]) -> dict[Any, Any]:
+        return {name: value for name, value in values.items() if isinstance(value, (int, float, str)) or value is None}
+
+    content = optimizer.state_dict()
+    return {
+        "state": {i: plain(values) for i, values in content["state"].items()},
+        "groups": [plain(group) for group in content["param_groups"]],
+    }
 
 
 def _optimizer_sections(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.optim.Optimizer]:

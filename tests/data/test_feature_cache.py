@@ -23,12 +23,12 @@ def cache(tmp_path):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """Return the sizes of the encoded batches, without the batches of one or two pictures of noise."""
+    """Return the sizes of the encoded batches, without those of a sample of up to three images."""
     sizes = []
     real = ClipBackbone.encode_image
 
     def encode(self, images, layers=()):
-        sizes.extend([len(images)] if len(images) > 2 else [])
+        sizes.extend([len(images)] if len(images) > 3 else [])
         return real(self, images, layers)
 
     monkeypatch.setattr(ClipBackbone, "encode_image", encode)
@@ -60,11 +60,11 @@ def test_features_made_of_smaller_batches_are_kept_apart(toy, clip_file, cache, 
 
 
 def test_batches_beyond_64_are_encoded_in_parts_and_share_features(toy, clip_file, cache, encoded, monkeypatch):
-    monkeypatch.setattr("czslkit.data.batches.ENCODER_BATCH", 5)
+    monkeypatch.setattr("czslkit.data.batches.ENCODER_BATCH", 4)
     method = czslkit.build("csp", toy.space, backbone=str(clip_file))
     for batch_size in (6, 8):
         pooled(method, toy.val, cache, batch_size)
-    assert encoded == [5, 3]
+    assert encoded == [4, 4]
 
 
 def test_methods_share_features(toy, clip_file, cache, encoded):

@@ -15,7 +15,7 @@ from czslkit.errors import ConfigError, TrainingError
 from czslkit.evaluation import validation
 from czslkit.evaluation.evaluator import Evaluation
 from czslkit.evaluation.validation import plan_validation
-from czslkit.method import learned_state
+from czslkit.learned_state import learned_state
 from czslkit.options import as_dict, parse
 from czslkit.training import epoch as one_epoch
 from czslkit.training import loop as training
