@@ -37,7 +37,7 @@ def parse_pairs(text: str, space: PairSpace) -> Tensor:
         if not forms:
             problems.append(f"{part.strip()!r} is not an attribute and an object, such as 'wet dog'")
             continue
-        attr, obj = next((form for form in forms if form[0] in space.attrs and form[1] in space.objs), forms[0])
+        attr, obj = next((form for form in forms if form[0] in space.attrs and form[1] in space.objs), forms[-1])
         unknown = [*_unknown_word("attribute", attr, space.attrs), *_unknown_word("object", obj, space.objs)]
         problems += unknown
         if not unknown:
