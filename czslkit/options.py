@@ -77,6 +77,8 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
             known = ", ".join(fields) or "none"
             problems.append(f"{where}: {name} is not an option.{did_you_mean(str(name), fields)} Known: {known}.")
             continue
+        if name == "backbone" and isinstance(value, str):  # a name or a path
+            value = os.path.expanduser(value)
         try:
             found[name] = _convert(value, hints[name])
             _check_range(found[name], fields[name].metadata)
@@ -151,7 +153,7 @@ def named_files(options: Any) -> dict[str, tuple[Path, ...]]:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         items = value if isinstance(value, tuple) else (value,)
-        paths = tuple(Path(item) for item in items if isinstance(item, Path) or _is_file(item))
+        paths = tuple(Path(item).expanduser() for item in items if isinstance(item, Path) or _is_file(item))
         if paths and field.name != "backbone":
             found[field.name] = paths
     return found
@@ -162,8 +164,8 @@ def _is_file(value: Any) -> bool:
     if not isinstance(value, str) or not any(mark and mark in value for mark in ("/", os.sep, os.altsep)):
         return False
     try:
-        return Path(value).is_file()
-    except (OSError, ValueError):  # longer than a path can be, or with characters that no path has
+        return Path(value).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, with characters that no path has, or of no user
         return False
 
 
@@ -215,6 +217,21 @@ def _convert_path(value: Any) -> Path:
         except RuntimeError as error:  # there is no such user
             raise ValueError(f"{_EXPECTED[Path]}; {error}") from error
     raise ValueError(_EXPECTED[Path])
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user gave, with the home folder in the place of a leading ``~``.
+
+    Raises:
+        ConfigError: the path is empty, or starts with ``~`` and the name of a user who does not exist.
+
+    >>> user_path("~/data") == Path.home() / "data"
+    True
+    """
+    try:
+        return _convert_path(path)
+    except ValueError as error:
+        raise ConfigError([f"{str(path)!r} is not a path, expected {error}"]) from None
 
 
 def _convert_literal(value: Any, choices: tuple[Any, ...]) -> Any:

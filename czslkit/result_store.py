@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import CzslkitError
 from .files import checked_filename, write_bytes, write_text
-from .options import config_id, flatten
+from .options import config_id, flatten, user_path
 
 Result = Mapping[str, Any]  # the content of one result file
 #: Format of the files that are written; files of this format and of lower formats are read.
@@ -36,7 +36,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = user_path(root)
         self.problems: list[str] = []
 
     def folder(self, cell: Mapping[str, Any]) -> Path:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .errors import ConfigError, did_you_mean
+from .options import user_path
 from .torchscript import archive_folder, read_archive
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: the file has another format, is damaged, or contains more than tensors.
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         if not path.is_file():
             raise ValueError("there is no such file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +172,7 @@ def resolve(setting: str) -> tuple[str, str]:
     >>> resolve("timm/resnet18"), resolve("demo")
     (('timm', 'resnet18'), ('demo', ''))
     """
+    setting = os.path.expanduser(setting)
     name, _, argument = setting.partition("/")
     if name in BACKBONES:
         return name, argument

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..files import file_digest, log_to_stderr
 from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
-from ..options import as_dict, parse
+from ..options import as_dict, parse, user_path
 from ..translation import Translation
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, tensors_of
@@ -87,7 +87,8 @@ def convert(
         ConfigError: the folder already contains a method, or :func:`load_original` raises the error.
     """
     log = log or log_to_stderr
-    if (Path(folder) / METADATA_FILE).exists():
+    folder, checkpoint = user_path(folder), user_path(checkpoint)
+    if (folder / METADATA_FILE).exists():
         raise ConfigError([f"{folder} already contains a method; remove it, or choose another folder"])
     if backbone is not None and Path(backbone).is_file():
         state = read_tensors(backbone)
@@ -97,7 +98,7 @@ def convert(
         loaded = _load(name, checkpoint, space, config, None if backbone is None else str(backbone), log)
         clip = loaded.clip
     options = loaded.options | ({} if backbone is None else {"backbone": str(backbone)})
-    source = {"checkpoint": Path(checkpoint).name, "digest": file_digest(Path(checkpoint))}
+    source = {"checkpoint": checkpoint.name, "digest": file_digest(checkpoint)}
     fixed = ", ".join(f"{key}={value}" for key, value in loaded.options.items()) or "none"
     words = f"{len(space.attrs)} attributes and {len(space.objs)} objects, sorted by name"
     log(f"{name}: {words}; fixed options: {fixed}")
@@ -216,7 +217,7 @@ def _settings(config: Source | None) -> dict[str, Any]:
     content: Any = config
     if isinstance(config, (str, Path)):
         try:
-            content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+            content = yaml.safe_load(user_path(config).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError([f"{config}: cannot be read as YAML: {error}"]) from error
     if not isinstance(content, Mapping):

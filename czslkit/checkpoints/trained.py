@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..files import file_digest, write_text
 from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
-from ..options import parse
+from ..options import parse, user_path
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, write_tensors
 
@@ -42,13 +42,14 @@ class TrainedMethod:
         Raises:
             ConfigError: the folder does not contain a method of this format.
         """
-        path = Path(folder) / METADATA_FILE
+        folder = user_path(folder)
+        path = folder / METADATA_FILE
         try:
             metadata = json.loads(path.read_text(encoding="utf-8"))
             if metadata["format"] != FORMAT:
                 raise ConfigError([f"{path} is of format {metadata['format']!r}, this czslkit reads format {FORMAT}"])
             space = PairSpace(*(metadata["space"][key] for key in ("attrs", "objs", "pairs", "seen")))
-            trained = cls(Path(folder), str(metadata["method"]), dict(metadata["options"]), space)
+            trained = cls(folder, str(metadata["method"]), dict(metadata["options"]), space)
         except FileNotFoundError:
             raise ConfigError(
                 [f"no {path}; expected a folder that czslkit convert or a training of czslkit bench wrote"]

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import TypeAlias
+
+from ..errors import ConfigError
+from ..options import user_path
 
 #: Subparsers of a parser; the module of each command adds a subparser.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -14,6 +19,7 @@ def add_data_folder(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--data",
         metavar="DIR",
+        type=expanded_path,
         help="folder with one subfolder for each dataset (default: $CZSLKIT_DATA if it is set, else ./data)",
     )
 
@@ -27,6 +33,46 @@ def add_device(parser: argparse._ActionsContainer) -> None:
         help="torch device to compute on: cpu, cuda, cuda:1 or mps; auto selects cuda if torch can use it, else cpu "
         "(default: auto)",
     )
+
+
+def expanded_path(text: str) -> Path:
+    """Return the path in a text; a leading ``~`` becomes the home folder.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is empty, or starts with ``~`` and the name of a user who does not exist.
+
+    >>> expanded_path("~") == Path.home()
+    True
+    """
+    try:
+        return user_path(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def path_or_name(text: str) -> str:
+    """Return a text that is a path, with the home folder for a leading ``~``, or a name such as that of a module.
+
+    Raises:
+        argparse.ArgumentTypeError: as :func:`expanded_path`.
+
+    >>> path_or_name("hf-hub:NAME//FILE")
+    'hf-hub:NAME//FILE'
+    """
+    found = expanded_path(text)
+    return str(found) if text.startswith("~") else text
+
+
+def new_file(text: str) -> Path:
+    """Return the path of a file to write.
+
+    Raises:
+        argparse.ArgumentTypeError: as :func:`expanded_path`, or the path is a folder.
+    """
+    file = expanded_path(text)
+    if file.is_dir() or text.endswith(("/", os.sep)):
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder, expected the path of a file to write")
+    return file
 
 
 def whole_numbers(text: str) -> list[int]:

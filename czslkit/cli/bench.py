@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ..errors import ConfigError
 from ..files import write_text
 from ..sizes import MEMORY, format_bytes
-from .arguments import Commands, add_data_folder, add_device, whole_numbers
+from .arguments import Commands, add_data_folder, add_device, expanded_path, path_or_name, whole_numbers
 from .table_output import FILE_SUFFIXES, add_table_format, print_table
 
 
@@ -62,6 +61,7 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         action="extend",
         default=[],
+        type=expanded_path,
         metavar="DIR",
         help="folders of trained methods to evaluate without training: RUNS/.../training, or a folder that czslkit "
         "convert wrote (default: none)",
@@ -69,6 +69,7 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--plugins",
         nargs="+",
+        type=path_or_name,
         default=[],
         metavar="MODULE|FILE.py",
         help="Python modules or files that register methods, components or datasets; they are imported first "
@@ -117,6 +118,7 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--cache",
+        type=path_or_name,
         metavar="DIR|off",
         help="folder that stores features of frozen image encoders for later runs, or off to store none (default: "
         "RUNS/cache)",
@@ -140,6 +142,7 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--runs",
         default="runs",
+        type=expanded_path,
         metavar="DIR",
         help="folder of results: new results are written to it, finished results are read from it (default: runs)",
     )
@@ -148,6 +151,12 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="use stored results even if their data, weights or code have changed since; the table lists them "
         "(default: run them again)",
+    )
+    group.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="use a dataset of your own even if more than 1 %% of a split is left out, because the lists do not have "
+        "its pairs; the table names the number of images (default: stop with an error)",
     )
     group.add_argument(
         "--estimate",
@@ -194,6 +203,7 @@ def run(args: argparse.Namespace) -> int:
         cache_images=args.cache_images,
         memory=args.memory,
         keep_stale=args.keep_stale,
+        allow_missing=args.allow_missing,
         estimate=args.estimate,
         verbose=args.verbose,
     )
@@ -201,6 +211,6 @@ def run(args: argparse.Namespace) -> int:
         table = result.table()
         print_table(table, args.format)
         for kind, suffix in FILE_SUFFIXES.items():
-            write_text(Path(args.runs) / f"table.{suffix}", table.render(kind))
+            write_text(args.runs / f"table.{suffix}", table.render(kind))
         print(f"also written to {args.runs}/table.{{md,csv,tex,json}}", file=sys.stderr)
     return 1 if result.failed else 0

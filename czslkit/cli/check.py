@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..files import write_text
-from .arguments import Commands, add_data_folder
+from .arguments import Commands, add_data_folder, path_or_name
 
 
 def add_parser(commands: Commands) -> None:
@@ -30,6 +30,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--plugins",
         nargs="+",
+        type=path_or_name,
         action="extend",
         default=[],
         metavar="MODULE|FILE.py",
@@ -47,6 +48,7 @@ def add_parser(commands: Commands) -> None:
     add_data_folder(parser)
     parser.add_argument(
         "--json",
+        type=path_or_name,
         metavar="FILE|-",
         help="file to write the reports to as JSON; with -, they are printed instead of the lines (default: none)",
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .arguments import Commands, add_data_folder
+from .arguments import Commands, add_data_folder, expanded_path, path_or_name
 
 
 def add_parser(commands: Commands) -> None:
@@ -16,9 +15,9 @@ def add_parser(commands: Commands) -> None:
         description="Convert a checkpoint that a method's authors released to a folder that czslkit bench and czslkit "
         "explain read with --checkpoint.",
     )
-    parser.add_argument("file", metavar="IN.pt", type=Path, help="the authors' checkpoint, a file of tensors")
+    parser.add_argument("file", metavar="IN.pt", type=expanded_path, help="the authors' checkpoint, a file of tensors")
     parser.add_argument(
-        "folder", metavar="OUT_DIR", type=Path, help="folder to write; it must not contain a method yet"
+        "folder", metavar="OUT_DIR", type=expanded_path, help="folder to write; it must not contain a method yet"
     )
     parser.add_argument(
         "--method", required=True, metavar="NAME", help="method that was trained: a name that czslkit list prints"
@@ -32,12 +31,14 @@ def add_parser(commands: Commands) -> None:
     add_data_folder(parser)
     parser.add_argument(
         "--config",
+        type=expanded_path,
         metavar="FILE.yml",
         help="the authors' settings, in the format of their program (default: sizes from the tensors, other settings "
         "from the defaults of the method)",
     )
     parser.add_argument(
         "--backbone",
+        type=path_or_name,
         metavar="NAME|FILE",
         help="CLIP model that the method was trained with: a name such as ViT-L-14-quickgelu/openai, or a file; "
         "required if the checkpoint does not contain the model (default: the CLIP model in the checkpoint)",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from ..errors import ConfigError
-from .arguments import Commands, add_data_folder, positive_number
+from .arguments import Commands, add_data_folder, expanded_path, positive_number
 
 
 def add_parser(commands: Commands) -> None:
@@ -110,7 +109,7 @@ def _add_mini(commands: Commands) -> None:
         help="dataset to write a replica of: mit-states, ut-zappos, cgqa, or all",
     )
     parser.add_argument(
-        "--out", metavar="DIR", required=True, type=Path, help="parent folder of the new folder of the replica"
+        "--out", metavar="DIR", required=True, type=expanded_path, help="parent folder of the new folder of the replica"
     )
     parser.set_defaults(command=run_mini)
 
@@ -189,7 +188,7 @@ def _add_import(commands: Commands) -> None:
     parser.add_argument(
         "source",
         metavar="FOLDER|CSV",
-        type=Path,
+        type=expanded_path,
         help="folder with one subfolder of pictures for each pair, or table with one line for each picture",
     )
     parser.add_argument("--name", required=True, metavar="NAME", help="name of the new dataset")
@@ -221,10 +220,15 @@ def run_import(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from ..data.check.counts import count_listing, named_counts
+    from ..data.check.lint import lint
     from ..data.listing import read_listing
     from ..data.make.dataset_import import import_dataset
 
     folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
+    listing = read_listing(folder)
     print(folder)
-    print(tabulate(named_counts(count_listing(read_listing(folder))).items(), tablefmt="plain", intfmt=","))
+    print(tabulate(named_counts(count_listing(listing)).items(), tablefmt="plain", intfmt=","))
+    for finding in lint(listing):
+        if finding.kind == "one-sided":
+            print(f"warning: {finding}", file=sys.stderr)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from .arguments import Commands, add_data_folder
+from .arguments import Commands, add_data_folder, path_or_name
 
 
 def add_parser(commands: Commands) -> None:
@@ -20,7 +20,7 @@ def add_parser(commands: Commands) -> None:
     add_data_folder(parser)
     parser.add_argument(
         "--backbone",
-        default="",
+        type=path_or_name,
         metavar="NAME|FILE",
         help="also check that these weights are on this machine: a name such as ViT-L-14-quickgelu/openai, or a file "
         "(default: none)",
@@ -35,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the findings and return the exit status, 1 if something is wrong."""
     from ..doctor import examine
 
-    findings = examine(args.data, args.backbone)
+    findings = examine(args.data, args.backbone or "")
     print(json.dumps(findings.to_json(), indent=1) if args.format == "json" else findings.to_text())
     return 1 if findings.problems else 0

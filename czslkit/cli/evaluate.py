@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..files import write_text
-from .arguments import Commands
+from .arguments import Commands, expanded_path, new_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +41,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE.json",
-        type=Path,
+        type=new_file,
         help="JSON file to which all metrics are also written (default: no file)",
     )
     parser.set_defaults(command=run)
@@ -53,26 +52,34 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "scores",
         metavar="SCORES",
-        type=Path,
+        type=expanded_path,
         help=".npz or .safetensors file with floats scores [N, K] and integers attr [N] and obj [N], which are indices "
         "into the attributes and the objects of --pairs, each sorted by name; or .npy file with only the scores",
     )
     parser.add_argument(
-        "--pairs", required=True, metavar="FILE", type=Path, help="list of the K pairs, in the order of the columns"
+        "--pairs",
+        required=True,
+        metavar="FILE",
+        type=expanded_path,
+        help="list of the K pairs, in the order of the columns",
     )
     parser.add_argument(
-        "--seen", required=True, metavar="FILE", type=Path, help="list of the pairs that the method was trained on"
+        "--seen",
+        required=True,
+        metavar="FILE",
+        type=expanded_path,
+        help="list of the pairs that the method was trained on",
     )
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        type=Path,
+        type=expanded_path,
         help="text file with the true 'attribute object' of one image on each line (default: attr and obj in SCORES)",
     )
     parser.add_argument(
         "--candidates",
         metavar="FILE",
-        type=Path,
+        type=expanded_path,
         help="list of the pairs that may be predicted (default: all of --pairs)",
     )
 
@@ -100,7 +107,7 @@ def _add_open_world(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--feasibility",
         metavar="FILE",
-        type=Path,
+        type=expanded_path,
         help="file with the feasibility scores of all attributes x objects, each sorted by name, or with word vectors "
         "to compute them from; needs --threshold (default: no pair is excluded)",
     )

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import ConfigError
-from .arguments import Commands, add_device
+from .arguments import Commands, add_device, expanded_path, new_file
 
 _DEFAULT_TOP = 3  # pairs explained if neither --top nor --pairs is given
 
@@ -20,12 +20,12 @@ def add_parser(commands: Commands) -> None:
         "pairs and the contribution of each attention stage. The command works for methods whose texts attend to the "
         "image, such as MSCI and Troika.",
     )
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="image file to explain")
+    parser.add_argument("image", metavar="IMAGE", type=expanded_path, help="image file to explain")
     parser.add_argument(
         "--checkpoint",
         required=True,
         metavar="DIR",
-        type=Path,
+        type=expanded_path,
         help="folder of a trained method: RUNS/.../training, or a folder that czslkit convert wrote",
     )
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=new_file,
         default=Path("explain.png"),
         help="PNG file to write (default: explain.png)",
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, CzslkitError
 from ..files import write_text
-from .arguments import Commands
+from .arguments import Commands, expanded_path
 from .list_names import registered_names
 
 LONGEST_NAME = 30  # largest number of characters of a name, with which the lines of the package are not too long
@@ -43,7 +43,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=expanded_path,
         help="folder to write; it must not exist (default: ./czsl-NAME)",
     )
     parser.set_defaults(command=run)

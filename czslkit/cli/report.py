@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..files import write_text
-from .arguments import Commands
+from .arguments import Commands, new_file
 from .table_output import add_result_selection, selected_table
 
 
@@ -19,7 +18,7 @@ def add_parser(commands: Commands) -> None:
         "page.",
     )
     add_result_selection(parser)
-    parser.add_argument("--out", metavar="FILE", type=Path, help="HTML file to write (default: RUNS/report.html)")
+    parser.add_argument("--out", metavar="FILE", type=new_file, help="HTML file to write (default: RUNS/report.html)")
     parser.set_defaults(command=run)
 
 

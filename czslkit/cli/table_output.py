@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, CzslkitError
+from .arguments import expanded_path
 
 if TYPE_CHECKING:
     from ..report.table import Table
@@ -29,7 +30,7 @@ def add_table_format(parser: argparse._ActionsContainer) -> None:
 
 def add_result_selection(parser: argparse.ArgumentParser) -> None:
     """Add the folder of results and the options that select results from it."""
-    parser.add_argument("runs", metavar="RUNS", type=Path, help="folder of results: --runs of czslkit bench")
+    parser.add_argument("runs", metavar="RUNS", type=expanded_path, help="folder of results: --runs of czslkit bench")
     parser.add_argument(
         "--methods", metavar="NAME,...", help="show only the results of these methods (default: all methods in RUNS)"
     )

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import DataError, UnknownNameError, did_you_mean
+from ..options import user_path
 from ..registry import failures
 from .datasets import DATASETS, Dataset
 from .layout import metadata_file, pairs_file
@@ -29,8 +30,12 @@ def dataset(name: str) -> Dataset:
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Return the folder of all datasets: ``root``, else ``CZSLKIT_DATA`` from the environment, else ``./data``."""
-    return Path(root or os.environ.get("CZSLKIT_DATA") or "data").expanduser()
+    """Return the folder of all datasets: ``root``, else ``CZSLKIT_DATA`` from the environment, else ``./data``.
+
+    Raises:
+        ConfigError: ``root`` is empty.
+    """
+    return user_path((os.environ.get("CZSLKIT_DATA") or "data") if root is None else root)
 
 
 def find_folder(name: str, root: str | Path | None = None) -> Path | None:

@@ -3,7 +3,7 @@
 ::
 
     <folder>/images/...
-    <folder>/compositional-split-natural/{train,val,test}_pairs.txt      "attr obj" on each line
+    <folder>/compositional-split-natural/{train,val,test}_pairs.txt      "attr obj" on each line, or "attr+obj"
     <folder>/metadata_compositional-split-natural.t7                     torch.save of [{image, attr, obj, set}, ...]
 """
 

@@ -15,6 +15,7 @@ from .datasets import Dataset
 from .fingerprint import fingerprint
 from .integrity import check_listing
 from .layout import SPLITS, Listing, Pair, images_folder
+from .left_out import left_out_images
 from .splits import Split, Splits
 
 
@@ -53,6 +54,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
         test=test,
         fingerprint=fingerprint(folder, known.files(folder)),
         skipped=len(listing.skipped),
+        left_out=left_out_images(listing),
     )
 
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, first_ten
 from ..files import write_bytes
 from .layout import ABSENT, SPLITS, Pair, metadata_file, pairs_file
 from .metadata import read_metadata
 
+_PLUS_LINE = re.compile(r"([^+]*[^+\s])\+([^+\s][^+]*)")
 _MOST_SHOWN = 10  # mistakes of one file that a message names
 
 
 def read_pairs(file: Path) -> tuple[Pair, ...]:
-    """Return the pairs of one list, in file order. Empty lines are ignored.
+    """Return the pairs of one list, in file order. Empty lines are ignored; :func:`split_lines` has the two formats.
 
     Raises:
-        DataError: the file cannot be read, a line does not have two words, or a pair is listed twice.
+        DataError: the file cannot be read, a line is not a pair, or a pair is listed twice.
     """
     try:
         return parse_pairs(file.read_bytes(), file)
@@ -36,24 +38,62 @@ def parse_pairs(content: bytes, file: Path) -> tuple[Pair, ...]:
         file: path of the list, for messages.
 
     Raises:
-        DataError: the content is not UTF-8, a line does not have two words, or a pair is listed twice.
+        DataError: the content is not UTF-8, a line is not a pair, or a pair is listed twice.
     """
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
-    rows = [(number, tuple(line.split())) for number, line in enumerate(lines, 1) if line.strip()]
-    mistakes = [f"{file}:{number}: {' '.join(row)!r} is not 'attr obj'" for number, row in rows if len(row) != 2]
-    counts = Counter(row for _, row in rows)
-    mistakes += [f"{file}: {' '.join(row)!r} is listed {count} times" for row, count in counts.items() if count > 1]
+    rows, mistakes = split_lines(lines, file)
+    advice = "; words with spaces are written as attr+obj, on every line" if mistakes else ""
+    counts = Counter(pair for _, pair in rows)
+    mistakes += [f"{file}: {' '.join(pair)!r} is listed {count} times" for pair, count in counts.items() if count > 1]
     if mistakes:
-        raise DataError("\n".join([*mistakes[:_MOST_SHOWN], f"{file}: {len(mistakes)} mistakes in all"]))
-    return tuple((row[0], row[1]) for _, row in rows)
+        raise DataError("\n".join([*mistakes[:_MOST_SHOWN], f"{file}: {len(mistakes)} mistakes in all{advice}"]))
+    return tuple(pair for _, pair in rows)
+
+
+def split_lines(lines: Iterable[str], file: Path) -> tuple[list[tuple[int, Pair]], list[str]]:
+    """Return the pair of each line with the number of the line, and a message for each line that is not a pair.
+
+    A line is ``attr obj``. If the words have spaces, as in VAW-CZSL, every line is ``attr+obj``, without a space around
+    the ``+``. Empty lines are left out.
+
+    Args:
+        lines: the lines of a file.
+        file: path of the file, for messages.
+
+    >>> split_lines(["light blue+dog", "wet+teddy bear"], Path("pairs.txt"))[0]
+    [(1, ('light blue', 'dog')), (2, ('wet', 'teddy bear'))]
+    """
+    numbered = [(number, " ".join(line.split())) for number, line in enumerate(lines, 1) if line.strip()]
+    with_plus = {line: match.groups() for _, line in numbered if (match := _PLUS_LINE.fullmatch(line))}
+    with_space = {line: tuple(words) for _, line in numbered if len(words := line.split()) == 2}
+    found = with_plus if len(with_plus) >= len(with_space) and with_plus else with_space
+    form = "'attr+obj', as other lines are" if found is with_plus else "'attr obj'"
+    wrong = [f"{file}:{number}: {line!r} is not {form}" for number, line in numbered if line not in found]
+    return [(n, (found[line][0], found[line][1])) for n, line in numbered if line in found], wrong
 
 
 def encode_pairs(pairs: Iterable[Pair]) -> bytes:
-    """Return the content of a list with ``pairs`` in this order."""
-    return "".join(f"{attr} {obj}\n" for attr, obj in pairs).encode(errors="replace")
+    """Return the content of a list with ``pairs`` in this order, with ``+`` between words if some words have spaces."""
+    pairs = tuple(pairs)
+    mark = "+" if any(" " in word for pair in pairs for word in pair) else " "
+    return "".join(f"{attr}{mark}{obj}\n" for attr, obj in pairs).encode(errors="replace")
+
+
+def unlistable(pairs: Iterable[Pair]) -> list[Pair]:
+    """Return the pairs that a list of all of ``pairs`` cannot hold: it would be read as other pairs.
+
+    >>> unlistable([("light blue", "dog"), ("c+", "dog"), ("", "dog"), ("wet", "dog")])
+    [('c+', 'dog'), ('', 'dog')]
+    """
+    pairs = tuple(pairs)
+    mark = "+" if any(" " in word for pair in pairs for word in pair) else " "
+    lines = [f"{attr}{mark}{obj}" for attr, obj in pairs if mark == " " or "+" not in attr + obj]
+    rows, _ = split_lines(lines, Path())
+    listed = {pair for _, pair in rows}
+    return [pair for pair in pairs if pair not in listed]
 
 
 def listing_files(folder: Path) -> tuple[Path, ...]:
@@ -73,8 +113,8 @@ def pair_list_contents(folder: Path) -> dict[str, bytes]:
     """Return the content of the pair list of each split.
 
     A missing list is rebuilt from the metadata: it has the sorted pairs of all images whose ``set`` is that split,
-    without names that contain spaces. The list is written to its path, or kept in memory if the folder cannot be
-    written. Only rebuilding imports torch.
+    without pairs that are :func:`unlistable`. The list is written to its path, or kept in memory if the folder cannot
+    be written. Only rebuilding imports torch.
 
     Raises:
         DataError: the metadata is missing, a list cannot be read, or a list is missing and the metadata is malformed.
@@ -97,15 +137,19 @@ def _rebuild_lists(folder: Path, splits: Sequence[str]) -> dict[str, bytes]:
     pairs: dict[str, set[Pair]] = {split: set() for split in splits}
     for instance in read_metadata(metadata_file(folder)):
         words = (instance.attr, instance.obj)
-        if instance.set in pairs and instance.attr != ABSENT and all(word.split() == [word] for word in words):
+        if instance.set in pairs and instance.attr != ABSENT:
             pairs[instance.set].add(words)
-    lists = {split: encode_pairs(sorted(pairs[split])) for split in splits}
+    listed = {split: sorted(pairs[split].difference(unlistable(pairs[split]))) for split in splits}
+    lists = {split: encode_pairs(listed[split]) for split in splits}
     try:
         for split, content in lists.items():
             write_bytes(pairs_file(folder, split), content)
         outcome = "and written"
     except OSError as error:
         outcome = f"but not written: {error.strerror or error}"
+    spaced = sorted({word for split in splits for pair in listed[split] for word in pair if " " in word})
+    if spaced:
+        outcome += f", with '+' between words because some have spaces: {first_ten(spaced)}"
     names = ", ".join(pairs_file(folder, split).name for split in splits)
     _print_once(f"{folder}: {names} rebuilt from the metadata, {outcome}")
     return lists

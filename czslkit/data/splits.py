@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ..training_hooks import TrainingData
 from ..types import PairSpace
 from .closed_world import closed_world_candidates
 from .fingerprint import files_digest
+from .left_out import LeftOut
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +55,24 @@ class Splits:
     """Digest of the dataset's files; see ``fingerprint.fingerprint``."""
     skipped: int
     """Number of images without attribute or set, or with a pair that is in no list."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The images among ``skipped`` that have attribute and set, for each split that has such images."""
 
     def training_data(self) -> TrainingData:
         """Return the training split as the hooks of a method receive it."""
         return TrainingData(self.name, self.root, self.space, self.train.paths, self.train.attr, self.train.obj)
+
+    def undefined_auc(self, split: Literal["val", "test"]) -> str:
+        """Return why the AUC of a split is undefined, such as ``"no val image shows an unseen pair"``.
+
+        The text is empty if the split has images of seen and of unseen pairs.
+        """
+        images: Split = getattr(self, split)
+        shown = images.attr * len(self.space.objs) + images.obj
+        seen = torch.isin(shown, self.space.flat()[self.space.seen])
+        kinds = {"a seen": seen, "an unseen": ~seen}
+        missing = [kind for kind, found in kinds.items() if not found.any()]
+        return f"no {split} image shows {' or '.join(missing)} pair" if missing else ""
 
     def candidates(self, split: str) -> Tensor:
         """Return the mask of the closed-world candidates of a split, ``[P]`` bool; see ``closed_world_candidates``.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,7 +17,7 @@ from ..method import Method
 from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
-from ..options import option
+from ..options import option, user_path
 from ..sizes import MEMORY
 from ..types import Setting
 from .feasibility_source import NAMED_SOURCES
@@ -64,7 +63,8 @@ class EvalOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.feasibility not in NAMED_SOURCES and not Path(self.feasibility).expanduser().is_file():
+        named = self.feasibility in NAMED_SOURCES
+        if not named and not (self.feasibility.strip() and user_path(self.feasibility).is_file()):
             raise ValueError(
                 f"feasibility is {self.feasibility!r}, expected {', '.join(NAMED_SOURCES)} "
                 "or the path of an existing file."

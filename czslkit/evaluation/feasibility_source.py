@@ -17,6 +17,7 @@ from ..data.splits import Splits
 from ..errors import ConfigError, DataError, first_ten
 from ..method import Method
 from ..metrics.feasibility import feasibility
+from ..options import user_path
 from ..prompts import clean
 from ..types import PairSpace
 from .word_vectors import WordVectors, label_words, read_safetensors, refused_file, word_vectors
@@ -61,7 +62,7 @@ def source_file(source: str, data: Splits) -> Path | None:
         return None
     if source == "file":
         return next((file for file in published_files(data.name, data.root) if file.is_file()), None)
-    return Path(source).expanduser()
+    return user_path(source)
 
 
 def load_feasibility(source: str, data: Splits, backbone: Backbone) -> FeasibilityScores | None:

@@ -46,10 +46,10 @@ def open_scores(path: Path) -> ScoreFile:
         ConfigError: the file name has another ending.
         DataError: the file cannot be read, or holds something else.
     """
-    if path.suffix not in _READERS:
+    if path.suffix.lower() not in _READERS:
         raise ConfigError([f"{path} does not end in one of {', '.join(_READERS)}"])
     with _raise_data_error(path):
-        return _READERS[path.suffix](path)
+        return _READERS[path.suffix.lower()](path)
 
 
 def fill(sweep: Sweep, scores: ScoreFile, labels: Labels) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..metrics.metrics import Metrics
+from ..metrics.names import METRICS, defined_metrics
 from ..metrics.sweep import Bins, Infeasible, Sweep
 from ..types import PairSpace
 from .score_file import ScoreFile, fill
@@ -41,14 +42,20 @@ class Summary:
     notes: Sequence[str] = ()  # sentences for the caption
 
     def numbers(self) -> list[dict[str, Any]]:
-        """Return every number of each row under the names of :class:`Metrics`; accuracies are in [0, 1]."""
+        """Return every number of each row under the names of :class:`Metrics`; accuracies are in [0, 1].
+
+        Undefined metrics are None.
+        """
         return [
-            {
-                "threshold": row.threshold,
-                "candidates": row.candidates,
-                **row.by_bins[self.bins].to_dict(),
-                **{f"auc_{bins}": metrics.auc for bins, metrics in row.by_bins.items()},
-            }
+            defined_metrics(
+                {
+                    "threshold": row.threshold,
+                    "candidates": row.candidates,
+                    **row.by_bins[self.bins].to_dict(),
+                    **{f"auc_{bins}": metrics.auc for bins, metrics in row.by_bins.items()},
+                },
+                self.bins,
+            )
             for row in self.rows
         ]
 
@@ -88,6 +95,7 @@ class Summary:
             f"S, U, H: best seen, unseen and harmonic-mean accuracy along the {_CURVE_NAMES[self.bins]} curve.",
             f"AUC: the area under that curve, and under the {_CURVE_NAMES[other]} curve.",
             "attr, obj: accuracy of the attribute and of the object of the predicted pair, at bias 0.",
+            *(f"A dash marks undefined numbers: {reason}." for reason in dict.fromkeys(first.undefined.values())),
             *self.notes,
         ]
 
@@ -102,7 +110,9 @@ class Summary:
             threshold = {} if row.threshold is None else {"threshold": f"{row.threshold:.6g}"}
             cells = threshold | {"candidates": str(row.candidates)}
             cells |= {name: f"{100 * value:.2f}" for name, value in percent.items()}
-            rows.append(cells | {"bias of H": f"{main.hm_bias:.4g}"})
+            cells |= {"bias of H": f"{main.hm_bias:.4g}"}
+            metric_of = {**METRICS, "AUC original": "auc", "AUC exact": "auc", "bias of H": "hm_bias"}
+            rows.append({n: "-" if metric_of.get(n) in main.undefined else cell for n, cell in cells.items()})
         align = ["right"] * len(rows[0])
         return tabulate(rows, headers="keys", tablefmt=kind, disable_numparse=True, colalign=align)
 

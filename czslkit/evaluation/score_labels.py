@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..data.pair_lists import split_lines
 from ..errors import ConfigError, DataError
 from ..types import PairSpace
 
@@ -55,20 +56,20 @@ def pair_mask(pairs: Pairs, chosen: Pairs, kind: str) -> Tensor:
 
 
 def read_labels(path: Path, space: PairSpace) -> Labels:
-    """Return the pair of each image, from a text file with a line ``attribute object`` for each image.
+    """Return the pair of each image, from a text file with a line for each image, as in a list of pairs.
 
     Empty lines are skipped.
 
     Raises:
-        DataError: the file cannot be read, or a line is not two words.
+        DataError: the file cannot be read, or a line is not a pair.
         ConfigError: images show pairs that have no column.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
-    if wrong := [f"{path}:{number}: {' '.join(row)!r} is not 'attr obj'" for number, row in rows if len(row) != 2]:
+    rows, wrong = split_lines(lines, path)
+    if wrong:
         raise DataError("\n".join([*wrong[:_MAX_NAMED], f"{path}: {len(wrong)} mistakes in all"]))
     known = {(space.attrs[attr], space.objs[obj]): (attr, obj) for attr, obj in space.pairs.tolist()}
     if unknown := {(attr, obj): number for number, (attr, obj) in rows if (attr, obj) not in known}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import fmean
 
@@ -42,7 +43,8 @@ def plan_validation(
         open_world, stream_seed: as for ``Evaluation.plan``.
 
     Returns:
-        A function that gives ``val_auc``, and ``val_loss`` if epochs are selected by it.
+        A function that gives ``val_auc``, and ``val_loss`` if epochs are selected by it. If the AUC is undefined
+        because one kind of images is missing, it is NaN, and ``val_acc`` is the accuracy of the pair at bias 0.
 
     Raises:
         ConfigError: ``memory`` is too little.
@@ -54,11 +56,14 @@ def plan_validation(
 
     def validate() -> dict[str, float]:
         metrics = evaluation.run()[world].compute_all(bins)[0]
+        found = {"val_auc": metrics.auc}
+        if metrics.undefined:
+            found = {"val_auc": math.nan, "val_acc": metrics.at_zero.pair}
         if options.select != "loss":
-            return {"val_auc": metrics.auc}
+            return found
         pairs = data.space.pairs.to(method.device)
         loss = validation_loss(method, feed, pairs, fused=options.fused_validation_loss)
-        return {"val_auc": metrics.auc, "val_loss": loss}
+        return {**found, "val_loss": loss}
 
     return validate
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError, first_ten
 from ..metrics.score_columns import Array
+from ..options import user_path
 
 #: A source of word vectors: the path of a file, or a callable that returns the vector of a word. For an unknown word
 #: the callable returns None or raises a KeyError.
@@ -65,7 +66,7 @@ def word_vectors(vectors: WordVectors, labels: Sequence[str]) -> Tensor:
         source, expected = "the callable", "a vector for each"
         found = _vectors_from_callable(vectors, words)
     else:
-        file = Path(vectors).expanduser()
+        file = user_path(vectors)
         source = str(file)
         if file.suffix == ".safetensors":
             expected, found = "a tensor named like each", _vectors_from_safetensors(file, words)
@@ -88,7 +89,7 @@ def label_words(label: str) -> list[str]:
     >>> label_words("dry-erase_board")
     ['dry', 'erase', 'board']
     """
-    return PUBLISHED_SPELLINGS.get(label.lower(), label.lower()).split("_")
+    return PUBLISHED_SPELLINGS.get(label.lower(), label.lower()).replace(" ", "_").split("_")
 
 
 def _check_vectors(vectors: Mapping[str, Vector], source: str) -> None:

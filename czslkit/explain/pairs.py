@@ -16,14 +16,15 @@ def parse_pairs(text: str, space: PairSpace) -> Tensor:
     """Return the pairs that a text such as ``"wet dog,dry dog"`` names.
 
     Args:
-        text: pairs with commas between them; a pair is an attribute, a space and an object.
+        text: pairs with commas between them; a pair is an attribute, a space and an object, or an attribute, ``+`` and
+            an object if the words have spaces.
         space: the known attributes and objects; a named pair need not be in ``space.pairs``.
 
     Returns:
         ``[P, 2]`` long, attribute and object index of each pair, each pair once, in the order of the text.
 
     Raises:
-        ConfigError: a part is not two words, or a word is unknown; the message lists all such parts and words.
+        ConfigError: a part is not a pair, or a word is unknown; the message lists all such parts and words.
 
     >>> space = PairSpace(("dry", "wet"), ("cat", "dog"), torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, True]))
     >>> parse_pairs("wet dog,dry dog", space).tolist()
@@ -32,11 +33,11 @@ def parse_pairs(text: str, space: PairSpace) -> Tensor:
     problems: list[str] = []
     pairs: dict[tuple[int, int], None] = {}
     for part in text.split(","):
-        words = part.split()
-        if len(words) != 2:
+        forms = [words for mark in (None, "+") if len(words := [word.strip() for word in part.split(mark)]) == 2]
+        if not forms:
             problems.append(f"{part.strip()!r} is not an attribute and an object, such as 'wet dog'")
             continue
-        attr, obj = words
+        attr, obj = next((form for form in forms if form[0] in space.attrs and form[1] in space.objs), forms[-1])
         unknown = [*_unknown_word("attribute", attr, space.attrs), *_unknown_word("object", obj, space.objs)]
         problems += unknown
         if not unknown:

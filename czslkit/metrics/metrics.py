@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
+from .names import undefined_metrics
+
 
 @dataclass(frozen=True)
 class Accuracies:
@@ -36,7 +38,8 @@ class Curve:
 class Metrics:
     """The metrics of one evaluation; accuracies are in [0, 1], and 0 if there are no images.
 
-    Without images of seen pairs, or without images of unseen pairs, ``auc`` and ``best_hm`` are therefore 0.
+    Without images of seen pairs, or without images of unseen pairs, ``auc`` and ``best_hm`` are therefore 0, although
+    they are undefined; ``undefined`` names such metrics, and tables print a dash for them.
     """
 
     auc: float  # area under the curve of seen against unseen accuracy
@@ -51,6 +54,12 @@ class Metrics:
     n_seen: int  # number of images of seen pairs
     n_unseen: int  # number of images of unseen pairs
     curve: Curve = field(repr=False, compare=False)
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """The reason for each metric that is undefined, such as ``{"auc": "no image shows an unseen pair"}``."""
+        bins = "exact" if math.isinf(self.curve.biases[-1]) else "original"
+        return undefined_metrics(vars(self), bins)
 
     @property
     def attr_acc(self) -> float:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..metrics.names import defined_metrics
 from ..result_store import Result
 from .arrangement import Arrangement
 from .escaping import printable
@@ -76,7 +77,10 @@ def as_json(
         row = {
             **dict(zip(("method", "dataset", "world"), key, strict=True)),
             "metrics": metrics,
-            "seeds": {str(result["cell"]["seed"]): result["metrics"] for result in cells},
+            "seeds": {
+                str(result["cell"]["seed"]): defined_metrics(result["metrics"], result["protocol"].get("bins"))
+                for result in cells
+            },
             "failed": [results[i]["cell"]["seed"] for i in arrangement.failed[key]],
         }
         if differences := significance.differences.get(key):

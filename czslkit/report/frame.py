@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CzslkitError
-from ..metrics.names import METRICS
+from ..metrics.names import METRICS, defined_metrics
 from ..options import flatten
 from ..result_store import Result, Store
 from .labels import differing_settings, row_labels, setting_name, transductive
@@ -51,9 +51,9 @@ def stored_results(runs: str | Path, log: Callable[[str], None]) -> tuple[Store,
     Raises:
         CzslkitError: there is no such folder, or it holds no results.
     """
-    if not Path(runs).is_dir():
-        raise CzslkitError(f"no folder {runs}; expected the folder of results that czslkit bench wrote")
     store = Store(runs)
+    if not store.root.is_dir():
+        raise CzslkitError(f"no folder {store.root}; expected the folder of results that czslkit bench wrote")
     found = store.results()
     for problem in store.problems:
         log(f"left out: {problem}")
@@ -187,7 +187,9 @@ def _version_columns(results: Sequence[Result]) -> dict[str, Series[Any]]:
 
 
 def _metrics(result: Result) -> Mapping[str, float | None]:
-    return (result.get("metrics") or {}) if result["status"] == "done" else {}
+    if result["status"] != "done":
+        return {}
+    return defined_metrics(result.get("metrics") or {}, str((result.get("protocol") or {}).get("bins")))
 
 
 def _error_text(result: Result) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from ..metrics.names import METRICS, undefined_metrics
 from ..result_store import Result
 from .arrangement import Arrangement
 from .escaping import printable
@@ -23,6 +24,33 @@ def unfinished_notes(arrangement: Arrangement) -> list[str]:
             total = len(finished) + len(failed)
             notes.append(f"{label} on {dataset} ({world}): {len(finished)} of {total} seeds finished")
     return notes
+
+
+def undefined_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """Return a note for each dataset with undefined metrics, and for each epoch that no AUC could select."""
+    notes: dict[str, None] = {}
+    for label, result in zip(labels, results, strict=True):
+        protocol = result.get("protocol") or {}
+        undefined = undefined_metrics(result.get("metrics") or {}, str(protocol.get("bins")))
+        names = [name for name, metric in METRICS.items() if metric in undefined]
+        if names:
+            reason = " and ".join(dict.fromkeys(undefined.values()))
+            notes[f"{result['cell']['dataset']}: {', '.join(names)} undefined (-): {reason}"] = None
+        selected_by = str(protocol.get("selected_by"))
+        if "undefined" in selected_by and (result.get("training") or {}).get("best_epoch"):
+            notes[f"{label} on {result['cell']['dataset']}: epoch selected by {printable(selected_by)}"] = None
+    return list(notes)
+
+
+def left_out_notes(results: Sequence[Result]) -> list[str]:
+    """Return a note for each dataset of which images are left out."""
+    notes = {
+        f"{result['cell']['dataset']}: left out, because their pair is in no list: "
+        + ", ".join(f"{n['images']} of {n['of']} {split} images" for split, n in result["left_out"].items()): None
+        for result in results
+        if result.get("left_out")
+    }
+    return list(map(printable, notes))
 
 
 def stale_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:

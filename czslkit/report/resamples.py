@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CzslkitError
+from ..metrics.names import undefined_metrics
 from ..result_store import Result
 from .comparability import data_digests
 
@@ -28,7 +29,7 @@ class Resamples:
 
     images: Outcomes
     measurement: tuple[Any, ...]  # digests of the data, and the curve of the AUC
-    values: Mapping[str, Floats]  # metric -> [resamples]
+    values: Mapping[str, Floats]  # metric -> [resamples]; undefined metrics are left out
     intervals: Mapping[str, Interval]  # metric -> ends of the middle 95 % of the values
 
     def comparable(self, other: Resamples) -> bool:
@@ -63,6 +64,9 @@ def resampled_result(result: Result, attached: Attached | None) -> Resamples | C
         values = bootstrap.resampled_metrics(images, bins, bootstrap.RESAMPLES, bootstrap.SEED)
     except ValueError as error:
         return CzslkitError(f"seed {result['cell']['seed']}: {IMAGES_FILE}: {error}")
+    kinds = {"n_seen": int(images.is_seen.sum()), "n_unseen": int((~images.is_seen).sum())}
+    for metric in undefined_metrics({**values, **kinds}, bins):
+        del values[metric]
     return Resamples(images, (data_digests(result), bins), values, _intervals(values))
 
 

@@ -17,7 +17,7 @@ from .export import as_csv, as_json
 from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
-from .notes import failure_notes, recipe_notes, stale_notes, unfinished_notes
+from .notes import failure_notes, left_out_notes, recipe_notes, stale_notes, undefined_notes, unfinished_notes
 from .page import as_page
 from .published import comparison_rows, comparisons, published_caption, published_notes
 from .resamples import Attached, Resamples, resampled_result
@@ -90,10 +90,12 @@ class Table:
         )
 
     def notes(self) -> list[str]:
-        """Return notes on missing seeds, entries that were not compared or have no recipe, stale results, errors."""
+        """Return notes on missing seeds, undefined metrics, missing comparisons or recipes, stale results, errors."""
         return [
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
+            *undefined_notes(self.labels, self.results),
+            *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
             *failure_notes(self.labels, self.results),

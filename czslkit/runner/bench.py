@@ -15,6 +15,7 @@ from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
 from ..files import checked_filename, log_to_stderr
 from ..metrics.names import WORLDS
+from ..options import user_path
 from ..registry import failures
 from ..report.frame import results_frame
 from ..report.table import Table
@@ -92,6 +93,7 @@ def bench(
     memory: str | int = MEMORY,
     estimate: bool = False,
     keep_stale: bool = False,
+    allow_missing: bool = False,
     verbose: bool = False,
     progress: bool = True,
     log: Callable[[str], None] = log_to_stderr,
@@ -122,6 +124,8 @@ def bench(
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.
+        allow_missing: also use a dataset of your own if more than 1 % of the images of a split have a pair that is in
+            no list, and are therefore left out.
         verbose: log the traceback of every error; without it, the log has the file of the traceback.
         progress: show progress bars on a terminal.
         log: called with a line for every step; prints to standard error by default.
@@ -141,7 +145,9 @@ def bench(
     dataset_names = [canonical(name) for name in _split_names(datasets, {"all": BENCHMARKS})]
     trained = [TrainedMethod.read(folder) for folder in checkpoints]
     method_names = [checkpoint.method for checkpoint in trained] if methods is None else _split_names(methods)
-    disk_cache = None if cache == "off" or estimate else Cache(Path(cache or Path(runs) / "cache"), cache_images, log)
+    store = Store(runs)
+    cache_folder = store.root / "cache" if cache is None else user_path(cache)
+    disk_cache = None if cache == "off" or estimate else Cache(cache_folder, cache_images, log)
     machine = Machine(device, workers, progress=progress, cache=disk_cache)
     world_names = _split_names(worlds)
     specs, problems = _plan_or_problems(
@@ -157,7 +163,7 @@ def bench(
     for line in failures():
         log(f"set aside: {line}")
     read_code(specs)
-    source, store = DataSource(data, Path(runs) / "checked", machine.cache), Store(Path(runs))
+    source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing)
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"

@@ -11,6 +11,7 @@ from ..data.dataset_folders import dataset, ensure_folder
 from ..data.fingerprint import fingerprint_parts
 from ..data.image_cache import decoded_images
 from ..data.image_check import check_images
+from ..data.left_out import refuse_large_shares
 from ..data.loading import load_dataset
 from ..data.splits import Splits
 from ..errors import CzslkitError
@@ -24,10 +25,13 @@ class DataSource:
         root: the folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         checked: a folder that records which datasets have readable images.
         cache: the cache of the benchmark; it may hold decoded images. None without a cache.
+        allow_missing: accept a dataset of the user of which more than 1 % of a split is left out.
     """
 
-    def __init__(self, root: str | Path | None, checked: Path, cache: Cache | None) -> None:
-        self._root, self._checked, self._cache = root, checked, cache
+    def __init__(
+        self, root: str | Path | None, checked: Path, cache: Cache | None, *, allow_missing: bool = False
+    ) -> None:
+        self._root, self._checked, self._cache, self._allow_missing = root, checked, cache, allow_missing
         self._outcomes: dict[Hashable, Any] = {}
 
     def digests(self, name: str) -> dict[str, str]:
@@ -42,9 +46,10 @@ class DataSource:
         """Return a dataset.
 
         Raises:
-            DataError: the dataset is absent, malformed or inconsistent.
+            DataError: the dataset is absent, malformed or inconsistent, or too much of it is left out. A dataset with
+                published counts is used as it was published.
         """
-        return self._once(("load", name), lambda: load_dataset(name, self._root))
+        return self._once(("load", name), lambda: self._load(name))
 
     def check_images(self, name: str, preprocessing: Preprocessing) -> None:
         """Check that every image can be decoded; cache the decoded images if the cache holds images.
@@ -54,6 +59,12 @@ class DataSource:
         """
         shape = preprocessing.size, preprocessing.resizing
         self._once(("check", name, *shape), lambda: self._check_images(self.load(name), preprocessing))
+
+    def _load(self, name: str) -> Splits:
+        data = load_dataset(name, self._root)
+        if dataset(name).counts is None and not self._allow_missing:
+            refuse_large_shares(name, data.left_out)
+        return data
 
     def _digests(self, name: str) -> dict[str, str]:
         folder = ensure_folder(name, self._root)

@@ -112,7 +112,7 @@ def _measured_record(
     split_files = {name: digest for name, digest in digests.items() if name != "images"}
     protocol = {
         "split_files": split_files,
-        **protocol_record(sweep, world, spec, space, threshold),
+        **protocol_record(sweep, world, spec, prepared.data, threshold),
         **method_record(prepared.method, spec),
     }
     files = job.store.attach(spec.cell(world), details.detail_files(sweep, space, bins))

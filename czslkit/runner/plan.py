@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backbones import resolve
 from ..checkpoints.trained import BACKBONE_FILE, TrainedMethod
+from ..data.splits import Splits
 from ..errors import ConfigError, CzslkitError, did_you_mean
 from ..evaluation.evaluator import EvalOptions
 from ..method import METHODS
@@ -73,6 +74,11 @@ class Spec:
         if self.train.select_world == "closed" or self.checkpoint or self.evaluation.feasibility == "method":
             return None
         return threshold if isinstance(threshold, (int, float)) else None
+
+    def undefined_criterion(self, data: Splits) -> str:
+        """Return why the AUC that selects the epoch is undefined; empty if it is defined, or if it selects none."""
+        selects = self.train.select == "auc" and self.train.epochs and not self.checkpoint
+        return data.undefined_auc("val") if selects else ""
 
     @property
     def training_config(self) -> dict[str, Mapping[str, Any]]:

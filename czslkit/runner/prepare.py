@@ -10,7 +10,7 @@ import torch
 
 from ..data.batches import Feed
 from ..data.splits import Split, Splits
-from ..errors import CzslkitError, PluginError
+from ..errors import ConfigError, CzslkitError, PluginError
 from ..evaluation import details
 from ..evaluation.evaluator import Evaluation, OpenWorld, plan_search
 from ..evaluation.feasibility_source import FeasibilityScores, load_feasibility, published_files
@@ -46,7 +46,10 @@ def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
     if job.spec.backbone:
         backbone_digest(job.spec.backbone)  # raises an error if the weight file is missing
     data = job.source.load(job.spec.dataset)
+    for left_out in data.left_out:
+        job.log(str(left_out))
     method = build_method(job, data)
+    _log_undefined(job, method, data)
     job.source.check_images(job.spec.dataset, method.backbone.preprocessing)
     failed: Results = {}
     feasibility = None
@@ -65,6 +68,17 @@ def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
             except Exception as error:
                 failed[world] = world_failure(job, world, error)
     return Prepared(method, data, tuple(world for world in worlds if world not in failed), feasibility, failed)
+
+
+def _log_undefined(job: Job, method: Method, data: Splits) -> None:
+    """Log which numbers are undefined because a split has no images of seen, or of unseen, pairs."""
+    if method.trains and (reason := job.spec.undefined_criterion(data)):
+        job.log(
+            f"{reason}, so the validation AUC is undefined: the epoch with the highest validation accuracy is kept. "
+            "Set train.select to loss or last for another criterion"
+        )
+    if reason := data.undefined_auc("test"):
+        job.log(f"{reason}: some of S, U, H and AUC are undefined, and the table has a dash for them")
 
 
 def world_failure(job: Job, world: str, error: Exception) -> dict[str, Any]:
@@ -104,9 +118,17 @@ def find_feasibility(job: Job, method: Method, data: Splits) -> FeasibilityScore
 
     Raises:
         DataError: a file cannot be used.
-        ConfigError: the backbone or the method does not have the feasibility that the settings ask for.
+        ConfigError: the backbone or the method does not have the feasibility that the settings ask for, or the
+            threshold cannot be searched on the validation split.
     """
     evaluation = job.spec.evaluation
+    if evaluation.threshold == "search" and (reason := data.undefined_auc("val")):
+        raise ConfigError(
+            [
+                f"eval.threshold is 'search', but {reason}, so the validation AUC that selects the threshold is "
+                "undefined: set eval.threshold to a number, or to null for no threshold"
+            ]
+        )
     if evaluation.feasibility == "method":
         if type(method).feasibility is Method.feasibility:
             method.feasibility()  # raises its error now, not after the training

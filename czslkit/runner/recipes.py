@@ -12,8 +12,10 @@ import yaml
 from ..entry_points import is_builtin
 from ..errors import ConfigError, CzslkitError
 from ..method import METHODS, Method
+from ..options import user_path
 from ..report.expected import expected_problems
 from .settings import SECTION_NAMES, parse_sections
+from .yaml_values import load_yaml
 
 PRESETS = ("demo", "paper")
 
@@ -82,7 +84,7 @@ def parse_recipe_files(texts: Iterable[str]) -> dict[str, Path]:
         elif method in found:
             problems.append(f"{method} has two recipes, {found[method]} and {file}: give one")
         else:
-            found[method] = Path(file)
+            found[method] = user_path(file)
     if problems:
         raise ConfigError(problems)
     return found
@@ -98,8 +100,8 @@ def load_recipe(path: Path, given_for: str | None = None) -> dict[str, dict[str,
         ConfigError: the file is not a recipe, or does not fit its method; the message lists every problem.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError([f"{path}: cannot be read as YAML: {error}"]) from error
     known = ("method", "source", *SECTION_NAMES, "expected")
     if not isinstance(content, dict) or content.get("method") is None:

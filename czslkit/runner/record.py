@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from ..data.splits import Splits
 from ..evaluation.feasibility_source import FeasibilityScores
 from ..method import Method
+from ..metrics.names import defined_metrics
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Metrics, Sweep
 from ..provenance import environment
-from ..types import PairSpace
 from .plan import Spec
 
 Results = dict[str, dict[str, Any]]  # contents of results by world
@@ -31,16 +32,16 @@ class FeasibilityThreshold:
     scores: FeasibilityScores
 
 
-def metrics_record(sweep: Sweep, bins: str) -> dict[str, float]:
-    """Return the metrics of an evaluation on the curve ``bins``, and the AUC of both curves."""
+def metrics_record(sweep: Sweep, bins: str) -> dict[str, float | None]:
+    """Return the metrics of an evaluation on the curve ``bins``, and the AUC of both curves; None if undefined."""
     by_bins: dict[str, Metrics] = {kind: sweep.compute_all(kind)[0] for kind in ("original", "exact")}
     names = ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc", "n_seen", "n_unseen")
     areas = {f"auc_{kind}": found.auc for kind, found in by_bins.items()}
-    return {name: getattr(by_bins[bins], name) for name in names} | areas
+    return defined_metrics({name: getattr(by_bins[bins], name) for name in names} | areas, bins)
 
 
 def protocol_record(
-    sweep: Sweep, world: str, spec: Spec, space: PairSpace, threshold: FeasibilityThreshold | None = None
+    sweep: Sweep, world: str, spec: Spec, data: Splits, threshold: FeasibilityThreshold | None = None
 ) -> dict[str, Any]:
     """Return the settings and the data of a measurement; results of different protocols are not compared.
 
@@ -49,6 +50,9 @@ def protocol_record(
     """
     candidates = sweep.candidates.group != UNUSED
     selected_by = SELECTED_BY[spec.train.select].format(world=spec.train.select_world)
+    if reason := spec.undefined_criterion(data):
+        selected_by = f"validation accuracy, {spec.train.select_world} world, since the AUC is undefined: {reason}"
+    space = data.space
     words = (f"{space.attrs[a]} {space.objs[o]}\n" for a, o in sweep.candidates.pairs[candidates].tolist())
     biases = sweep.compute_all("original")[0].curve.biases.tolist()
     protocol = {

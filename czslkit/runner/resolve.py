@@ -12,7 +12,7 @@ from ..checkpoints.trained import TrainedMethod
 from ..errors import ConfigError
 from ..evaluation.evaluator import EvalOptions
 from ..method import METHODS
-from ..options import as_dict
+from ..options import as_dict, user_path
 from ..training.options import TrainOptions
 from .recipes import load_recipe, recipe_for
 from .settings import SECTION_NAMES, parse_sections
@@ -52,7 +52,7 @@ def resolve_settings(
         ConfigError: keys are unknown or values cannot be used; the message lists all of them.
     """
     cls = METHODS[name]
-    path = Path(given_recipe).resolve() if given_recipe else recipe_for(name, dataset, preset)
+    path = user_path(given_recipe).resolve() if given_recipe else recipe_for(name, dataset, preset)
     recipe = load_recipe(path, name if given_recipe else None) if path else {}
     sections = {section: dict(recipe.get(section, {})) for section in SECTION_NAMES}
     if checkpoint:

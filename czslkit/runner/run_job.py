@@ -30,6 +30,7 @@ from .staleness import (
     evaluation_changes,
     evaluation_dependencies,
     needs_feasibility,
+    selection_needs_data,
     training_changes,
     training_dependencies,
     training_key,
@@ -105,7 +106,7 @@ def usable_results(job: Job) -> Stored:
     kept_training = None
     data = job.source.digests(spec.dataset)
     asked = [world for world in spec.worlds if world in finished]
-    selects = spec.selection_threshold is not None
+    selects = any(selection_needs_data(result, spec) for result in job.store.of_all_settings(spec.cell("closed")))
     needs_splits = selects or any(needs_feasibility(spec, world) for world in asked)
     splits = job.source.load(spec.dataset) if needs_splits else None
     for world, result in finished.items():
@@ -131,7 +132,7 @@ def same_trainings(job: Job, data: Mapping[str, str], splits: Splits | None) -> 
 
     Args:
         data: digests of the dataset's files.
-        splits: the dataset; needed only if a threshold of the open world selects the epoch.
+        splits: the dataset; needed only if :func:`selection_needs_data`.
     """
     same: dict[str, Any] = {}
     changed: set[str] = set()  # one result of a training may record more dependencies than another one
@@ -161,6 +162,7 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
     if kept := stored.kept_training:
         dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
     training, key = train_method(job, prepared, key, stored.same_trainings)
+    left_out = {one.split: {"images": one.images, "of": one.of} for one in prepared.data.left_out}
     start = time.monotonic()
     measured = evaluate(job, prepared)
     records, unrecorded = measured_records(job, prepared, measured)
@@ -175,6 +177,7 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         "components": distributions(type(module) for module in method.modules()),
         "finished": now(),
         **stale,
+        **({"left_out": left_out} if left_out else {}),
     }
     done: Results = {}
     for world, found in records.items():

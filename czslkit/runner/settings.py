@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..evaluation.evaluator import EvalOptions
 from ..method import Method, class_problems
 from ..options import parse
 from ..training.options import TrainOptions
+from .yaml_values import parse_value
 
 #: Section in addition to ``options`` -> class of its settings.
 SECTIONS: Mapping[str, type] = {"train": TrainOptions, "eval": EvalOptions}
@@ -19,10 +21,10 @@ SECTION_NAMES = ("options", *SECTIONS)
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Read ``KEY=VALUE`` texts into a mapping; values are YAML.
+    """Read ``KEY=VALUE`` texts into a mapping; values are read by :func:`czslkit.runner.yaml_values.parse_value`.
 
     Raises:
-        ConfigError: some texts have another form; the message lists all of them.
+        ConfigError: some texts have another form or no value; the message lists all of them.
 
     >>> parse_settings(["backbone=demo", "train.epochs=3", "msci.heads=[4, 4]"])
     {'backbone': 'demo', 'train.epochs': 3, 'msci.heads': [4, 4]}
@@ -30,12 +32,17 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     settings, problems = {}, []
     for text in texts:
         key, equals, value = text.partition("=")
-        try:
-            if not (equals and key.strip()):
-                raise ValueError
-            settings[key.strip()] = yaml.safe_load(value)
-        except (ValueError, yaml.YAMLError):
-            problems.append(f"{text!r} is not KEY=VALUE with a YAML value")
+        key = key.strip()
+        if not (equals and key):
+            problems.append(f"{text!r} is not KEY=VALUE")
+        elif not value.strip():
+            problems.append(f"{key} has no value: write {key}=null for none")
+        else:
+            try:
+                settings[key] = parse_value(value)
+            except (ValueError, yaml.YAMLError) as error:
+                reason = str(error).partition("\n")[0][:100]
+                problems.append(f"{key} is {reprlib.repr(value)}, which is not a YAML value ({reason})")
     if problems:
         raise ConfigError(problems)
     return settings

@@ -70,7 +70,7 @@ def training_changes(result: Result, spec: Spec, data: Mapping[str, str], splits
 
     Args:
         data: current digests of the dataset's files.
-        splits: the dataset; needed only if a threshold of the open world selects the epoch.
+        splits: the dataset; needed only if :func:`selection_needs_data`.
 
     Raises:
         DataError: a file of the backbone or of an option is missing.
@@ -94,6 +94,16 @@ def evaluation_changes(result: Result, spec: Spec, data: Splits | None) -> str:
     return differences(recorded, {"code": code, **feasibility})
 
 
+def selection_needs_data(result: Result, spec: Spec) -> bool:
+    """Return whether the dataset must be read to know how the epoch of a result was to be selected.
+
+    An AUC that was 0 in every epoch may have been undefined.
+    """
+    training = result.get("training") or {}
+    aucs = [row.get("val_auc", 0) for row in training.get("history") or ()]
+    return spec.selection_threshold is not None or (spec.train.select == "auc" and bool(aucs) and not any(aucs))
+
+
 def needs_feasibility(spec: Spec, world: str) -> bool:
     """Return whether the candidates of a world depend on feasibility scores."""
     return world == "open" and spec.evaluation.threshold is not None
@@ -109,7 +119,7 @@ def _training(
         "weights": backbone_digest(spec.backbone) if spec.backbone else None,
         "code": dict(code),
         **({"files": files} if files else {}),
-        **(_selection_digest(spec, splits) if splits else {}),
+        **(_selection(spec, splits) if splits else {}),
     }
 
 
@@ -131,9 +141,14 @@ def _feasibility_digest(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
     return _file_digest(spec, data) if needs_feasibility(spec, world) else {}
 
 
-def _selection_digest(spec: Spec, data: Splits) -> dict[str, Any]:
-    """Return the digest of the file of feasibility, if the epoch was selected with it, as a section of dependencies."""
-    return {} if spec.selection_threshold is None else _file_digest(spec, data)
+def _selection(spec: Spec, data: Splits) -> dict[str, Any]:
+    """Return what else the selection of the epoch depends on, as sections of dependencies.
+
+    It is the digest of the file of feasibility, if the epoch was selected with it, and the accuracy in place of an
+    undefined AUC.
+    """
+    criterion = {"criterion": "validation accuracy"} if spec.undefined_criterion(data) else {}
+    return criterion | ({} if spec.selection_threshold is None else _file_digest(spec, data))
 
 
 def _file_digest(spec: Spec, data: Splits) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class Training:
     epochs: int
     best_epoch: int | None  # the kept epoch, counted from 1; None if nothing was trained
     trainable_parameters: int
-    history: tuple[dict[str, float], ...] = field(repr=False)  # for each epoch: loss, lr, val_auc, val_loss if computed
+    history: tuple[dict[str, float], ...] = field(
+        repr=False
+    )  # for each epoch: loss, lr, val_auc, val_acc and val_loss if computed
     seconds: float = field(default=0.0, compare=False)  # over all sessions of the training
 
 
@@ -51,7 +53,8 @@ def train(
     Args:
         method: on the device to train on; changed in place. Its hook ``prepare`` has been called.
         feed: batches of the training split for the same method; its pairs are the candidates.
-        validate: called after each epoch; returns ``val_auc``, and ``val_loss`` if epochs are selected by it.
+        validate: called after each epoch; returns ``val_auc``, with ``val_acc`` if the AUC is undefined, and
+            ``val_loss`` if epochs are selected by it.
         state: the file to resume from.
         data: the training split as hooks receive it.
         progress: show a progress bar on a terminal.
@@ -85,16 +88,20 @@ def train(
 def best_epoch(history: Sequence[Mapping[str, float]], select: Literal["auc", "loss", "last"]) -> int:
     """Return the epoch to keep, counted from 1; the first of equally good ones.
 
+    If the validation AUC is undefined, ``"auc"`` compares the validation accuracy in its place.
+
     >>> best_epoch([{"val_auc": 0.1}, {"val_auc": 0.2}, {"val_auc": 0.2}], "auc")
     2
     """
     if select == "last":
         return len(history)
-    values = [row["val_auc"] if select == "auc" else -row["val_loss"] for row in history]
+    criterion = "val_loss" if select == "loss" else "val_acc" if "val_acc" in history[-1] else "val_auc"
+    values = [-row[criterion] if select == "loss" else row[criterion] for row in history]
     return 1 + values.index(max(values))
 
 
 def _epoch_summary(row: Mapping[str, float]) -> str:
     parts = ", ".join(f"{name.removeprefix('loss/')} {value:.3f}" for name, value in row.items() if "loss/" in name)
-    text = f"loss {row['loss']:.3f}{f' ({parts})' if parts else ''}, validation AUC {100 * row['val_auc']:.1f}"
+    name, value = ("accuracy", row["val_acc"]) if "val_acc" in row else ("AUC", row["val_auc"])
+    text = f"loss {row['loss']:.3f}{f' ({parts})' if parts else ''}, validation {name} {100 * value:.1f}"
     return f"{text}, validation loss {row['val_loss']:.3f}" if "val_loss" in row else text

@@ -51,7 +51,9 @@ class TrainOptions:
         "true trains without dropout from the second epoch on, and with the batch statistics of the first epoch",
     )
     select: Literal["auc", "loss", "last"] = option(
-        "auc", "the epoch to keep: the highest validation AUC, the lowest validation loss, or the last epoch"
+        "auc",
+        "the epoch to keep: the highest validation AUC (or accuracy, if no validation image shows a seen or no one an "
+        "unseen pair), the lowest validation loss, or the last epoch",
     )
     select_world: Literal["closed", "open"] = option(
         "closed", "the world of the validation AUC that select=auc compares", added_later=True

@@ -76,3 +76,11 @@ def test_a_method_that_adapts_to_a_stream_ranks_no_pairs_of_one_image(method, im
     message = rf"^{type(method).__name__} adapts to a stream of images and ranks no pairs of one image: name the pairs$"
     with pytest.raises(ConfigError, match=message):
         highest_ranked_pairs(method, images[:1], method.space.pairs, 3, Setting())
+
+
+def test_words_with_spaces_are_parted_by_a_plus() -> None:
+    pairs, seen = torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, True])
+    space = czslkit.PairSpace(("light blue", "wet"), ("dog", "teddy bear"), pairs, seen)
+    assert parse_pairs("light blue+dog, wet+teddy bear,wet dog", space).tolist() == [[0, 0], [1, 1], [1, 0]]
+    with pytest.raises(ConfigError, match="no object named 'cat' among the 2 objects"):
+        parse_pairs("light blue+cat", space)

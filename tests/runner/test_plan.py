@@ -87,8 +87,8 @@ def test_an_option_that_was_accepted_is_not_hinted_at():
 
 
 def test_settings_are_yaml():
-    assert parse_settings(["a=1e-3", "b.c=[1, 2]", "d=x=y", "e="]) == {
-        "a": "1e-3",
+    assert parse_settings(["a=1e-3", "b.c=[1, 2]", "d=x=y", "e=null"]) == {
+        "a": 0.001,
         "b.c": [1, 2],
         "d": "x=y",
         "e": None,

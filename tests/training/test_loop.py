@@ -174,7 +174,7 @@ def validated(monkeypatch):
 
         class Fixed:
             def compute_all(self, bins):
-                return [type("M", (), {"auc": self.auc})]
+                return [type("M", (), {"auc": self.auc, "undefined": {}})]
 
         def run(evaluation):
             seen.append({name: value.clone() for name, value in learned_state(evaluation.method).items()})

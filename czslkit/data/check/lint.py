@@ -51,7 +51,9 @@ def _one_sided_splits(listing: Listing) -> Iterator[Finding]:
         for kind, count in (("seen", seen), ("unseen", len(listing.pairs[split]) - seen)):
             if not count:
                 what = f"{split}_pairs.txt lists no {kind} pair"
-                remedy = "the AUC and the harmonic mean of this split have no meaning"
+                remedy = "the AUC and the harmonic mean of this split have no meaning" + (
+                    "; the epoch is selected by the validation accuracy" if split == "val" else ""
+                )
                 yield Finding("warning", "one-sided", what, (), remedy)
 
 
@@ -64,27 +66,28 @@ def _labels_by_kind(listing: Listing) -> dict[str, set[str]]:
 
 def _unusual_labels(kind: str, labels: Iterable[str]) -> Iterator[Finding]:
     labels = sorted(labels)
-    if spaced := tuple(repr(label) for label in labels if label.split() != [label]):
-        what = f"{len(spaced)} {kind} names are empty or have spaces"
-        remedy = "pair lists cannot contain them, so their images do not count: write '_' for ' ' in the metadata"
+    if spaced := tuple(repr(label) for label in labels if not label or label != " ".join(label.split())):
+        what = f"{len(spaced)} {kind} names are empty or have stray spaces"
+        remedy = "pair lists cannot contain them, so their images do not count: correct the metadata"
         yield Finding("warning", "space-in-name", what, spaced, remedy)
     if missing := tuple(repr(label) for label in labels if label.lower() in MISSING_LABELS):
         what = f"{len(missing)} {kind} names look like missing labels"
         yield Finding("warning", "missing-label", what, missing, f"write {ABSENT} for a missing label")
-    if odd := tuple(label for label in labels if label.split() == [label] and not is_plain_label(label)):
+    if odd := tuple(label for label in labels if label == " ".join(label.split()) and not is_plain_label(label)):
         what = f"{len(odd)} {kind} names have unusual characters"
         remedy = "options that take names with commas between them, and folders named by pairs, may not accept them"
         yield Finding("warning", "odd-name", what, odd, remedy)
 
 
 def is_plain_label(label: str) -> bool:
-    """Return whether a label consists of letters and digits of any script, possibly with joining characters inside.
+    """Return whether a label consists of letters and digits of any script, possibly with joining characters or
+    spaces inside.
 
     >>> is_plain_label("dry-erase_board"), is_plain_label("hot/dog")
     (True, False)
     """
-    known_characters = all(char in _JOINERS or unicodedata.category(char)[0] in "LMN" for char in label)
-    return known_characters and label == label.strip(_JOINERS) and unicodedata.is_normalized("NFC", label)
+    known_characters = all(char in _JOINERS + " " or unicodedata.category(char)[0] in "LMN" for char in label)
+    return known_characters and label == label.strip(_JOINERS + " ") and unicodedata.is_normalized("NFC", label)
 
 
 def _similar_labels(kind: str, labels: Iterable[str]) -> Iterator[Finding]:

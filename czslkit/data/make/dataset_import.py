@@ -11,10 +11,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import ConfigError, DataError
+from ...options import user_path
 from ..dataset_folders import canonical, data_root
 from ..datasets import DATASETS
 from ..integrity import listing_errors
 from ..layout import SPLITS, Instance, Listing, Pair
+from ..pair_lists import unlistable
 from ..writing import write_dataset
 from .labelled_pictures import LabelledPicture, refuse_if_any
 from .picture_folder import read_folder
@@ -52,7 +54,7 @@ def import_dataset(
         ConfigError: the name is taken or not allowed, or ``unseen`` is not between 0 and 1.
         DataError: the source has problems, which the message lists; or the dataset cannot be written.
     """
-    source, folder = Path(source).expanduser(), data_root(root) / name
+    source, folder = user_path(source), data_root(root) / name
     if problems := [*_dataset_name_problems(name), *_share_problems(unseen)]:
         raise ConfigError(problems)
     if folder.exists():
@@ -94,7 +96,7 @@ def _instances(pictures: Sequence[LabelledPicture], seed: int, unseen: float) ->
     else:
         by_pair: dict[Pair, list[str]] = defaultdict(list)
         for name, picture in zip(names, pictures, strict=True):
-            by_pair[picture.attr, picture.obj].append(name)
+            by_pair[picture.attr.replace(" ", "_"), picture.obj.replace(" ", "_")].append(name)
         splits = assign_splits(by_pair, seed=seed, unseen=unseen)
     return [Instance(n, p.attr, p.obj, splits[n]) for n, p in zip(names, pictures, strict=True)]
 
@@ -105,7 +107,7 @@ def _file_names(pictures: Iterable[LabelledPicture]) -> list[str]:
     names = []
     for picture in pictures:
         file = Path(_valid_file_name(picture.file.name))
-        folder, stem, number = _valid_file_name(f"{picture.attr}_{picture.obj}"), file.stem, 1
+        folder, stem, number = _valid_file_name(f"{picture.attr}_{picture.obj}".replace(" ", "_")), file.stem, 1
         while (name := f"{folder}/{file.name}").casefold() in taken:
             number += 1
             file = file.with_name(f"{stem}-{number}{file.suffix}")
@@ -127,5 +129,9 @@ def _pair_lists(source: Path, instances: Sequence[Instance]) -> dict[str, tuple[
     """
     by_split = {split: tuple(i for i in instances if i.set == split) for split in SPLITS}
     pairs = {split: tuple(sorted({(i.attr, i.obj) for i in by_split[split]})) for split in SPLITS}
-    refuse_if_any(source, [str(finding) for finding in listing_errors(Listing(pairs, by_split))])
+    problems = [
+        f"{attr!r}, {obj!r}: a '+' in a label, while labels have spaces, cannot be listed: write it in words"
+        for attr, obj in dict.fromkeys(pair for split in SPLITS for pair in unlistable(pairs[split]))
+    ]
+    refuse_if_any(source, problems + [str(finding) for finding in listing_errors(Listing(pairs, by_split))])
     return pairs

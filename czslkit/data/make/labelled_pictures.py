@@ -34,12 +34,12 @@ def is_image(file: Path) -> bool:
 
 
 def normalized_label(text: str) -> str:
-    """Return a label as it is spelled in pair lists and metadata: composed letters, and ``_`` instead of spaces.
+    """Return a label as words: composed letters, and a single space in the place of spaces and ``_``.
 
-    >>> normalized_label(" very  wet ")
-    'very_wet'
+    >>> normalized_label(" very  wet "), normalized_label("teddy_bear")
+    ('very wet', 'teddy bear')
     """
-    return "_".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(unicodedata.normalize("NFC", text).replace("_", " ").split())
 
 
 def label_problem(column: str, label: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError, UnknownNameError, did_you_mean
+from ...options import user_path
 from .. import demo_world
 from ..dataset_folders import canonical
 from ..datasets import Counts, SplitCounts
@@ -68,7 +69,7 @@ def write_mini(name: str, root: str | Path, seed: int = 0) -> Path:
     if canonical(name) not in REPLICAS:
         known = ", ".join(REPLICAS)
         raise UnknownNameError(f"no small replica of {name!r}.{did_you_mean(name, REPLICAS)} Known: {known}.")
-    folder = Path(root).expanduser() / name
+    folder = user_path(root) / name
     replica = REPLICAS[canonical(name)]
     rng = np.random.default_rng([seed, list(REPLICAS).index(canonical(name))])
     pairs, unlisted = _draw_pairs(replica, rng)

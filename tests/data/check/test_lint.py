@@ -45,8 +45,9 @@ def test_a_split_without_seen_or_unseen_pairs_is_named(pets: Path, pairs: str, k
 @pytest.mark.parametrize(
     ("word", "kind", "said"),
     [
-        ("hot dog", "space-in-name", "1 object names are empty or have spaces: 'hot dog'"),
-        ("", "space-in-name", "1 object names are empty or have spaces: ''"),
+        ("hot  dog", "space-in-name", "1 object names are empty or have stray spaces: 'hot  dog'"),
+        (" dog", "space-in-name", "1 object names are empty or have stray spaces: ' dog'"),
+        ("", "space-in-name", "1 object names are empty or have stray spaces: ''"),
         ("NaN", "missing-label", "1 object names look like missing labels: 'NaN'"),
         ("hot/dog", "odd-name", "1 object names have unusual characters: hot/dog"),
         ("hot,dog", "odd-name", "1 object names have unusual characters: hot,dog"),

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import czslkit
 from czslkit.cli import main
 from czslkit.data.check.verification import verify
 from czslkit.data.layout import Instance, images_folder, metadata_file
 from czslkit.data.listing import read_listing
+from czslkit.data.loading import load_dataset
 from czslkit.data.make.dataset_import import import_dataset
 from czslkit.data.metadata import read_metadata
 from czslkit.errors import ConfigError, DataError
+from czslkit.prompts import FixedPrompt
 
 ATTRS, OBJS = ("dry", "old", "wet"), ("cat", "dog", "fish")
 Draw = Callable[[Path, int], None]
@@ -82,10 +85,39 @@ def test_labels_and_file_names_are_normalized(
         draw(photos / name, 100 + n)
     folder = import_dataset(table(*rows, header="image,attr,obj,set"), "mine", tmp_path)
     assert read_metadata(metadata_file(folder))[36:] == tuple(
-        Instance(f"very_wet_éclair/{name}.png", "very_wet", "éclair", split)
+        Instance(f"very_wet_éclair/{name}.png", "very wet", "éclair", split)
         for name, split in (("héllo wörld", "train"), ("a_b", "val"), ("c", "test"), ("c-2", "test"), ("C-3", "test"))
     )
     assert verify("mine", tmp_path).passed
+
+
+def test_clip_reads_the_words_of_labels(photos: Path, tmp_path: Path, table: Table, all_rows: list[str]) -> None:
+    spelled = {",dog": ",teddy_bear", ",wet,": ",light  blue,"}
+    rows = all_rows
+    for short, long in spelled.items():
+        rows = [row.replace(short, long) for row in rows]
+    import_dataset(table(*rows), "mine", tmp_path)
+    space = load_dataset("mine", tmp_path).space
+    assert (space.attrs, space.objs) == (("dry", "light blue", "old"), ("cat", "fish", "teddy bear"))
+    prompt = FixedPrompt(space)
+    asked: list[str] = []
+
+    class Reader:
+        def check_words(self, words: list[str]) -> None: ...
+        def encode_sentences(self, texts: list[str]) -> torch.Tensor:
+            asked.extend(texts)
+            return torch.zeros(len(texts), 2)
+
+    prompt(Reader(), space.pairs)  # type: ignore[arg-type]
+    assert "a photo of light blue teddy bear" in asked
+    assert not any("_" in text for text in asked)
+
+
+def test_a_plus_and_spaces_in_labels_are_refused_together(
+    photos: Path, table: Table, all_rows: list[str], refused: Refused
+) -> None:
+    rows = [row.replace(",dog", ",hot dog").replace(",wet,", ",c+d,") for row in all_rows]
+    refused(table(*rows), r"'c\+d', 'cat': a '\+' in a label, while labels have spaces, cannot be listed")
 
 
 def test_too_few_pictures_to_split_are_refused(tmp_path: Path, draw: Draw, refused: Refused) -> None:

@@ -25,7 +25,7 @@ def test_a_folder_that_does_not_clearly_name_a_pair_is_named(
     assert "rename it to 'attr obj' with one space, or import a table" in said
 
 
-@pytest.mark.parametrize(("name", "pair"), [("dry teddy_bear", ("dry", "teddy_bear")), ("wet cat", ("wet", "cat"))])
+@pytest.mark.parametrize(("name", "pair"), [("dry teddy_bear", ("dry", "teddy bear")), ("wet cat", ("wet", "cat"))])
 def test_one_space_separates_attribute_and_object(
     photos: Path, tmp_path: Path, name: str, pair: tuple[str, str], draw: Draw
 ) -> None:

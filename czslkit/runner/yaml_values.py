@@ -1,0 +1,67 @@
+"""Values as a user types them: YAML with the numbers of its version 1.2. It does not import torch."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+_BRACKETS = {"[": "]", "{": "}", '"': '"', "'": "'"}  # first character of a value that is no plain text -> its last
+
+
+class _Loader(yaml.SafeLoader):
+    """A loader with the numbers of YAML 1.2: ``064`` is 64, and ``1:04``, ``1_000`` and dates are texts."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (an instance variable in the base class)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Return a whole number: decimal, also with leading zeros, or octal or hexadecimal after ``0o`` or ``0x``."""
+        text = str(self.construct_scalar(node))
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+_INT = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+for _kind, _pattern, _first in (
+    ("null", "~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"(?i:true|false|yes|no|on|off)", "tTfFyYnNoO"),
+    ("int", _INT, "-+0123456789"),
+    ("float", _FLOAT, "-+.0123456789"),
+):
+    characters = ["" if character == "\0" else character for character in _first]
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), characters)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def load_yaml(text: str) -> Any:
+    """Return the content of a YAML document; its numbers are those of YAML 1.2.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML.
+        ValueError: a number has too many digits.
+
+    >>> load_yaml("{a: 064, b: 1:04, c: 1e-3, d: 0x10}")
+    {'a': 64, 'b': '1:04', 'c': 0.001, 'd': 16}
+    """
+    return yaml.load(text, _Loader)
+
+
+def parse_value(text: str) -> Any:
+    """Return the value that a user typed: a YAML list, mapping or quoted text in its marks, else one scalar.
+
+    Everything else is a text as it stands, so a path may contain `` #`` and ``: ``.
+
+    Raises:
+        yaml.YAMLError: what stands between the marks is not YAML.
+        ValueError: a number has too many digits.
+
+    >>> [parse_value(text) for text in ("064", "[1, 2]", "my #2: weights.pt", "null")]
+    [64, [1, 2], 'my #2: weights.pt', None]
+    """
+    text = text.strip()
+    if len(text) > 1 and text[-1] == _BRACKETS.get(text[0]):
+        return load_yaml(text)
+    loader = _Loader("")
+    node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
+    return loader.construct_object(node)
