@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from ..components import BACKBONES, Backbone
-from ..errors import ConfigError, UnknownNameError, did_you_mean, first_ten
-from ..registry import failures
+from ..errors import ConfigError, did_you_mean, first_ten
+from ..registry import unknown_name
 from .adapters import Adapter
 from .clip import ClipBackbone
 from .open_clip import model_names
@@ -33,9 +33,11 @@ def load_backbone(
     Raises:
         UnknownNameError: no backbone, model or file has the name.
         ConfigError: the weights are missing or do not fit, the backbone lacks a method or an attribute, or other
-            parameters would learn than asked for.
+            parameters would learn than asked for, or ``adapter_dim`` is negative.
         ValueError: the backbone takes no adapters.
     """
+    if isinstance(adapter_dim, bool) or not isinstance(adapter_dim, int) or adapter_dim < 0:
+        raise ConfigError([f"adapter_dim is {adapter_dim!r}, expected a whole number from 1, or 0 for no adapters"])
     if isinstance(setting, nn.Module):
         backbone: Backbone = ClipBackbone(setting)
     else:
@@ -165,8 +167,9 @@ def resolve(setting: str) -> tuple[str, str]:
         return name, argument
     if name in model_names() or Path(setting).is_file() or name.startswith("hf-hub:"):
         return "open_clip", setting
-    raise UnknownNameError(
+    raise unknown_name(
+        name,
         f"no backbone named {name!r}, and no file {setting!r}.{did_you_mean(name, [*BACKBONES, *model_names()])} "
         f"Registered: {', '.join(BACKBONES)}; open_clip models such as ViT-L-14-quickgelu/openai; or the path of an "
-        "OpenAI-format CLIP file." + "".join(f"\n  {line}" for line in failures())
+        "OpenAI-format CLIP file.",
     )
