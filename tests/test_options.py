@@ -200,7 +200,7 @@ class Unreadable:
                 ("vec", Path, option("vec.txt", "")), ("n", int, option("x", "")), ("m", int, option(0, "", minimum=1))
             ),
             [
-                "Schema (types): the default of vec is 'vec.txt', expected Path('vec.txt')",
+                "the default of vec is 'vec.txt', expected Path('vec.txt')",
                 "the default of n is 'x', expected a whole number",
                 "the default of m is 0, expected at least 1",
             ],
@@ -208,13 +208,13 @@ class Unreadable:
         (
             frozen(
                 ("rate", float, option("1e-4", "")),
-                ("heads", tuple[int, ...], option([4], "")),
+                ("heads", tuple[int, ...], option(4, "")),
                 ("files", tuple[Path, ...], option(("a",), "")),
                 ("on", bool, 1),
             ),
             [
                 "rate is '1e-4', expected 0.0001",
-                "heads is [4], expected (4,)",
+                "heads is 4, expected (4,)",
                 "files is ('a',), expected (Path('a'),)",
                 "on is 1, expected true or false",
             ],

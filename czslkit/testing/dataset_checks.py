@@ -141,7 +141,19 @@ def files_exist(trial: DatasetTrial) -> str:
     return ", ".join(file.name for file in files) or "no files"
 
 
-@check("listing and extra read only files below folder that files(folder) returns, and images/.", files_exist)
+@check("listing(folder) and extra(folder, listing) depend only on the files.", the_dataset_loads)
+def a_second_load_is_equal(trial: DatasetTrial) -> str:
+    """A second load gives the same pairs, images, other tensors and fingerprint."""
+    again, data = load_dataset(trial.name, trial.root), trial.data
+    if not _equal(_content(trial, data.root), _content(trial, data.root)) or again.fingerprint != data.fingerprint:
+        raise CheckFailed(
+            "two loads differ: sort what a set or os.listdir gives, and draw no random numbers in listing and extra"
+        )
+    return f"fingerprint {data.fingerprint[:12]}"
+
+
+@check("listing and extra read only files below folder that files(folder) returns, and images/.", files_exist,
+       a_second_load_is_equal)  # fmt: skip
 def files_has_every_file_that_is_read(trial: DatasetTrial) -> str:
     """``listing`` and ``extra`` give the same without the files that ``files`` does not return."""
     known, root = trial.known, trial.data.root.resolve()
@@ -158,17 +170,6 @@ def files_has_every_file_that_is_read(trial: DatasetTrial) -> str:
         f"listing or extra reads {', '.join(read)}, which files() does not return, so results would not be run "
         f"again when it changes: add it to {type(known).__name__}.files"
     )
-
-
-@check("listing(folder) and extra(folder, listing) depend only on the files.", the_dataset_loads)
-def a_second_load_is_equal(trial: DatasetTrial) -> str:
-    """A second load gives the same pairs, images, other tensors and fingerprint."""
-    again, data = load_dataset(trial.name, trial.root), trial.data
-    if not _equal(_content(trial, data.root), _content(trial, data.root)) or again.fingerprint != data.fingerprint:
-        raise CheckFailed(
-            "two loads differ: sort what a set or os.listdir gives, and draw no random numbers in listing and extra"
-        )
-    return f"fingerprint {data.fingerprint[:12]}"
 
 
 @check("files(folder) returns the paths of files that listing and extra read.", files_exist)
@@ -247,8 +248,8 @@ DATASET_CHECKS: tuple[Check[DatasetTrial], ...] = (
     val_and_test_have_seen_and_unseen_pairs,
     images_open,
     files_exist,
-    files_has_every_file_that_is_read,
     a_second_load_is_equal,
+    files_has_every_file_that_is_read,
     the_fingerprint_changes_with_each_file,
     a_benchmark_runs,
 )

@@ -40,7 +40,7 @@ def test_settings_are_options_of_the_checked_name(capsys, tmp_path):
      (["csp", "--set", "word_droput=3"], "csp: word_droput is not an option. Did you mean 'word_dropout'?"),
      (["csp", "--set", "word_dropout=3"], "csp: word_dropout is 3, expected at most 1"),
      (["csp", "--set", "train.epochs=1"], "csp: train.epochs cannot be set: checks choose the settings of training"),
-     (["traction", "--set", "haeds=4"], "traction: haeds is not an option. Did you mean 'heads'? Known: "),
+     (["traction", "--set", "haeds=4"], "traction: haeds is not an option. Did you mean 'heads' or 'head'? Known: "),
      (["demo", "--kind", "dataset", "--set", "x=4"], "demo: x is not an option. Known: none."),
      (["demo", "--kind", "backbone", "--set", "dim=4"], "demo: dim is not an option. Known: trainable, adapter_dim, "),
      (["pooled", "--set", "csp.backbone=demo"], "pooled: csp.backbone is not an option.")],
