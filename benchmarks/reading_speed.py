@@ -30,6 +30,7 @@ import czslkit
 from czslkit.data.image_cache import decoded_images
 from czslkit.data.image_set import ImageSet, image_batches
 from czslkit.data.splits import Split
+from czslkit.types import Preprocessing
 
 HERE = Path(__file__).parent
 CORES, ROUNDS, BATCH, SIZE = 2, 5, 64, 224
@@ -71,7 +72,7 @@ def reading(folder: Path, split: Split) -> list[list[str]]:
     """Return a row for each way to read images: images per second, and the speed relative to the plain loader."""
     cache = czslkit.Cache(folder / "cache", images=True)
     start = time.perf_counter()
-    decoded = decoded_images(cache, split, SIZE)
+    decoded = decoded_images(cache, split, Preprocessing(SIZE))
     images_per_second = len(split) / (time.perf_counter() - start)
     rows = rate_rows(seconds_of_each(readers(folder, split, cache, decoded)), len(split))
     return [*rows, ["writing the decoded images, once", f"{images_per_second:,.0f}", "", ""]]
@@ -85,7 +86,7 @@ def readers(folder: Path, split: Split, cache: czslkit.Cache, decoded: object) -
         return lambda: DataLoader(images, BATCH, shuffle=True, num_workers=CORES)
 
     def ours(**options: object) -> Reader:
-        images = ImageSet(split, SIZE, MEAN, STD, **options)
+        images = ImageSet(split, Preprocessing(SIZE, MEAN, STD), **options)
         return lambda: image_batches(images, BATCH, order=torch.randperm(len(split)), workers=CORES)
 
     method = czslkit.build("csp", label_space(), backbone="ViT-B-32/random")
@@ -159,7 +160,7 @@ def epoch(method: czslkit.Method, split: Split, batches: Callable[[torch.Tensor]
 def training(folder: Path, split: Split, backbone: str) -> list[str]:
     """Return a row with the seconds of an epoch of CSP: re-encoding, writing, opening and reading features."""
     method = czslkit.build("csp", label_space(), backbone=f"{backbone}/random").train()
-    images = ImageSet(split, method.backbone.image_size, method.backbone.mean, method.backbone.std)
+    images = ImageSet(split, method.backbone.preprocessing)
     encoding = epoch(method, split, lambda order: image_batches(images, BATCH, order=order, workers=CORES))
     cache = czslkit.Cache(folder / "cache")
     writing = epoch(method, split, czslkit.Feed(method, split, BATCH, workers=CORES, cache=cache).batches)

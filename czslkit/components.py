@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from .errors import CzslkitError, first_ten
 from .registry import Registry
-from .types import VALIDATION, AttentionMaps, Batch, ImageFeatures, Scores, Setting, TextFeatures
+from .types import VALIDATION, AttentionMaps, Batch, ImageFeatures, Preprocessing, Scores, Setting, TextFeatures
 
 
 class Backbone(nn.Module, ABC):
@@ -60,6 +61,30 @@ class Backbone(nn.Module, ABC):
     start_marks: int = 1
     #: Id of the token that fills a text after its end mark.
     padding_token: int = 0
+
+    _preprocessing = Preprocessing()  # all but size, mean and std
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a photo becomes the input of ``encode_image``.
+
+        ``image_size``, ``mean`` and ``std`` are parts of it. A backbone that sets only these has images resized as by
+        OpenAI's CLIP; for another resize mode, interpolation or crop, ``__init__`` sets ``preprocessing`` instead.
+        """
+        return replace(self._preprocessing, size=self.image_size, mean=tuple(self.mean), std=tuple(self.std))
+
+    @preprocessing.setter
+    def preprocessing(self, value: Preprocessing) -> None:
+        self._preprocessing = value
+        self.image_size, self.mean, self.std = value.size, value.mean, value.std
+
+    @classmethod
+    def stated_preprocessing(cls, argument: str) -> Preprocessing | None:
+        """Return how images are prepared for the backbone of a setting, without building it; None if that is unknown.
+
+        Results record it and are made again when it changes. By default, it is unknown.
+        """
+        return None
 
     @abstractmethod
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:

@@ -94,13 +94,18 @@ def distributions(classes: Iterable[type]) -> dict[str, str]:
 
 
 def backbone_digest(setting: str) -> str:
-    """Return the digest of the weight file in a backbone setting, or the setting itself if it has no file.
+    """Return the digest of the weight file or folder in a backbone setting, or the setting itself if it has none.
 
     Raises:
-        DataError: the file of the setting does not exist.
+        DataError: the file or folder of the setting does not exist.
     """
     if setting == "demo":
         return file_digest(Path(__file__).parent / "backbones" / "demo_clip" / "czslkit-demo.safetensors")
+    if setting.startswith("local-dir:"):
+        folder = Path(setting.removeprefix("local-dir:"))
+        if not folder.is_dir():
+            raise DataError(f"backbone {setting}: there is no folder {folder}")
+        return folder_digest(folder)
     after = setting.partition("/")[2]
     for path in map(Path, (setting, after, after.partition("/")[2])):
         if path.is_file():

@@ -15,6 +15,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import ConfigError
+
+#: Ways to bring an image to a square: crop what is too long, pad what is too short, or change the proportions.
+RESIZE_MODES = ("shortest", "longest", "squash")
+#: Pillow's filters, by the names that open_clip, timm and torchvision use.
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photo becomes the input of an image encoder. The defaults are those of OpenAI's CLIP.
+
+    Raises:
+        ConfigError: a value is none of those that are possible; the message has all of them.
+    """
+
+    size: int = 224  # height and width of the input in pixels
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)  # of each channel, from 0 to 1
+    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)  # of each channel
+    mode: str = "shortest"  # side that is resized; "squash" resizes both and changes the proportions
+    interpolation: str = "bicubic"
+    crop: float = 1.0  # share of the resized side that the middle crop keeps
+    fill: tuple[int, ...] = (0, 0, 0)  # colour of what the mode "longest" adds, from 0 to 255
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is {value!r}, expected {expected}"
+            for name, value, expected, right in (
+                ("the image size", self.size, "a whole number from 1", isinstance(self.size, int) and self.size > 0),
+                ("the resize mode", self.mode, ", ".join(RESIZE_MODES), self.mode in RESIZE_MODES),
+                ("interpolation", self.interpolation, ", ".join(INTERPOLATIONS), self.interpolation in INTERPOLATIONS),
+                ("crop", self.crop, "a number above 0, at most 1", 0 < self.crop <= 1),
+                ("mean", self.mean, "3 numbers", len(self.mean) in (1, 3)),
+                ("std", self.std, "3 numbers above 0", len(self.std) in (1, 3) and min(self.std) > 0),
+            )
+            if not right
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def resizing(self) -> str:
+        """Everything apart from the size that decodes a file to other pixels; empty for OpenAI's CLIP."""
+        if (self.mode, self.interpolation, self.crop) == ("shortest", "bicubic", 1):
+            return ""
+        fill = "-".join(map(str, self.fill)) if self.mode == "longest" else ""
+        return "-".join(filter(None, (self.mode, self.interpolation, str(self.crop), fill)))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All values apart from the size, ready for JSON; empty for OpenAI's CLIP."""
+        if self == Preprocessing(self.size):
+            return {}
+        values = {name: getattr(self, name) for name in ("mode", "interpolation", "crop")}
+        if self.mode == "longest":
+            values["fill"] = list(self.fill)
+        return values | {"mean": list(self.mean), "std": list(self.std)}
+
 
 @dataclass(frozen=True)
 class ImageFeatures:

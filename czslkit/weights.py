@@ -111,7 +111,7 @@ def download_or_raise(
     create: Callable[[], T],
     *,
     part: str = "weights",
-    hint: str = "a file works as well: NAME//path/to/weights",
+    hint: str = "a file works as well: NAME/TAG//path/to/weights",
 ) -> T:
     """Return the result of ``create``, a function that may download files.
 

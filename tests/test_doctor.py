@@ -96,6 +96,15 @@ def test_a_file_of_weights_is_read(
     assert [f"{file} is not a readable weight file" in each.what for each in problems] == [True] * bool(content)
 
 
+@pytest.mark.parametrize("setting", ["local-dir:{folder}", "ViT-B-32/openai/{folder}/clip.pt"])
+def test_the_weights_of_a_folder_or_of_a_tag_are_read(
+    clip_file: Path, problems: list[Problem], report: Callable[[str, str], None], setting: str
+) -> None:
+    setting = setting.format(folder=clip_file.parent)
+    assert checks.weights(setting, report)[setting] == "98 tensors, 16 MiB"
+    assert problems == []
+
+
 def test_a_torch_that_does_not_import_is_a_problem(torch_that: Callable[[str], Findings]) -> None:
     (problem,) = torch_that("raise ImportError('libcudart.so.12: cannot open')").problems
     assert problem.what == "torch: ImportError: libcudart.so.12: cannot open"

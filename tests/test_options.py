@@ -138,7 +138,7 @@ def test_a_key_that_is_no_word_is_an_unknown_option(key: Any) -> None:
 
 def test_a_schema_without_options_knows_none() -> None:
     with pytest.raises(ConfigError, match=r"^clip: lr is not an option\. Known: none\.$"):
-        parse(dataclasses.make_dataclass("Nothing", []), {"lr": 1}, where="clip")
+        parse(frozen(), {"lr": 1}, where="clip")
 
 
 def test_all_problems_are_reported_together() -> None:

@@ -11,9 +11,10 @@ from torch import nn
 from ..components import BACKBONES, Backbone
 from ..errors import ConfigError, did_you_mean, first_ten
 from ..registry import unknown_name
+from ..types import Preprocessing
 from .adapters import Adapter
 from .clip import ClipBackbone
-from .open_clip import model_names
+from .open_clip import SCHEMES, model_names
 
 
 def load_backbone(
@@ -23,8 +24,8 @@ def load_backbone(
 
     Args:
         setting: a registered backbone (``demo``), a registered backbone with an argument (``timm/resnet18``), an
-            open_clip model with its weights (``ViT-B-32/openai``, ``ViT-B-32/random``, ``ViT-B-32//path/to/file``), the
-            path of an OpenAI-format CLIP file, or an open_clip model.
+            open_clip model with its weights (``ViT-B-32/openai``, ``ViT-B-32/random``, ``ViT-B-32/openai/FILE``,
+            ``hf-hub:REPOSITORY``, ``local-dir:FOLDER``), the path of an OpenAI-format CLIP file, or an open_clip model.
         trainable: False freezes the whole backbone. True lets the parameters of its image tower learn, which are those
             of ``image_parameters``; the rest is frozen.
         adapter_dim: bottleneck width of the adapters in every visual block; 0 for no adapters. Adapters always learn.
@@ -153,6 +154,16 @@ def _add_adapters(backbone: Backbone, make: Callable[[int], nn.Module]) -> None:
         )
 
 
+def stated_preprocessing(setting: str) -> Preprocessing | None:
+    """Return how images are prepared for the backbone of a setting, without building it; None if that is unknown.
+
+    Raises:
+        UnknownNameError: no backbone, model or file has the name.
+    """
+    name, argument = resolve(setting)
+    return BACKBONES[name].stated_preprocessing(argument)
+
+
 def resolve(setting: str) -> tuple[str, str]:
     """Return the registered name and the argument of a backbone setting, without building the backbone.
 
@@ -165,11 +176,11 @@ def resolve(setting: str) -> tuple[str, str]:
     name, _, argument = setting.partition("/")
     if name in BACKBONES:
         return name, argument
-    if name in model_names() or Path(setting).is_file() or name.startswith("hf-hub:"):
+    if name in model_names() or Path(setting).is_file() or setting.startswith(SCHEMES):
         return "open_clip", setting
     raise unknown_name(
         name,
         f"no backbone named {name!r}, and no file {setting!r}.{did_you_mean(name, [*BACKBONES, *model_names()])} "
-        f"Registered: {', '.join(BACKBONES)}; open_clip models such as ViT-L-14-quickgelu/openai; or the path of an "
-        "OpenAI-format CLIP file.",
+        f"Registered: {', '.join(BACKBONES)}; open_clip models such as ViT-L-14-quickgelu/openai; "
+        "hf-hub:REPOSITORY; local-dir:FOLDER; or the path of an OpenAI-format CLIP file.",
     )

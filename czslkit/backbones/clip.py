@@ -16,6 +16,7 @@ from ..types import ImageFeatures
 from ..weights import download_or_raise
 from .adapters import ADAPTER_KINDS, BlockAdapters
 from .openai_format import TEXT_POSITIONS
+from .preprocess_cfg import of_open_clip
 
 
 class ClipBackbone(Backbone):
@@ -24,18 +25,17 @@ class ClipBackbone(Backbone):
     Args:
         model: open_clip model.
         name: open_clip's name of the model, for the tokenizer of a model without OpenAI's tokenizer.
+        tokenizer: tokenizer that the model's configuration asks for; empty for OpenAI's.
     """
 
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
     version: ClassVar[int] = 1
     causal = True  # the prompts of every other text tower are refused
 
-    def __init__(self, model: Any, *, name: str = "") -> None:
-        import open_clip
-
+    def __init__(self, model: Any, *, name: str = "", tokenizer: str = "") -> None:
         super().__init__()
         self.clip: Any = model.requires_grad_(False)
-        self.name = name
+        self.name, self.tokenizer = name, tokenizer
         visual, text = model.visual, getattr(model, "text", model)
         self._text: list[Any] = [text]  # in a list, since an attribute would be a second copy in the state dict
         self.depth = len(_class_token_blocks(visual))
@@ -43,12 +43,10 @@ class ClipBackbone(Backbone):
         self.visual_tokens = len(visual.positional_embedding) if self.depth else 0
         embedding = getattr(text, "token_embedding", None)
         self.token_width = embedding.embedding_dim if embedding is not None else 0
-        size = visual.image_size
-        self.image_size = size[0] if isinstance(size, (tuple, list)) else size
         self.dim = _joint_width(visual)
-        # create_model sets mean and std; a model from shapes lacks both and is OpenAI's
-        self.mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
-        self.std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
+        # create_model sets preprocess_cfg; a model from shapes lacks it and is OpenAI's
+        older = {"mean": getattr(visual, "image_mean", None), "std": getattr(visual, "image_std", None)}
+        self.preprocessing = of_open_clip(getattr(visual, "preprocess_cfg", older), visual.image_size)
         self.adapters, self.text_adapters = BlockAdapters(), BlockAdapters()
 
     @property
@@ -195,12 +193,13 @@ class ClipBackbone(Backbone):
             pool = "class token"
         tokens = text.token_embedding.num_embeddings if self.token_width else 0
         openai_tokens = _openai_tokenizer().vocab_size
-        if causal and pool in ("argmax", "eos") and tokens == openai_tokens:
+        if causal and pool in ("argmax", "eos") and tokens == openai_tokens and not self.tokenizer:
             return ""
         return (
             f"prompts need a causal text tower that is read at the end of the text and has OpenAI's {openai_tokens} "
             f"tokens; this model has a {type(text).__name__} with {tokens} tokens, "
             f"{'causal' if causal else 'not causal'}, pooled by {pool}"
+            + (f", with the tokenizer {self.tokenizer}" if self.tokenizer else "")
         )
 
 

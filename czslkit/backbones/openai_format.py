@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -30,6 +31,40 @@ def from_openai(state: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
+class ClipSizes(NamedTuple):
+    """The sizes of a CLIP with a vision transformer that its tensors tell."""
+
+    width: int
+    layers: int
+    patch: int
+    text_width: int
+    text_layers: int
+
+
+def clip_sizes(state: Mapping[str, Tensor]) -> ClipSizes:
+    """Return the sizes of a state dict in OpenAI's format.
+
+    Raises:
+        ConfigError: the state dict does not belong to a CLIP with a vision transformer.
+    """
+    layers, text_layers = (_number_of_blocks(state, tower) for tower in ("visual.", ""))
+    if not (layers and text_layers):
+        tower = "text" if layers else "vision"
+        raise ConfigError(
+            [
+                f"not a CLIP with a vision transformer in OpenAI's format: no {tower} transformer in it; for another "
+                "model, use NAME/TAG/FILE, for example RN50/openai/FILE or timm/resnet18/FILE"
+            ]
+        )
+    width = _size(
+        state,
+        HEAD_WIDTH,
+        *(("visual.class_embedding", 0), ("visual.ln_post.weight", 0), ("visual.conv1.weight", 0)),
+    )
+    text = _size(state, HEAD_WIDTH, ("token_embedding.weight", 1), ("ln_final.weight", 0), ("text_projection", 0))
+    return ClipSizes(width, layers, _size(state, 14, ("visual.conv1.weight", 3)), text, text_layers)
+
+
 def model_from_shapes(state: Mapping[str, Tensor]) -> nn.Module:
     """Return a CLIP with random weights and the sizes of a state dict in OpenAI's format.
 
@@ -41,30 +76,30 @@ def model_from_shapes(state: Mapping[str, Tensor]) -> nn.Module:
     """
     import open_clip
 
-    def size(default: int, *axes: tuple[str, int]) -> int:
-        """Return the length of the first existing, non-empty axis among ``axes`` (tensor name, axis number)."""
-        sizes = (state[name].shape[axis] for name, axis in axes if name in state and state[name].ndim > axis)
-        return next(filter(None, sizes), default)
-
-    layers, text_layers = (_number_of_blocks(state, tower) for tower in ("visual.", ""))
-    if not (layers and text_layers):
-        tower = "text" if layers else "vision"
-        raise ConfigError([f"not a CLIP with a vision transformer in OpenAI's format: no {tower} transformer in it"])
-    width = size(HEAD_WIDTH, ("visual.class_embedding", 0), ("visual.ln_post.weight", 0), ("visual.conv1.weight", 0))
-    patch = size(14, ("visual.conv1.weight", 3))
-    grid = math.isqrt(size(257, ("visual.positional_embedding", 0)) - 1)
+    sizes = clip_sizes(state)
+    grid = math.isqrt(_size(state, 257, ("visual.positional_embedding", 0)) - 1)
     vision = open_clip.CLIPVisionCfg(
-        layers=layers, width=width, patch_size=patch, image_size=grid * patch, head_width=min(HEAD_WIDTH, width)
+        layers=sizes.layers,
+        width=sizes.width,
+        patch_size=sizes.patch,
+        image_size=grid * sizes.patch,
+        head_width=min(HEAD_WIDTH, sizes.width),
     )
-    text_width = size(HEAD_WIDTH, ("token_embedding.weight", 1), ("ln_final.weight", 0), ("text_projection", 0))
     text = open_clip.CLIPTextCfg(
-        context_length=size(TEXT_POSITIONS, ("positional_embedding", 0)),
-        vocab_size=size(49408, ("token_embedding.weight", 0)),
-        width=text_width,
-        heads=max(1, text_width // HEAD_WIDTH),
-        layers=text_layers,
+        context_length=_size(state, TEXT_POSITIONS, ("positional_embedding", 0)),
+        vocab_size=_size(state, 49408, ("token_embedding.weight", 0)),
+        width=sizes.text_width,
+        heads=max(1, sizes.text_width // HEAD_WIDTH),
+        layers=sizes.text_layers,
     )
-    return open_clip.CLIP(size(width, ("text_projection", 1), ("visual.proj", 1)), vision, text, quick_gelu=True)
+    dim = _size(state, sizes.width, ("text_projection", 1), ("visual.proj", 1))
+    return open_clip.CLIP(dim, vision, text, quick_gelu=True)
+
+
+def _size(state: Mapping[str, Tensor], default: int, *axes: tuple[str, int]) -> int:
+    """Return the length of the first existing, non-empty axis among ``axes`` (tensor name, axis number)."""
+    sizes = (state[name].shape[axis] for name, axis in axes if name in state and state[name].ndim > axis)
+    return next(filter(None, sizes), default)
 
 
 def _number_of_blocks(state: Mapping[str, Tensor], tower: str) -> int:

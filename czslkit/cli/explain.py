@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from ..checkpoints.trained import load_checkpoint
-    from ..data.image_transforms import open_rgb, resize_center_crop
+    from ..data.image_transforms import open_rgb, resize_and_crop
     from ..explain.drawing import draw
     from ..explain.explanation import explain_picture, ranked_rows, table_row
     from ..explain.pairs import parse_pairs
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     photo, device = open_rgb(args.image), Machine(args.device).torch_device()
     method = load_checkpoint(args.checkpoint).to(device)
     pairs = None if args.pairs is None else parse_pairs(args.pairs, method.space)
-    picture = resize_center_crop(photo, method.backbone.image_size)
+    picture = resize_and_crop(photo, method.backbone.preprocessing)
     explanation = explain_picture(method, picture, pairs, top=args.top or _DEFAULT_TOP)
     draw(picture, explanation, method.space, top=args.top).save(args.out, "PNG")
     rows = [table_row(explanation, method.space, row) for row in ranked_rows(explanation, top=args.top)]

@@ -23,7 +23,7 @@ ENCODER_BATCH = 64
 """Most images that are encoded at a time for cached features. The last digits of the features may depend on it."""
 
 #: Number of images that are encoded to measure whether features are fixed.
-SAMPLE = 4
+SAMPLE = 3
 #: A function from the images of a batch, ``[B]`` long, to the indices of its companions by name, ``[k]`` long each.
 Companions = Callable[[Tensor], Mapping[str, Tensor]]
 _OWN = ""  # name of the images of a batch itself, next to the names of its companions
@@ -92,10 +92,15 @@ class Feed:
         """Return the bytes of the two batches of ``size`` images that each worker reads ahead."""
         return 0 if self.has_features else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
 
-    def first_images(self, count: int) -> Batch:
-        """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``."""
+    def first_images(self, count: int, companions: Companions | None = None) -> Batch:
+        """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``.
+
+        Args:
+            companions: chooses other images of the split that the batch has in addition.
+        """
         index = torch.arange(min(count, len(self.split)))
-        return self._batch({_OWN: index}, next(self._read([index], 0)))
+        part = {_OWN: index, **(companions(index) if companions else {})}
+        return self._batch(part, next(self._read([torch.cat(list(part.values()))], 0)))
 
     def features_have_changed(self) -> bool:
         """Return whether the method now encodes images in another way than when their features were cached.
@@ -168,15 +173,13 @@ class Feed:
 
     @cached_property
     def _images(self) -> ImageSet:
-        backbone, cache = self.method.backbone, self.cache
+        preprocessing, cache = self.method.backbone.preprocessing, self.cache
         return ImageSet(
             self.split,
-            backbone.image_size,
-            backbone.mean,
-            backbone.std,
+            preprocessing,
             augment=self.augment,
             seed=self.seed,
-            decoded=decoded_images(cache, self.split, backbone.image_size) if cache and cache.images else None,
+            decoded=decoded_images(cache, self.split, preprocessing) if cache and cache.images else None,
         )
 
     @cached_property

@@ -98,7 +98,12 @@ def _encoder_key(method: Method) -> dict[str, Any]:
     return {
         "tensors": _tensor_digest(*backbone.image_parameters(), *backbone.buffers()),
         "output": _tensor_digest(method.encode(noise.to(device)).pooled),
-        "pixels": [backbone.image_size, *backbone.mean, *backbone.std],
+        "pixels": [
+            backbone.image_size,
+            *backbone.mean,
+            *backbone.std,
+            *filter(None, [backbone.preprocessing.resizing]),
+        ],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from .. import provenance
 from ..errors import DataError
 from ..options import config_id
+from ..types import Preprocessing
 from . import image_transforms
 from .cache import Cache
 from .image_check import unreadable_images
-from .image_transforms import open_rgb, resize_center_crop
+from .image_transforms import open_rgb, resize_and_crop
 from .splits import Split
 
 _CHUNK = 256  # images in memory while a file is written
@@ -42,13 +43,15 @@ class DecodedImages:
         return DecodedImages, (self.file,)
 
 
-def decoded_images(cache: Cache, split: Split, size: int, *, workers: int | None = None) -> DecodedImages | None:
+def decoded_images(
+    cache: Cache, split: Split, preprocessing: Preprocessing, *, workers: int | None = None
+) -> DecodedImages | None:
     """Return the decoded images of a split from the cache; decode them if they are not in the cache.
 
     Args:
         cache: cache of decoded images.
         split: the images.
-        size: side of the square images, in pixels.
+        preprocessing: how a photo becomes a square image.
         workers: threads that decode; by default a few more than there are processors.
 
     Returns:
@@ -57,16 +60,17 @@ def decoded_images(cache: Cache, split: Split, size: int, *, workers: int | None
     Raises:
         DataError: some images cannot be read. The message has their number and names the first ten.
     """
-    shape = (len(split), size, size, 3)
+    shape = (len(split), preprocessing.size, preprocessing.size, 3)
+    kind = "-".join(filter(None, (str(preprocessing.size), preprocessing.resizing)))
     code_version = {"transforms": image_transforms.VERSION, "packages": provenance.packages()}
     return cache.obtain(
-        f"images-{split.name}-{size}-{split.digest}",
+        f"images-{split.name}-{kind}-{split.digest}",
         config_id(code_version),
         ".npy",
         description=f"{len(split):,} decoded {split.name} images",
         size=int(np.prod(shape)),
         read=partial(_open_decoded, shape=shape),
-        write=partial(_write_decoded, split=split, shape=shape, workers=workers),
+        write=partial(_write_decoded, split=split, preprocessing=preprocessing, workers=workers),
     )
 
 
@@ -88,16 +92,17 @@ def _open_decoded(file: Path, shape: tuple[int, ...]) -> DecodedImages:
     return decoded
 
 
-def _write_decoded(file: Path, split: Split, shape: tuple[int, ...], workers: int | None) -> None:
+def _write_decoded(file: Path, split: Split, preprocessing: Preprocessing, workers: int | None) -> None:
     """Write the decoded images of a split to a file.
 
     Raises:
         DataError: some images cannot be read.
     """
     errors: list[str] = []
+    shape = (len(split), preprocessing.size, preprocessing.size, 3)
     with file.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for pixels in _decode(split.paths, shape[1], workers):
+        for pixels in _decode(split.paths, preprocessing, workers):
             if isinstance(pixels, DataError):
                 errors.append(str(pixels))
             elif not errors:
@@ -106,12 +111,14 @@ def _write_decoded(file: Path, split: Split, shape: tuple[int, ...], workers: in
         raise unreadable_images(errors, f"{len(split)} {split.name} images")
 
 
-def _decode(paths: Sequence[Path], size: int, workers: int | None) -> Iterator[NDArray[np.uint8] | DataError]:
+def _decode(
+    paths: Sequence[Path], preprocessing: Preprocessing, workers: int | None
+) -> Iterator[NDArray[np.uint8] | DataError]:
     """Yield each image as ``[size, size, 3]``, or the error if it cannot be read."""
 
     def decode(path: Path) -> NDArray[np.uint8] | DataError:
         try:
-            return np.asarray(resize_center_crop(open_rgb(path), size))
+            return np.asarray(resize_and_crop(open_rgb(path), preprocessing))
         except DataError as error:
             return error
 

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ..types import Preprocessing
 from .image_cache import DecodedImages
-from .image_transforms import augment, open_rgb, resize_center_crop, to_normalized_tensor
+from .image_transforms import augment, open_rgb, resize_and_crop, to_normalized_tensor
 from .splits import Split
 
 T = TypeVar("T")
@@ -24,9 +25,7 @@ class ImageSet(Dataset[Tensor]):
 
     Args:
         split: the images.
-        size: side of the square images, in pixels.
-        mean: mean of each channel, on a scale from 0 to 1.
-        std: standard deviation of each channel.
+        preprocessing: how a photo becomes a square image, and its mean and standard deviation.
         augment: augment each image at random. The result depends only on ``seed``, the epoch and the image, and not on
             the order, the number of workers or the global random state.
         seed: seed of the augmentation.
@@ -36,17 +35,14 @@ class ImageSet(Dataset[Tensor]):
     def __init__(
         self,
         split: Split,
-        size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        preprocessing: Preprocessing,
         *,
         augment: bool = False,
         seed: int = 0,
         decoded: DecodedImages | None = None,
     ) -> None:
         self.split = split
-        self.size = size
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.preprocessing = preprocessing
         self.augment = augment
         self.seed = seed
         self.decoded = decoded
@@ -64,11 +60,12 @@ class ImageSet(Dataset[Tensor]):
 
     def __getitems__(self, indices: list[int]) -> Tensor:
         """Return several images ``[B, 3, size, size]``; a ``DataLoader`` calls this."""
-        images = torch.empty(len(indices), 3, self.size, self.size)
+        preprocessing = self.preprocessing
+        images = torch.empty(len(indices), 3, preprocessing.size, preprocessing.size)
         if get_worker_info():
             images.share_memory_()  # a worker process would otherwise copy them to the main process
         for image, index in zip(images, indices, strict=True):
-            to_normalized_tensor(self._pixels(index), self.mean, self.std, out=image)
+            to_normalized_tensor(self._pixels(index), preprocessing.mean, preprocessing.std, out=image)
         return images
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
@@ -79,7 +76,7 @@ class ImageSet(Dataset[Tensor]):
         """
         repeat, index = divmod(index, len(self))
         if self.decoded is None:
-            pixels = np.asarray(resize_center_crop(open_rgb(self.split.paths[index]), self.size))
+            pixels = np.asarray(resize_and_crop(open_rgb(self.split.paths[index]), self.preprocessing))
         else:
             pixels = self.decoded.pixels[index]
         if self.augment:

@@ -15,6 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from ..errors import DataError
+from ..types import Preprocessing
 
 VERSION = 1
 """Raise it when these functions return other pixels for the same file, so that caches are made again."""
@@ -44,9 +45,21 @@ def open_rgb(path: Path) -> Image.Image:
         raise DataError(f"{path} is not a readable image: {type(error).__name__}: {error}") from error
 
 
-def resize_center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side of an image to ``size`` pixels, and crop the middle, ``size`` x ``size``."""
-    return tv.center_crop(tv.resize(image, [size], InterpolationMode.BICUBIC), [size, size])
+def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Return an image as a square of ``preprocessing.size`` pixels: resized, padded where too short, cropped."""
+    size, side = preprocessing.size, math.floor(preprocessing.size / preprocessing.crop)
+    resized = [side]  # the shorter side; the other one follows
+    if preprocessing.mode == "squash":
+        resized = [side, side]
+    elif preprocessing.mode == "longest":
+        ratio = max(image.size) / side
+        resized = [max(1, round(length / ratio)) for length in (image.height, image.width)]
+    image = tv.resize(image, resized, InterpolationMode(preprocessing.interpolation))
+    across, down = (max(size - length, 0) for length in image.size)
+    if across or down:
+        borders = [across // 2, down // 2, (across + 1) // 2, (down + 1) // 2]
+        image = tv.pad(image, borders, fill=preprocessing.fill)
+    return tv.center_crop(image, [size, size])
 
 
 def augment(image: Image.Image, generator: Generator) -> Image.Image:

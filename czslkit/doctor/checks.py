@@ -92,13 +92,16 @@ def weights(backbone: str, report: Report) -> Rows:
     import open_clip
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from ..backbones.open_clip import OpenClip
+    from ..backbones.open_clip import OpenClip, weight_files
     from ..weights import read_tensors
 
     default = inspect.signature(OpenClip).parameters["argument"].default
     cached = {f"{name}/{tag}": file for name, tag in open_clip.list_pretrained() for file in _cached_weights(name, tag)}
     rows = {"cache": HF_HUB_CACHE, default: "not on this machine; the first use downloads it", **cached}
-    files = (Path(part) for part in (backbone, backbone.partition("/")[2]) if part)
+    after = backbone.partition("/")[2]
+    files = [Path(part) for part in (backbone, after, after.partition("/")[2]) if part]
+    if backbone.startswith("local-dir:"):
+        files = weight_files(Path(backbone.removeprefix("local-dir:")))
     if file := next((file for file in files if file.is_file()), None):
         try:
             rows[backbone] = f"{len(read_tensors(file))} tensors, {file.stat().st_size / 2**20:,.0f} MiB"

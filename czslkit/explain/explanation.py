@@ -20,7 +20,7 @@ def explain_picture(method: Method, picture: Image.Image, pairs: Tensor | None =
 
     Args:
         method: in evaluation mode, on any device.
-        picture: picture cropped to the image size of the method's backbone.
+        picture: picture resized and cropped as the method's backbone needs it.
         pairs: ``[P, 2]`` long, pairs to explain; if None, the ``top`` pairs that the method ranks highest.
         top: number of pairs to explain if ``pairs`` is None.
 

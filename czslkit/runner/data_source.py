@@ -14,6 +14,7 @@ from ..data.image_check import check_images
 from ..data.loading import load_dataset
 from ..data.splits import Splits
 from ..errors import CzslkitError
+from ..types import Preprocessing
 
 
 class DataSource:
@@ -45,21 +46,22 @@ class DataSource:
         """
         return self._once(("load", name), lambda: load_dataset(name, self._root))
 
-    def check_images(self, name: str, size: int) -> None:
-        """Check that every image can be decoded; cache the decoded images at ``size`` pixels if the cache holds images.
+    def check_images(self, name: str, preprocessing: Preprocessing) -> None:
+        """Check that every image can be decoded; cache the decoded images if the cache holds images.
 
         Raises:
             DataError: images cannot be read.
         """
-        self._once(("check", name, size), lambda: self._check_images(self.load(name), size))
+        shape = preprocessing.size, preprocessing.resizing
+        self._once(("check", name, *shape), lambda: self._check_images(self.load(name), preprocessing))
 
     def _digests(self, name: str) -> dict[str, str]:
         folder = ensure_folder(name, self._root)
         return fingerprint_parts(folder, dataset(name).files(folder))
 
-    def _check_images(self, data: Splits, size: int) -> None:
+    def _check_images(self, data: Splits, preprocessing: Preprocessing) -> None:
         splits, cache = (data.train, data.val, data.test), self._cache
-        if not (cache and cache.images) or None in [decoded_images(cache, split, size) for split in splits]:
+        if not (cache and cache.images) or None in [decoded_images(cache, split, preprocessing) for split in splits]:
             check_images(data, cache=self._checked)
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:

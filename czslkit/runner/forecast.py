@@ -17,8 +17,9 @@ from ..evaluation.memory_budget import IMAGES, Chunks, Costs
 from ..method import Method
 from ..metrics.sweep import Sweep
 from ..sizes import format_bytes, format_duration
-from ..training.epoch import loss_parts
+from ..training.epoch import companion_choice, loss_parts
 from ..training.options import TrainOptions
+from ..types import Batch
 
 MIN_SECONDS = 0.25  # a measurement uses more items until it takes this long
 
@@ -75,13 +76,13 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
     if not method.trains:
         return 0.0
     feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
-    pairs, batch = data.train.pairs.to(method.device), feed.first_images(options.batch_size)
+    companions = companion_choice(method, data.training_data(), torch.Generator().manual_seed(0))
+    pairs, batch = data.train.pairs.to(method.device), feed.first_images(options.batch_size, companions)
     start, per_image = 0.0, _reading_seconds(feed, options.batch_size)
     if feed.caches_features:  # features are computed once, before the first epoch
-        assert isinstance(batch.images, Tensor)
         with torch.no_grad():
             start, per_image = len(feed.split) * _encoding_seconds(method, feed, options.batch_size), 0.0
-            batch = replace(batch, images=method.encode(batch.images))
+            batch = _encoded(method, batch)
 
     def step(_: int) -> None:
         method.train()
@@ -92,6 +93,13 @@ def training(method: Method, data: Splits, options: TrainOptions, validation: Fo
 
     epoch = len(feed) * _seconds(step, 1, method.device) + len(feed.split) * per_image + (validation.seconds or 0)
     return start + options.epochs * epoch
+
+
+def _encoded(method: Method, batch: Batch) -> Batch:
+    """Return a batch and its companions with features in place of pixels."""
+    assert isinstance(batch.images, Tensor)
+    companions = {name: _encoded(method, companion) for name, companion in batch.companions.items()}
+    return replace(batch, images=method.encode(batch.images), companions=companions)
 
 
 def _encoding_seconds(method: Method, feed: Feed, images: int) -> float:

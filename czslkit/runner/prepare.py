@@ -47,7 +47,7 @@ def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
         backbone_digest(job.spec.backbone)  # raises an error if the weight file is missing
     data = job.source.load(job.spec.dataset)
     method = build_method(job, data)
-    job.source.check_images(job.spec.dataset, method.backbone.image_size)
+    job.source.check_images(job.spec.dataset, method.backbone.preprocessing)
     failed: Results = {}
     feasibility = None
     selects = job.spec.selection_threshold is not None

@@ -1,9 +1,10 @@
 """The dependencies of a stored result, which is stale if one of them has changed; no other module decides this.
 
-A result depends on the files of the dataset, the backbone's weights, the files that options of the method name, and the
-code of its numbers. Code counts by versions that are raised by hand when numbers change: ``version`` of every class
-that took part, and ``VERSION`` of the training loop, the image reading and the evaluation. A class of another package
-that has no version counts by its distribution or its code; see :func:`czslkit.provenance.class_version`.
+A result depends on the files of the dataset, the backbone's weights, the way in which images are prepared for it, the
+files that options of the method name, and the code of its numbers. Code counts by versions that are raised by hand when
+numbers change: ``version`` of every class that took part, and ``VERSION`` of the training loop, the image reading and
+the evaluation. A class of another package that has no version counts by its distribution or its code; see
+:func:`czslkit.provenance.class_version`.
 
 The dependencies of a training are separate from those of an evaluation. If only the evaluation of a result is stale,
 it is evaluated again with the trained weights.
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..backbones import stated_preprocessing
 from ..data.dataset_folders import dataset
 from ..data.splits import Splits
 from ..evaluation.feasibility_source import source_file
@@ -50,7 +52,7 @@ def training_dependencies(
     Raises:
         DataError: a file of the backbone or of an option is missing.
     """
-    return _training(spec, data, _versions(TRAINING_MODULES) | class_versions(classes), splits)
+    return _training(spec, data, _versions(TRAINING_MODULES) | class_versions(classes), splits) | _preprocessing(spec)
 
 
 def evaluation_dependencies(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def training_changes(result: Result, spec: Spec, data: Mapping[str, str], splits
     code = _current_versions(recorded.get("code", {}), _format_1_training())
     if FORMAT_1 not in code:  # the method and the dataset may be other classes by now, or have other bases
         code |= class_versions([METHODS[spec.method], type(dataset(spec.dataset))])
-    return differences(recorded, _training(spec, data, code, splits))
+    return differences(recorded, _training(spec, data, code, splits) | _preprocessing(spec, recorded))
 
 
 def evaluation_changes(result: Result, spec: Spec, data: Splits | None) -> str:
@@ -109,6 +111,19 @@ def _training(
         **({"files": files} if files else {}),
         **(_selection_digest(spec, splits) if splits else {}),
     }
+
+
+def _preprocessing(spec: Spec, recorded: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return how images are prepared for the backbone, as a section of dependencies; empty for OpenAI's CLIP.
+
+    Args:
+        recorded: dependencies of a result. Its section is returned if the current one is unknown, and also if the
+            result is older than the section and its images were prepared in the same way.
+    """
+    stated = stated_preprocessing(spec.backbone) if spec.backbone else None
+    if recorded is not None and (stated is None or not ("preprocessing" in recorded or stated.resizing)):
+        return {key: value for key, value in recorded.items() if key == "preprocessing"}
+    return {"preprocessing": stated.record} if stated and stated.record else {}
 
 
 def _feasibility_digest(spec: Spec, world: str, data: Splits) -> dict[str, Any]:

@@ -26,10 +26,11 @@ from .prepare import Prepared, evaluation_feed, selection_candidates
 def classes_of(job: Job, method: Method) -> list[Any]:
     """Return the classes whose code takes part in a training: of the dataset, the method and its components.
 
-    Objects that a component holds count as well if they are from other projects, and so do functions.
+    Objects that a component holds count as well if they are from other projects, and so do functions. The class of the
+    options does not count: their values are part of the configuration.
     """
     modules = list(method.modules())
-    held = set().union(*map(held_classes, modules))
+    held = set().union(*map(held_classes, modules)) - {type(method).Options}
     return [type(dataset(job.spec.dataset)), *map(type, modules), *held]
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,12 +25,12 @@ def cache(tmp_path):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """Return the sizes of the encoded batches, without the batches of one or two pictures of noise."""
+    """Return the sizes of the encoded batches, without those of a sample of up to three images."""
     sizes = []
     real = ClipBackbone.encode_image
 
     def encode(self, images, layers=()):
-        sizes.extend([len(images)] if len(images) > 2 else [])
+        sizes.extend([len(images)] if len(images) > 3 else [])
         return real(self, images, layers)
 
     monkeypatch.setattr(ClipBackbone, "encode_image", encode)
@@ -60,11 +62,11 @@ def test_features_made_of_smaller_batches_are_kept_apart(toy, clip_file, cache, 
 
 
 def test_batches_beyond_64_are_encoded_in_parts_and_share_features(toy, clip_file, cache, encoded, monkeypatch):
-    monkeypatch.setattr("czslkit.data.batches.ENCODER_BATCH", 5)
+    monkeypatch.setattr("czslkit.data.batches.ENCODER_BATCH", 4)
     method = czslkit.build("csp", toy.space, backbone=str(clip_file))
     for batch_size in (6, 8):
         pooled(method, toy.val, cache, batch_size)
-    assert encoded == [5, 3]
+    assert encoded == [4, 4]
 
 
 def test_methods_share_features(toy, clip_file, cache, encoded):
@@ -105,7 +107,11 @@ def other_scale(backbone):
     backbone.mean = (0.1, 0.2, 0.3)
 
 
-@pytest.mark.parametrize("change", [other_weights, other_activation, other_heads, other_scale])
+def other_crop(backbone):
+    backbone.preprocessing = replace(backbone.preprocessing, crop=0.5)
+
+
+@pytest.mark.parametrize("change", [other_weights, other_activation, other_heads, other_scale, other_crop])
 def test_another_encoder_has_features_of_its_own(toy, clip_file, cache, change):
     method = czslkit.build("csp", toy.space, backbone=str(clip_file))
     before = pooled(method, toy.val, cache)

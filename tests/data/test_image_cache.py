@@ -13,10 +13,11 @@ from czslkit.data import image_cache, image_transforms
 from czslkit.data.cache import Cache
 from czslkit.data.image_cache import DecodedImages, decoded_images
 from czslkit.data.image_set import ImageSet, image_batches
-from czslkit.data.image_transforms import open_rgb, resize_center_crop
+from czslkit.data.image_transforms import open_rgb, resize_and_crop
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Split
 from czslkit.errors import DataError
+from czslkit.types import Preprocessing
 
 SIZE = 24
 SCALE = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -38,14 +39,16 @@ def cache(tmp_path: Path, said: list[str]) -> Cache:
 
 
 def made(cache: Cache, split: Split, size: int = SIZE) -> DecodedImages:
-    found = decoded_images(cache, split, size)
+    found = decoded_images(cache, split, Preprocessing(size))
     assert found is not None
     return found
 
 
 def test_decoded_images_are_the_images_as_they_are_read(cache: Cache, train: Split, said: list[str]) -> None:
     pixels = made(cache, train).pixels
-    assert np.array_equal(pixels, [np.asarray(resize_center_crop(open_rgb(path), SIZE)) for path in train.paths])
+    assert np.array_equal(
+        pixels, [np.asarray(resize_and_crop(open_rgb(path), Preprocessing(SIZE))) for path in train.paths]
+    )
     [file] = cache.folder.glob("*.npy")
     assert np.array_equal(np.load(file, mmap_mode="r"), pixels)
     assert said == [f"making 6 decoded train images: 10 kB in {file}"]
@@ -92,6 +95,30 @@ def test_decoded_images_of_an_image_edited_to_the_same_size_are_not_used(
     large.write_bytes(small.read_bytes().ljust(large.stat().st_size, b"\0"))  # what follows a picture is not read
     after, at = made(cache, load_dataset("pets", pets.parent).train).pixels, train.paths.index(large)
     assert not np.array_equal(after[at], before[at])
+
+
+def test_every_way_to_resize_has_decoded_images_of_its_own(cache: Cache, train: Split) -> None:
+    ways = [
+        Preprocessing(SIZE),
+        Preprocessing(SIZE, mode="squash"),
+        Preprocessing(SIZE, mode="longest", fill=(9, 9, 9)),
+    ]
+    for way in [*ways, *ways]:
+        found = decoded_images(cache, train, way)
+        assert found is not None
+        assert np.array_equal(found.pixels, [np.asarray(resize_and_crop(open_rgb(path), way)) for path in train.paths])
+    names = sorted(file.name.partition(f"-{train.digest}")[0] for file in cache.folder.glob("*.npy"))
+    assert names == [
+        "images-train-24",
+        "images-train-24-longest-bicubic-1.0-9-9-9",
+        "images-train-24-squash-bicubic-1.0",
+    ]
+
+
+def test_the_mean_of_a_model_makes_no_decoded_images_of_its_own(cache: Cache, train: Split) -> None:
+    for way in (Preprocessing(SIZE), Preprocessing(SIZE, *SCALE)):
+        assert decoded_images(cache, train, way) is not None
+    assert len(list(cache.folder.glob("*.npy"))) == 1
 
 
 def test_decoded_images_made_by_another_pillow_are_made_again(
@@ -146,7 +173,7 @@ def test_images_that_cannot_be_read_are_counted_and_named_and_nothing_is_kept(ca
     for path in train.paths[1:3]:
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match="2 of 6 train images cannot be read:") as info:
-        decoded_images(cache, train, SIZE)
+        decoded_images(cache, train, Preprocessing(SIZE))
     assert all(f"{path} is not a readable image: " in str(info.value) for path in train.paths[1:3])
     assert [each.suffix for each in cache.folder.iterdir()] == [".lock"]
 
@@ -159,7 +186,7 @@ def test_batches_are_the_same_from_the_cache_and_from_files(
     from_cache, order = made(cache, train), torch.tensor([3, 1, 5, 0, 4, 2])
 
     def batches(decoded: DecodedImages | None, workers: int) -> list[torch.Tensor]:
-        images = ImageSet(train, SIZE, *SCALE, augment=augment, seed=3, decoded=decoded)
+        images = ImageSet(train, Preprocessing(SIZE, *SCALE), augment=augment, seed=3, decoded=decoded)
         images.set_epoch(2)
         return list(image_batches(images, order.split(4), workers=workers))
 

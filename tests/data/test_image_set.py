@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from czslkit.data.image_set import ImageSet, image_batches
-from czslkit.data.image_transforms import open_rgb, resize_center_crop, to_normalized_tensor
+from czslkit.data.image_transforms import open_rgb, resize_and_crop, to_normalized_tensor
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Split
 from czslkit.errors import DataError
+from czslkit.types import Preprocessing
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIZE = 24
@@ -25,7 +26,7 @@ def train(pets: Path) -> Split:
 
 @pytest.fixture
 def augmented(train: Split) -> ImageSet:
-    return ImageSet(train, SIZE, MEAN, STD, augment=True, seed=3)
+    return ImageSet(train, Preprocessing(SIZE, MEAN, STD), augment=True, seed=3)
 
 
 def images_of(images: ImageSet, size: int, order: Sequence[int] = range(6), workers: int = 0) -> torch.Tensor:
@@ -33,13 +34,15 @@ def images_of(images: ImageSet, size: int, order: Sequence[int] = range(6), work
 
 
 def test_an_item_is_the_image(train: Split) -> None:
-    image = ImageSet(train, SIZE, MEAN, STD)[4]
-    assert torch.equal(image, to_normalized_tensor(resize_center_crop(open_rgb(train.paths[4]), SIZE), MEAN, STD))
+    image = ImageSet(train, Preprocessing(SIZE, MEAN, STD))[4]
+    assert torch.equal(
+        image, to_normalized_tensor(resize_and_crop(open_rgb(train.paths[4]), Preprocessing(SIZE)), MEAN, STD)
+    )
     assert (image.shape, image.dtype) == ((3, SIZE, SIZE), torch.float32)
 
 
 def test_batches_follow_the_order_asked_for(train: Split) -> None:
-    images = ImageSet(train, SIZE, MEAN, STD)
+    images = ImageSet(train, Preprocessing(SIZE, MEAN, STD))
     batches = list(image_batches(images, [torch.tensor([5, 0]), torch.tensor([3])]))
     assert [len(batch) for batch in batches] == [2, 1]
     assert torch.equal(torch.cat(batches), torch.stack([images[i] for i in (5, 0, 3)]))
@@ -64,10 +67,10 @@ def test_workers_see_the_epoch(augmented: ImageSet) -> None:
 
 def test_variations_depend_on_seed_epoch_and_image(train: Split, augmented: ImageSet) -> None:
     first = Split(train.name, (train.paths[0],) * 2, train.attr[:2], train.obj[:2], train.pairs)
-    images = ImageSet(first, SIZE, MEAN, STD, augment=True, seed=3)
+    images = ImageSet(first, Preprocessing(SIZE, MEAN, STD), augment=True, seed=3)
     assert torch.equal(images[0], augmented[0])
     assert not torch.equal(images[0], images[1])
-    assert not torch.equal(ImageSet(first, SIZE, MEAN, STD, augment=True, seed=4)[0], images[0])
+    assert not torch.equal(ImageSet(first, Preprocessing(SIZE, MEAN, STD), augment=True, seed=4)[0], images[0])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -87,4 +90,4 @@ def test_a_broken_image_is_named_whoever_reads_it(train: Split) -> None:
     train.paths[1].write_bytes(b"")
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"train1.jpg is not a readable image"):
-            images_of(ImageSet(train, SIZE, MEAN, STD), 2, workers=workers)
+            images_of(ImageSet(train, Preprocessing(SIZE, MEAN, STD)), 2, workers=workers)

@@ -13,9 +13,10 @@ from PIL import ExifTags, Image
 from torchvision import transforms as tv
 
 from czslkit.data.image_set import ImageSet
-from czslkit.data.image_transforms import augment, open_rgb, resize_center_crop, to_normalized_tensor
+from czslkit.data.image_transforms import augment, open_rgb, resize_and_crop, to_normalized_tensor
 from czslkit.data.splits import Split
 from czslkit.errors import DataError
+from czslkit.types import Preprocessing
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIZE = 24
@@ -139,7 +140,9 @@ def test_an_image_that_is_not_there_is_an_error_naming_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("width", "height"), [(50, 37), (37, 50), (24, 24), (100, 11), (23, 90), (5, 5), (1, 40)])
 def test_at_evaluation_an_image_is_what_torchvision_makes_of_it(width: int, height: int) -> None:
     image = picture(width, height)
-    assert torch.equal(to_normalized_tensor(resize_center_crop(image, SIZE), MEAN, STD), preprocessed(image))
+    assert torch.equal(
+        to_normalized_tensor(resize_and_crop(image, Preprocessing(SIZE)), MEAN, STD), preprocessed(image)
+    )
 
 
 def test_variations_are_those_of_torchvision() -> None:
@@ -161,5 +164,5 @@ def split_of(file: Path) -> Split:
 def test_a_file_is_read_as_the_authors_programs_read_it(tmp_path: Path, mode: str, side: int) -> None:
     file = tmp_path / "a.jpg"
     picture(333, 251).convert(mode).save(file, quality=90)
-    images = ImageSet(split_of(file), side, MEAN, STD)
+    images = ImageSet(split_of(file), Preprocessing(side, MEAN, STD))
     assert torch.equal(images[0], preprocessed(Image.open(file).convert("RGB"), side))

@@ -37,12 +37,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
 @pytest.fixture
 def method(data: Splits, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A CLIP that records which pairs it encodes and the settings of its scores."""
-    monkeypatch.setattr("czslkit.data.batches.has_fixed_features", lambda *given: True)  # encodes texts, too
+    monkeypatch.setattr("czslkit.data.batches.has_fixed_features", lambda *_: True)  # encodes texts, too
     method = czslkit.build("clip", data.space, backbone="demo")
     method.asked, method.settings = [], []
     text, rank = method.text, method.rank
 
-    monkeypatch.setattr("czslkit.data.batches.has_fixed_features", lambda *given: True)  # would score pairs, too
+    monkeypatch.setattr("czslkit.data.batches.has_fixed_features", lambda *_: True)  # would score pairs, too
 
     def recorded_text(pairs: Tensor) -> Any:
         method.asked.append(pairs.tolist())

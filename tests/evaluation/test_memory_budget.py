@@ -89,7 +89,7 @@ def test_texts_that_do_not_fit_are_scored_in_several_passes(
     asked: list[int] = []
     text = method.text
     monkeypatch.setattr(method, "text", lambda pairs: (asked.append(len(pairs)), text(pairs))[1])
-    monkeypatch.setattr("czslkit.data.batches.has_fixed_features", lambda *given: True)  # encodes texts, too
+    monkeypatch.setattr("czslkit.data.batches.has_fixed_features", lambda *_: True)  # encodes texts, too
     plenty = plan(method, many, WORLDS).run()
     assert asked == [4, len(many.candidates("test").nonzero()), 600]
     asked.clear()

@@ -409,6 +409,16 @@ def test_an_estimate_logs_time_and_memory_and_runs_nothing(bench, tmp_path):
     assert bench.log_lines == ["[1/1] csp on toys, seed 0: done before"]
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_an_estimate_has_the_companions_of_a_method(bench, monkeypatch, augment):
+    csp, loss = czslkit.METHODS["csp"], czslkit.Method.loss
+    monkeypatch.setattr(csp, "companions", lambda self, data, index, generator: {"first": index[:3]})
+    monkeypatch.setattr(csp, "loss", lambda self, batch, pairs: loss(self, batch.companions["first"], pairs))
+    result = bench("csp", settings={"train.augment": augment}, estimate=True)
+    assert not result.failed
+    assert re.search(r"training of 2 epochs, about: \d+ s", bench.log_lines[-1])
+
+
 def test_too_little_memory_is_logged_by_an_estimate_and_fails_the_cell(bench):
     before, after = bench("clip", memory="9MB", estimate=True), bench("clip", memory="9MB")
     assert (before.failed, after.failed) == (2, 2)

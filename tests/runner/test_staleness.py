@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 from safetensors import safe_open
@@ -117,6 +118,63 @@ def test_stale_results_can_be_kept_and_are_named_in_the_table(
     monkeypatch.setattr(training_package, "VERSION", 3)
     assert "stale" not in bench(worlds="open").results[0]
     assert len(trainings) == 4
+
+
+SQUASH = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear", "resize_mode": "squash"}
+RECORD = {"mode": "squash", "interpolation": "bilinear", "crop": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+@pytest.fixture
+def bench_tagged(bench: Any, clip_file: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Benchmark of CSP on an open_clip model with a pretrained tag that says how images are prepared."""
+    model = {
+        "embed_dim": 64,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "layers": 5, "width": 128, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+    }
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", model)
+
+    def go(said: dict[str, Any]) -> Any:
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny", {"web": said})
+        (result,) = bench(settings={"backbone": f"tiny/{clip_file}"}).results
+        return result
+
+    return go
+
+
+def test_a_result_records_how_images_are_prepared_and_is_stale_when_it_changes(
+    bench: Any, bench_tagged: Any, trainings: list[int]
+) -> None:
+    assert bench_tagged(SQUASH)["depends"]["training"]["preprocessing"] == RECORD
+    bench_tagged(SQUASH)
+    assert len(trainings) == 2
+    changed = bench_tagged(SQUASH | {"resize_mode": "longest"})
+    assert changed["depends"]["training"]["preprocessing"] == RECORD | {"mode": "longest", "fill": [0, 0, 0]}
+    reason = "closed world stale because preprocessing: mode changed; preprocessing: fill added"
+    assert any(line.endswith(reason) for line in bench.log_lines)
+    assert len(trainings) == 4
+
+
+def test_results_with_the_images_of_openais_clip_record_nothing_and_stay(
+    bench: Any, bench_tagged: Any, trainings: list[int], tmp_path: Path
+) -> None:
+    assert "preprocessing" not in bench_tagged({})["depends"]["training"]
+    other_mean = bench_tagged({"mean": (0.5, 0.5, 0.5)})  # as an earlier version has taken it without a record
+    assert "preprocessing" not in other_mean["depends"]["training"]
+    assert len(trainings) == 2
+    bench_tagged(SQUASH)  # as an earlier version has not taken it
+    assert any("closed world stale because preprocessing: mode added" in line for line in bench.log_lines)
+    assert len(trainings) == 4
+
+
+def test_a_result_stays_where_the_preprocessing_is_unknown(
+    bench: Any, bench_tagged: Any, monkeypatch: pytest.MonkeyPatch, trainings: list[int]
+) -> None:
+    bench_tagged(SQUASH)
+    monkeypatch.setattr("czslkit.runner.staleness.stated_preprocessing", lambda setting: None)
+    assert bench_tagged(SQUASH)["depends"]["training"]["preprocessing"] == RECORD
+    assert len(trainings) == 2
 
 
 def test_a_docstring_and_a_help_text_change_nothing(

@@ -247,15 +247,26 @@ def test_parts_of_a_loss_go_to_history_and_log(run):
 @pytest.mark.parametrize("augment", [False, True])
 def test_companions_are_images_of_the_training_split(toy, clip_file, augment):
     method = HardNegatives(clip_file, toy.space)
-    feed, order = Feed(method, toy.train, 8, augment=augment, seed=3), torch.arange(21)
+    feed = Feed(method, toy.train, 8, augment=augment, seed=3)
     chosen = torch.tensor([20, 0, 5])
-    for batch in feed.batches(order, 1, companions=lambda index: {"some": chosen}):
-        companions = batch.companions["some"]
-        assert companions.index.tolist() == chosen.tolist()
-        assert companions.attr.tolist() == toy.train.attr[chosen].tolist()
-        (expected,) = feed.batches(chosen, 1)
-        one, other = (b.images if augment else b.images.pooled for b in (companions, expected))
-        assert torch.equal(one, other)
+    (batch,) = feed.batches(torch.arange(1, 4), 1, companions=lambda index: {"some": chosen})
+    companions = batch.companions["some"]
+    assert companions.index.tolist() == chosen.tolist()
+    assert companions.attr.tolist() == toy.train.attr[chosen].tolist()
+    (expected,) = feed.batches(chosen, 1)
+    one, other = (b.images if augment else b.images.pooled for b in (companions, expected))
+    assert torch.equal(one, other)
+
+
+def test_repeats_of_an_image_have_augmentations_of_their_own(toy, clip_file):
+    feed = Feed(HardNegatives(clip_file, toy.space), toy.train, 2, augment=True, seed=3)
+    first, second = feed.batches(torch.tensor([5, 5, 5]), 1, companions=lambda index: {"same": index[:1]})
+    views = [*first.images, *first.companions["same"].images, *second.images]
+    assert not any(torch.equal(one, other) for i, one in enumerate(views) for other in views[:i])
+    (alone,) = feed.batches(torch.tensor([5]), 1)
+    assert torch.equal(views[0], alone.images[0])
+    again, _ = feed.batches(torch.tensor([5, 5, 5]), 1, companions=lambda index: {"same": index[:1]})
+    assert torch.equal(again.images, first.images)
 
 
 def test_an_order_may_leave_out_and_repeat_images(run):

@@ -286,7 +286,7 @@ def test_a_fused_loss_that_nothing_is_selected_by_is_an_error():
 def batches_of_8(method, split, order):
     """Yield the images of a split in the given order."""
     backbone = method.backbone
-    everything = ImageSet(split, backbone.image_size, backbone.mean, backbone.std)
+    everything = ImageSet(split, backbone.preprocessing)
     images = torch.stack([everything[i] for i in range(len(split))])
     return [czslkit.Batch(images[index], split.attr[index], split.obj[index]) for index in order.split(8)]
 
