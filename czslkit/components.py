@@ -97,9 +97,9 @@ class Backbone(nn.Module, ABC):
     def image_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters that ``encode_image`` uses; ``load_backbone(..., trainable=True)`` lets them learn.
 
-        A backbone with a text tower overrides this method.
+        By default, these are all parameters except ``scale``. A backbone with a text tower overrides this method.
         """
-        return self.parameters()
+        return (parameter for parameter in self.parameters() if parameter is not self.scale)
 
     def add_adapters(
         self,

@@ -107,8 +107,18 @@ class Method(TrainingHooks, nn.Module):
         return features
 
     def encode(self, images: Tensor) -> ImageFeatures:
-        """Return the features of images ``[B, 3, H, W]``. They do not depend on candidates."""
-        return self.backbone.encode_image(images, self.layers)
+        """Return the features of images ``[B, 3, H, W]``. They do not depend on candidates.
+
+        Raises:
+            PluginError: the backbone does not return image features.
+        """
+        features: Any = self.backbone.encode_image(images, self.layers)
+        if not isinstance(features, ImageFeatures):
+            raise PluginError(
+                f"encode_image of {class_in_file(type(self.backbone))} returned a {type(features).__name__}, expected "
+                "ImageFeatures: return ImageFeatures(pooled)"
+            )
+        return features
 
     def forward(self, images: Tensor | ImageFeatures, text: TextFeatures) -> Scores:
         """Return the raw logits of every branch.
@@ -270,9 +280,36 @@ def construct(cls: type[Method], options: Any, space: PairSpace, *, where: str) 
         raise
     if not isinstance(getattr(method, "backbone", None), nn.Module):
         raise PluginError(f"{where}: {class_in_file(cls)} does not call Method.__init__. {_CALL_SUPER}")
+    if not isinstance(method.masks_pairs, str):
+        raise PluginError(
+            f"{where}: masks_pairs of {class_in_file(cls)} is {method.masks_pairs!r}, expected words for the caption "
+            'of tables that say which pairs rank never predicts, such as "pairs of an unseen word"; or ""'
+        )
     for part, kind in {method.prompt: TextFeatures, method.head: Scores, method: Scores}.items():
         part.register_forward_hook(partial(_check_result, where, kind))
     return method
+
+
+def ranked(method: Method, images: Tensor | ImageFeatures, text: TextFeatures, setting: Setting) -> Tensor:
+    """Return what ``method.rank`` returns, ``[B, P]``; the arguments are its arguments.
+
+    Raises:
+        PluginError: it is no tensor of this shape, or has scores that are NaN or positively infinite.
+    """
+    scores: Any = method.rank(images, text, setting)
+    count = len(images) if isinstance(images, Tensor) else len(images.pooled)
+    if not isinstance(scores, Tensor):
+        found = f"a {type(scores).__name__}"
+    elif scores.shape != (count, len(text.pairs)):
+        found = f"a tensor {list(scores.shape)}"
+    elif not (scores < torch.inf).all():  # false for NaN
+        found = "scores that are NaN or infinite"
+    else:
+        return scores
+    raise PluginError(
+        f"rank of {class_in_file(type(method))} returned {found}, expected a tensor [{count}, {len(text.pairs)}] of "
+        "finite numbers, or of -inf for pairs that are never predicted"
+    )
 
 
 def class_problems(cls: type[Method], *, where: str) -> list[str]:
@@ -281,7 +318,7 @@ def class_problems(cls: type[Method], *, where: str) -> list[str]:
     Args:
         where: start of every message, such as the method's name.
     """
-    problems = [f"{where}: {problem}" for problem in schema_problems(cls.Options)]
+    problems = [f"{where}: {problem}" for problem in schema_problems(getattr(cls, "Options", None))]
     signature = inspect.signature(cls)
     try:
         signature.bind(None, None)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -99,6 +100,10 @@ def schema_problems(schema: Any) -> list[str]:
     name = class_in_file(schema)
     if "__dataclass_fields__" not in vars(schema):  # a base class may have them
         return [f"{name} is not a dataclass: write @dataclass(frozen=True) above the class"]
+    if not vars(schema)["__dataclass_params__"].frozen:
+        return [
+            f"{name} is not frozen, so its options could change later: write @dataclass(frozen=True) above the class"
+        ]
     try:
         hints = typing.get_type_hints(schema)
     except Exception as error:
@@ -110,7 +115,24 @@ def schema_problems(schema: Any) -> list[str]:
             problems.append(f"{name}: {field.name} has no default: write {field.name}: TYPE = option(DEFAULT, HELP)")
         if not _is_supported(hints[field.name]):
             problems.append(f"{name}: {field.name} is of type {hints[field.name]}, expected {_SUPPORTED}")
+        elif field.default is not dataclasses.MISSING:
+            try:
+                _check_default(field.default, hints[field.name], field.metadata)
+            except ValueError as error:
+                problems.append(f"{name}: the default of {field.name} is {field.default!r}, expected {error}")
     return problems
+
+
+def _check_default(default: Any, hint: Any, limits: Mapping[str, Any]) -> None:
+    """Check that a default is a value that ``parse`` would leave as it is.
+
+    Raises:
+        ValueError: it is of another type or out of range; the message continues "expected ...".
+    """
+    converted = _convert(default, hint)
+    _check_range(converted, limits)
+    if converted != default:
+        raise ValueError(re.sub(r"\b(Posix|Windows)Path\(", "Path(", repr(converted)))
 
 
 def _is_supported(hint: Any) -> bool:

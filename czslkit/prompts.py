@@ -119,6 +119,9 @@ class SoftPrompt(nn.Module):
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
     version: ClassVar[int] = 1
 
+    words: Tensor  # embeddings of the attributes, then of the objects, [A + O, W]; a parameter if words are learned
+    dropout: nn.Dropout  # dropout on the word embeddings
+
     def __init__(
         self,
         backbone: Backbone,

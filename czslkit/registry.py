@@ -121,10 +121,8 @@ class Registry(Generic[T]):
             raise NameTakenError(f"{self._conflicts[name]}; it works once one of the two is uninstalled")
         if name in self._items:
             return self._items[name]
-        raise UnknownNameError(
-            f"no {self.kind} named {name!r}.{did_you_mean(name, self._items)} Known: {', '.join(self)}."
-            + "".join(f"\n  {line}" for line in failures())
-        )
+        hint = did_you_mean(name, self._items)
+        raise unknown_name(name, f"no {self.kind} named {name!r}.{hint} Known: {', '.join(self)}.")
 
     def __contains__(self, name: object) -> bool:
         self._load(name)
@@ -238,8 +236,24 @@ def load_unpackaged(name: str) -> None:
 
 def failures() -> list[str]:
     """Return a line for every plugin that failed, and for every name that two plugins claim."""
-    lines = [f"plugin {p.name!r} ({p.dist}) did not load: {type(e).__name__}: {e}" for p, e in _failed_plugins]
-    return lines + [line for registry in REGISTRIES.values() for line in registry._conflicts.values()]
+    conflicts = [line for registry in REGISTRIES.values() for line in registry._conflicts.values()]
+    return [_failure(plugin, error) for plugin, error in _failed_plugins] + conflicts
+
+
+def _failure(plugin: Plugin, error: Exception) -> str:
+    """Return the line of a plugin that failed."""
+    return f"plugin {plugin.name!r} ({plugin.dist}) did not load: {type(error).__name__}: {error}"
+
+
+def unknown_name(name: str, message: str) -> UnknownNameError:
+    """Return the error for a name that is not registered, with the plugins that failed.
+
+    Args:
+        name: the unknown name. If an entry point of this name failed, its line is first, before ``message``.
+        message: what is not known, and the names that are.
+    """
+    own = [_failure(plugin, error) for plugin, error in _failed_plugins if plugin.name == name.partition("/")[0]]
+    return UnknownNameError("\n  ".join([*own, message, *(line for line in failures() if line not in own)]))
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import czslkit
 from czslkit import Batch, PairSpace, load_backbone
 from czslkit.errors import ConfigError, PluginError
 from czslkit.heads import CosineHead
-from czslkit.method import Method, construct
+from czslkit.method import Method, construct, ranked
 from czslkit.prompts import FixedPrompt
 from czslkit.runner.settings import method_problems
-from czslkit.types import ImageFeatures, TextFeatures
+from czslkit.types import VALIDATION, ImageFeatures, TextFeatures
 
 
 class Mine(Method):
@@ -158,6 +158,7 @@ class WrongOptions:
 @pytest.mark.parametrize(
     ("members", "messages"),
     [
+        ({"Options": None}, ["mine: Options is None, expected a class with @dataclass(frozen=True) above it"]),
         ({"Options": WrongOptions}, ["mine: WrongOptions ({file}) is not a dataclass: write @dataclass(frozen=True)"]),
         (
             {"recipe": {"epohs": 3, "lr": "fast"}},
@@ -182,3 +183,45 @@ def test_mistakes_in_the_class_are_found_before_anything_is_run(
     assert len(caught.value.problems) == len(messages)
     for message in messages:
         assert message.format(file=__file__) in str(caught.value)
+
+
+def test_a_mask_of_pairs_is_described_in_words(space: PairSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Mine, "masks_pairs", True)
+    with pytest.raises(PluginError, match=r"^mine: masks_pairs of Mine .* is True, expected words for the caption"):
+        construct(Mine, Mine.Options(), space, where="mine")
+
+
+@pytest.mark.parametrize(
+    ("scores", "found"),
+    [
+        (None, "a NoneType"),
+        (torch.zeros(2, 4), r"a tensor \[2, 4\]"),
+        (torch.tensor([[0, torch.nan, 0], [0, 0, 0]]), "scores that are NaN or infinite"),
+        (torch.full((2, 3), torch.inf), "scores that are NaN or infinite"),
+    ],
+)
+def test_scores_that_are_no_numbers_are_an_error_that_names_the_method(scores: Any, found: str) -> None:
+    class Odd(Mine):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+
+        def rank(self, images: Any, text: Any, setting: Any = VALIDATION) -> Any:
+            return scores
+
+    text = TextFeatures(torch.zeros(3, 2, dtype=torch.long), torch.zeros(3, 8))
+    with pytest.raises(
+        PluginError, match=rf"^rank of .*Odd \(.*test_method\.py\) returned {found}, expected .*\[2, 3\]"
+    ):
+        ranked(Odd(), torch.zeros(2, 3, 8, 8), text, VALIDATION)
+
+
+def test_pairs_may_have_the_score_of_minus_infinity() -> None:
+    class Masking(Mine):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+
+        def rank(self, images: Any, text: Any, setting: Any = VALIDATION) -> Any:
+            return torch.full((len(images.pooled), 3), -torch.inf)
+
+    text = TextFeatures(torch.zeros(3, 2, dtype=torch.long), torch.zeros(3, 8))
+    assert ranked(Masking(), ImageFeatures(torch.zeros(2, 8)), text, VALIDATION).shape == (2, 3)

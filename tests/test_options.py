@@ -138,7 +138,7 @@ def test_a_key_that_is_no_word_is_an_unknown_option(key: Any) -> None:
 
 def test_a_schema_without_options_knows_none() -> None:
     with pytest.raises(ConfigError, match=r"^clip: lr is not an option\. Known: none\.$"):
-        parse(dataclasses.make_dataclass("Nothing", []), {"lr": 1}, where="clip")
+        parse(frozen(), {"lr": 1}, where="clip")
 
 
 def test_all_problems_are_reported_together() -> None:
@@ -163,7 +163,12 @@ class Undecorated(Options):
     rate: float = option(0.9, "another default")
 
 
-@dataclasses.dataclass
+def frozen(*fields: Any) -> type:
+    """Return a frozen dataclass with some fields."""
+    return dataclasses.make_dataclass("Schema", fields, frozen=True)
+
+
+@dataclasses.dataclass(frozen=True)
 class Unreadable:
     when: Date = option(None, "a date")  # type: ignore[name-defined]  # noqa: F821
 
@@ -175,18 +180,44 @@ class Unreadable:
         (Undecorated, [f"mine: Undecorated ({__file__}) is not a dataclass: write @dataclass(frozen=True) above"]),
         (Unreadable, ["the types of its options cannot be read: NameError: name 'Date' is not defined. Import these"]),
         (
-            dataclasses.make_dataclass("Schema", [("file", bytes, option(b"", "a file")), ("a", list, option((), ""))]),
+            frozen(("file", bytes, option(b"", "a file")), ("a", list, option((), ""))),
             ["file is of type <class 'bytes'>, expected int, float", "a is of type <class 'list'>"],
         ),
         (
-            dataclasses.make_dataclass(
-                "Schema", [("size", int | bytes | None, option(0, "")), ("b", tuple[set, ...], 0)]
-            ),
+            frozen(("size", int | bytes | None, option(0, "")), ("b", tuple[set, ...], 0)),
             ["size is of type int | bytes | None, expected", "b is of type tuple[set, ...], expected"],
         ),
         (
-            dataclasses.make_dataclass("Schema", [("size", int)]),
+            frozen(("size", int)),
             ["size has no default: write size: TYPE = option(DEFAULT, HELP)"],
+        ),
+        (
+            dataclasses.make_dataclass("Schema", [("size", int, option(0, ""))]),
+            ["is not frozen, so its options could change later: write @dataclass(frozen=True) above the class"],
+        ),
+        (
+            frozen(
+                ("vec", Path, option("vec.txt", "")), ("n", int, option("x", "")), ("m", int, option(0, "", minimum=1))
+            ),
+            [
+                "the default of vec is 'vec.txt', expected Path('vec.txt')",
+                "the default of n is 'x', expected a whole number",
+                "the default of m is 0, expected at least 1",
+            ],
+        ),
+        (
+            frozen(
+                ("rate", float, option("1e-4", "")),
+                ("heads", tuple[int, ...], option(4, "")),
+                ("files", tuple[Path, ...], option(("a",), "")),
+                ("on", bool, 1),
+            ),
+            [
+                "rate is '1e-4', expected 0.0001",
+                "heads is 4, expected (4,)",
+                "files is ('a',), expected (Path('a'),)",
+                "on is 1, expected true or false",
+            ],
         ),
     ],
 )

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from czslkit.registry import Registry
+
 PAGE = Path(__file__).parents[1] / "docs" / "plugin-api.md"
 INTRODUCTION = """\
 # What a plugin may use
@@ -19,6 +23,8 @@ Everything on this page keeps its name and meaning; other names of the package m
 [Writing a plugin](plugins.md) is the guide. Each entry is the first paragraph of a docstring; `help(NAME)` prints all
 of it, with arguments, shapes and errors. The settings of training and evaluation are in [results](results.md).
 """
+#: The name and the text of an argument in a docstring.
+ARGUMENT = r"^    (\w+): (.*(?:\n        .*)*)"
 #: Module -> the names in it that a plugin may use, in the order of the page.
 CONTENT = {
     "czslkit.method": ("Method", "METHODS", "build"),
@@ -30,6 +36,7 @@ CONTENT = {
         "TextFeatures",
         "Scores",
         "Setting",
+        "VALIDATION",
         "pair_targets",
         "AttentionMaps",
         "Explanation",
@@ -86,7 +93,11 @@ def section(module: Any, names: tuple[str, ...]) -> str:
             lines += [f"### `{name}`\n", f"{paragraph(found)}\n", *members(found), ""]
         elif inspect.isfunction(found):
             lines += [f"### `{name}{signature(found)}`\n", f"{paragraph(found)}\n"]
-        else:  # a registry
+        elif not isinstance(found, Registry):
+            comment = re.search(rf"^#: (.*)\n{name} = (.*)", inspect.getsource(module), re.MULTILINE)
+            assert comment, name
+            lines += [f"### `{name} = {comment[2]}`\n", f"{comment[1]}\n"]
+        else:
             lines += [f"### `{name}`\n", f'The registry of {found.kind}s: `@{name}.register("name")`.\n']
     return "\n".join(lines)
 
@@ -111,15 +122,16 @@ def field_comments(cls: type) -> dict[str, str]:
     """Return the comments and help texts of the fields of a class by their names, in the order of its body."""
     found: dict[str, str] = {}
     before: list[str] = []
-    lines = iter(inspect.getsource(cls).splitlines())
-    for line in lines:
+    arguments = dict(re.findall(ARGUMENT, inspect.getdoc(cls) or "", re.MULTILINE))
+    lines = inspect.getsource(cls).splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if match := re.match(r"    #: (.*)", line):
             before.append(match[1])
         elif match := re.match(r"    ([A-Za-z]\w*): ([^=#]*?)(?: = (.*?))?(?:  # (.*))?$", line):
-            following = " ".join(before) or match[4] or ""
-            if not following and (text := next(lines, "").strip()).startswith('"""'):
-                following = text.strip('"')
-            found[match[1]] = following.replace("``", "`") or f"`{match[2]}`"
+            text = " ".join(before) or match[4] or re.sub(r"\s+", " ", arguments.get(match[1], "")).strip()
+            if not text and following.strip().startswith('"""'):
+                text = following.strip().strip('"')
+            found[match[1]] = text.replace("``", "`") or f"`{match[2]}`"
             before = []
         elif re.match(r"    [a-z]\w* = ", line):
             before = []
@@ -156,6 +168,18 @@ def test_every_public_hook_and_seam_is_on_the_page() -> None:
     for cls in (Method, TrainingHooks, Backbone):
         for name in vars(cls):
             assert name.startswith("_") or name == "version" or re.search(rf"- `{name}\b", text), name
+
+
+LISTED = [getattr(importlib.import_module(module), name) for module, names in CONTENT.items() for name in names]
+
+
+@pytest.mark.parametrize(
+    "cls", [found for found in LISTED if dataclasses.is_dataclass(found) and isinstance(found, type)]
+)
+def test_every_public_field_of_a_dataclass_is_on_the_page(cls: type) -> None:
+    entry = PAGE.read_text(encoding="utf-8").split(f"### `{cls.__name__}`\n")[1].split("\n#")[0]
+    fields = [name for name in vars(cls)["__annotations__"] if not name.startswith("_")]  # others are with the base
+    assert [name for name in fields if f"\n- `{name}`: " not in entry] == []
 
 
 if __name__ == "__main__":

@@ -179,6 +179,17 @@ def test_an_object_that_is_not_registered_under_its_name_is_reported(install: In
     assert line.startswith(f"plugin {name!r} (acme 1.0) did not load: {reason}")
 
 
+def test_the_failure_of_the_plugin_that_has_the_name_comes_first(install: Install) -> None:
+    install("acme", "1 / 0", entries="mean = acme:Mine")
+    install("broken", "1 / 0")
+    with pytest.raises(UnknownNameError) as caught:
+        AGGREGATORS["mean"]
+    first, second, third = str(caught.value).split("\n  ")
+    assert first == "plugin 'mean' (acme 1.0) did not load: ZeroDivisionError: division by zero"
+    assert second.startswith("no aggregator named 'mean'.")
+    assert third.startswith("plugin 'broken' (broken 1.0) did not load")
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [

@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import nn
 
 from ..components import BACKBONES, Backbone
-from ..errors import ConfigError, UnknownNameError, did_you_mean, first_ten
-from ..registry import failures
+from ..errors import ConfigError, did_you_mean, first_ten
+from ..registry import unknown_name
 from ..types import Preprocessing
 from .adapters import Adapter
 from .clip import ClipBackbone
@@ -35,9 +35,11 @@ def load_backbone(
     Raises:
         UnknownNameError: no backbone, model or file has the name.
         ConfigError: the weights are missing or do not fit, the backbone lacks a method or an attribute, or other
-            parameters would learn than asked for.
+            parameters would learn than asked for, or ``adapter_dim`` is negative.
         ValueError: the backbone takes no adapters.
     """
+    if isinstance(adapter_dim, bool) or not isinstance(adapter_dim, int) or adapter_dim < 0:
+        raise ConfigError([f"adapter_dim is {adapter_dim!r}, expected a whole number from 1, or 0 for no adapters"])
     if isinstance(setting, nn.Module):
         backbone: Backbone = ClipBackbone(setting)
     else:
@@ -178,9 +180,9 @@ def resolve(setting: str) -> tuple[str, str]:
         return name, argument
     if name in model_names() or Path(setting).is_file() or setting.startswith(SCHEMES):
         return "open_clip", setting
-    raise UnknownNameError(
+    raise unknown_name(
+        name,
         f"no backbone named {name!r}, and no file {setting!r}.{did_you_mean(name, [*BACKBONES, *model_names()])} "
         f"Registered: {', '.join(BACKBONES)}; open_clip models such as ViT-L-14-quickgelu/openai; "
-        "hf-hub:REPOSITORY; local-dir:FOLDER; or the path of an OpenAI-format CLIP file."
-        + "".join(f"\n  {line}" for line in failures())
+        "hf-hub:REPOSITORY; local-dir:FOLDER; or the path of an OpenAI-format CLIP file.",
     )

@@ -58,8 +58,10 @@ class BlockAdapters(nn.ModuleList):
             depth: number of blocks of the tower.
 
         Raises:
-            ValueError: there is no such block or kind.
+            ValueError: there is no such block or kind, no place at all, or ``make`` returns no module.
         """
+        if isinstance(kinds, str):
+            raise ValueError(f"kinds of adapters are {kinds!r}, expected several: write kinds=({kinds!r},)")
         places = [(block, kind) for kind in kinds for block in (range(depth) if blocks is None else blocks)]
         for block, kind in places:
             if block not in range(depth) or kind not in ADAPTER_KINDS:
@@ -67,7 +69,19 @@ class BlockAdapters(nn.ModuleList):
                     f"an adapter of kind {kind!r} for block {block}, expected a kind of {', '.join(ADAPTER_KINDS)} and "
                     f"a block from 0 to {depth - 1}"
                 )
-        self.extend(make(width) for _ in places)
+        if not places:
+            raise ValueError(
+                f"adapters for blocks {blocks!r} and kinds {kinds!r} have no place, expected at least one "
+                "block and one kind"
+            )
+        made = [make(width) for _ in places]
+        for adapter in made:
+            if not isinstance(adapter, nn.Module):
+                raise ValueError(
+                    f"make({width}) returned a {type(adapter).__name__}, expected an nn.Module: return the adapter for "
+                    f"tokens of width {width}"
+                )
+        self.extend(made)
         self.places += places
 
     def of_block(self, block: int) -> dict[str, list[nn.Module]]:

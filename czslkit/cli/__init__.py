@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from .. import __version__
-from ..errors import ConfigError, CzslkitError, UnknownNameError
+from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError
 from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, table
 
 #: The module of each command, in the order of ``czslkit --help``.
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = command(args)
         sys.stdout.flush()  # inside the try, which handles a closed pipe
         return status
-    except (ConfigError, UnknownNameError) as error:
+    except (ConfigError, NameTakenError, UnknownNameError) as error:
         _print_error(error, args)
         return 2
     except BrokenPipeError:  # the reading program has ended, as in czslkit ... | head

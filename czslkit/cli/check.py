@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from ..errors import ConfigError
 from ..files import write_text
 from .arguments import Commands, add_data_folder, path_or_name
 
@@ -16,7 +19,7 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "check",
         help="check that a method, component, backbone or dataset keeps its contract",
-        description="Check methods, components, backbones and datasets with small real runs: trainings of two epochs, "
+        description="Check methods, components, backbones and datasets with small real runs: trainings of some epochs, "
         "a resume, evaluations in both worlds, a checkpoint and a benchmark. Every check is printed with its outcome; "
         "a failed check says what to change. The exit status is 0 if every check passed, 1 if some failed, 2 on wrong "
         "usage.",
@@ -42,8 +45,8 @@ def add_parser(commands: Commands) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="options of the methods, components or backbones, such as backbone=demo (default: none; methods use the "
-        "demo backbone instead of large models)",
+        help="options of the methods, components or backbones, for all names (backbone=demo) or for one name "
+        "(csp.word_dropout=0) (default: none; methods use the demo backbone instead of large models)",
     )
     add_data_folder(parser)
     parser.add_argument(
@@ -59,17 +62,31 @@ def run(args: argparse.Namespace) -> int:
     """Run the checks of every name and print them; return the exit status, 1 if a check failed."""
     from ..registry import load_unpackaged
     from ..runner.settings import parse_settings
-    from ..testing.conformance import kind_of, report_of
+    from ..testing.conformance import kind_of, option_problems, report_of
 
     for plugin in args.plugins:
         load_unpackaged(plugin)
-    options = parse_settings(args.set)
+    settings = parse_settings(args.set)
     kinds = {name: args.kind or kind_of(name) for name in args.names}
+    options = {name: _options_of(name, args.names, settings) for name in kinds}
+    if problems := [line for name, kind in kinds.items() for line in option_problems(name, kind, options[name])]:
+        raise ConfigError(problems)
     reports = []
     for name, kind in kinds.items():
-        reports.append(report_of(name, kind, options, args.data))
+        reports.append(report_of(name, kind, options[name], args.data))
         print(reports[-1].to_text(), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json:
         text = json.dumps([report.to_json() for report in reports], indent=1)
         print(text) if args.json == "-" else write_text(Path(args.json), text)
     return 0 if all(report.passed for report in reports) else 1
+
+
+def _options_of(name: str, names: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a name: those for all names, and in their place those for the name alone.
+
+    >>> _options_of("csp", ["csp", "coop"], {"backbone": "demo", "csp.word_dropout": 0, "coop.context": "a"})
+    {'backbone': 'demo', 'word_dropout': 0}
+    """
+    shared = {key: value for key, value in settings.items() if not any(key.startswith(f"{one}.") for one in names)}
+    own = {key.removeprefix(f"{name}."): value for key, value in settings.items() if key.startswith(f"{name}.")}
+    return {**shared, **own}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, CzslkitError
 from ..files import write_text
+from ..registry import RESERVED
 from .arguments import Commands, expanded_path
 from .list_names import registered_names
 
@@ -93,6 +94,8 @@ def _words(name: str) -> dict[str, str]:
                 "digits, in words joined by - or _, such as graph-prompt"
             ]
         )
+    if name in RESERVED:
+        raise ConfigError([f"{name} is a section of settings, as in {name}.batch_size: choose another name"])
     module, cls = name.replace("-", "_"), "".join(word.capitalize() for word in re.split("[-_]", name))
     template = (_TEMPLATES / _FILES["src/@package@/@module@.py"]).read_text(encoding="utf-8")
     if keyword.iskeyword(module) or re.search(rf"\b{cls}\b", template):

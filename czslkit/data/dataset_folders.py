@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import DataError, UnknownNameError, did_you_mean
+from ..errors import DataError, did_you_mean
 from ..options import user_path
-from ..registry import failures
+from ..registry import unknown_name
 from .datasets import DATASETS, Dataset
 from .layout import metadata_file, pairs_file
 
@@ -53,9 +53,10 @@ def find_folder(name: str, root: str | Path | None = None) -> Path | None:
         return next((folder for folder in folders if folder.is_dir()), None)
     if not name or Path(name).name != name or name.startswith(".") or not (base / name).is_dir():
         names = sorted({*DATASETS, *unregistered(base)})
-        raise UnknownNameError(
+        raise unknown_name(
+            name,
             f"no dataset named {name!r}.{did_you_mean(name, [*names, *_aliases()])} Known: {', '.join(names)}. "
-            f"A folder of that name in {base} is accepted, too." + "".join(f"\n  {line}" for line in failures())
+            f"A folder of that name in {base} is accepted, too.",
         )
     return base / name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, class_in_file
 from ..types import PairSpace
 from .dataset_folders import dataset, ensure_folder
 from .datasets import Dataset
@@ -43,7 +43,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
     listing = known.listing(folder)
     check_listing(folder, listing, open_vocabulary=known.open_vocabulary)
     space = _label_space(listing)
-    extra = _extra_tensors(known, folder, listing)
+    extra = extra_tensors(known, folder, listing)
     train, val, test = (_split(split, folder, listing, space, extra[split]) for split in SPLITS)
     return Splits(
         name=known.name,
@@ -66,13 +66,23 @@ def _label_space(listing: Listing) -> PairSpace:
     return PairSpace(attrs, objs, _pair_indices(pairs, attrs, objs), torch.tensor([pair in seen for pair in pairs]))
 
 
-def _extra_tensors(known: Dataset, folder: Path, listing: Listing) -> dict[str, Mapping[str, Tensor]]:
+def extra_tensors(known: Dataset, folder: Path, listing: Listing) -> dict[str, Mapping[str, Tensor]]:
     """Return the other tensors of every split by name, ``[N, ...]`` each.
 
     Raises:
         DataError: the splits have other names than expected, or a tensor does not have one row for each image.
     """
     given = known.extra(folder, listing)
+    parts = {
+        "": given,
+        **({f" for {split}": tensors for split, tensors in given.items()} if isinstance(given, Mapping) else {}),
+    }
+    for place, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise DataError(
+                f"extra of dataset {known.name} returned a {type(part).__name__}{place}, expected a dict of tensors by "
+                f"name for each split, or {{}} for none: change extra of {class_in_file(type(known))}"
+            )
     if given and set(given) != set(SPLITS):
         found = ", ".join(map(str, given))
         raise DataError(f"extra of dataset {known.name} returned the splits {found}, expected {', '.join(SPLITS)}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.batches import Feed
 from ..data.splits import Splits
 from ..errors import did_you_mean
-from ..method import Method
+from ..method import Method, ranked
 from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
@@ -142,6 +142,7 @@ class Evaluation:
 
         Raises:
             ConfigError: a method that ``streams`` cannot be copied, or changes features that are cached.
+            PluginError: ``rank`` does not return a number for each image and pair.
         """
         method, chunks = self.method.eval(), self.chunks
         if method.streams:
@@ -159,7 +160,7 @@ class Evaluation:
                     columns = task.columns[rows]
                     for start in range(0, len(columns), chunks.pairs):
                         chunk = slice(start, start + chunks.pairs)
-                        scores = method.rank(image, texts[world].rows(chunk), task.setting)
+                        scores = ranked(method, image, texts[world].rows(chunk), task.setting)
                         sweeps[world].update(scores.float().cpu(), *labels, columns=columns[chunk])
                         del scores
                 del batch, image  # frees their memory before the next batch is read

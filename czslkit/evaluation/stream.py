@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.batches import Feed
 from ..data.fixed_features import close
 from ..errors import ConfigError
-from ..method import Method
+from ..method import Method, ranked
 from ..metrics.sweep import Sweep
 from .memory_budget import WorldTask
 
@@ -39,6 +39,7 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
 
     Raises:
         ConfigError: the method cannot be copied, or has changed features that were computed before the pass.
+        PluginError: ``rank`` does not return a number for each image and pair.
     """
     order, sweep, device = stream_order(len(feed.split), seed), task.sweep(), method.device
     if feed.caches_features:
@@ -51,7 +52,7 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
         adapting.begin(task.setting, pairs)
         text = adapting.text(pairs)
         for number, batch in zip(order.split(1), chain([first], batches), strict=True):
-            scores = adapting.rank(batch.images, text, task.setting)
+            scores = ranked(adapting, batch.images, text, task.setting)
             labels = batch.attr.cpu(), batch.obj.cpu()
             sweep.update(scores.detach().float().cpu(), *labels, columns=task.columns, images=number)
     if feed.caches_features:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, did_you_mean
-from ..method import Method
+from ..method import Method, ranked
 from ..types import ImageFeatures, PairSpace, Setting
 
 _PAIRS_PER_CHUNK = 2048  # pairs scored at a time, to limit the memory of text features
@@ -72,5 +72,5 @@ def highest_ranked_pairs(method: Method, image: ImageFeatures, pairs: Tensor, to
     text = method.text(pairs)
     step = _PAIRS_PER_CHUNK if method.chunkable else len(pairs)
     chunks = [text.rows(slice(start, start + step)) for start in range(0, len(pairs), step)]
-    ranked = torch.cat([method.rank(image, chunk, setting)[0] for chunk in chunks])
-    return pairs[ranked.argsort(descending=True, stable=True)[:top]]
+    scores = torch.cat([ranked(method, image, chunk, setting)[0] for chunk in chunks])
+    return pairs[scores.argsort(descending=True, stable=True)[:top]]

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..backbones import load_backbone
 from ..components import Backbone
 from ..errors import ConfigError
+from ..types import ImageFeatures
 from .report import Check, CheckFailed, CheckSkipped, check
 from .scores import equal_or_fail
 
@@ -91,7 +92,12 @@ def images_give_features_of_the_declared_shapes(trial: BackboneTrial) -> str:
     """Pooled features are ``[B, D]`` and finite; layers are ``[B, T, D]``, in the requested order."""
     backbone, images = trial.backbone, trial.images
     layers = tuple(range(backbone.depth))[-2:][::-1]
-    features = backbone.encode_image(images, layers)
+    features: Any = backbone.encode_image(images, layers)
+    if not isinstance(features, ImageFeatures):
+        raise CheckFailed(
+            f"encode_image of {type(backbone).__name__} returned a {type(features).__name__}, expected ImageFeatures: "
+            "return ImageFeatures(pooled, layers, tokens)"
+        )
     expected: dict[str, tuple[Tensor, tuple[int, ...]]] = {"pooled": (features.pooled, (len(images), backbone.dim))}
     shape = (len(images), backbone.visual_tokens, backbone.dim)
     expected |= {f"layer {i}": (layer, shape) for i, layer in zip(layers, features.layers, strict=True)}
@@ -137,7 +143,8 @@ def the_backbone_is_frozen_unless_asked(trial: BackboneTrial) -> str:
     return f"{sum(p.numel() for p in backbone.parameters()):,} parameters"
 
 
-@check("load_backbone(setting, trainable=True) trains image_parameters().", the_backbone_is_frozen_unless_asked)
+@check("load_backbone(setting, trainable=True) trains image_parameters().",
+       images_give_features_of_the_declared_shapes, the_backbone_is_frozen_unless_asked)  # fmt: skip
 def the_image_tower_can_be_trained(trial: BackboneTrial) -> str:
     """With ``trainable=True``, the parameters of the image tower learn, and each gets a gradient from an image."""
     backbone = trial.load(trainable=True)
@@ -146,13 +153,15 @@ def the_image_tower_can_be_trained(trial: BackboneTrial) -> str:
     trainable = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
     if idle := [name for name, p in trainable.items() if p.grad is None]:
         raise CheckFailed(
-            f"{', '.join(idle[:3])} of {len(trainable)} image_parameters get no gradient from encode_image: return "
-            "only the parameters that it uses, and use them without torch.no_grad and detach"
+            f"{', '.join(idle[:3])} of {len(trainable)} image_parameters get no gradient from encode_image: "
+            f"override image_parameters() in {type(backbone).__name__} to return only the parameters that encode_image "
+            "uses, and use them without torch.no_grad and detach"
         )
     return f"{len(trainable)} tensors"
 
 
-@check("add_adapters(make, ...) adds a module to each block, or raises a ValueError.", the_backbone_loads)
+@check("add_adapters(make, ...) adds a module to each block, or raises a ValueError.",
+       images_give_features_of_the_declared_shapes)  # fmt: skip
 def adapters_are_added_or_refused(trial: BackboneTrial) -> str:
     """A request for adapters adds trainable parameters that images reach, or is an error."""
     try:

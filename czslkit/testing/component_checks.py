@@ -22,9 +22,9 @@ from ..prompts import SoftPrompt
 from ..registry import Registry
 from ..types import ImageFeatures, TextFeatures
 from .report import Check, CheckFailed, check
-from .scores import SCORE_CHECKS, Scoring, check_gradients
+from .scores import SCORE_CHECKS, Scoring, add_noise, check_gradients
 from .tiny_data import NAME, write_tiny
-from .trial import BATCH_SIZE, NOISE
+from .trial import BATCH_SIZE
 
 REGISTRIES: Mapping[str, Registry[Any]] = {"aggregator": AGGREGATORS, "interaction": INTERACTIONS, "head": HEADS}
 #: Other components of the small method, unless the check is asked for others.
@@ -94,11 +94,7 @@ class ComponentTrial:
     def scoring(self) -> Scoring:
         """The small method with noise on its parameters, images and every pair of the open world."""
         method = self.build()
-        generator = torch.Generator().manual_seed(2)
-        with torch.no_grad():
-            for parameter in method.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(NOISE * torch.randn(parameter.shape, generator=generator))
+        add_noise(method)
         images = Feed(method, self.data.test, BATCH_SIZE).sample(BATCH_SIZE).images
         assert isinstance(images, Tensor)
         return Scoring(method.eval(), images, self.data.space.open().pairs)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..backbones import resolve
+from ..backbones import load_backbone, resolve
 from ..components import BACKBONES
-from ..errors import ConfigError, UnknownNameError, did_you_mean
-from ..method import METHODS
-from ..registry import REGISTRIES, failures
+from ..errors import ConfigError, did_you_mean
+from ..method import METHODS, class_problems
+from ..options import parse
+from ..registry import REGISTRIES, RESERVED, unknown_name
 from .backbone_checks import BACKBONE_CHECKS, BackboneTrial
 from .component_checks import REGISTRIES as COMPONENTS
 from .component_checks import ComponentTrial, component_checks
@@ -36,7 +38,7 @@ METHOD_CHECKS = (
 
 
 def check_method(name: str, **options: Any) -> Report:
-    """Check a registered method with real images, trainings of two epochs, evaluations and a benchmark.
+    """Check a registered method with real images, trainings of some epochs, evaluations and a benchmark.
 
     Args:
         name: registered name of the method.
@@ -45,6 +47,7 @@ def check_method(name: str, **options: Any) -> Report:
 
     Raises:
         ConformanceError: some checks failed; the message has each of them and what to change.
+        ConfigError: the method does not have some options, or cannot use their values.
         UnknownNameError: no method has the name.
 
     >>> check_method("csp", backbone="demo").passed
@@ -62,6 +65,7 @@ def check_backbone(setting: str, **options: Any) -> Report:
 
     Raises:
         ConformanceError: some checks failed; the message has each of them and what to change.
+        ConfigError: ``load_backbone`` has no such argument.
         UnknownNameError: no backbone has the name.
 
     >>> check_backbone("demo").passed
@@ -97,6 +101,7 @@ def check_component(name: str, *, kind: str | None = None, **options: Any) -> Re
 
     Raises:
         ConformanceError: some checks failed; the message has each of them and what to change.
+        ConfigError: the class has no such argument.
         UnknownNameError: no component has the name.
 
     >>> check_component("two_stage", aggregator="low_high", heads=(4, 4)).passed
@@ -120,9 +125,48 @@ def kind_of(name: str) -> str:
     if found:
         raise ConfigError([f"{name} is the name of a {' and of a '.join(found)}: say which with --kind"])
     known = sorted({known for registry in REGISTRIES.values() for known in registry})
-    raise UnknownNameError(
-        f"nothing is registered as {name!r}.{did_you_mean(name, known)}" + "".join(f"\n  {line}" for line in failures())
-    )
+    raise unknown_name(name, f"nothing is registered as {name!r}.{did_you_mean(name, known)}")
+
+
+def option_problems(name: str, kind: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the options of a check that the checked class does not have, or whose values it cannot take.
+
+    A mistake in the class itself is left to the checks.
+    """
+    sections = [key for key in options if key.partition(".")[0] in RESERVED]
+    problems = [
+        f"{name}: {key} cannot be set: checks choose the settings of training and evaluation" for key in sections
+    ]
+    options = {key: value for key, value in options.items() if key not in sections}
+    if kind == "method":
+        try:
+            if options and not class_problems(METHODS[name], where=name):
+                parse(METHODS[name].Options, options, where=name)
+        except ConfigError as error:
+            problems += error.problems
+    elif (known := _known_options(name, kind)) is not None:
+        wrong = [key for key in options if key not in known]
+        listed = ", ".join(known) or "none"
+        problems += [f"{name}: {key} is not an option.{did_you_mean(key, known)} Known: {listed}." for key in wrong]
+    return problems
+
+
+def _known_options(name: str, kind: str) -> list[str] | None:
+    """Return the options of a backbone, a dataset or a component; None if it takes any."""
+    if kind == "dataset":
+        return []
+    function: Any = load_backbone if kind == "backbone" else COMPONENTS[kind][name].__init__
+    parameters = list(inspect.signature(function).parameters.values())[1:]  # without self, or the setting
+    if function is not torch.nn.Module.__init__ and any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    own = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return own if kind == "backbone" else [*own, *(other for other in COMPONENTS if other != kind)]
+
+
+def _refuse_options(name: str, kind: str, options: Mapping[str, Any]) -> None:
+    """Raise ``ConfigError`` with the problems of :func:`option_problems`, if there are any."""
+    if problems := option_problems(name, kind, options):
+        raise ConfigError(problems)
 
 
 def report_of(name: str, kind: str, options: dict[str, Any], data: str | Path | None = None) -> Report:
@@ -139,6 +183,7 @@ def report_of(name: str, kind: str, options: dict[str, Any], data: str | Path | 
 def method_report(name: str, options: dict[str, Any]) -> Report:
     """Return the report of :func:`check_method`."""
     METHODS[name]
+    _refuse_options(name, "method", options)
     with _sandbox() as folder:
         return run_checks("method", name, options, METHOD_CHECKS, MethodTrial(name, options, folder))
 
@@ -146,6 +191,7 @@ def method_report(name: str, options: dict[str, Any]) -> Report:
 def backbone_report(setting: str, options: dict[str, Any]) -> Report:
     """Return the report of :func:`check_backbone`."""
     resolve(setting)
+    _refuse_options(setting, "backbone", options)
     with _sandbox():
         return run_checks("backbone", setting, options, BACKBONE_CHECKS, BackboneTrial(setting, options))
 
@@ -159,6 +205,7 @@ def dataset_report(name: str, root: str | Path | None) -> Report:
 def component_report(name: str, kind: str, options: dict[str, Any]) -> Report:
     """Return the report of :func:`check_component`."""
     COMPONENTS[kind][name]
+    _refuse_options(name, kind, options)
     with _sandbox() as folder:
         trial = ComponentTrial(name, kind, options, folder)
         return run_checks(kind, name, options, component_checks(), trial)

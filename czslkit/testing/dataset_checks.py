@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..data.dataset_folders import data_root, dataset, find_folder
 from ..data.datasets import Dataset
 from ..data.fingerprint import fingerprint
 from ..data.image_transforms import open_rgb
-from ..data.layout import images_folder
-from ..data.loading import load_dataset
+from ..data.layout import Listing, images_folder
+from ..data.loading import extra_tensors, load_dataset
 from ..data.splits import Split, Splits
 from ..runner.bench import bench
 from .report import Check, CheckFailed, CheckSkipped, check
@@ -127,20 +128,34 @@ def images_open(trial: DatasetTrial) -> str:
     return f"{opened} images"
 
 
-@check("files(folder) returns the paths of files that listing reads.", the_dataset_loads)
+@check("files(folder) returns the paths of files that listing and extra read.", the_dataset_loads)
 def files_exist(trial: DatasetTrial) -> str:
     """Every file of ``files`` exists, and their names differ."""
     files = trial.known.files(trial.data.root)
     if missing := [str(file) for file in files if not file.is_file()]:
-        raise CheckFailed(f"files() names {missing[0]}, which does not exist: return the files that listing reads")
+        raise CheckFailed(
+            f"files() names {missing[0]}, which does not exist: return the files that listing and extra read"
+        )
     if len({file.name for file in files}) < len(files):
         raise CheckFailed(f"two files of files() have one name: {', '.join(file.name for file in files)}")
     return ", ".join(file.name for file in files) or "no files"
 
 
-@check("listing(folder) reads only files below folder that files(folder) returns, and images/.", files_exist)
-def files_has_every_file_that_listing_reads(trial: DatasetTrial) -> str:
-    """``listing`` gives the same without the files that ``files`` does not return."""
+@check("listing(folder) and extra(folder, listing) depend only on the files.", the_dataset_loads)
+def a_second_load_is_equal(trial: DatasetTrial) -> str:
+    """A second load gives the same pairs, images, other tensors and fingerprint."""
+    again, data = load_dataset(trial.name, trial.root), trial.data
+    if not _equal(_content(trial, data.root), _content(trial, data.root)) or again.fingerprint != data.fingerprint:
+        raise CheckFailed(
+            "two loads differ: sort what a set or os.listdir gives, and draw no random numbers in listing and extra"
+        )
+    return f"fingerprint {data.fingerprint[:12]}"
+
+
+@check("listing and extra read only files below folder that files(folder) returns, and images/.", files_exist,
+       a_second_load_is_equal)  # fmt: skip
+def files_has_every_file_that_is_read(trial: DatasetTrial) -> str:
+    """``listing`` and ``extra`` give the same without the files that ``files`` does not return."""
     known, root = trial.known, trial.data.root.resolve()
     named = {file.resolve() for file in known.files(root)}
     others = [
@@ -152,23 +167,12 @@ def files_has_every_file_that_listing_reads(trial: DatasetTrial) -> str:
         return f"{len(named)} files, {len(others)} other files"
     read = [str(file.relative_to(root)) for file in others if _read(trial, [file])] or [str(f) for f in others]
     raise CheckFailed(
-        f"listing reads {', '.join(read)}, which files() does not return, so results would not be run again when it "
-        f"changes: add it to {type(known).__name__}.files"
+        f"listing or extra reads {', '.join(read)}, which files() does not return, so results would not be run "
+        f"again when it changes: add it to {type(known).__name__}.files"
     )
 
 
-@check("listing(folder) depends only on the files.", the_dataset_loads)
-def a_second_load_is_equal(trial: DatasetTrial) -> str:
-    """A second load gives the same pairs, images and fingerprint."""
-    again, data = load_dataset(trial.name, trial.root), trial.data
-    if trial.known.listing(data.root) != trial.known.listing(data.root) or again.fingerprint != data.fingerprint:
-        raise CheckFailed(
-            "two loads differ: sort what a set or os.listdir gives, and draw no random numbers in listing"
-        )
-    return f"fingerprint {data.fingerprint[:12]}"
-
-
-@check("files(folder) returns the paths of files that listing reads.", files_exist)
+@check("files(folder) returns the paths of files that listing and extra read.", files_exist)
 def the_fingerprint_changes_with_each_file(trial: DatasetTrial) -> str:
     """The fingerprint changes when one of the files changes."""
     known, root = trial.known, trial.data.root.resolve()
@@ -197,14 +201,43 @@ def a_benchmark_runs(trial: DatasetTrial) -> str:
     return "clip on the demo backbone"
 
 
+#: What ``listing`` returned, and the tensors of ``extra`` by split and name.
+_Content = tuple[Listing, dict[str, Mapping[str, Tensor]]]
+
+
+def _content(trial: DatasetTrial, folder: Path) -> _Content:
+    """Return what ``listing`` and ``extra`` give for a folder."""
+    listing = trial.known.listing(folder)
+    return listing, extra_tensors(trial.known, folder, listing)
+
+
+def _equal(one: _Content, other: _Content) -> bool:
+    """Return whether two loads are equal; tensors have to be equal to the last bit."""
+    same_names = [{split: sorted(tensors) for split, tensors in content[1].items()} for content in (one, other)]
+    return (
+        one[0] == other[0]
+        and same_names[0] == same_names[1]
+        and all(
+            _same_tensor(tensor, other[1][split][name])
+            for split, tensors in one[1].items()
+            for name, tensor in tensors.items()
+        )
+    )
+
+
+def _same_tensor(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are of one shape and kind and have equal numbers; NaN equals NaN."""
+    same_kind = (one.shape, one.dtype) == (other.shape, other.dtype)
+    return same_kind and bool(((one == other) | ((one != one) & (other != other))).all())
+
+
 def _read(trial: DatasetTrial, files: list[Path]) -> bool:
-    """Return whether ``listing`` fails or gives something else without some files."""
-    known = trial.known
+    """Return whether ``listing`` or ``extra`` fails or gives something else without some files."""
     with trial.mirror() as whole:
-        expected = known.listing(whole)
+        expected = _content(trial, whole)
     with trial.mirror(without=files) as rest:
         try:
-            return bool(known.listing(rest) != expected)
+            return not _equal(_content(trial, rest), expected)
         except Exception:
             return True
 
@@ -215,8 +248,8 @@ DATASET_CHECKS: tuple[Check[DatasetTrial], ...] = (
     val_and_test_have_seen_and_unseen_pairs,
     images_open,
     files_exist,
-    files_has_every_file_that_listing_reads,
     a_second_load_is_equal,
+    files_has_every_file_that_is_read,
     the_fingerprint_changes_with_each_file,
     a_benchmark_runs,
 )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 
 import torch
 from torch import nn
 
-from ..errors import ConfigError
 from ..learned_state import learned_state
-from ..options import parse
-from ..training.options import TrainOptions
+from ..method import class_problems
+from ..runner.settings import method_problems
 from .report import Check, CheckFailed, CheckSkipped, check
 from .scores import (
     SCORE_CHECKS,
@@ -25,24 +24,17 @@ from .trial import MethodTrial
 
 @check("Write @dataclass(frozen=True) above a class of options, and set Options = ThisClass on the method.")
 def options_are_a_dataclass(trial: MethodTrial) -> str:
-    """``Options`` is a frozen dataclass whose fields are made with ``option``."""
-    options = trial.cls.Options
-    parameters = getattr(options, "__dataclass_params__", None)
-    if not (is_dataclass(options) and "__dataclass_fields__" in vars(options) and parameters and parameters.frozen):
-        raise CheckFailed(
-            f"{trial.cls.__name__}.Options is {options!r}, which is no frozen dataclass of its own: write "
-            "@dataclass(frozen=True) above the class"
-        )
-    return ", ".join(field.name for field in fields(options)) or "no options"
+    """``Options`` is a frozen dataclass whose fields are made with ``option``, and ``__init__`` takes it."""
+    if problems := class_problems(trial.cls, where=trial.name):
+        raise CheckFailed("\n".join(problems))
+    return ", ".join(field.name for field in fields(trial.cls.Options)) or "no options"
 
 
 @check("Keys of recipe are names of training settings, and its values are of their types.", options_are_a_dataclass)
 def the_recipe_has_training_settings(trial: MethodTrial) -> str:
     """``recipe`` has names and values of training settings."""
-    try:
-        parse(TrainOptions, trial.cls.recipe, where=f"{trial.cls.__name__}.recipe")
-    except ConfigError as error:
-        raise CheckFailed(f"{error}\nA recipe holds settings of the training: correct these keys and values") from None
+    if problems := method_problems(trial.name, trial.cls):
+        raise CheckFailed("\n".join(problems))
     return ", ".join(trial.cls.recipe) or "no recipe"
 
 
@@ -83,7 +75,7 @@ def a_loss_reaches_every_parameter(trial: MethodTrial) -> str:
     chunks_of_pairs_agree,
 )
 def a_training_runs(trial: MethodTrial) -> str:
-    """The method is trained for two epochs with its recipe, and validated after each."""
+    """The method is trained for a few epochs with its recipe, and validated after each."""
     epochs = trial.trained.training.epochs
     return f"{epochs} epochs of {len(trial.data.train)} images" if epochs else "no trainable parameters"
 

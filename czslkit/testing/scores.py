@@ -15,6 +15,7 @@ from ..types import Batch, ImageFeatures, PairSpace, TextFeatures
 from .report import Check, CheckFailed, CheckSkipped, check
 
 TOLERANCE = 2e-4  # largest accepted difference, in units of the scores
+NOISE = 0.02  # standard deviation of the noise on parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,15 @@ class Scoring:
     def ranked(self) -> Tensor:
         """Return the scores of all images and candidates, ``[B, P]``."""
         return self.method.rank(self.images, self.text())
+
+
+def add_noise(method: Method) -> None:
+    """Add the same small noise to the trainable parameters in every call: a gate of zero would hide mistakes."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.requires_grad:
+                parameter.add_(NOISE * torch.randn(parameter.shape, generator=generator))
 
 
 def check_scores(method: Method, images: Tensor, pairs: Tensor) -> None:
@@ -113,6 +123,11 @@ def one_column_for_each_pair(scoring: Scoring) -> str:
     """The scores are finite, with a row for each image and a column for each candidate."""
     ranked = scoring.ranked()
     images, pairs = len(scoring.images), len(scoring.pairs)
+    if not isinstance(ranked, Tensor):
+        raise CheckFailed(
+            f"rank of {type(scoring.method).__name__} returned a {type(ranked).__name__}, expected a tensor "
+            f"[{images}, {pairs}]: return a score for each image and each row of text.pairs"
+        )
     if ranked.shape != (images, pairs):
         raise CheckFailed(
             f"one column per pair: rank is {list(ranked.shape)}, expected [{images}, {pairs}]. Return a score for "

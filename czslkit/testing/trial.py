@@ -34,12 +34,11 @@ from ..training.epoch import companion_choice, epoch_order
 from ..training.loop import Training, train
 from ..training.state import STATE_FILE, TrainingState
 from ..types import Batch
-from .scores import Scoring
+from .scores import Scoring, add_noise
 from .tiny_data import NAME, write_tiny
 
-EPOCHS, BATCH_SIZE = 2, 6
+EPOCHS, BATCH_SIZE = 4, 6
 KEY = "check"  # key of the trainings
-NOISE = 0.02  # standard deviation of the noise on parameters: a gate that starts at zero would hide mistakes
 
 
 class Killed(BaseException):
@@ -105,7 +104,7 @@ class MethodTrial:
         return {**self.options, **{f"train.{key}": value for key, value in short.items()}}
 
     def spec(self, **settings: Any) -> Spec:
-        """Return the plan of a training of two epochs in small batches, with the method's recipe."""
+        """Return the plan of a short training in small batches, with the method's recipe."""
         (spec,) = plan([self.name], [NAME], WORLDS, settings=self.settings(**settings))
         return spec
 
@@ -146,17 +145,19 @@ class MethodTrial:
         return Trained(method, training, folder)
 
     def train_killed(self, place: str) -> Trained:
-        """Train the method, kill the training after its first epoch, and resume it with a new method object."""
+        """Train the method in sessions of one epoch, each killed at its end, with a new method object in each."""
+        for epoch in range(1, EPOCHS):
 
-        def kill(line: str) -> None:
-            if line.startswith("epoch 1/"):
-                raise Killed
+            def kill(line: str, end: str = f"epoch {epoch}/") -> None:
+                if line.startswith(end):
+                    raise Killed
 
-        try:
-            self.train(place, kill)
-        except Killed:
-            return self.train(place)
-        raise AssertionError("the training logged no line for its first epoch")
+            try:
+                self.train(place, kill)
+            except Killed:
+                continue
+            raise AssertionError(f"the training logged no line for epoch {epoch}")
+        return self.train(place)
 
     def first_batch(self) -> tuple[Method, Batch]:
         """Return a prepared method before training, with its first training batch and the companions of this batch."""
@@ -177,11 +178,7 @@ class MethodTrial:
     def perturbed(self) -> Method:
         """The prepared method with noise on its trainable parameters, in evaluation mode."""
         method = self.build()
-        generator = torch.Generator().manual_seed(2)
-        with torch.no_grad():
-            for parameter in method.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(NOISE * torch.randn(parameter.shape, generator=generator))
+        add_noise(method)
         return method.eval()
 
     @cached_property

@@ -131,6 +131,9 @@ def test_adapters_of_either_tower_have_its_width(backbone):
         ({"blocks": [5]}, "kind 'attention' for block 5, expected .* a block from 0 to 4"),
         ({"tower": "text", "blocks": [-1]}, "for block -1, expected .* a block from 0 to 1"),
         ({"kinds": ("norm",)}, "an adapter of kind 'norm' for block 0, expected a kind of attention, mlp and"),
+        ({"kinds": "mlp"}, r"kinds of adapters are 'mlp', expected several: write kinds=\('mlp',\)"),
+        ({"kinds": ()}, r"adapters for blocks None and kinds \(\) have no place, expected at least one block and one"),
+        ({"blocks": []}, r"adapters for blocks \[\] and kinds .* have no place, expected at least one block"),
     ],
 )
 def test_a_place_that_is_not_there_is_refused(backbone, place, message):
@@ -147,3 +150,11 @@ def test_a_text_tower_whose_blocks_are_not_run_here_takes_no_adapters():
     backbone = ClipBackbone(open_clip.CLIP(64, vision, text))
     with pytest.raises(ValueError, match=r"has OpenAI's 49408 tokens; this model has a CLIP with 1000 tokens"):
         backbone.add_adapters(random_adapter, tower="text")
+
+
+def test_an_adapter_that_is_no_module_is_refused(backbone):
+    with pytest.raises(
+        ValueError, match=r"make\(128\) returned a NoneType, expected an nn\.Module: return the adapter"
+    ):
+        backbone.add_adapters(lambda width: None)
+    assert not len(backbone.adapters) and not backbone.adapters.places

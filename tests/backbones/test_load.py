@@ -10,7 +10,7 @@ import czslkit
 from czslkit.backbones import load_backbone
 from czslkit.backbones.clip import ClipBackbone
 from czslkit.components import BACKBONES, Backbone
-from czslkit.errors import ConfigError
+from czslkit.errors import ConfigError, PluginError
 from czslkit.types import ImageFeatures
 
 
@@ -166,3 +166,40 @@ def test_a_backbone_without_parameters_of_its_image_tower_cannot_be_trained(regi
     registered(Copies)
     with pytest.raises(ConfigError, match=r"^Copies cannot be trained: image_parameters returns no parameter of it"):
         load_backbone("mine", trainable=True)
+
+
+@pytest.mark.parametrize("width", [-1, 2.5, True])
+def test_a_width_of_adapters_that_is_no_number_of_units_is_refused(width, clip_file):
+    with pytest.raises(ConfigError, match=rf"^adapter_dim is {width}, expected a whole number from 1, or 0 for no"):
+        load_backbone(str(clip_file), adapter_dim=width)
+
+
+def test_by_default_all_parameters_but_the_scale_are_those_of_the_image_tower(registered):
+    class Simple(Plain):
+        token_width = 0
+
+        def image_parameters(self):
+            return Backbone.image_parameters(self)
+
+    registered(Simple)
+    assert learned(load_backbone("mine", trainable=True)) == {
+        f"{tower}.{name}" for tower in ("image_tower", "text_tower") for name in ("weight", "bias")
+    }
+
+
+def test_features_of_a_wrong_type_are_named_with_the_backbone(registered, space):
+    class Raw(Plain):
+        def encode_image(self, images, layers=()):
+            return super().encode_image(images).pooled
+
+    registered(Raw)
+    method = czslkit.Method(
+        space=space,
+        backbone=load_backbone("mine"),
+        prompt=nn.Identity(),
+        head=czslkit.heads.CosineHead(torch.zeros(())),
+    )
+    with pytest.raises(
+        PluginError, match=r"^encode_image of .*Raw .* returned a Tensor, expected ImageFeatures: return"
+    ):
+        method.encode(torch.zeros(1, 3, 8, 8))

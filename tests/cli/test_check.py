@@ -5,6 +5,7 @@ import json
 import pytest
 
 from czslkit.cli import main
+from czslkit.components import AGGREGATORS
 
 
 def test_every_check_is_printed_with_its_outcome(capsys):
@@ -35,8 +36,27 @@ def test_settings_are_options_of_the_checked_name(capsys, tmp_path):
     ("arguments", "message"),
     [(["lats_layer"], "nothing is registered as 'lats_layer'. Did you mean 'last_layer'?"),
      (["demo"], "demo is the name of a backbone and of a dataset"),
-     (["pooled", "--plugins", "absent.py"], "absent.py")],
+     (["pooled", "--plugins", "absent.py"], "absent.py"),
+     (["csp", "--set", "word_droput=3"], "csp: word_droput is not an option. Did you mean 'word_dropout'?"),
+     (["csp", "--set", "word_dropout=3"], "csp: word_dropout is 3, expected at most 1"),
+     (["csp", "--set", "train.epochs=1"], "csp: train.epochs cannot be set: checks choose the settings of training"),
+     (["traction", "--set", "haeds=4"], "traction: haeds is not an option. Did you mean 'heads' or 'head'? Known: "),
+     (["demo", "--kind", "dataset", "--set", "x=4"], "demo: x is not an option. Known: none."),
+     (["demo", "--kind", "backbone", "--set", "dim=4"], "demo: dim is not an option. Known: trainable, adapter_dim, "),
+     (["pooled", "--set", "csp.backbone=demo"], "pooled: csp.backbone is not an option.")],
 )  # fmt: skip
 def test_wrong_usage_gives_status_2(capsys, arguments, message):
     assert main(["check", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_setting_can_be_for_one_name(capsys, tmp_path):
+    file = tmp_path / "report.json"
+    assert main(["check", "traction", "pooled", "--set", "traction.heads=4", "--json", str(file)]) == 0
+    assert [report["options"] for report in json.loads(file.read_text())] == [{"heads": 4}, {}]
+
+
+def test_a_name_that_two_plugins_claim_is_wrong_usage(capsys, monkeypatch):
+    monkeypatch.setitem(AGGREGATORS._conflicts, "pooled", "aggregator 'pooled' is claimed by a 1 and by b 2")
+    assert main(["check", "pooled"]) == 2
+    assert "works once one of the two is uninstalled" in capsys.readouterr().err

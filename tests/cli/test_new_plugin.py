@@ -114,6 +114,8 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path, capsys: pytest.Captu
     [
         *((name, f"{name!r} cannot be the name of a method: expected up to 30 lower-case letters") for name in
           ("Mine", "2d", "a b", "", "a-", "a--b", "a/b", "../a", "é", LONG + "a")),
+        ("train", "train is a section of settings, as in train.batch_size: choose another name"),
+        ("eval", "eval is a section of settings, as in eval.batch_size: choose another name"),
         ("lambda", "lambda is a name that the code of the package uses: choose another name"),
         ("soft-prompt", "soft-prompt is a name that the code of the package uses: choose another name"),
         ("csp", f"csp is already a method of czslkit {czslkit.__version__}: choose another name"),
@@ -129,3 +131,9 @@ def test_a_name_that_cannot_be_used_is_an_error(
 
 def test_words_are_replaced_everywhere() -> None:
     assert _filled("@name@/@Class@ ${{ x }} a@b.c", _words("my-own_one")) == "my-own_one/MyOwnOne ${{ x }} a@b.c"
+
+
+@pytest.mark.parametrize("name", ["on", "no", "null", "y", "off"])
+def test_a_name_that_is_another_value_in_yaml_stays_a_name(name: str) -> None:
+    recipe = (_TEMPLATES / "recipe.yaml.txt").read_text()
+    assert yaml.safe_load(_filled(recipe, _words(name)))["method"] == name

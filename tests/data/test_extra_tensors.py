@@ -89,6 +89,11 @@ def rows(train: Any, val: Any, test: Any) -> dict[str, dict[str, Any]]:
             rows(torch.zeros(6, 4), torch.zeros(4, 4).long(), torch.zeros(4, 4)),
             r"'box' of val has rows \[4\] torch.int64, expected \[4\] torch.float32 as in train",
         ),
+        (
+            None,
+            r"returned a NoneType, expected a dict of tensors by name for each split, or {} .* change extra of .*Wrong",
+        ),
+        ({"train": torch.zeros(6)}, r"returned a Tensor for train, expected a dict of tensors by name"),
         ({"train": {"box": torch.zeros(6)}}, r"returned the splits train, expected train, val, test"),
         (rows(*map(torch.zeros, (6, 4, 4))) | {"test": {"mask": torch.zeros(4)}}, r"'test': \['mask'\]}, expected the"),
     ],

@@ -16,7 +16,7 @@ from czslkit.data import demo_world
 from czslkit.data.batches import Feed
 from czslkit.data.make.mini import write_mini
 from czslkit.data.splits import Splits
-from czslkit.errors import ConfigError
+from czslkit.errors import ConfigError, PluginError
 from czslkit.evaluation.evaluator import EvalOptions, Evaluation, OpenWorld, searched_threshold
 from czslkit.metrics.sweep import Metrics, evaluate
 from czslkit.options import as_dict, parse
@@ -204,3 +204,13 @@ def test_a_threshold_is_a_cosine_search_or_nothing(value: Any, message: str) -> 
     assert parse(EvalOptions, {"threshold": None}, where="eval") == EvalOptions()
     with pytest.raises(ConfigError, match=message):
         parse(EvalOptions, {"threshold": value}, where="eval")
+
+
+def test_a_score_that_is_no_number_stops_an_evaluation(method: Any, data: Splits) -> None:
+    rank = method.rank
+    method.rank = lambda images, text, setting: rank(images, text, setting) * torch.nan
+    with pytest.raises(PluginError, match="returned scores that are NaN or infinite"):
+        sweeps(method, data, ["closed"])
+    method.rank = lambda images, text, setting: None
+    with pytest.raises(PluginError, match="returned a NoneType"):
+        sweeps(method, data, ["closed"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from czslkit.testing import (
 )
 from czslkit.testing.conformance import kind_of
 from czslkit.testing.tiny_data import PAIRS
+from czslkit.testing.training_checks import _first_difference
 
 
 def test_the_tiny_dataset_has_seen_unseen_and_unlisted_pairs(tmp_path):
@@ -192,3 +194,26 @@ def test_a_feasibility_of_a_wrong_size_fails(clip_file):
     (failed,) = caught.value.report.failed
     assert "HalfFeasible.feasibility()" in failed.message
     assert "12" in failed.message
+
+
+def test_every_tensor_and_flag_of_two_trainings_is_compared(clip_file):
+    def trained(change):
+        method = czslkit.build("csp", demo_space(), backbone=str(clip_file))
+        change(method)
+        return SimpleNamespace(method=method, state={}, history=[])
+
+    plain = trained(lambda method: None)
+    assert _first_difference(trained(lambda method: None), plain) == ""
+    changed = trained(lambda method: method.backbone.scale.data.add_(1))
+    assert _first_difference(changed, plain) == "backbone.clip.logit_scale of the method"
+    frozen = trained(lambda method: method.prompt.words.requires_grad_(False))
+    assert _first_difference(frozen, plain) == "requires_grad of prompt.words (False)"
+
+
+def test_unknown_options_are_an_error_before_any_check():
+    with pytest.raises(ConfigError, match="csp: word_droput is not an option"):
+        check_method("csp", word_droput=0.1)
+    with pytest.raises(ConfigError, match="pooled: dim is not an option"):
+        check_component("pooled", dim=3)
+    with pytest.raises(ConfigError, match="demo: layers is not an option"):
+        check_backbone("demo", layers=3)
