@@ -151,7 +151,7 @@ def on_swatches(folder: Path, name: str) -> list[object]:
 def test_the_check_of_installed_names_is_printed_and_written(
     installed: Mapping[str, Path], clip_file: Path, tmp_path: Path
 ) -> None:
-    checked = ["check", "skim", "swatches", "--set", f"backbone={clip_file}", "--json", tmp_path / "report.json"]
+    checked = ["check", "skim", "swatches", "--set", f"skim.backbone={clip_file}", "--json", tmp_path / "report.json"]
     done = python("-W", "error", "-m", "czslkit", *checked, path=(installed["thirdparty"],))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed   a killed training ends with the same weights (2 epochs, killed after the first)" in done.stdout
