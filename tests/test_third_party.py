@@ -154,7 +154,7 @@ def test_the_check_of_installed_names_is_printed_and_written(
     checked = ["check", "skim", "swatches", "--set", f"skim.backbone={clip_file}", "--json", tmp_path / "report.json"]
     done = python("-W", "error", "-m", "czslkit", *checked, path=(installed["thirdparty"],))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "passed   a killed training ends with the same weights (2 epochs, killed after the first)" in done.stdout
+    assert "passed   a killed training ends with the same weights (4 epochs, killed after each)" in done.stdout
     assert "dataset swatches: 9 passed, 0 failed, 0 skipped" in done.stdout
     reports = json.loads((tmp_path / "report.json").read_text())
     assert [(report["kind"], report["name"], report["passed"]) for report in reports] == [
