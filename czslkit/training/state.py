@@ -113,7 +113,7 @@ def _plain_values(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 def _optimizer_sections(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.optim.Optimizer]:
     """Return the optimisers by the names of their sections in the file: optimizer, optimizer2, ..."""
-    return {f"optimizer{i or ''}": optimizer for i, optimizer in zip((0, *range(2, 99)), optimizers, strict=False)}
+    return {"optimizer" + (str(i) if i > 1 else ""): optimizer for i, optimizer in enumerate(optimizers, 1)}
 
 
 def state_key(folder: Path) -> str | None:

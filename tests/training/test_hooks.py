@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import czslkit
 from czslkit import Feed, Method, SoftPrompt, load_backbone
 from czslkit.errors import ConfigError, TrainingError
-from czslkit.evaluation.validation import plan_validation, validation_loss
+from czslkit.evaluation.validation import validation_loss
 from czslkit.heads import CosineHead
 from czslkit.learned_state import learned_state
-from czslkit.options import parse
 from czslkit.training import epoch as one_epoch
-from czslkit.training.loop import train
 from czslkit.training.options import TrainOptions
-from czslkit.training.state import TrainingState
 from czslkit.training_hooks import AveragedWeights, TrainingPosition
 from czslkit.types import ImageFeatures, pair_targets
 
@@ -164,53 +158,9 @@ class LateUnfreezing(Csp):
 METHODS = [LogitAdjustment, HardNegatives, ConceptShift, Balanced, TwoOptimizers, EmaTeacher, Queue, LateUnfreezing]
 
 
-class Killed(BaseException):
-    """An exception in place of a signal; no code catches it."""
-
-
-@pytest.fixture
-def toy(toys):
-    return czslkit.load_dataset("toys", toys)
-
-
-@pytest.fixture
-def run(toy, clip_file, tmp_path):
-    """Train a new method; return it with the record of its training."""
-
-    def go(cls, folder="a", said=None, **settings):
-        torch.manual_seed(0)
-        method = cls(clip_file, toy.space)
-        data = toy.training_data()
-        method.prepare(data)
-        chosen = {"epochs": 3, "batch_size": 8, "lr": 1e-2, "augment": False, **settings}
-        options = parse(TrainOptions, chosen, where="test")
-        validate = plan_validation(method, toy, Feed(method, toy.val, 8), options, bins="original")
-        feed = Feed(method, toy.train, options.batch_size, augment=options.augment)
-        state = TrainingState(tmp_path / folder, "k")
-        said = [] if said is None else said
-        return method, train(method, feed, options, validate, state, data=data, seed=0, progress=False, log=said.append)
-
-    return go
-
-
-@contextmanager
-def killed_before(epoch):
-    real = one_epoch.Trainer.run
-
-    def run(self, number):
-        if number == epoch:
-            raise Killed
-        return real(self, number)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_epoch.Trainer, "run", run)
-        with pytest.raises(Killed):
-            yield
-
-
 @pytest.mark.parametrize("augment", [False, True])
 @pytest.mark.parametrize("cls", METHODS)
-def test_a_method_with_hooks_learns_and_resumes_to_the_bit(run, toy, clip_file, cls, augment):
+def test_a_method_with_hooks_learns_and_resumes_to_the_bit(run, killed_before, toy, clip_file, cls, augment):
     whole, record = run(cls, "whole", augment=augment)
     with killed_before(2):
         run(cls, "killed", augment=augment)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from torch import nn
@@ -11,14 +9,11 @@ from torch import nn
 import czslkit
 from czslkit import Feed, Method, SoftPrompt, load_backbone
 from czslkit.errors import PluginError, TrainingError
-from czslkit.evaluation.validation import plan_validation, validation_loss
+from czslkit.evaluation.validation import validation_loss
 from czslkit.heads import CosineHead
 from czslkit.learned_state import learned_state
 from czslkit.runner.bench import bench
-from czslkit.training import epoch as one_epoch
-from czslkit.training.loop import train
-from czslkit.training.options import TrainOptions
-from czslkit.training.state import TrainingState
+from czslkit.training_hooks import AveragedWeights
 from czslkit.types import ImageFeatures
 
 
@@ -111,46 +106,8 @@ class OwnOptimizer(WithHead):
 METHODS = [LateHead, HeadAfterFirstEpoch, HeadInFirstEpochs, LateAdapters, OwnOptimizer]
 
 
-class Killed(BaseException):
-    """An exception in place of a signal; no code catches it."""
-
-
-@pytest.fixture
-def toy(toys):
-    return czslkit.load_dataset("toys", toys)
-
-
-@pytest.fixture
-def run(toy, clip_file, tmp_path):
-    def go(cls, folder="a", **settings):
-        torch.manual_seed(0)
-        method = cls(clip_file, toy.space)
-        method.prepare(toy.training_data())
-        options = TrainOptions(**{"epochs": 4, "batch_size": 8, "lr": 1e-2, "augment": False, **settings})
-        validate = plan_validation(method, toy, Feed(method, toy.val, 8), options, bins="original")
-        feed, state = Feed(method, toy.train, 8), TrainingState(tmp_path / folder, "k")
-        return method, train(method, feed, options, validate, state, data=toy.training_data(), seed=0, progress=False)
-
-    return go
-
-
-@contextmanager
-def killed_before(epoch):
-    real = one_epoch.Trainer.run
-
-    def run(self, number):
-        if number == epoch:
-            raise Killed
-        return real(self, number)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_epoch.Trainer, "run", run)
-        with pytest.raises(Killed):
-            yield
-
-
 @pytest.mark.parametrize("cls", METHODS)
-def test_a_training_that_is_killed_after_every_epoch_ends_as_an_uninterrupted_one(run, cls):
+def test_a_training_that_is_killed_after_every_epoch_ends_as_an_uninterrupted_one(run, killed_before, cls):
     whole, record = run(cls, "whole", select="last")
     for epoch in (1, 2, 3):
         with killed_before(epoch):
@@ -244,6 +201,16 @@ def test_a_frozen_parameter_that_prepare_fills_is_named(toys, tmp_path, clip_fil
     )
 
 
+def test_frozen_whole_numbers_do_not_stand_in_the_way(run):
+    class Table(WithHead):
+        def __init__(self, clip_file, space):
+            super().__init__(clip_file, space)
+            self.table = nn.Parameter(torch.arange(3), requires_grad=False)
+
+    _, record = run(Table, epochs=1)
+    assert record.epochs == 1
+
+
 def test_a_parameter_of_something_else_is_refused(run):
     class Foreign(WithHead):
         def parameter_groups(self):
@@ -272,8 +239,6 @@ def test_a_validation_loss_leaves_the_queue_of_a_loss_alone(toy, clip_file):
 
 
 def test_an_average_asks_for_parameters_that_were_frozen_when_it_was_made():
-    from czslkit.training_hooks import AveragedWeights
-
     layers = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1).requires_grad_(False))
     average = AveragedWeights(layers)
     layers.requires_grad_(True)

@@ -43,11 +43,6 @@ OPTIONS = {
 
 
 @pytest.fixture
-def toy(toys):
-    return czslkit.load_dataset("toys", toys)
-
-
-@pytest.fixture
 def build(toy, clip_file):
     """Return a new method; the same seed gives the same method."""
 
