@@ -51,11 +51,12 @@ _held: set[int] = set()  # file descriptors with a lock of the system
 class Holder:
     """The process that holds a lock."""
 
-    process: Process | None  # None if it is not known
-    since: float  # Unix time at which it took the lock
+    process: Process | None = None  # None if it is not known
+    since: float | None = None  # Unix time at which it took the lock; None if it is not known
 
     def __str__(self) -> str:
-        return f"{self.process or 'another process'} took it {format_duration(time.time() - self.since)} ago"
+        ago = "" if self.since is None else f" {format_duration(time.time() - self.since)} ago"
+        return f"{self.process or 'another process'} took it{ago}"
 
 
 def try_lock(path: Path, log: Callable[[str], None]) -> Callable[[], None] | Holder:
@@ -97,9 +98,9 @@ def _lock_descriptor(descriptor: int, path: Path) -> Holder | None:
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise
-        return _holder(os.pread(descriptor, _RECORD_BYTES, 0)) or Holder(None, time.time())
+        return _holder(os.pread(descriptor, _RECORD_BYTES, 0)) or Holder()
     if not os.fstat(descriptor).st_nlink:  # the file was deleted meanwhile, and others will lock a new one
-        return Holder(None, time.time())
+        return Holder()
     os.ftruncate(descriptor, 0)
     return _claimed(path)
 
@@ -157,7 +158,8 @@ def _holder(record: bytes) -> Holder | None:
     try:
         content = json.loads(record)
         process = Process(str(content["host"]), int(content["pid"]), str(content["started"]), str(content["space"]))
-        return Holder(process, float(content["since"]))
+        since = min(float(content["since"]), time.time())
+        return Holder(process, since) if since >= 0 else None  # not a number is not at least 0
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
@@ -191,7 +193,7 @@ def _judge(file: Path) -> tuple[Holder, str]:
         age = os.fstat(probe.fileno()).st_mtime - renewed  # both by the clock of the file server
     if holder:
         return holder, f"and has not renewed it for {format_duration(age)}" if age > STALE_SECONDS else ""
-    return Holder(None, renewed), "and has not said which one it is" if age > _EMPTY_SECONDS else ""
+    return Holder(since=renewed), "and has not said which one it is" if age > _EMPTY_SECONDS else ""
 
 
 def _claim(path: Path, log: Callable[[str], None]) -> Callable[[], None] | Holder:
@@ -218,7 +220,7 @@ def _claim(path: Path, log: Callable[[str], None]) -> Callable[[], None] | Holde
         if lost:
             log(f"breaking the lock {path}: {holder} {lost}")
         return _Renewal(claim, log).release
-    return Holder(None, time.time())  # others take and give back the lock all the time
+    return Holder()  # others take and give back the lock all the time
 
 
 def _make_claim(claim: Path) -> bool:

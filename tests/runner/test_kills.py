@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-#: Run a benchmark in the folder ``whole``, and count its file operations. Then, for every step-th operation, run it in a
+#: Run a benchmark in the folder ``whole`` and count its file operations. Then, for every step-th operation, run it in a
 #: folder of its own, once in a process that is killed at this operation, and once more. The exit codes are printed.
 PROGRAM = """
 import os, signal, sys
