@@ -13,7 +13,7 @@ from ..data.cache import Cache
 from ..data.dataset_folders import canonical, find_folder
 from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
-from ..files import checked_filename, log_to_stderr
+from ..files import checked_filename, log_to_stderr, remove_unfinished
 from ..metrics.names import WORLDS
 from ..options import user_path
 from ..registry import failures
@@ -26,7 +26,8 @@ from .job import Job
 from .machine import Machine
 from .plan import Spec, plan
 from .run_job import estimate as estimate_job
-from .run_job import failed_results, record_failure, run_job
+from .run_job import failed_results
+from .run_jobs import run_jobs
 from .staleness import read_code
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ def bench(
     """Train and evaluate every method on every dataset; stored results that are not stale are used again.
 
     A cell that fails is recorded with its reason, and the other cells run. The same call resumes a benchmark that was
-    killed. This function is longer than others because it documents every argument of the runner.
+    killed. A job that another process runs is put off until after the other jobs, so the same call on several hosts
+    with one folder of results shares the work. This function is longer than others because it documents every argument
+    of the runner.
 
     Args:
         methods: registered names, as a sequence or separated by commas; the methods of ``checkpoints`` if None.
@@ -163,21 +166,15 @@ def bench(
     for line in failures():
         log(f"set aside: {line}")
     read_code(specs)
-    source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing)
-    results: list[Mapping[str, Any]] = []
+    source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing, log=log)
+    jobs = []
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"
-        job = Job(spec, store, source, machine, verbose, keep_stale, _prefixed(log, prefix))
-        results += _estimate_or_failures(job) if estimate else _run_or_failures(job)
-    return Benchmark(tuple(results), store)
-
-
-def _run_or_failures(job: Job) -> list[dict[str, Any]]:
-    """Run a job; an error such as a missing weight file is recorded for this job, and the other jobs run."""
-    try:
-        return run_job(job)
-    except Exception as error:
-        return record_failure(job, error)
+        jobs.append(Job(spec, store, source, machine, verbose, keep_stale, _prefixed(log, prefix)))
+    if estimate:
+        return Benchmark(tuple(result for job in jobs for result in _estimate_or_failures(job)), store)
+    remove_unfinished(store.root)
+    return Benchmark(tuple(run_jobs(jobs)), store)
 
 
 def _estimate_or_failures(job: Job) -> list[dict[str, Any]]:
