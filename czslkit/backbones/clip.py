@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..components import Backbone
+from ..linear import linear, use_linear
 from ..types import ImageFeatures
 from ..weights import download_or_raise
 from .adapters import ADAPTER_KINDS, BlockAdapters
@@ -35,6 +36,7 @@ class ClipBackbone(Backbone):
     def __init__(self, model: Any, *, name: str = "", tokenizer: str = "") -> None:
         super().__init__()
         self.clip: Any = model.requires_grad_(False)
+        use_linear(model)
         self.name, self.tokenizer = name, tokenizer
         visual, text = model.visual, getattr(model, "text", model)
         self._text: list[Any] = [text]  # in a list, since an attribute would be a second copy in the state dict
@@ -103,7 +105,7 @@ class ClipBackbone(Backbone):
     def project_image(self, tokens: Tensor) -> Tensor:
         visual = self.clip.visual
         tokens = visual.ln_post(tokens)
-        return tokens if visual.proj is None else tokens @ visual.proj
+        return tokens if visual.proj is None else linear(tokens, visual.proj.T)
 
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
         self._check_takes_prompts()
@@ -150,7 +152,7 @@ class ClipBackbone(Backbone):
         projection = text.text_projection
         if projection is None:
             return tokens
-        return projection(tokens) if isinstance(projection, nn.Module) else tokens @ projection
+        return projection(tokens) if isinstance(projection, nn.Module) else linear(tokens, projection.T)
 
     def encode_sentences(self, texts: Sequence[str]) -> Tensor:
         if not (self.name and self._no_prompts_reason()):
@@ -237,7 +239,7 @@ def _attention(attn: Any, x: Tensor, causal: bool, shared: Tensor | None = None)
 
     def split_heads(tokens: Tensor) -> Iterator[Tensor]:
         """Return queries, keys and values, ``[N, heads, L, W / heads]`` each."""
-        parts = F.linear(tokens, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
+        parts = linear(tokens, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
         return (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in parts)
 
     q, k, v = split_heads(x)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from czslkit.components import AGGREGATORS, INTERACTIONS, Aggregator, Backbone, Interaction
 from czslkit.interactions import CrossAttention, attended, contributions
+from czslkit.linear import Linear
 from czslkit.method import METHODS
 from czslkit.options import option
 from czslkit.translation import State, Translation, distinct_numbers
@@ -61,7 +62,7 @@ class LowHigh(Aggregator):
         """Return the projection to width ``dim`` of ``layers`` layers that are joined along their width."""
         if layers == 1:
             return nn.Identity()
-        return nn.Sequential(nn.Linear(layers * dim, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(dropout))
+        return nn.Sequential(Linear(layers * dim, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(dropout))
 
 
 class Stage(nn.Module):
@@ -130,7 +131,7 @@ class Gated(nn.Module):
 
     def __init__(self, dim: int, init: float) -> None:
         super().__init__()
-        self.gate = nn.Linear(3 * dim, 2 * dim)
+        self.gate = Linear(3 * dim, 2 * dim)
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, torch.logit(torch.tensor(init)).item())
 
