@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..components import Backbone
 from ..linear import linear, use_linear
+from ..recompute import recomputed
 from ..types import ImageFeatures
 from ..weights import download_or_raise
 from .adapters import ADAPTER_KINDS, BlockAdapters
@@ -95,9 +96,9 @@ class ClipBackbone(Backbone):
         x = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
         projected = {}
         for i, block in enumerate(visual.transformer.resblocks):
-            x = _run_block(block, x, self.adapters.of_block(i))
+            x = recomputed("image", functools.partial(_run_block, block, adapters=self.adapters.of_block(i)), x)
             if i in layers:
-                projected[i] = self.project_image(x)
+                projected[i] = recomputed("image", self.project_image, x)
         last = self.depth - 1
         pooled = projected[last][:, 0] if last in projected else self.project_image(x[:, 0])
         return ImageFeatures(pooled, tuple(projected[i] for i in layers), x)
@@ -119,7 +120,8 @@ class ClipBackbone(Backbone):
     def encode_text(self, prompts: Tensor) -> Tensor:
         x = prompts + self._positions(prompts.shape[1]).to(prompts.dtype)
         for i, block in enumerate(self._text[0].transformer.resblocks):
-            x = _run_block(block, x, self.text_adapters.of_block(i), causal=True)
+            run = functools.partial(_run_block, block, adapters=self.text_adapters.of_block(i), causal=True)
+            x = recomputed("text", run, x)
         return x
 
     def encode_text_after(self, start: Tensor, rest: Tensor) -> Tensor:
@@ -131,7 +133,8 @@ class ClipBackbone(Backbone):
         shared, x = start[None] + positions[: len(start)], rest + positions[len(start) :]  # [1, S, W], [N, L - S, W]
         for i, block in enumerate(self._text[0].transformer.resblocks):
             run = functools.partial(_run_block, block, adapters=self.text_adapters.of_block(i), causal=True)
-            shared, x = run(shared), run(x, shared=shared)
+            x = recomputed("text", lambda x, shared, run=run: run(x, shared=shared), x, shared)
+            shared = recomputed("text", run, shared)
         return torch.cat((shared.expand(len(x), -1, -1), x), 1)
 
     def _positions(self, length: int) -> Tensor:

@@ -22,6 +22,7 @@ from czslkit.interactions import CrossAttention, attended, contributions
 from czslkit.linear import Linear
 from czslkit.method import METHODS
 from czslkit.options import option
+from czslkit.recompute import recomputed_texts
 from czslkit.translation import State, Translation, distinct_numbers
 from czslkit.types import AttentionMaps, ImageFeatures, TextFeatures
 
@@ -187,10 +188,14 @@ class TwoStage(Interaction):
     def forward(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
     ) -> tuple[ImageFeatures, TextFeatures]:
-        joined, (low, high) = self._joined(text), image.levels
-        local_text = self.local(joined, low)  # [B, P + A + O, D]
-        fused = self.fusion(joined, local_text, self.overall(local_text, high))
+        fused = recomputed_texts(self._fused, self._joined(text), *image.levels)  # [B, P + A + O, D]
         return image, replace(text, **by_branch(fused, text))
+
+    def _fused(self, texts: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Return the fused texts ``[B, N, D]`` from texts ``[N, D]`` and both levels ``[B, T, D]``."""
+        local_text = self.local(texts, low)
+        fused: Tensor = self.fusion(texts, local_text, self.overall(local_text, high))
+        return fused
 
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
