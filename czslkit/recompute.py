@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -25,13 +25,14 @@ PARTS: tuple[Part, ...] = get_args(Part)
 class Recomputation:
     """What a training step recomputes."""
 
-    parts: Collection[Part] = field(default=())
+    parts: Collection[Part] = ()
     texts: int | None = (
         None  # texts that attend to the images at a time; None: all. Used if "interaction" is recomputed
     )
 
 
-_current: ContextVar[Recomputation] = ContextVar("czslkit_recomputation", default=Recomputation())
+NOTHING = Recomputation()
+_current: ContextVar[Recomputation] = ContextVar("czslkit_recomputation", default=NOTHING)
 
 
 @contextmanager
