@@ -14,10 +14,11 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,9 +28,10 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import czslkit
-from czslkit.data.image_cache import decoded_images
+from czslkit.data.image_cache import DecodedImages, decoded_images
 from czslkit.data.image_set import ImageSet, image_batches
 from czslkit.data.splits import Split
+from czslkit.prompts import SoftPrompt
 from czslkit.types import Preprocessing
 
 HERE = Path(__file__).parent
@@ -78,16 +80,16 @@ def reading(folder: Path, split: Split) -> list[list[str]]:
     return [*rows, ["writing the decoded images, once", f"{images_per_second:,.0f}", "", ""]]
 
 
-def readers(folder: Path, split: Split, cache: czslkit.Cache, decoded: object) -> dict[str, Reader]:
+def readers(folder: Path, split: Split, cache: czslkit.Cache, decoded: DecodedImages | None) -> dict[str, Reader]:
     """Return a function that starts a pass over all images, for each name of a row."""
 
     def plain(*steps: object) -> Reader:
         images = datasets.ImageFolder(folder / "images", transforms.Compose([*RESIZED, *steps, *TENSOR]))
         return lambda: DataLoader(images, BATCH, shuffle=True, num_workers=CORES)
 
-    def ours(**options: object) -> Reader:
-        images = ImageSet(split, Preprocessing(SIZE, MEAN, STD), **options)
-        return lambda: image_batches(images, BATCH, order=torch.randperm(len(split)), workers=CORES)
+    def ours(decoded: DecodedImages | None = None, augment: bool = False) -> Reader:
+        images = ImageSet(split, Preprocessing(SIZE, MEAN, STD), decoded=decoded, augment=augment)
+        return lambda: image_batches(images, torch.randperm(len(split)).split(BATCH), workers=CORES)
 
     method = czslkit.build("csp", label_space(), backbone="ViT-B-32/random")
     feed = czslkit.Feed(method, split, BATCH, cache=cache)
@@ -142,12 +144,12 @@ def epoch(method: czslkit.Method, split: Split, batches: Callable[[torch.Tensor]
     """
     start = time.perf_counter()
     torch.manual_seed(0)
-    words = method.prompt.words
+    words = cast(SoftPrompt, method.prompt).words
     initial = words.detach().clone()
     optimizer = torch.optim.Adam([words], lr=5e-4, weight_decay=1e-5)
     losses = []
     for batch in batches(torch.randperm(len(split))):
-        loss = method.loss(batch, split.pairs)
+        loss = cast(torch.Tensor, method.loss(batch, split.pairs))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -161,7 +163,13 @@ def training(folder: Path, split: Split, backbone: str) -> list[str]:
     """Return a row with the seconds of an epoch of CSP: re-encoding, writing, opening and reading features."""
     method = czslkit.build("csp", label_space(), backbone=f"{backbone}/random").train()
     images = ImageSet(split, method.backbone.preprocessing)
-    encoding = epoch(method, split, lambda order: image_batches(images, BATCH, order=order, workers=CORES))
+
+    def read(order: torch.Tensor) -> Iterator[czslkit.Batch]:
+        parts = order.split(BATCH)
+        for index, pixels in zip(parts, image_batches(images, parts, workers=CORES), strict=True):
+            yield czslkit.Batch(pixels, split.attr[index], split.obj[index])
+
+    encoding = epoch(method, split, read)
     cache = czslkit.Cache(folder / "cache")
     writing = epoch(method, split, czslkit.Feed(method, split, BATCH, workers=CORES, cache=cache).batches)
     feed = czslkit.Feed(method, split, BATCH, workers=CORES, cache=cache)

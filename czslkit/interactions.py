@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .components import INTERACTIONS, Backbone, Interaction
+from .linear import Linear
 from .types import ImageFeatures, TextFeatures
 
 
@@ -51,11 +52,11 @@ class CrossAttention(nn.Module):
         if dim % heads:
             raise ValueError(f"{heads} attention heads do not divide the joint width {dim}")
         self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.out = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(dropout))
+        self.query, self.key, self.value = (Linear(dim, dim, bias=False) for _ in range(3))
+        self.out = nn.Sequential(Linear(dim, dim), nn.Dropout(dropout))
         self.norm = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(
-            nn.Linear(dim, 4 * dim), QuickGELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim), nn.Dropout(dropout)
+            Linear(dim, 4 * dim), QuickGELU(), nn.Dropout(dropout), Linear(4 * dim, dim), nn.Dropout(dropout)
         )
 
     def forward(self, query: Tensor, context: Tensor) -> Tensor:

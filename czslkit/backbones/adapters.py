@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..linear import Linear
+
 #: Places of adapters in a block: parallel to the attention, and parallel to the MLP.
 ADAPTER_KINDS = ("attention", "mlp")
 
@@ -26,7 +28,7 @@ class Adapter(nn.Module):
 
     def __init__(self, width: int, bottleneck: int, dropout: float) -> None:
         super().__init__()
-        self.down, self.up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
+        self.down, self.up = Linear(width, bottleneck), Linear(bottleneck, width)
         self.dropout = nn.Dropout(dropout)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         for zero in (self.down.bias, self.up.weight, self.up.bias):

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..components import Backbone
+from ..linear import linear, use_linear
+from ..recompute import recomputed
 from ..types import ImageFeatures
 from ..weights import download_or_raise
 from .adapters import ADAPTER_KINDS, BlockAdapters
@@ -35,6 +37,7 @@ class ClipBackbone(Backbone):
     def __init__(self, model: Any, *, name: str = "", tokenizer: str = "") -> None:
         super().__init__()
         self.clip: Any = model.requires_grad_(False)
+        use_linear(model)
         self.name, self.tokenizer = name, tokenizer
         visual, text = model.visual, getattr(model, "text", model)
         self._text: list[Any] = [text]  # in a list, since an attribute would be a second copy in the state dict
@@ -93,9 +96,9 @@ class ClipBackbone(Backbone):
         x = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
         projected = {}
         for i, block in enumerate(visual.transformer.resblocks):
-            x = _run_block(block, x, self.adapters.of_block(i))
+            x = recomputed("image", functools.partial(_run_block, block, adapters=self.adapters.of_block(i)), x)
             if i in layers:
-                projected[i] = self.project_image(x)
+                projected[i] = recomputed("image", self.project_image, x)
         last = self.depth - 1
         pooled = projected[last][:, 0] if last in projected else self.project_image(x[:, 0])
         return ImageFeatures(pooled, tuple(projected[i] for i in layers), x)
@@ -103,7 +106,7 @@ class ClipBackbone(Backbone):
     def project_image(self, tokens: Tensor) -> Tensor:
         visual = self.clip.visual
         tokens = visual.ln_post(tokens)
-        return tokens if visual.proj is None else tokens @ visual.proj
+        return tokens if visual.proj is None else linear(tokens, visual.proj.T)
 
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
         self._check_takes_prompts()
@@ -117,7 +120,8 @@ class ClipBackbone(Backbone):
     def encode_text(self, prompts: Tensor) -> Tensor:
         x = prompts + self._positions(prompts.shape[1]).to(prompts.dtype)
         for i, block in enumerate(self._text[0].transformer.resblocks):
-            x = _run_block(block, x, self.text_adapters.of_block(i), causal=True)
+            run = functools.partial(_run_block, block, adapters=self.text_adapters.of_block(i), causal=True)
+            x = recomputed("text", run, x)
         return x
 
     def encode_text_after(self, start: Tensor, rest: Tensor) -> Tensor:
@@ -129,7 +133,8 @@ class ClipBackbone(Backbone):
         shared, x = start[None] + positions[: len(start)], rest + positions[len(start) :]  # [1, S, W], [N, L - S, W]
         for i, block in enumerate(self._text[0].transformer.resblocks):
             run = functools.partial(_run_block, block, adapters=self.text_adapters.of_block(i), causal=True)
-            shared, x = run(shared), run(x, shared=shared)
+            x = recomputed("text", lambda x, shared, run=run: run(x, shared=shared), x, shared)
+            shared = recomputed("text", run, shared)
         return torch.cat((shared.expand(len(x), -1, -1), x), 1)
 
     def _positions(self, length: int) -> Tensor:
@@ -150,7 +155,7 @@ class ClipBackbone(Backbone):
         projection = text.text_projection
         if projection is None:
             return tokens
-        return projection(tokens) if isinstance(projection, nn.Module) else tokens @ projection
+        return projection(tokens) if isinstance(projection, nn.Module) else linear(tokens, projection.T)
 
     def encode_sentences(self, texts: Sequence[str]) -> Tensor:
         if not (self.name and self._no_prompts_reason()):
@@ -237,7 +242,7 @@ def _attention(attn: Any, x: Tensor, causal: bool, shared: Tensor | None = None)
 
     def split_heads(tokens: Tensor) -> Iterator[Tensor]:
         """Return queries, keys and values, ``[N, heads, L, W / heads]`` each."""
-        parts = F.linear(tokens, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
+        parts = linear(tokens, attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
         return (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in parts)
 
     q, k, v = split_heads(x)

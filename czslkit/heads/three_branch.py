@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..components import HEADS, Head, cosine
+from ..linear import Linear
 from ..types import VALIDATION, Batch, ImageFeatures, Scores, Setting, TextFeatures, pair_targets
 
 Weights = tuple[float, float, float]
@@ -70,7 +71,7 @@ class ThreeBranchHead(Head):
         self.scale: Tensor
         self.loss_weights, self.fusion = loss_weights, fusion
         self.attr_view, self.obj_view = (
-            nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim), nn.ReLU(), nn.Dropout(0.5)) for _ in range(2)
+            nn.Sequential(Linear(dim, dim), nn.BatchNorm1d(dim), nn.ReLU(), nn.Dropout(0.5)) for _ in range(2)
         )
 
     def forward(self, image: ImageFeatures, text: TextFeatures) -> Scores:

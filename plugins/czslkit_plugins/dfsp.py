@@ -14,10 +14,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from czslkit.backbones import load_backbone
 from czslkit.components import HEADS, INTERACTIONS, Backbone, Head, Interaction, cosine
+from czslkit.linear import Linear
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.prompts import LearnedWordOptions, SoftPrompt, in_parts
@@ -152,7 +153,7 @@ class DecomposedHead(Head):
         self.num_attrs, self.num_objs, self.residual_weight = num_attrs, num_objs, residual_weight
         self.primitive_weight, self.soft_weight = primitive_weight, soft_weight
         width = backbone.token_width
-        self.compose = nn.Linear(width, width) if compose else None
+        self.compose = Linear(width, width) if compose else None
         self._project = backbone.project_text
 
     def forward(self, image: ImageFeatures, text: TextFeatures) -> Scores:

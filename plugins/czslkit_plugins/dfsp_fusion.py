@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from czslkit.backbones.openai_format import HEAD_WIDTH
 from czslkit.interactions import QuickGELU
+from czslkit.linear import Linear
 
 
 class Block(nn.Module):
@@ -26,9 +27,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.norm_other = nn.LayerNorm(width) if cross else None
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), QuickGELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
-        )
+        self.mlp = nn.Sequential(Linear(width, 4 * width), QuickGELU(), nn.Dropout(dropout), Linear(4 * width, width))
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Return ``x`` ``[N, L, W]`` after attention to itself, or to ``other`` ``[N, K, W]`` with ``cross``."""
@@ -62,7 +61,7 @@ class ImageToText(nn.Module):
     ) -> None:
         super().__init__()
         self.primitives, self.length, self.batch_mixing = primitives, length, batch_mixing
-        self.project, self.place = nn.Linear(visual_width, width), nn.Linear(tokens, length * primitives)
+        self.project, self.place = Linear(visual_width, width), Linear(tokens, length * primitives)
         self.dropout = nn.Dropout(0.3)
         self.cross, self.refine = Block(width, cross=True), self_attention(width, layers)
 
@@ -97,7 +96,7 @@ class TextToImage(nn.Module):
 
     def __init__(self, visual_width: int, width: int, tokens: int, primitives: int, length: int) -> None:
         super().__init__()
-        self.project, self.place = nn.Linear(width, visual_width), nn.Linear(length * primitives, tokens)
+        self.project, self.place = Linear(width, visual_width), Linear(length * primitives, tokens)
         self.dropout = nn.Dropout(0.3)
         self.cross = Block(visual_width, cross=True)
 

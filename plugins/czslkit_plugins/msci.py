@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from czslkit.components import AGGREGATORS, INTERACTIONS, Aggregator, Backbone, Interaction
 from czslkit.interactions import CrossAttention, attended, contributions
+from czslkit.linear import Linear
 from czslkit.method import METHODS
 from czslkit.options import option
+from czslkit.recompute import recomputed_texts
 from czslkit.translation import State, Translation, distinct_numbers
 from czslkit.types import AttentionMaps, ImageFeatures, TextFeatures
 
@@ -61,7 +63,7 @@ class LowHigh(Aggregator):
         """Return the projection to width ``dim`` of ``layers`` layers that are joined along their width."""
         if layers == 1:
             return nn.Identity()
-        return nn.Sequential(nn.Linear(layers * dim, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(dropout))
+        return nn.Sequential(Linear(layers * dim, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(dropout))
 
 
 class Stage(nn.Module):
@@ -130,7 +132,7 @@ class Gated(nn.Module):
 
     def __init__(self, dim: int, init: float) -> None:
         super().__init__()
-        self.gate = nn.Linear(3 * dim, 2 * dim)
+        self.gate = Linear(3 * dim, 2 * dim)
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, torch.logit(torch.tensor(init)).item())
 
@@ -186,10 +188,14 @@ class TwoStage(Interaction):
     def forward(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone
     ) -> tuple[ImageFeatures, TextFeatures]:
-        joined, (low, high) = self._joined(text), image.levels
-        local_text = self.local(joined, low)  # [B, P + A + O, D]
-        fused = self.fusion(joined, local_text, self.overall(local_text, high))
+        fused = recomputed_texts(self._fused, self._joined(text), *image.levels)  # [B, P + A + O, D]
         return image, replace(text, **by_branch(fused, text))
+
+    def _fused(self, texts: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Return the fused texts ``[B, N, D]`` from texts ``[N, D]`` and both levels ``[B, T, D]``."""
+        local_text = self.local(texts, low)
+        fused: Tensor = self.fusion(texts, local_text, self.overall(local_text, high))
+        return fused
 
     def explain(
         self, image: ImageFeatures, text: TextFeatures, backbone: Backbone

@@ -23,6 +23,7 @@ from czslkit.interactions import CrossAttention, attended, contributions
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.prompts import LearnedWordOptions, SoftPrompt
+from czslkit.recompute import recomputed_texts
 from czslkit.translation import Names, State, Translation, distinct_numbers
 from czslkit.types import AttentionMaps, ImageFeatures, PairSpace, TextFeatures
 
@@ -56,7 +57,7 @@ class Traction(Interaction):
         moved = []
         for branch in (text.pair, text.attr, text.obj):
             tokens = self.norm(tokens)
-            moved.append(self._moved(F.normalize(branch, dim=-1), tokens))
+            moved.append(recomputed_texts(self._moved, F.normalize(branch, dim=-1), tokens))
         pair, attr, obj = moved
         return image, replace(text, pair=pair, attr=attr, obj=obj)
 
