@@ -25,6 +25,8 @@ FORMAT_1 = "czslkit as of format 1"
 _CELL = {"method": str, "dataset": str, "world": str, "seed": int, "config_id": str}
 _SECTIONS = {"cell": dict, "status": str, "config": dict, "protocol": dict, "depends": dict}
 _STALE = r"\.stale(-\d+)?\.json$"  # end of the name of a result that another one has replaced
+#: End of the name of a file that keeps numbers computed from a result. It may be removed at any time.
+KEPT_RESAMPLES = "resamples"
 _MOST_DIFFERENCES = 4  # largest number of differences that are named; the others are counted
 
 
@@ -64,9 +66,11 @@ class Store:
     def put(self, result: Result) -> Path:
         """Write a result; a finished result with other dependencies is first renamed to ``<world>.stale.json``.
 
-        A file that is not a result is renamed as well. Numbers that are not finite are written as null.
+        A file that is not a result is renamed as well. Numbers that are not finite are written as null. What is kept of
+        the old result is removed.
         """
         path = self.path(result["cell"])
+        path.with_suffix(f".{KEPT_RESAMPLES}").unlink(missing_ok=True)
         if path.exists() and self._is_worth_keeping(path, result):
             os.replace(path, unused_path(path, ".stale"))
         write_text(path, json.dumps(_finite({**result, "format": FORMAT}), indent=1, allow_nan=False))

@@ -9,7 +9,7 @@ include the variation between trainings. This module needs numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,14 +91,16 @@ def weighted_metrics(outcomes: Outcomes, counts: Ints, bins: str = "exact") -> d
     }
 
 
-def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """Return the bounds between which the middle ``level`` of the values lies.
+def intervals(rows: Sequence[Floats], level: float = LEVEL) -> list[tuple[float, float]]:
+    """Return for each row of values the bounds between which the middle ``level`` of the values lies.
 
-    >>> [round(end) for end in interval(np.arange(1001.0))]
-    [25, 975]
+    >>> intervals([np.arange(1001.0), np.zeros(1001)])
+    [(25.0, 975.0), (0.0, 0.0)]
     """
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    if not len(rows):
+        return []
+    low, high = np.quantile(np.asarray(rows), [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def _exact_curve(outcomes: Outcomes, counts: Ints) -> tuple[Floats, Floats]:

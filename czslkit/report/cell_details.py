@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import CzslkitError
 from ..result_store import Result
-from .resamples import Attached, Interval
+from .kept_resamples import Interval
+from .resamples import Attached
 
 DETAILS_FILE = "details.json"
 DETAILS_FORMAT = 1  # format of details.json

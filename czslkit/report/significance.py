@@ -14,7 +14,8 @@ from typing import Any
 from ..errors import CzslkitError
 from .arrangement import Arrangement, Key
 from .grids import TIED_MARK
-from .resamples import Interval, Resamples, mean_over_seeds
+from .kept_resamples import Interval
+from .resamples import Resamples, mean_over_seeds
 
 
 @dataclass(frozen=True)
@@ -156,14 +157,16 @@ def _compare_with_best(
     for metric in bootstrap.METRIC_NAMES:
         means = {key: mean for key in keys if (mean := arrangement.mean(key, metric)) is not None}
         best = max(means, key=lambda key: means[key], default=None)
+        drawn = {}
         for key in means:
             if best is None or key == best or not {key, best} <= resamples.keys():
                 continue
             if not resamples[key].comparable(resamples[best]):
                 problems[key] = f"{best[0]} was measured on other images, or with another curve"
                 continue
-            drawn = resamples[key].values[metric] - resamples[best].values[metric]
-            low, high = bootstrap.interval(drawn)
-            difference, below = means[key] - means[best], float((drawn < 0).mean())
+            drawn[key] = resamples[key].values[metric] - resamples[best].values[metric]
+        for (key, values), (low, high) in zip(drawn.items(), bootstrap.intervals(list(drawn.values())), strict=True):
+            assert best is not None
+            difference, below = means[key] - means[best], float((values < 0).mean())
             differences.setdefault(key, {})[metric] = DifferenceToBest(best[0], difference, low, high, below)
     return differences, problems

@@ -20,7 +20,7 @@ from .labels import cell_name, row_labels
 from .notes import failure_notes, left_out_notes, recipe_notes, stale_notes, undefined_notes, unfinished_notes
 from .page import as_page
 from .published import comparison_rows, comparisons, published_caption, published_notes
-from .resamples import Attached, Resamples, resampled_result
+from .resamples import Attached, Folder, Resamples, resampled_result
 from .significance import significance
 from .text_markdown_latex import as_latex, as_markdown, as_text
 
@@ -44,6 +44,7 @@ class Table:
         mixed: bool = False,
         *,
         attached: Attached | None = None,
+        folder: Folder | None = None,
         intervals: bool = False,
     ) -> None:
         """Arrange results as a table.
@@ -53,6 +54,8 @@ class Table:
             mixed: allow results that were not measured alike; the caption then names the first difference.
             attached: returns the files of a result, as :meth:`Store.attached`; without it the table has no intervals
                 and no tie marks.
+            folder: returns the folder of a cell, as :meth:`Store.folder`; numbers that take long are kept there, so that
+                the next table needs less time.
             intervals: print the interval after each number.
 
         Raises:
@@ -68,7 +71,7 @@ class Table:
                 f"{self._difference}. Run one of them again, select results with --methods or --datasets, or allow "
                 "both with --mixed."
             )
-        self._resamples = [resampled_result(result, attached) for result in self.results]
+        self._resamples = [resampled_result(result, attached, folder) for result in self.results]
         frame = cells_frame(self.results, self._resamples)
         for i in frame.index[frame.duplicated([*KEY_COLUMNS, "seed"])]:
             cell = self.results[i]["cell"]

@@ -51,11 +51,15 @@ class Benchmark:
 
     @cached_property
     def _table(self) -> Table:
-        return Table(self.results, mixed=True, attached=self.store.attached if self.store else None)
+        return Table(self.results, mixed=True, **self._files)
+
+    @property
+    def _files(self) -> dict[str, Any]:
+        return {"attached": self.store.attached, "folder": self.store.folder} if self.store else {}
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each cell; see :func:`czslkit.results`."""
-        return results_frame(self.results, self.store.attached if self.store else None)
+        return results_frame(self.results, **self._files)
 
     def to_markdown(self) -> str:
         """Return the table in Markdown."""

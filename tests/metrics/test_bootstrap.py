@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from czslkit.metrics import bootstrap
-from czslkit.metrics.bootstrap import METRIC_NAMES, interval, resample_counts, resampled_metrics, weighted_metrics
+from czslkit.metrics.bootstrap import METRIC_NAMES, intervals, resample_counts, resampled_metrics, weighted_metrics
 from czslkit.metrics.curves import image_outcomes
 from czslkit.metrics.outcomes import Outcomes
 from czslkit.metrics.sweep import Metrics, Sweep, evaluate
@@ -148,7 +148,7 @@ def test_resamples_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch: pyt
 def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
     made = world(2, 2000)
     accuracy = made.evaluate(slice(None), "exact").attr_acc
-    low, high = interval(resampled_metrics(made.outcomes)["attr_acc"])
+    low, high = intervals([resampled_metrics(made.outcomes)["attr_acc"]])[0]
     width = 1.96 * (accuracy * (1 - accuracy) / 2000) ** 0.5
     assert (low, high) == pytest.approx((accuracy - width, accuracy + width), abs=0.1 * width)
 
@@ -166,7 +166,7 @@ def test_intervals_of_repeated_draws_from_one_population_hold_its_value(bins: st
         drawn = Outcomes(**{name: values[chosen] for name, values in vars(whole).items()})
         values = resampled_metrics(drawn, bins, 200)
         for name in METRIC_NAMES:
-            low, high = interval(values[name])
+            low, high = intervals([values[name]])[0]
             hits[name] += low <= getattr(truth, name) <= high
     assert min(hits.values()) >= 50, hits
 
