@@ -70,7 +70,8 @@ class Store:
         the old result is removed.
         """
         path = self.path(result["cell"])
-        path.with_suffix(f".{KEPT_RESAMPLES}").unlink(missing_ok=True)
+        with suppress(OSError):
+            path.with_suffix(f".{KEPT_RESAMPLES}").unlink()
         if path.exists() and self._is_worth_keeping(path, result):
             os.replace(path, unused_path(path, ".stale"))
         write_text(path, json.dumps(_finite({**result, "format": FORMAT}), indent=1, allow_nan=False))

@@ -134,7 +134,7 @@ def _ranks(entries: Mapping[Key, Mapping[str, tuple[float, float, int]]]) -> dic
     columns: dict[Column, list[Key]] = defaultdict(list)
     for key in entries:
         columns[key[1:]].append(key)
-    ranks = {}
+    ranks: dict[tuple[Key, str], int] = {}
     for keys, metric in product(columns.values(), METRICS.values()):
         printed = {key: float(percent(entries[key][metric][0])) for key in keys if entries[key][metric][2]}
         best = sorted(set(printed.values()), reverse=True)[:2]

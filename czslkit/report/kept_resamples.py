@@ -95,7 +95,7 @@ def _code() -> dict[str, Any]:
 
     from ..metrics import bootstrap, names, outcomes
 
-    code = {module.__name__: file_digest(Path(module.__file__)) for module in (bootstrap, names, outcomes)}
+    code = {module.__name__: file_digest(Path(str(module.__file__))) for module in (bootstrap, names, outcomes)}
     return {
         "code": code,
         "numpy": np.__version__,

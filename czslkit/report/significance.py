@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import CzslkitError
-from .arrangement import Arrangement, Key
+from .arrangement import Arrangement, Column, Key
 from .grids import TIED_MARK
 from .kept_resamples import Interval
 from .resamples import Resamples, mean_over_seeds
@@ -99,12 +99,15 @@ def significance(arrangement: Arrangement, resamples: Sequence[Resamples | Czslk
     resamples_of_entry: dict[Key, Resamples] = {}
     problems: dict[Key, str] = {}
     differences: dict[Key, dict[str, DifferenceToBest]] = {}
-    for column in arrangement.columns:
-        keys = [key for key, cells in arrangement.finished.items() if key[1:] == column and cells]
+    keys_by_column: dict[Column, list[Key]] = {column: [] for column in arrangement.columns}
+    for key, cells in arrangement.finished.items():
+        keys_by_column[key[1:]] += [key] if cells else []
+    seeds = arrangement.frame["seed"].tolist()
+    for keys in keys_by_column.values():
         for key in keys:
             cells = arrangement.finished[key]
             try:
-                found = _entry_resamples([resamples[i] for i in cells], list(arrangement.frame.loc[cells, "seed"]))
+                found = _entry_resamples([resamples[i] for i in cells], [seeds[i] for i in cells])
             except CzslkitError as error:
                 problems[key] = str(error)
             else:

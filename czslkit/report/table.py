@@ -54,8 +54,8 @@ class Table:
             mixed: allow results that were not measured alike; the caption then names the first difference.
             attached: returns the files of a result, as :meth:`Store.attached`; without it the table has no intervals
                 and no tie marks.
-            folder: returns the folder of a cell, as :meth:`Store.folder`; numbers that take long are kept there, so that
-                the next table needs less time.
+            folder: returns the folder of a cell, as :meth:`Store.folder`; numbers that take long are kept there,
+                so that the next table needs less time.
             intervals: print the interval after each number.
 
         Raises:
