@@ -166,6 +166,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return "; ".join(found[:_MOST_DIFFERENCES] + more)
 
 
+def relative_path(cell: Mapping[str, Any]) -> str:
+    """Return the path of a cell's result below the folder of results.
+
+    >>> relative_path({"dataset": "demo", "method": "csp", "seed": 0, "config_id": "3f", "world": "closed"})
+    'demo/csp/seed0-3f/closed.json'
+    """
+    return "{dataset}/{method}/seed{seed}-{config_id}/{world}.json".format_map(cell)
+
+
 def unused_path(path: Path, mark: str) -> Path:
     """Return the first path next to ``path`` that does not exist: ``name.stale.json``, ``name.stale-2.json``, ...
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
-from ..result_store import Result
+from ..result_store import Result, relative_path
 from .arrangement import KEY_COLUMNS, Column, Key, arrange, percent
 from .caption import table_caption
 from .cell_details import cell_details
@@ -18,7 +19,7 @@ from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
 from .notes import failure_notes, left_out_notes, recipe_notes, stale_notes, undefined_notes, unfinished_notes
-from .page import as_page
+from .page import Cell, as_page
 from .published import comparison_rows, comparisons, published_caption, published_notes
 from .resamples import Attached, Folder, Resamples, resampled_result
 from .significance import significance
@@ -128,11 +129,11 @@ class Table:
     def to_html(self) -> str:
         """Write an HTML page that needs no other file, with a grid for each dataset and the details of each cell."""
         cells = [
-            cell_details(
+            Cell(
                 cell_name(label, result["cell"]),
-                result,
-                found.intervals if isinstance(found, Resamples) else {},
-                self._attached,
+                result["status"],
+                relative_path(result["cell"]),
+                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self._attached),
             )
             for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
         ]
