@@ -90,7 +90,9 @@ summary { cursor: pointer; }
 {%- for _ in grid.columns %}{% for name in metrics %}<th>{{ name }}</th>{% endfor %}{% endfor %}</tr>
 </thead>
 {% for label, numbers in grid.rows %}
-<tr><th>{{ label }}</th>{% for number in numbers %}<td>{{ mark(number) }}</td>{% endfor %}</tr>
+<tr><th>{{ label }}</th>{% for number in numbers if number.span %}
+<td{% if number.span > 1 %} colspan="{{ number.span }}"{% endif %}>{{ mark(number) }}</td>
+{%- endfor %}</tr>
 {% endfor %}
 </table>
 {% endfor %}

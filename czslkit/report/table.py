@@ -25,7 +25,13 @@ from .resamples import Attached, Folder, Resamples, resampled_result
 from .significance import significance
 from .text_markdown_latex import as_latex, as_markdown, as_text
 
-_PRINTED_SECTIONS = ("cell", "config", "recipe", "published")  # sections of a result; their texts are made printable
+_PRINTED_SECTIONS = (
+    "cell",
+    "config",
+    "recipe",
+    "published",
+    "data_differences",
+)  # sections of a result; their texts are made printable
 
 
 class Table:

@@ -194,7 +194,7 @@ def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Result
     results: Results = {}
     for world, content in contents.items():
         identity = {"cell": job.spec.cell(world), "config": job.spec.config, "depends": {}}
-        result = {**identity, **job.spec.recipe_info(world), **content}
+        result = {**identity, **_recipe_info(job, world, content["status"]), **content}
         try:
             job.store.put(result)
             _write_traceback(job, result)
@@ -282,5 +282,15 @@ def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
     Args:
         stale: why the result is stale; empty if it is not.
     """
-    kept = {key: value for key, value in result.items() if key not in ("recipe", "published", "stale")}
-    return {**kept, **job.spec.recipe_info(result["cell"]["world"])} | ({"stale": stale} if stale else {})
+    replaced = ("recipe", "published", "data_differences", "stale")
+    kept = {key: value for key, value in result.items() if key not in replaced}
+    info = _recipe_info(job, result["cell"]["world"], result["status"])
+    return {**kept, **info} | ({"stale": stale} if stale else {})
+
+
+def _recipe_info(job: Job, world: str, status: str) -> dict[str, Any]:
+    """Return the recipe and the published numbers, and how the data of a finished result differ from published ones."""
+    info = job.spec.recipe_info(world)
+    known = "published" in info and status == "done"
+    differences = job.source.differences_to_published(job.spec.dataset) if known else []
+    return {**info, "data_differences": differences} if differences else info
