@@ -124,7 +124,8 @@ def bench(
         cache: folder for the features of frozen image encoders; ``runs/cache`` if None, ``off`` for no cache. No number
             depends on it.
         cache_images: also cache decoded images, about 150 KB each at 224 pixels.
-        memory: bytes that an evaluation may take, such as ``"4GB"``, without the weights of the method.
+        memory: bytes that an evaluation may take, and the estimate of a training, such as ``"4GB"``, without the
+            weights of the method.
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.
