@@ -9,6 +9,7 @@ include the variation between trainings. This module needs numpy only.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ SEED = 0
 LEVEL = 0.95  # coverage of an interval
 N_BIASES = 20  # approximate number of biases that the original evaluator aims for, as in curves.py
 DRAWS_PER_BLOCK = 1 << 20  # draws handled at a time
+MOST_KEPT_DRAWS = 1 << 23  # draws that are kept for the next result with as many images, 4 bytes each
 #: Names of the metrics that are resampled, as in ``Metrics``.
 METRIC_NAMES = ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc")
 
@@ -36,6 +38,21 @@ def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = SEED) -> Ite
     >>> sum(block.sum(0).tolist() == [7] * block.shape[1] for block in resample_counts(7))
     1
     """
+    if n * resamples <= MOST_KEPT_DRAWS:
+        yield from _kept_counts(n, resamples, seed)
+    else:
+        yield from _drawn_counts(n, resamples, seed)
+
+
+@functools.lru_cache(maxsize=2)  # the results of a dataset have the same number of images
+def _kept_counts(n: int, resamples: int, seed: int) -> tuple[Ints, ...]:
+    blocks = tuple(_drawn_counts(n, resamples, seed))
+    for block in blocks:
+        block.flags.writeable = False
+    return blocks
+
+
+def _drawn_counts(n: int, resamples: int, seed: int) -> Iterator[Ints]:
     random = np.random.default_rng(seed)
     width = max(DRAWS_PER_BLOCK // n, 1)
     for start in range(0, resamples, width):

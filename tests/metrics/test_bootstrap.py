@@ -141,8 +141,18 @@ def test_resamples_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch: pyt
     images = world(1, 61).outcomes
     whole = resampled_metrics(images, "original", 50)
     monkeypatch.setattr(bootstrap, "DRAWS_PER_BLOCK", 61 * 7)
+    monkeypatch.setattr(bootstrap, "MOST_KEPT_DRAWS", 0)
     parts = resampled_metrics(images, "original", 50)
     assert all(np.array_equal(whole[name], parts[name]) for name in METRIC_NAMES)
+
+
+def test_results_with_as_many_images_share_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (list(resample_counts(53, 40)) for _ in range(2))
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    assert not any(block.flags.writeable for block in first)
+    monkeypatch.setattr(bootstrap, "MOST_KEPT_DRAWS", 53 * 40 - 1)
+    third = list(resample_counts(53, 40))
+    assert third[0] is not first[0] and np.array_equal(third[0], first[0])
 
 
 def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
