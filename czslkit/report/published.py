@@ -103,7 +103,7 @@ class Comparison:
             }
             for kind, value in numbers.items():
                 columns[f"{metric}_{kind}"] = None if value is None else round(value / 100, 9)
-            columns[f"{metric}_verdict"] = self.verdict(name)
+            columns[f"{metric}_verdict"] = None if self.ours[name] is None else self.verdict(name)
         texts = {"published_source": self.source, "changed": ", ".join(self.changed)}
         return {**columns, **texts, "not_comparable": self.obstacle.reason if self.obstacle else ""}
 
@@ -125,7 +125,7 @@ class Comparison:
             "difference": {name: self.difference(name) for name in METRICS},
             "seeds": self.seeds,
             "own_spread": dict(self.own_spread),
-            "verdict": {name: self.verdict(name) for name in METRICS},
+            "verdict": {name: None if self.ours[name] is None else self.verdict(name) for name in METRICS},
         }
 
     def _printed_number(self, kind: str, name: str) -> str:

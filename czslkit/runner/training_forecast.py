@@ -13,7 +13,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ..data.batches import Feed
+from ..data.batches import ENCODER_BATCH, Feed
 from ..data.splits import Splits
 from ..errors import PluginError
 from ..evaluation.footprint import Footprint
@@ -21,7 +21,7 @@ from ..method import Method
 from ..sizes import MEMORY, format_bytes, format_duration
 from ..training.epoch import companion_choice, loss_parts
 from ..training.options import TrainOptions
-from ..types import Batch
+from ..types import Batch, ImageFeatures
 from . import forecast
 
 START = (4, 16)  # images and pairs of the first step
@@ -73,9 +73,10 @@ def training(
         return TrainingForecast(0.0, 0)
     feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
     steps = Steps(method, data, options, feed)
-    start, per_image = 0.0, forecast.reading_seconds(feed, steps.whole[0])
+    images = min(steps.whole[0], ENCODER_BATCH)
+    start, per_image = 0.0, forecast.reading_seconds(feed, images)
     if feed.caches_features:  # features are computed once, before the first epoch
-        start, per_image = len(feed.split) * forecast.encoding_seconds(method, feed, steps.whole[0]), 0.0
+        start, per_image = len(feed.split) * forecast.encoding_seconds(method, feed, images), 0.0
     size = steps.largest_that_fits(memory)
     step = steps.estimated(steps.seconds, size)
     epoch = len(feed) * step + len(feed.split) * per_image + (validation.seconds or 0)
@@ -185,7 +186,8 @@ class Steps:
         assert isinstance(batch.images, Tensor)
         companions = {name: self._encoded(companion) for name, companion in batch.companions.items()}
         self.method.eval()
-        return replace(batch, images=self.method.encode(batch.images), companions=companions)
+        features = [self.method.encode(pixels).pooled for pixels in batch.images.split(ENCODER_BATCH)]
+        return replace(batch, images=ImageFeatures(torch.cat(features)), companions=companions)
 
 
 def _shares(size: int, target: int) -> Mapping[int, float]:

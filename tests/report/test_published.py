@@ -210,6 +210,8 @@ def test_an_undefined_metric_has_no_difference() -> None:
     (row,) = Table([result(best_hm=None)]).comparisons
     assert [row.printed(kind)[2] for kind in ("ours", "difference", "verdict")] == ["-", "-", "-"]
     assert row.printed("verdict")[3] == "below"
+    assert (row.csv_columns()["best_hm_verdict"], row.as_dict()["verdict"]["H"]) == (None, None)
+    assert (row.csv_columns()["auc_verdict"], row.as_dict()["verdict"]["AUC"]) == ("below", "below")
 
 
 def test_a_row_of_failures_is_left_out() -> None:
