@@ -111,8 +111,8 @@ def weighted_metrics(outcomes: Outcomes, counts: Ints, bins: str = "exact") -> d
 def intervals(rows: Sequence[Floats], level: float = LEVEL) -> list[tuple[float, float]]:
     """Return for each row of values the bounds between which the middle ``level`` of the values lies.
 
-    >>> intervals([np.arange(1001.0), np.zeros(1001)])
-    [(25.0, 975.0), (0.0, 0.0)]
+    >>> [(round(low), round(high)) for low, high in intervals([np.arange(1001.0), np.zeros(1001)])]
+    [(25, 975), (0, 0)]
     """
     if not len(rows):
         return []
