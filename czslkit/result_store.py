@@ -25,6 +25,8 @@ FORMAT_1 = "czslkit as of format 1"
 _CELL = {"method": str, "dataset": str, "world": str, "seed": int, "config_id": str}
 _SECTIONS = {"cell": dict, "status": str, "config": dict, "protocol": dict, "depends": dict}
 _STALE = r"\.stale(-\d+)?\.json$"  # end of the name of a result that another one has replaced
+#: End of the name of a file that keeps numbers computed from a result. It may be removed at any time.
+KEPT_RESAMPLES = "resamples"
 _MOST_DIFFERENCES = 4  # largest number of differences that are named; the others are counted
 
 
@@ -64,9 +66,12 @@ class Store:
     def put(self, result: Result) -> Path:
         """Write a result; a finished result with other dependencies is first renamed to ``<world>.stale.json``.
 
-        A file that is not a result is renamed as well. Numbers that are not finite are written as null.
+        A file that is not a result is renamed as well. Numbers that are not finite are written as null. What is kept of
+        the old result is removed.
         """
         path = self.path(result["cell"])
+        with suppress(OSError):
+            path.with_suffix(f".{KEPT_RESAMPLES}").unlink()
         if path.exists() and self._is_worth_keeping(path, result):
             os.replace(path, unused_path(path, ".stale"))
         write_text(path, json.dumps(_finite({**result, "format": FORMAT}), indent=1, allow_nan=False))
@@ -159,6 +164,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             found.append(f"{section}: {name} {change}" if name else f"{section} {change}")
     more = [f"and {len(found) - _MOST_DIFFERENCES} more"] if len(found) > _MOST_DIFFERENCES else []
     return "; ".join(found[:_MOST_DIFFERENCES] + more)
+
+
+def relative_path(cell: Mapping[str, Any]) -> str:
+    """Return the path of a cell's result below the folder of results.
+
+    >>> relative_path({"dataset": "demo", "method": "csp", "seed": 0, "config_id": "3f", "world": "closed"})
+    'demo/csp/seed0-3f/closed.json'
+    """
+    return "{dataset}/{method}/seed{seed}-{config_id}/{world}.json".format_map(cell)
 
 
 def unused_path(path: Path, mark: str) -> Path:

@@ -132,8 +132,8 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         "--memory",
         default=format_bytes(MEMORY),
         metavar="SIZE",
-        help="memory for the tensors of an evaluation, without the weights of the method, such as 512MiB or 8GB; with "
-        f"less memory, fewer images and pairs are scored at a time (default: {format_bytes(MEMORY)})",
+        help="memory for the tensors of an evaluation, and of --estimate, without the weights of the method, such as "
+        f"512MiB or 8GB; with less memory, fewer images and pairs are used at a time (default: {format_bytes(MEMORY)})",
     )
 
 

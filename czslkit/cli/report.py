@@ -14,7 +14,7 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "report",
         help="write one HTML page of stored results",
-        description="Write the comparison table of the results in a folder and the details of every result to one HTML "
+        description="Write the comparison table of the results in a folder and the details of the results to one HTML "
         "page.",
     )
     add_result_selection(parser)

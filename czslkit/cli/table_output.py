@@ -71,7 +71,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
         print(f"left out: {problem}", file=sys.stderr)
     if not results:
         raise CzslkitError(f"no results in {runs}; expected DATASET/METHOD/seedN-ID/WORLD.json from czslkit bench")
-    return Table(results, mixed=args.mixed, attached=store.attached, intervals=intervals)
+    return Table(results, mixed=args.mixed, attached=store.attached, folder=store.folder, intervals=intervals)
 
 
 def _with_names(results: list[Result], key: str, names: str | None, runs: Path) -> list[Result]:

@@ -9,7 +9,8 @@ include the variation between trainings. This module needs numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ SEED = 0
 LEVEL = 0.95  # coverage of an interval
 N_BIASES = 20  # approximate number of biases that the original evaluator aims for, as in curves.py
 DRAWS_PER_BLOCK = 1 << 20  # draws handled at a time
+MOST_KEPT_DRAWS = 1 << 23  # draws that are kept for the next result with as many images, 4 bytes each
 #: Names of the metrics that are resampled, as in ``Metrics``.
 METRIC_NAMES = ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc")
 
@@ -36,6 +38,21 @@ def resample_counts(n: int, resamples: int = RESAMPLES, seed: int = SEED) -> Ite
     >>> sum(block.sum(0).tolist() == [7] * block.shape[1] for block in resample_counts(7))
     1
     """
+    if n * resamples <= MOST_KEPT_DRAWS:
+        yield from _kept_counts(n, resamples, seed)
+    else:
+        yield from _drawn_counts(n, resamples, seed)
+
+
+@functools.lru_cache(maxsize=2)  # the results of a dataset have the same number of images
+def _kept_counts(n: int, resamples: int, seed: int) -> tuple[Ints, ...]:
+    blocks = tuple(_drawn_counts(n, resamples, seed))
+    for block in blocks:
+        block.flags.writeable = False
+    return blocks
+
+
+def _drawn_counts(n: int, resamples: int, seed: int) -> Iterator[Ints]:
     random = np.random.default_rng(seed)
     width = max(DRAWS_PER_BLOCK // n, 1)
     for start in range(0, resamples, width):
@@ -91,14 +108,16 @@ def weighted_metrics(outcomes: Outcomes, counts: Ints, bins: str = "exact") -> d
     }
 
 
-def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """Return the bounds between which the middle ``level`` of the values lies.
+def intervals(rows: Sequence[Floats], level: float = LEVEL) -> list[tuple[float, float]]:
+    """Return for each row of values the bounds between which the middle ``level`` of the values lies.
 
-    >>> [round(end) for end in interval(np.arange(1001.0))]
-    [25, 975]
+    >>> [(round(low), round(high)) for low, high in intervals([np.arange(1001.0), np.zeros(1001)])]
+    [(25, 975), (0, 0)]
     """
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    if not len(rows):
+        return []
+    low, high = np.quantile(np.asarray(rows), [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def _exact_curve(outcomes: Outcomes, counts: Ints) -> tuple[Floats, Floats]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING
 
 from ..metrics.names import METRICS
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
 Column = tuple[str, str]  # dataset, world
 Key = tuple[str, str, str]  # label of the row, dataset, world: one entry of a table
@@ -27,10 +30,10 @@ class Arrangement:
         columns: dataset and world of each column, in the order of the frame.
         finished: the finished cells of each entry, as row numbers of the frame.
         failed: the failed cells of each entry, likewise.
-        summary: one row for each entry, with columns ``(metric, "mean")``, ``(metric, "std")`` and ``(metric, "n")``:
-            mean and sample standard deviation as fractions, and the number of seeds that have the metric.
-        ranks: one row for each entry, with a column for each metric of ``METRICS``: 1 for the best printed mean of a
-            column, 2 for the second best, 0 for all others; 0 also if only one entry of the column has a number.
+        statistics: for each entry and metric the mean and the sample standard deviation as fractions (NaN if there are
+            too few), and the number of seeds that have the metric.
+        ranks: for each entry and metric of ``METRICS`` 1 for the best printed mean of a column, 2 for the second best;
+            all others have none, nor has an entry if no other entry of its column has a number.
     """
 
     frame: DataFrame
@@ -38,21 +41,34 @@ class Arrangement:
     columns: tuple[Column, ...]
     finished: Mapping[Key, list[int]]
     failed: Mapping[Key, list[int]]
-    summary: DataFrame
-    ranks: DataFrame
+    statistics: Mapping[Key, Mapping[str, tuple[float, float, int]]]
+    ranks: Mapping[tuple[Key, str], int]
+
+    @cached_property
+    def summary(self) -> DataFrame:
+        """One row for each entry, with columns ``(metric, "mean")``, ``(metric, "std")`` and ``(metric, "n")``."""
+        import pandas as pd
+
+        entries = list(self.statistics.values())
+        metrics = list(entries[0])
+        columns = {
+            (metric, name): [entry[metric][i] for entry in entries]
+            for metric in metrics
+            for i, name in enumerate(("mean", "std", "n"))
+        }
+        return pd.DataFrame(columns, index=pd.MultiIndex.from_tuples(self.statistics, names=KEY_COLUMNS))
 
     def mean(self, key: Key, metric: str) -> float | None:
         """Return the mean over seeds as a fraction, None if no seed has the metric."""
-        return self._statistic(key, metric, "mean")
+        return self._statistic(key, metric, 0)
 
     def std(self, key: Key, metric: str) -> float | None:
         """Return the sample standard deviation over seeds as a fraction, None for fewer than two seeds."""
-        return self._statistic(key, metric, "std")
+        return self._statistic(key, metric, 1)
 
     def rank(self, key: Key, metric: str) -> int:
         """Return the rank of an entry in its column: 1, 2, or 0 for an entry without a mark."""
-        rank: Any = self.ranks.at[key, metric] if key in self.finished else 0
-        return int(rank)
+        return self.ranks.get((key, metric), 0)
 
     def printed(self, key: Key, metric: str) -> str:
         """Return what a table prints for an entry: mean and standard deviation in percent, ``failed`` or a dash."""
@@ -61,11 +77,9 @@ class Arrangement:
         mean, std = self.mean(key, metric), self.std(key, metric)
         return ("-" if mean is None else percent(mean)) + ("" if std is None else f" ± {percent(std)}")
 
-    def _statistic(self, key: Key, metric: str, statistic: str) -> float | None:
-        if key not in self.finished or (metric, statistic) not in self.summary.columns:
-            return None
-        value: Any = self.summary.at[key, (metric, statistic)]
-        return None if value != value else float(value)
+    def _statistic(self, key: Key, metric: str, position: int) -> float | None:
+        found = self.statistics.get(key, {}).get(metric)
+        return None if found is None or found[position] != found[position] else found[position]
 
 
 def arrange(frame: DataFrame, metrics: Sequence[str]) -> Arrangement:
@@ -75,18 +89,23 @@ def arrange(frame: DataFrame, metrics: Sequence[str]) -> Arrangement:
         frame: as :func:`czslkit.report.frame.results_frame` returns it.
         metrics: columns of the frame to summarise; they include all of ``METRICS``.
     """
-    groups = frame.groupby(KEY_COLUMNS, sort=False)
-    summary: DataFrame = groups[list(metrics)].agg([_mean, _std, "count"])
-    summary = summary.rename(columns={"_mean": "mean", "_std": "std", "count": "n"}, level=1)
-    cells: dict[Any, DataFrame] = dict(iter(groups))
+    cells: dict[Key, list[int]] = {}
+    for row, key in enumerate(frame[KEY_COLUMNS].itertuples(index=False, name=None)):
+        cells.setdefault(key, []).append(row)
+    values = {metric: frame[metric].tolist() for metric in metrics}
+    done = (frame["status"] == "done").tolist()
+    entries = {
+        key: {metric: _statistics([values[metric][row] for row in rows]) for metric in metrics}
+        for key, rows in cells.items()
+    }
     return Arrangement(
         frame,
         rows=tuple(frame["label"].unique()),
-        columns=tuple(frame[["dataset", "world"]].drop_duplicates().itertuples(index=False, name=None)),
-        finished={key: list(cell.index[cell["status"] == "done"]) for key, cell in cells.items()},
-        failed={key: list(cell.index[cell["status"] != "done"]) for key, cell in cells.items()},
-        summary=summary,
-        ranks=_ranks(summary),
+        columns=tuple(dict.fromkeys(key[1:] for key in cells)),
+        finished={key: [row for row in rows if done[row]] for key, rows in cells.items()},
+        failed={key: [row for row in rows if not done[row]] for key, rows in cells.items()},
+        statistics=entries,
+        ranks=_ranks(entries),
     )
 
 
@@ -99,25 +118,26 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def _mean(values: Series[float]) -> float:
-    """Return the mean of the values that are not missing, NaN if all are missing.
+def _statistics(values: Sequence[float]) -> tuple[float, float, int]:
+    """Return mean, sample standard deviation and number of the values that are not missing.
 
-    The result is correctly rounded. The mean of pandas is not, and an error in the last bit can change a printed digit.
+    NaN stands for the mean of no values, and for the standard deviation of fewer than two. The mean is correctly
+    rounded. The mean of pandas is not, and an error in the last bit can change a printed digit.
     """
-    known = values.dropna()
-    return statistics.fmean(known) if len(known) else float("nan")
+    known = [value for value in values if value == value]
+    mean = statistics.fmean(known) if known else float("nan")
+    return mean, statistics.stdev(known) if len(known) > 1 else float("nan"), len(known)
 
 
-def _std(values: Series[float]) -> float:
-    """Return the sample standard deviation of the values that are not missing, NaN for fewer than two."""
-    known = values.dropna()
-    return statistics.stdev(known) if len(known) > 1 else float("nan")
-
-
-def _ranks(summary: DataFrame) -> DataFrame:
+def _ranks(entries: Mapping[Key, Mapping[str, tuple[float, float, int]]]) -> dict[tuple[Key, str], int]:
     """Return the ranks of the printed means in each column; entries that print alike share a rank."""
-    means: Any = summary.xs("mean", axis=1, level=1)[list(METRICS.values())]
-    columns = means.map(lambda mean: float(percent(mean))).groupby(level=["dataset", "world"])
-    ranks = columns.rank(method="dense", ascending=False)
-    marked: DataFrame = ranks.where((ranks <= 2) & (columns.transform("count") > 1), 0).astype(int)
-    return marked
+    columns: dict[Column, list[Key]] = defaultdict(list)
+    for key in entries:
+        columns[key[1:]].append(key)
+    ranks: dict[tuple[Key, str], int] = {}
+    for keys, metric in product(columns.values(), METRICS.values()):
+        printed = {key: float(percent(entries[key][metric][0])) for key in keys if entries[key][metric][2]}
+        best = sorted(set(printed.values()), reverse=True)[:2]
+        if len(printed) > 1:
+            ranks |= {(key, metric): best.index(mean) + 1 for key, mean in printed.items() if mean in best}
+    return ranks

@@ -8,11 +8,13 @@ from typing import Any
 
 from ..errors import CzslkitError
 from ..result_store import Result
-from .resamples import Attached, Interval
+from .kept_resamples import Interval
+from .resamples import Attached
 
 DETAILS_FILE = "details.json"
 DETAILS_FORMAT = 1  # format of details.json
 MOST_ROWS = 20  # largest number of rows in a table of details
+MOST_CHARACTERS = 20_000  # largest length of a section
 #: Keys of a result that are shown as JSON, in this order.
 _SECTIONS = (
     *("stale", "metrics", "recipe", "published", "config", "protocol", "depends"),
@@ -20,22 +22,18 @@ _SECTIONS = (
 )
 
 
-def cell_details(
-    name: str, result: Result, intervals: Mapping[str, Interval], attached: Attached | None
-) -> dict[str, Any]:
-    """Return the content that :func:`czslkit.report.page.as_page` shows for a result.
+def cell_details(result: Result, intervals: Mapping[str, Interval], attached: Attached | None) -> dict[str, Any]:
+    """Return the content that :func:`czslkit.report.page.as_page` shows for a result; a long text is cut.
 
     Args:
-        name: name of the cell.
         result: a result as the store returns it.
         intervals: 95 % interval of each resampled metric, empty without numbers per image.
         attached: returns the files of the result, as :meth:`Store.attached`; without it the page has no tables.
 
     Returns:
-        ``name``, ``status``, ``sections`` (title -> text), ``tables`` (each with title, columns and rows of texts) and
-        ``traceback``.
+        ``sections`` (title -> text), ``tables`` (each with title, columns and rows of texts) and ``traceback``.
     """
-    sections = {key: json.dumps(result[key], indent=1) for key in _SECTIONS if result.get(key)}
+    sections = {key: _shortened(json.dumps(result[key], indent=1)) for key in _SECTIONS if result.get(key)}
     if intervals:
         sections["95% intervals"] = json.dumps(intervals)
     tables: list[dict[str, Any]] = []
@@ -45,8 +43,8 @@ def cell_details(
             tables = _detail_tables(json.loads(content), f"{result['cell']['world']}.{DETAILS_FILE}") if content else []
         except (CzslkitError, ValueError) as error:
             sections["details"] = str(error)
-    traceback = (result.get("error") or {}).get("traceback")
-    return {"name": name, "status": result["status"], "sections": sections, "tables": tables, "traceback": traceback}
+    traceback = _shortened((result.get("error") or {}).get("traceback") or "")
+    return {"sections": sections, "tables": tables, "traceback": traceback}
 
 
 def _detail_tables(details: Any, file: str) -> list[dict[str, Any]]:
@@ -73,6 +71,14 @@ def _detail_tables(details: Any, file: str) -> list[dict[str, Any]]:
             }
         )
     return tables
+
+
+def _shortened(text: str) -> str:
+    """Return a text, cut to ``MOST_CHARACTERS``."""
+    more = len(text) - MOST_CHARACTERS
+    return (
+        text if more <= 0 else f"{text[:MOST_CHARACTERS]}\n... and {more:,} more characters in the file of the result"
+    )
 
 
 def _top_k_table(details: Mapping[str, Any]) -> dict[str, Any]:

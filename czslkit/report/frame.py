@@ -13,7 +13,7 @@ from ..metrics.names import METRICS, defined_metrics
 from ..options import flatten
 from ..result_store import Result, Store
 from .labels import differing_settings, row_labels, setting_name, transductive
-from .resamples import Attached, Resamples, resampled_result
+from .resamples import Attached, Folder, Resamples, resampled_result
 
 if TYPE_CHECKING:  # pandas takes a third of a second to import
     from pandas import DataFrame, Series
@@ -38,7 +38,7 @@ def results(runs: str | Path) -> DataFrame:
         UserWarning: for each file that is left out because it is not a result.
     """
     store, found = stored_results(runs, lambda line: warnings.warn(line, stacklevel=4))
-    return results_frame(found, store.attached)
+    return results_frame(found, store.attached, store.folder)
 
 
 def stored_results(runs: str | Path, log: Callable[[str], None]) -> tuple[Store, list[dict[str, Any]]]:
@@ -62,12 +62,15 @@ def stored_results(runs: str | Path, log: Callable[[str], None]) -> tuple[Store,
     return store, found
 
 
-def results_frame(results: Sequence[Result], attached: Attached | None = None) -> DataFrame:
+def results_frame(
+    results: Sequence[Result], attached: Attached | None = None, folder: Folder | None = None
+) -> DataFrame:
     """Arrange results as a tidy frame, one row for each result in the order given.
 
     Args:
         results: results as the store returns them.
         attached: returns the files of a result, as :meth:`Store.attached`; without it the frame has no intervals.
+        folder: returns the folder of a cell, as :meth:`Store.folder`, in which resampled metrics are kept.
 
     Returns:
         A frame with these columns, in this order:
@@ -93,7 +96,7 @@ def results_frame(results: Sequence[Result], attached: Attached | None = None) -
     >>> frame[["label", "seed", "auc"]].values.tolist()
     [['csp', 0, 0.4]]
     """
-    return cells_frame(results, [resampled_result(result, attached) for result in results])
+    return cells_frame(results, [resampled_result(result, attached, folder) for result in results])
 
 
 def cells_frame(results: Sequence[Result], resamples: Sequence[Resamples | CzslkitError | None]) -> DataFrame:

@@ -18,6 +18,7 @@ class Number:
     text: str
     rank: int = 0  # 1 for the best, 2 for the second best, 0 for all others
     tied: bool = False  # whether it is not significantly below the best
+    span: int = 1  # number of cells that the text stands for: it is in the first, and the others have span 0
 
 
 @dataclass(frozen=True)

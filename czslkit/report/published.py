@@ -14,7 +14,18 @@ from .arrangement import Arrangement, Column
 from .expected import world_problems
 from .grids import Number
 
-KINDS = ("ours", "published", "difference")  # the lines of a comparison
+KINDS = ("ours", "published", "difference", "verdict")  # the lines of a comparison
+NOT_COMPARABLE = "NOT COMPARABLE"  # verdict on numbers that were measured on other data, or with other candidates
+_MOST_COUNTS = 3  # largest number of unexpected counts of a dataset in a note; the others are counted
+_OTHER_DATA = "other data"
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why our numbers cannot be compared with published ones."""
+
+    words: str  # in place of the differences
+    reason: str  # a sentence
 
 
 @dataclass(frozen=True)
@@ -32,12 +43,41 @@ class Comparison:
     disagreement: str = ""  # a text on other published values
     recipe: str = ""
     changed: tuple[str, ...] = ()  # settings that differ from the recipe
-    candidates_note: str = ""  # a sentence on a difference between our candidates and the published ones
+    seeds: int = 1  # number of finished seeds
+    own_spread: Mapping[str, float | None] = field(default_factory=dict)  # standard deviation over the seeds, percent
+    obstacle: Obstacle | None = None  # why the numbers cannot be compared
 
     def difference(self, name: str) -> float | None:
-        """Return ours minus published, in percentage points."""
+        """Return ours minus published, in percentage points; None if they cannot be compared."""
         ours = self.ours[name]
-        return None if ours is None else ours - self.published[name]
+        return None if ours is None or self.obstacle else ours - self.published[name]
+
+    def verdict(self, name: str) -> str:
+        """Return ``within``, ``above`` or ``below`` the published number, ``-`` if ours is undefined.
+
+        Ours is within the published or our own spread if the difference, as it is printed, is not larger than one of
+        them. Without any spread, only an equal number is within. It is ``NOT_COMPARABLE`` if there is an obstacle.
+
+        >>> ours, published = dict.fromkeys(METRICS, 7.04), dict.fromkeys(METRICS, 7.5)
+        >>> [Comparison("a", "b", "open", ours, published, "c", spread={"S": s}).verdict("S") for s in (0.4, 0.5)]
+        ['below', 'within']
+        """
+        if self.obstacle:
+            return NOT_COMPARABLE
+        if (difference := self.difference(name)) is None:
+            return "-"
+        printed = round(difference, self._decimals(name))
+        known = [spread for spread in (self.spread.get(name), self.own_spread.get(name)) if spread is not None]
+        if abs(printed) <= max(known, default=0) + 1e-9:  # 0.3 is larger than 30.3 - 30
+            return "within"
+        return "above" if printed > 0 else "below"
+
+    def numbers(self, kind: str) -> list[Number]:
+        """Return the cells of a line; an obstacle is one text in place of all differences or verdicts."""
+        if self.obstacle and kind in ("difference", "verdict"):
+            text = self.obstacle.words if kind == "difference" else NOT_COMPARABLE
+            return [Number(text, span=len(METRICS)), *[Number("", span=0)] * (len(METRICS) - 1)]
+        return [Number(text) for text in self.printed(kind)]
 
     def printed(self, kind: str) -> list[str]:
         """Return one line of numbers; each has the decimals of its published number, but at least one.
@@ -48,7 +88,7 @@ class Comparison:
         >>> ours, published = dict.fromkeys(METRICS, 7.04), dict.fromkeys(METRICS, 7.5)
         >>> row = Comparison("clip", "cgqa", "open", ours, published, "a table", spread={"S": 0.25})
         >>> [row.printed(kind)[0] for kind in KINDS]
-        ['7.0', '7.5 ± 0.25', '-0.5']
+        ['7.0', '7.5 ± 0.25', '-0.5', 'below']
         """
         return [self._printed_number(kind, name) for name in METRICS]
 
@@ -63,7 +103,9 @@ class Comparison:
             }
             for kind, value in numbers.items():
                 columns[f"{metric}_{kind}"] = None if value is None else round(value / 100, 9)
-        return {**columns, "published_source": self.source, "changed": ", ".join(self.changed)}
+            columns[f"{metric}_verdict"] = None if self.ours[name] is None else self.verdict(name)
+        texts = {"published_source": self.source, "changed": ", ".join(self.changed)}
+        return {**columns, **texts, "not_comparable": self.obstacle.reason if self.obstacle else ""}
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values, ready for JSON."""
@@ -79,20 +121,31 @@ class Comparison:
             "disagreement": self.disagreement,
             "recipe": self.recipe,
             "changed": list(self.changed),
-            "unlike": self.candidates_note,
+            "unlike": self.obstacle.reason if self.obstacle else "",
             "difference": {name: self.difference(name) for name in METRICS},
+            "seeds": self.seeds,
+            "own_spread": dict(self.own_spread),
+            "verdict": {name: None if self.ours[name] is None else self.verdict(name) for name in METRICS},
         }
 
     def _printed_number(self, kind: str, name: str) -> str:
         published, spread = self.published[name], self.spread.get(name)
         if kind == "published":
             return _as_papers_print(published) + ("" if spread is None else f" ± {_as_papers_print(spread)}")
+        if kind == "verdict":
+            return self.verdict(name)
         value = self.ours[name] if kind == "ours" else self.difference(name)
         if value is None:
             return "-"
-        decimals = len(_as_papers_print(published).partition(".")[2])
+        decimals = self._decimals(name)
         rounded = round(value, decimals) + 0.0  # no "-0.0"
-        return f"{rounded:+.{decimals}f}" if kind == "difference" else f"{rounded:.{decimals}f}"
+        if kind == "difference":
+            return f"{rounded:+.{decimals}f}"
+        own = self.own_spread.get(name)
+        return f"{rounded:.{decimals}f}" + ("" if own is None else f" ± {own:.{decimals}f}")
+
+    def _decimals(self, name: str) -> int:
+        return len(_as_papers_print(self.published[name]).partition(".")[2])
 
 
 def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Comparison]:
@@ -116,13 +169,14 @@ def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Com
         if problems := world_problems("published", published):
             raise CzslkitError(f"{label} on {dataset} ({world}): {'; '.join(problems)}")
         means = {name: arrangement.mean(key, metric) for name, metric in METRICS.items()}
+        stds = {name: arrangement.std(key, metric) for name, metric in METRICS.items()}
         spread = dict(published.get("spread") or {})
         found.append(
             Comparison(
                 label,
                 dataset,
                 world,
-                {name: None if mean is None else 100 * mean for name, mean in means.items()},
+                _percentages(means),
                 {name: published[name] for name in METRICS},
                 published["source"],
                 spread={name: spread[name] for name in METRICS if name in spread},
@@ -130,7 +184,9 @@ def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Com
                 disagreement=published.get("disagreement", ""),
                 recipe=str(recipe.get("name", "")),
                 changed=tuple(map(str, recipe.get("changed", ()))),
-                candidates_note=_candidates_note(result.get("protocol") or {}),
+                seeds=len(cells),
+                own_spread=_percentages(stds),
+                obstacle=_obstacle([results[i] for i in cells]),
             )
         )
     return found
@@ -139,7 +195,7 @@ def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Com
 def comparison_rows(
     found: Sequence[Comparison], labels: Sequence[str], columns: Sequence[Column]
 ) -> list[tuple[str, list[Number]]]:
-    """Return three rows for each label with published numbers in a column: ours, published and the difference.
+    """Return a row for each of ``KINDS`` and each label with published numbers in a column.
 
     Args:
         found: the comparisons.
@@ -152,9 +208,16 @@ def comparison_rows(
         in_row = [by_place.get((label, column)) for column in columns]
         if not any(in_row):
             continue
+        counts = sorted({comparison.seeds for comparison in in_row if comparison})
+        seeds = (
+            f"{counts[0]} seed{'s' if counts[0] > 1 else ''}"
+            if len(counts) == 1
+            else f"{counts[0]} to {counts[-1]} seeds"
+        )
         for kind in KINDS:
-            printed = [comparison.printed(kind) if comparison else ["-"] * len(METRICS) for comparison in in_row]
-            rows.append((f"{label}: {kind}", [Number(text) for texts in printed for text in texts]))
+            cells = [comparison.numbers(kind) if comparison else [Number("-")] * len(METRICS) for comparison in in_row]
+            name = f"{label}: {kind}" + (f", {seeds}" if kind == "verdict" else "")
+            rows.append((name, [number for numbers in cells for number in numbers]))
     return rows
 
 
@@ -164,27 +227,56 @@ def published_caption(found: Sequence[Comparison]) -> list[str]:
     if spreads := _text_by_label(found, lambda comparison: comparison.spread_meaning):
         sentences.append(f"The ± of the published numbers is: {spreads}.")
     sentences.append(f"The published numbers are from: {_text_by_label(found, lambda comparison: comparison.source)}.")
+    if comparable := [comparison for comparison in found if not comparison.obstacle]:
+        sentences.append(
+            "The verdict is 'within' if the difference, as printed, is at most the published spread or the standard "
+            "deviation over our seeds, else 'above' or 'below'."
+        )
+        without = [c for c in comparable if not c.spread and all(s is None for s in c.own_spread.values())]
+        if without:
+            places = ", ".join(f"{c.label} on {c.dataset} ({c.world})" for c in without)
+            known = f" of {places}" if len(without) < len(comparable) else ""
+            sentences.append(f"No spread is known{known}: none is published, and one seed has none.")
     sentences.append("All settings are those of the recipe unless a note names a change.")
     return sentences
 
 
 def published_notes(found: Sequence[Comparison]) -> list[str]:
-    """Return notes on changed settings, on different candidates and on published numbers that disagree."""
+    """Return notes on other data and candidates, on changed settings and on published numbers that disagree."""
     changed = {
         f"{c.label} on {c.dataset}: {', '.join(c.changed)} changed from recipe {c.recipe}": None
         for c in found
         if c.changed
     }
+    obstacles: dict[str, None] = {}
+    for c in found:
+        if c.obstacle:
+            place = c.dataset if c.obstacle.words == _OTHER_DATA else f"{c.label} on {c.dataset} ({c.world})"
+            obstacles[f"{place}: {c.obstacle.reason}"] = None
     return [
+        *obstacles,
         *changed,
-        *(f"{c.label} on {c.dataset} ({c.world}): {c.candidates_note}" for c in found if c.candidates_note),
         *(f"{c.label} on {c.dataset} ({c.world}) as published: {c.disagreement}" for c in found if c.disagreement),
     ]
 
 
-def _candidates_note(protocol: Mapping[str, Any]) -> str:
-    missing = str(protocol.get("feasibility", "")).startswith("missing")
-    return "every pair is a candidate here, although the recipe has a feasibility threshold" if missing else ""
+def _obstacle(results: Sequence[Result]) -> Obstacle | None:
+    """Return why the results of an entry cannot be compared with published numbers; None if they can."""
+    for result in results:
+        if counts := result.get("data_differences"):
+            listed = list(map(str, counts)) if isinstance(counts, list) else [str(counts)]
+            more = [f"and {len(listed) - _MOST_COUNTS} more"] if len(listed) > _MOST_COUNTS else []
+            reason = f"the data are not the published ones: {', '.join([*listed[:_MOST_COUNTS], *more])}"
+            return Obstacle(_OTHER_DATA, reason)
+    for result in results:
+        if str((result.get("protocol") or {}).get("feasibility", "")).startswith("missing"):
+            reason = "every pair is a candidate here, although the recipe has a feasibility threshold"
+            return Obstacle("no threshold", reason)
+    return None
+
+
+def _percentages(fractions: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else 100 * value for name, value in fractions.items()}
 
 
 def _as_papers_print(value: float) -> str:

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import CzslkitError
-from .arrangement import Arrangement, Key
+from .arrangement import Arrangement, Column, Key
 from .grids import TIED_MARK
-from .resamples import Interval, Resamples, mean_over_seeds
+from .kept_resamples import Interval
+from .resamples import Resamples, mean_over_seeds
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,15 @@ def significance(arrangement: Arrangement, resamples: Sequence[Resamples | Czslk
     resamples_of_entry: dict[Key, Resamples] = {}
     problems: dict[Key, str] = {}
     differences: dict[Key, dict[str, DifferenceToBest]] = {}
-    for column in arrangement.columns:
-        keys = [key for key, cells in arrangement.finished.items() if key[1:] == column and cells]
+    keys_by_column: dict[Column, list[Key]] = {column: [] for column in arrangement.columns}
+    for key, cells in arrangement.finished.items():
+        keys_by_column[key[1:]] += [key] if cells else []
+    seeds = arrangement.frame["seed"].tolist()
+    for keys in keys_by_column.values():
         for key in keys:
             cells = arrangement.finished[key]
             try:
-                found = _entry_resamples([resamples[i] for i in cells], list(arrangement.frame.loc[cells, "seed"]))
+                found = _entry_resamples([resamples[i] for i in cells], [seeds[i] for i in cells])
             except CzslkitError as error:
                 problems[key] = str(error)
             else:
@@ -156,14 +160,16 @@ def _compare_with_best(
     for metric in bootstrap.METRIC_NAMES:
         means = {key: mean for key in keys if (mean := arrangement.mean(key, metric)) is not None}
         best = max(means, key=lambda key: means[key], default=None)
+        drawn = {}
         for key in means:
             if best is None or key == best or not {key, best} <= resamples.keys():
                 continue
             if not resamples[key].comparable(resamples[best]):
                 problems[key] = f"{best[0]} was measured on other images, or with another curve"
                 continue
-            drawn = resamples[key].values[metric] - resamples[best].values[metric]
-            low, high = bootstrap.interval(drawn)
-            difference, below = means[key] - means[best], float((drawn < 0).mean())
+            drawn[key] = resamples[key].values[metric] - resamples[best].values[metric]
+        for (key, values), (low, high) in zip(drawn.items(), bootstrap.intervals(list(drawn.values())), strict=True):
+            assert best is not None
+            difference, below = means[key] - means[best], float((values < 0).mean())
             differences.setdefault(key, {})[metric] = DifferenceToBest(best[0], difference, low, high, below)
     return differences, problems

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
-from ..result_store import Result
+from ..result_store import Result, relative_path
 from .arrangement import KEY_COLUMNS, Column, Key, arrange, percent
 from .caption import table_caption
 from .cell_details import cell_details
@@ -18,13 +19,19 @@ from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
 from .notes import failure_notes, left_out_notes, recipe_notes, stale_notes, undefined_notes, unfinished_notes
-from .page import as_page
+from .page import Cell, as_page
 from .published import comparison_rows, comparisons, published_caption, published_notes
-from .resamples import Attached, Resamples, resampled_result
+from .resamples import Attached, Folder, Resamples, resampled_result
 from .significance import significance
 from .text_markdown_latex import as_latex, as_markdown, as_text
 
-_PRINTED_SECTIONS = ("cell", "config", "recipe", "published")  # sections of a result; their texts are made printable
+_PRINTED_SECTIONS = (
+    "cell",
+    "config",
+    "recipe",
+    "published",
+    "data_differences",
+)  # sections of a result; their texts are made printable
 
 
 class Table:
@@ -44,6 +51,7 @@ class Table:
         mixed: bool = False,
         *,
         attached: Attached | None = None,
+        folder: Folder | None = None,
         intervals: bool = False,
     ) -> None:
         """Arrange results as a table.
@@ -53,6 +61,8 @@ class Table:
             mixed: allow results that were not measured alike; the caption then names the first difference.
             attached: returns the files of a result, as :meth:`Store.attached`; without it the table has no intervals
                 and no tie marks.
+            folder: returns the folder of a cell, as :meth:`Store.folder`; numbers that take long are kept there,
+                so that the next table needs less time.
             intervals: print the interval after each number.
 
         Raises:
@@ -68,7 +78,7 @@ class Table:
                 f"{self._difference}. Run one of them again, select results with --methods or --datasets, or allow "
                 "both with --mixed."
             )
-        self._resamples = [resampled_result(result, attached) for result in self.results]
+        self._resamples = [resampled_result(result, attached, folder) for result in self.results]
         frame = cells_frame(self.results, self._resamples)
         for i in frame.index[frame.duplicated([*KEY_COLUMNS, "seed"])]:
             cell = self.results[i]["cell"]
@@ -125,11 +135,11 @@ class Table:
     def to_html(self) -> str:
         """Write an HTML page that needs no other file, with a grid for each dataset and the details of each cell."""
         cells = [
-            cell_details(
+            Cell(
                 cell_name(label, result["cell"]),
-                result,
-                found.intervals if isinstance(found, Resamples) else {},
-                self._attached,
+                result["status"],
+                relative_path(result["cell"]),
+                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self._attached),
             )
             for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
         ]

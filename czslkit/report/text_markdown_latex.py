@@ -93,6 +93,8 @@ def latex_number(number: Number) -> str:
     """Return a number in bold or underlined type for LaTeX."""
     text = escape_latex(number.text)
     marked = (text, rf"\textbf{{{text}}}", rf"\underline{{{text}}}")[number.rank]
+    if number.span > 1:
+        return rf"\multicolumn{{{number.span}}}{{c}}{{{marked}}}"
     return marked + (escape_latex(TIED_MARK) if number.tied else "")
 
 
@@ -132,7 +134,10 @@ def _tabular(grid: Grid) -> list[str]:
         " ".join(rf"\cmidrule(lr){{{start}-{start + n - 1}}}" for start in starts),
         " & ".join(["Method", *list(METRICS) * len(grid.columns)]) + r" \\",
         r"\midrule",
-        *(" & ".join([escape_latex(label), *map(latex_number, numbers)]) + r" \\" for label, numbers in grid.rows),
+        *(
+            " & ".join([escape_latex(label), *(latex_number(number) for number in numbers if number.span)]) + r" \\"
+            for label, numbers in grid.rows
+        ),
         r"\bottomrule",
         r"\end{tabular}",
     ]

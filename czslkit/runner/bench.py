@@ -52,11 +52,15 @@ class Benchmark:
 
     @cached_property
     def _table(self) -> Table:
-        return Table(self.results, mixed=True, attached=self.store.attached if self.store else None)
+        return Table(self.results, mixed=True, **self._files)
+
+    @property
+    def _files(self) -> dict[str, Any]:
+        return {"attached": self.store.attached, "folder": self.store.folder} if self.store else {}
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each cell; see :func:`czslkit.results`."""
-        return results_frame(self.results, self.store.attached if self.store else None)
+        return results_frame(self.results, **self._files)
 
     def to_markdown(self) -> str:
         """Return the table in Markdown."""
@@ -123,7 +127,8 @@ def bench(
         cache: folder for the features of frozen image encoders; ``runs/cache`` if None, ``off`` for no cache. No number
             depends on it.
         cache_images: also cache decoded images, about 150 KB each at 224 pixels.
-        memory: bytes that an evaluation may take, such as ``"4GB"``, without the weights of the method.
+        memory: bytes that an evaluation may take, and the estimate of a training, such as ``"4GB"``, without the
+            weights of the method.
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.

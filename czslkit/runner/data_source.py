@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.cache import Cache
+from ..data.check.counts import count_splits, unexpected_counts
 from ..data.dataset_folders import dataset, ensure_folder
 from ..data.fingerprint import fingerprint_parts
 from ..data.image_cache import decoded_images
@@ -59,6 +60,15 @@ class DataSource:
                 published counts is used as it was published.
         """
         return self._once(("load", name), lambda: self._load(name))
+
+    def differences_to_published(self, name: str) -> list[str]:
+        """Return the counts of a dataset that are not the published ones; empty if none are published.
+
+        Raises:
+            DataError: see :meth:`load`.
+        """
+        published = dataset(name).counts
+        return list(unexpected_counts(count_splits(self.load(name)), published)) if published else []
 
     def check_images(self, name: str, preprocessing: Preprocessing) -> None:
         """Check that every image can be decoded; cache the decoded images if the cache holds images.

@@ -1,25 +1,21 @@
-"""Forecasts of the time and memory of trainings and evaluations, measured with a few images and pairs."""
+"""Forecasts of the time and memory of evaluations, measured with a few images and pairs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data.batches import Feed
-from ..data.splits import Splits
 from ..evaluation.evaluator import Evaluation
 from ..evaluation.memory_budget import IMAGES, Chunks, Costs
 from ..method import Method
 from ..metrics.sweep import Sweep
 from ..sizes import format_bytes, format_duration
-from ..training.epoch import companion_choice, loss_parts
-from ..training.options import TrainOptions
-from ..types import Batch
 
 MIN_SECONDS = 0.25  # a measurement uses more items until it takes this long
 
@@ -56,62 +52,27 @@ def evaluation(planned: Evaluation) -> Forecast:
         return Forecast(images, pairs, chunks, None, None)
     costs = Costs(method.eval(), feed, planned.tasks)
     sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.texts)
-    one_text, all_texts = (_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample)))
+    one_text, all_texts = (
+        measured_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample))
+    )
     per_text = max(all_texts - one_text, 0) / max(len(sample) - 1, 1)  # seconds
-    per_image = 0.0 if feed.has_features else _encoding_seconds(method, feed, chunks.images)
+    per_image = 0.0 if feed.has_features else encoding_seconds(method, feed, chunks.images)
     per_score = _scoring_seconds(method, costs, chunks, [task.sweep() for task in planned.tasks.values()])
     per_image *= 1 if feed.caches_features else passes
     seconds = images * (per_image + sum(pairs) * per_score) + sum(pairs) * per_text
     return Forecast(images, pairs, chunks, costs.total(chunks.texts, chunks.images, chunks.pairs), seconds)
 
 
-def training(method: Method, data: Splits, options: TrainOptions, validation: Forecast, workers: int = 0) -> float:
-    """Return the seconds that a training takes, from the time of one step and the forecast of a validation.
-
-    Args:
-        method: must not be used afterwards, since the step may change its running statistics.
-        validation: forecast of the validation after every epoch; it does not count if it was not measured.
-        workers: processes that read images.
-    """
-    if not method.trains:
-        return 0.0
-    feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
-    companions = companion_choice(method, data.training_data(), torch.Generator().manual_seed(0))
-    pairs, batch = data.train.pairs.to(method.device), feed.sample(options.batch_size, companions)
-    start, per_image = 0.0, _reading_seconds(feed, options.batch_size)
-    if feed.caches_features:  # features are computed once, before the first epoch
-        with torch.no_grad():
-            start, per_image = len(feed.split) * _encoding_seconds(method, feed, options.batch_size), 0.0
-            batch = _encoded(method, batch)
-
-    def step(_: int) -> None:
-        method.train()
-        with torch.autocast(method.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            loss = loss_parts(method, method.loss(batch, pairs))["loss"]
-        loss.backward()
-        method.zero_grad(set_to_none=True)
-
-    epoch = len(feed) * _seconds(step, 1, method.device) + len(feed.split) * per_image + (validation.seconds or 0)
-    return start + options.epochs * epoch
-
-
-def _encoded(method: Method, batch: Batch) -> Batch:
-    """Return a batch and its companions with features in place of pixels."""
-    assert isinstance(batch.images, Tensor)
-    companions = {name: _encoded(method, companion) for name, companion in batch.companions.items()}
-    return replace(batch, images=method.encode(batch.images), companions=companions)
-
-
-def _encoding_seconds(method: Method, feed: Feed, images: int) -> float:
+def encoding_seconds(method: Method, feed: Feed, images: int) -> float:
     """Return the seconds per image for reading and encoding ``images`` images."""
     pixels = feed.sample(images).images
     assert isinstance(pixels, Tensor)
-    reading = _reading_seconds(feed, images)
+    reading = reading_seconds(feed, images)
     encoding = _seconds_per_item(lambda n: method.encode(pixels[:n]), len(pixels), method.device)
     return max(reading, encoding) if feed.workers else reading + encoding
 
 
-def _reading_seconds(feed: Feed, images: int) -> float:
+def reading_seconds(feed: Feed, images: int) -> float:
     """Return the seconds per image for reading ``images`` images; the processes share the work."""
     return _seconds_per_item(feed.sample, images, feed.method.device) / max(feed.workers, 1)
 
@@ -135,12 +96,12 @@ def _scoring_seconds(method: Method, costs: Costs, chunks: Chunks, sweeps: list[
 def _seconds_per_item(work: Callable[[int], Any], max_items: int, device: torch.device) -> float:
     """Return the seconds per item; ``work(n)`` processes ``n`` items, at most ``max_items``."""
     n = 1
-    while (taken := _seconds(work, n, device)) < MIN_SECONDS and n < max_items:
+    while (taken := measured_seconds(work, n, device)) < MIN_SECONDS and n < max_items:
         n = min(4 * n, max_items)
     return taken / n
 
 
-def _seconds(work: Callable[[int], Any], n: int, device: torch.device) -> float:
+def measured_seconds(work: Callable[[int], Any], n: int, device: torch.device) -> float:
     """Return the seconds of the second call of ``work(n)``; the first call is a warm-up."""
     for _ in range(2):
         start = time.perf_counter()

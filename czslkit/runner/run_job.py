@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..data.splits import Splits
-from ..errors import CzslkitError, DataError
+from ..errors import CzslkitError, DataError, PluginError
 from ..evaluation.evaluator import Evaluation
 from ..files import file_lock, remove_unfinished
+from ..method import Method
 from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
-from ..sizes import format_duration
+from ..sizes import format_bytes
 from . import forecast
 from .evaluate import evaluate, measured_records
 from .job import Job
+from .machine import total_memory
 from .prepare import (
     build_method,
     evaluation_feed,
@@ -36,6 +38,7 @@ from .staleness import (
     training_key,
 )
 from .train import classes_of, is_trained, stored_keys, train_method, training_folder
+from .training_forecast import training
 
 TRACEBACK_FILE = "error.txt"  # file of a failed result that has the traceback
 
@@ -197,7 +200,7 @@ def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Result
     results: Results = {}
     for world, content in contents.items():
         identity = {"cell": job.spec.cell(world), "config": job.spec.config, "depends": {}}
-        result = {**identity, **job.spec.recipe_info(world), **content}
+        result = {**identity, **_recipe_info(job, world, content["status"]), **content}
         try:
             job.store.put(result)
             _write_traceback(job, result)
@@ -272,9 +275,24 @@ def estimate(job: Job) -> None:
         rule, memory = selection_candidates(job.spec, feasibility), job.machine.memory
         planned = Evaluation.plan(method, data, "val", [options.select_world], feed, open_world=rule, memory=memory)
         validation = forecast.evaluation(planned)
-        seconds = forecast.training(method, data, options, validation, job.machine.workers)
-        unmeasured = " without validation" if validation.seconds is None else ""
-        job.log(f"training of {options.epochs} epochs{unmeasured}, about: {format_duration(seconds)}")
+        _log_training(job, method, data, validation)
+
+
+def _log_training(job: Job, method: Method, data: Splits, validation: forecast.Forecast) -> None:
+    """Log the time and memory of a training, and whether it needs more memory than the machine has."""
+    name = f"training of {job.spec.train.epochs} epochs{' without validation' if validation.seconds is None else ''}"
+    try:
+        found = training(method, data, job.spec.train, validation, job.machine.workers, job.machine.memory)
+    except PluginError as error:
+        job.log(f"{name}: {error}")
+        return
+    job.log(f"{name}, about: {found}")
+    needed = found.bytes + sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers()))
+    if (most := total_memory(method.device)) and needed > most:
+        job.log(
+            f"TOO LARGE FOR THIS MACHINE: the training needs about {format_bytes(needed)} with the weights of the "
+            f"method, and {method.device} has {format_bytes(most)}. A smaller train.batch_size needs less"
+        )
 
 
 def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
@@ -285,5 +303,15 @@ def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
     Args:
         stale: why the result is stale; empty if it is not.
     """
-    kept = {key: value for key, value in result.items() if key not in ("recipe", "published", "stale")}
-    return {**kept, **job.spec.recipe_info(result["cell"]["world"])} | ({"stale": stale} if stale else {})
+    replaced = ("recipe", "published", "data_differences", "stale")
+    kept = {key: value for key, value in result.items() if key not in replaced}
+    info = _recipe_info(job, result["cell"]["world"], result["status"])
+    return {**kept, **info} | ({"stale": stale} if stale else {})
+
+
+def _recipe_info(job: Job, world: str, status: str) -> dict[str, Any]:
+    """Return the recipe and the published numbers, and how the data of a finished result differ from published ones."""
+    info = job.spec.recipe_info(world)
+    known = "published" in info and status == "done"
+    differences = job.source.differences_to_published(job.spec.dataset) if known else []
+    return {**info, "data_differences": differences} if differences else info

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from czslkit.metrics import bootstrap
-from czslkit.metrics.bootstrap import METRIC_NAMES, interval, resample_counts, resampled_metrics, weighted_metrics
+from czslkit.metrics.bootstrap import METRIC_NAMES, intervals, resample_counts, resampled_metrics, weighted_metrics
 from czslkit.metrics.curves import image_outcomes
 from czslkit.metrics.outcomes import Outcomes
 from czslkit.metrics.sweep import Metrics, Sweep, evaluate
@@ -141,14 +141,24 @@ def test_resamples_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch: pyt
     images = world(1, 61).outcomes
     whole = resampled_metrics(images, "original", 50)
     monkeypatch.setattr(bootstrap, "DRAWS_PER_BLOCK", 61 * 7)
+    monkeypatch.setattr(bootstrap, "MOST_KEPT_DRAWS", 0)
     parts = resampled_metrics(images, "original", 50)
     assert all(np.array_equal(whole[name], parts[name]) for name in METRIC_NAMES)
+
+
+def test_results_with_as_many_images_share_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (list(resample_counts(53, 40)) for _ in range(2))
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    assert not any(block.flags.writeable for block in first)
+    monkeypatch.setattr(bootstrap, "MOST_KEPT_DRAWS", 53 * 40 - 1)
+    third = list(resample_counts(53, 40))
+    assert third[0] is not first[0] and np.array_equal(third[0], first[0])
 
 
 def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
     made = world(2, 2000)
     accuracy = made.evaluate(slice(None), "exact").attr_acc
-    low, high = interval(resampled_metrics(made.outcomes)["attr_acc"])
+    low, high = intervals([resampled_metrics(made.outcomes)["attr_acc"]])[0]
     width = 1.96 * (accuracy * (1 - accuracy) / 2000) ** 0.5
     assert (low, high) == pytest.approx((accuracy - width, accuracy + width), abs=0.1 * width)
 
@@ -166,7 +176,7 @@ def test_intervals_of_repeated_draws_from_one_population_hold_its_value(bins: st
         drawn = Outcomes(**{name: values[chosen] for name, values in vars(whole).items()})
         values = resampled_metrics(drawn, bins, 200)
         for name in METRIC_NAMES:
-            low, high = interval(values[name])
+            low, high = intervals([values[name]])[0]
             hits[name] += low <= getattr(truth, name) <= high
     assert min(hits.values()) >= 50, hits
 

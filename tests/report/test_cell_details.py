@@ -8,8 +8,8 @@ import pytest
 from czslkit.errors import CzslkitError
 from czslkit.evaluation import details
 from czslkit.report import cell_details as module
-from czslkit.report.cell_details import MOST_ROWS, cell_details
-from czslkit.report.page import as_page
+from czslkit.report.cell_details import MOST_CHARACTERS, MOST_ROWS, cell_details
+from czslkit.report.page import Cell, as_page
 
 RESULT: dict[str, Any] = {
     "cell": {"method": "csp", "dataset": "demo", "world": "closed", "seed": 0, "config_id": "a"},
@@ -31,7 +31,7 @@ DETAILS = {
 
 def details_of(content: bytes | None = None, **changed: Any) -> dict[str, Any]:
     result = {**RESULT, **changed}
-    return cell_details("csp on demo", result, {}, lambda _, name: content if "details" in name else None)
+    return cell_details(result, {}, lambda _, name: content if "details" in name else None)
 
 
 def test_tables_of_details_are_shown_in_words_and_percent() -> None:
@@ -56,13 +56,13 @@ def test_a_long_table_is_cut_to_the_rows_of_the_most_images() -> None:
 
 
 def test_the_page_shows_names_as_text() -> None:
-    page = as_page([], [details_of(json.dumps(DETAILS).encode())])
+    page = as_page([], [Cell("csp", "done", "closed.json", lambda: details_of(json.dumps(DETAILS).encode()))])
     assert "&lt;b&gt;dry" in page and "<b>" not in page
     assert page.count("<table>") == page.count("</table>") == 3
 
 
 def test_a_result_without_details_has_no_tables() -> None:
-    for cell in (details_of(), cell_details("csp", RESULT, {}, None), details_of(status="failed", metrics={})):
+    for cell in (details_of(), cell_details(RESULT, {}, None), details_of(status="failed", metrics={})):
         assert cell["tables"] == []
         assert "details" not in cell["sections"]
 
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_read_is_named() -> None:
     def gone(result: Any, name: str) -> bytes:
         raise CzslkitError(f"closed.{name} cannot be read: No such file")
 
-    cell = cell_details("csp", RESULT, {}, gone)
+    cell = cell_details(RESULT, {}, gone)
     assert cell["sections"]["details"] == "closed.details.json cannot be read: No such file"
 
 
@@ -86,3 +86,9 @@ def test_details_of_another_format_are_not_shown(content: bytes) -> None:
     cell = details_of(content)
     assert cell["tables"] == []
     assert cell["sections"]["details"] == "closed.details.json does not have format 1"
+
+
+def test_a_long_text_is_cut() -> None:
+    cell = details_of(status="failed", error={"traceback": "x" * (MOST_CHARACTERS + 1234)}, config={"a": "y" * 30_000})
+    assert cell["traceback"] == "x" * MOST_CHARACTERS + "\n... and 1,234 more characters in the file of the result"
+    assert len(cell["sections"]["config"]) < MOST_CHARACTERS + 100

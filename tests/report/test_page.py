@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from czslkit.report import page
 from czslkit.report.table import Table
+from czslkit.result_store import Store
+
+from .many_cells import SHAPES, write_many_cells
 
 Make = Callable[..., dict[str, Any]]
 MakeTable = Callable[..., Table]
@@ -57,6 +65,53 @@ def test_html_has_the_details_of_each_cell(result: Make, failed: Make) -> None:
     page = Page(text)
     assert page.open == []
     assert page.tags.count("details") == 2
-    assert html.escape('"train_s": 12.3', quote=True).replace("&quot;", "&#34;") in text
+    assert '"train_s": 12.3' in text
     assert "csp on demo (closed, seed 0): done" in page.text
     assert "msci on demo (closed, seed 0): failed" in page.text
+
+
+def test_a_page_of_few_cells_leaves_no_details_out(result: Make) -> None:
+    text = Table([result(seed=seed) for seed in range(5)]).to_html()
+    assert text.count("<details>") == 5 and "keep the page short" not in text
+
+
+def test_details_that_do_not_fit_are_left_out_and_said_where_they_are(
+    result: Make, failed: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [result(seed=seed, config={"text": "&" * 900}) for seed in range(4)]
+    table = Table([*long, failed(DIVERGED, seed=9, config={"text": "&" * 900})])
+    monkeypatch.setattr(page, "DETAIL_BYTES", 17_000)  # three times 900 * len("&amp;") and other sections
+    text = table.to_html()
+    shown = Page(text)
+    assert shown.open == [] and shown.tags.count("details") == 3
+    assert "it has the details of 3 of 5 cells, failed ones first" in shown.text
+    unfolded = re.findall("<summary>(.*): (done|failed)</summary>", text)
+    assert [(name[-2:-1], status) for name, status in unfolded] == [("0", "done"), ("1", "done"), ("9", "failed")]
+    assert "csp on demo (closed, seed 3): done: demo/csp/seed3-aaaaaaaa/closed.json" in shown.text
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_page_of_many_cells_reads_few_details(tmp_path: Path, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_many_cells(tmp_path, 300, shape)
+    store = Store(tmp_path)
+    read = []
+
+    def attached(found: Any, name: str) -> bytes | None:
+        read.append(name)
+        return store.attached(found, name) if name == "details.json" else None
+
+    monkeypatch.setattr(page, "DETAIL_BYTES", 50_000)
+    table = Table(store.results(), attached=attached)
+    read.clear()
+    text = table.to_html()
+    assert len(read) < 20
+    monkeypatch.setattr(page, "DETAIL_BYTES", 0)
+    assert len(text) - len(table.to_html()) <= 50_000 + 20 * 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_page_of_2000_cells_has_at_most_3_mb(tmp_path: Path, shape: str) -> None:
+    write_many_cells(tmp_path, 2000, shape)
+    store = Store(tmp_path)
+    assert len(Table(store.results(), attached=store.attached).to_html().encode()) < 3_000_000

@@ -58,18 +58,137 @@ def test_the_comparison_reads_as_printed_by_hand() -> None:
     spread = PRINTED | {"spread": SPREAD}
     table = Table([result(published=spread, changed=("train.lr",)), result(world="open", published=None)])
     assert beside(table) == (
-        "cgqa             -------------------- closed --------------------  --- open ---\n"
-        "method                    S           U            H          AUC  S  U  H  AUC\n"
-        "csp: ours              70.0        60.0        50.00        40.00  -  -  -    -\n"
-        "csp: published   68.0 ± 0.4  60.0 ± 0.2  50.05 ± 0.2  40.25 ± 0.1  -  -  -    -\n"
-        "csp: difference        +2.0        +0.0        -0.05        -0.25  -  -  -    -\n"
+        "cgqa                  -------------------- closed --------------------  --- open ---\n"
+        "method                         S           U            H          AUC  S  U  H  AUC\n"
+        "csp: ours                   70.0        60.0        50.00        40.00  -  -  -    -\n"
+        "csp: published        68.0 ± 0.4  60.0 ± 0.2  50.05 ± 0.2  40.25 ± 0.1  -  -  -    -\n"
+        "csp: difference             +2.0        +0.0        -0.05        -0.25  -  -  -    -\n"
+        "csp: verdict, 1 seed       above      within       within        below  -  -  -    -\n"
         "\n"
         "Our numbers and the published numbers are percentages; the difference is in percentage points.\n"
         "The ± of the published numbers is: standard error over 5 random seeds.\n"
         "The published numbers are from: Table 2.\n"
+        "The verdict is 'within' if the difference, as printed, is at most the published spread or the standard "
+        "deviation over our seeds, else 'above' or 'below'.\n"
         "All settings are those of the recipe unless a note names a change.\n"
         "csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp\n"
     )
+
+
+def lines(table: Table) -> dict[str, list[str]]:
+    """Return the cells of each line of the second block by the label of the line."""
+    found = [re.split("  +", line) for line in beside(table).splitlines() if line.startswith("csp: ")]
+    return {label: cells for label, *cells in found}
+
+
+def test_without_any_spread_only_an_equal_number_is_within() -> None:
+    table = Table([result(best_seen=0.68049, best_unseen=0.6006, best_hm=0.5, auc=0.4025)])
+    assert lines(table) == {
+        "csp: ours": ["68.0", "60.1", "50.00", "40.25"],
+        "csp: published": ["68.0", "60.0", "50.05", "40.25"],
+        "csp: difference": ["+0.0", "+0.1", "-0.05", "+0.00"],
+        "csp: verdict, 1 seed": ["within", "above", "below", "within"],
+    }
+    assert "No spread is known: none is published, and one seed has none.\n" in beside(table)
+
+
+def test_three_seeds_have_a_spread_of_their_own() -> None:
+    seeds = [(0.67, 0.63), (0.69, 0.64), (0.71, 0.65)]  # S 69 ± 2, U 64 ± 1
+    table = Table([result(seed=i, best_seen=s, best_unseen=u, auc=0.40) for i, (s, u) in enumerate(seeds)])
+    assert lines(table) == {
+        "csp: ours": ["69.0 ± 2.0", "64.0 ± 1.0", "50.00 ± 0.00", "40.00 ± 0.00"],
+        "csp: published": ["68.0", "60.0", "50.05", "40.25"],
+        "csp: difference": ["+1.0", "+4.0", "-0.05", "-0.25"],
+        "csp: verdict, 3 seeds": ["within", "above", "below", "below"],
+    }
+    assert "No spread is known" not in beside(table)
+
+
+def test_the_larger_spread_counts() -> None:
+    spread = PRINTED | {"spread": SPREAD | {"S": 0.1, "AUC": 0.3}}
+    (row,) = Table([result(seed=i, published=spread, best_seen=s) for i, s in enumerate((0.67, 0.70))]).comparisons
+    assert row.own_spread["S"] == pytest.approx(100 * 0.03 / 2**0.5) and row.own_spread["AUC"] == 0
+    assert [row.verdict(name) for name in METRICS] == ["within", "within", "within", "within"]
+
+
+@pytest.mark.parametrize(
+    ("auc", "spread", "verdict"),
+    [(0.405, 0.25, "within"), (0.4051, 0.25, "above"), (0.40, 0.25, "within"), (0.3999, 0.25, "below")],
+)
+def test_a_difference_as_large_as_the_spread_is_within(auc: float, spread: float, verdict: str) -> None:
+    (row,) = Table([result(auc=auc, published=PRINTED | {"spread": SPREAD | {"AUC": spread}})]).comparisons
+    assert row.verdict("AUC") == verdict
+
+
+def test_the_seeds_of_a_line_are_those_of_its_columns() -> None:
+    both = [result(seed=0), result(seed=1), result(world="open", seed=0), failed(world="open", seed=1)]
+    table = Table(both)
+    verdict_lines = [line for line in table.to_markdown().splitlines() if line.startswith("| csp: verdict")]
+    verdicts = "above | within | below | below"
+    assert verdict_lines == [f"| csp: verdict, 1 to 2 seeds | {verdicts} | {verdicts} |"]
+    assert [(row.world, row.seeds) for row in table.comparisons] == [("closed", 2), ("open", 1)]
+    assert "csp on cgqa (open): 1 of 2 seeds finished" in table.to_text()
+    assert "No spread is known of csp on cgqa (open): none is published, and one seed has none." in table.to_text()
+
+
+OTHER_DATA = {"data_differences": ["pairs 36 instead of 7,555", "train pairs 24 instead of 5,592", "a", "b", "c"]}
+DATA_NOTE = (
+    "cgqa: the data are not the published ones: pairs 36 instead of 7,555, train pairs 24 instead of 5,592, a, and 2 "
+    "more"
+)
+NO_FILE = {"protocol": {"bins": "original", "threshold": None, "feasibility": "missing: feasibility_cgqa.pt"}}
+CANDIDATES_NOTE = "every pair is a candidate here, although the recipe has a feasibility threshold"
+
+
+def test_other_data_are_said_in_place_of_a_difference() -> None:
+    table = Table([result() | OTHER_DATA, result("msci") | OTHER_DATA])
+    found = lines(table)
+    assert (found["csp: difference"], found["csp: verdict, 1 seed"]) == (["other data"], ["NOT COMPARABLE"])
+    assert beside(table).count(DATA_NOTE) == 1
+    assert "The verdict is" not in beside(table) and "No spread" not in beside(table)
+    assert {row.difference("S") for row in table.comparisons} == {None}
+
+
+def test_the_open_world_without_the_published_file_is_not_comparable() -> None:
+    table = Table([result(), result(world="open") | NO_FILE])
+    found = lines(table)
+    assert found["csp: difference"] == ["+2.0", "+0.0", "-0.05", "-0.25", "no threshold"]
+    assert found["csp: verdict, 1 seed"] == ["above", "within", "below", "below", "NOT COMPARABLE"]
+    assert f"csp on cgqa (open): {CANDIDATES_NOTE}\n" in beside(table)
+
+
+def test_one_seed_of_other_data_makes_the_mean_not_comparable() -> None:
+    (row,) = Table([result(), result(seed=1) | OTHER_DATA], mixed=True).comparisons
+    assert row.obstacle and row.obstacle.words == "other data"
+
+
+def test_an_obstacle_is_in_every_format() -> None:
+    table = Table([result() | OTHER_DATA, result(world="open") | NO_FILE])
+    markdown = table.to_markdown()
+    assert "| csp: difference | other data |  |  |  | no threshold |  |  |  |" in markdown
+    assert "| csp: verdict, 1 seed | NOT COMPARABLE |  |  |  | NOT COMPARABLE |  |  |  |" in markdown
+    latex = table.to_latex()
+    assert r"csp: difference & \multicolumn{4}{c}{other data} \\" in latex
+    assert r"csp: verdict, 1 seed & \multicolumn{4}{c}{NOT COMPARABLE} \\" in latex
+    page = table.to_html()
+    assert page.count('<td colspan="4">NOT COMPARABLE</td>') == 2
+    assert '<td colspan="4">other data</td>' in page and '<td colspan="4">no threshold</td>' in page
+    closed, opened = csv.DictReader(io.StringIO(table.to_csv()))
+    for row, reason in ((closed, DATA_NOTE.removeprefix("cgqa: ")), (opened, CANDIDATES_NOTE)):
+        assert (row["auc_verdict"], row["auc_difference"], row["auc_published"]) == ("NOT COMPARABLE", "", "0.4025")
+        assert row["not_comparable"] == reason
+    for found, reason in zip(
+        json.loads(table.to_json())["published"]["rows"],
+        (DATA_NOTE.removeprefix("cgqa: "), CANDIDATES_NOTE),
+        strict=True,
+    ):
+        assert (found["verdict"]["S"], found["difference"]["S"], found["unlike"]) == ("NOT COMPARABLE", None, reason)
+
+
+@pytest.mark.parametrize("counts", ["a text", 3, {"a": 1}, [None, 2]])
+def test_any_content_in_place_of_the_counts_is_an_obstacle(counts: Any) -> None:
+    (row,) = Table([result() | {"data_differences": counts}]).comparisons
+    assert row.obstacle and row.obstacle.reason.startswith("the data are not the published ones: ")
 
 
 def test_results_without_published_numbers_make_no_second_block() -> None:
@@ -89,7 +208,10 @@ def test_ours_is_the_mean_of_the_finished_seeds() -> None:
 
 def test_an_undefined_metric_has_no_difference() -> None:
     (row,) = Table([result(best_hm=None)]).comparisons
-    assert (row.printed("ours")[2], row.printed("difference")[2]) == ("-", "-")
+    assert [row.printed(kind)[2] for kind in ("ours", "difference", "verdict")] == ["-", "-", "-"]
+    assert row.printed("verdict")[3] == "below"
+    assert (row.csv_columns()["best_hm_verdict"], row.as_dict()["verdict"]["H"]) == (None, None)
+    assert (row.csv_columns()["auc_verdict"], row.as_dict()["verdict"]["AUC"]) == ("below", "below")
 
 
 def test_a_row_of_failures_is_left_out() -> None:
@@ -157,7 +279,10 @@ def test_latex_has_a_second_float() -> None:
 def test_html_has_a_second_table() -> None:
     text = Table([result(changed=("train.lr",))]).to_html()
     assert text.count("<table>") == 2
-    assert "<tr><th>csp: difference</th><td>+2.0</td><td>+0.0</td><td>-0.05</td><td>-0.25</td></tr>" in text
+    cells = "<td>+2.0</td><td>+0.0</td><td>-0.05</td><td>-0.25</td></tr>"
+    assert f"<tr><th>csp: difference</th>{cells}" in text.replace("\n", "")
+    cells = "<td>above</td><td>within</td><td>below</td><td>below</td></tr>"
+    assert f"<tr><th>csp: verdict, 1 seed</th>{cells}" in text.replace("\n", "")
     assert "<li>csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp</li>" in text
     assert "<h4>recipe</h4>" in text and "<h4>published</h4>" in text
 
@@ -172,6 +297,8 @@ def test_csv_holds_fractions_and_blanks_where_nothing_was_published() -> None:
         "0.02",
     )
     assert (first["auc_published"], first["published_source"], first["changed"]) == ("0.4025", "Table 2", "a, b")
+    verdicts = [first[f"{metric}_verdict"] for metric in METRICS.values()]
+    assert (verdicts, first["not_comparable"]) == (["above", "within", "within", "below"], "")
     assert {second[key] for key in second if "published" in key or key.endswith("difference")} == {""}
 
 
@@ -184,6 +311,8 @@ def test_json_has_our_numbers_the_published_numbers_and_their_sources() -> None:
     assert row["spread"] == {name: SPREAD[name] for name in METRICS}
     assert (row["spread_is"], row["source"], row["disagreement"]) == (SPREAD["what"], "Table 2", "other")
     assert (row["recipe"], row["changed"]) == ("cgqa/nayak2023_csp", ["train.lr"])
+    assert row["verdict"] == {"S": "above", "U": "within", "H": "within", "AUC": "below"}
+    assert (row["seeds"], row["own_spread"], row["unlike"]) == (1, dict.fromkeys(METRICS), "")
 
 
 @pytest.mark.parametrize("render", ["to_text", "to_markdown", "to_latex", "to_csv", "to_json", "to_html"])
@@ -195,6 +324,7 @@ def test_no_hostile_text_gets_through(render: str) -> None:
     }
     wicked = result(HOSTILE, published=published, changed=(HOSTILE, "a\nb"))
     wicked["recipe"]["name"] = HOSTILE
+    wicked["data_differences"] = [HOSTILE]
     text = getattr(Table([wicked]), render)()
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
     if render in ("to_markdown", "to_html"):

@@ -389,7 +389,7 @@ def test_an_estimate_logs_time_and_memory_and_runs_nothing(bench, tmp_path):
     prefix = r"\[1/1\] csp on toys, seed 0: "
     evaluation = rf"{prefix}test, open world, about: 8 images x 9 pairs, 8 x 9 at a time: \d+ s, \d+ MB"
     assert re.fullmatch(evaluation, bench.log_lines[1])
-    assert re.fullmatch(rf"{prefix}training of 2 epochs, about: \d+ s", bench.log_lines[2])
+    assert re.fullmatch(rf"{prefix}training of 2 epochs, about: \d+ s, [\d.]+ [kM]B", bench.log_lines[2])
     assert not list((tmp_path / "runs").glob("*/*/*/*.json"))
     bench("csp")
     assert any(re.fullmatch(evaluation, line) for line in bench.log_lines)

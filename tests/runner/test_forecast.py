@@ -15,7 +15,6 @@ from czslkit.evaluation.evaluator import Evaluation
 from czslkit.evaluation.memory_budget import Chunks
 from czslkit.runner import forecast
 from czslkit.runner.forecast import Forecast
-from czslkit.training.options import TrainOptions
 
 SOON = Forecast(8, (3,), Chunks(2, 3, 3), 10**6, seconds=100.0)
 
@@ -28,7 +27,7 @@ def data(toys: Any) -> Splits:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the clock so that work on n items takes n seconds."""
-    monkeypatch.setattr(forecast, "_seconds", lambda do, n, device: (do(n), float(n))[1])
+    monkeypatch.setattr(forecast, "measured_seconds", lambda do, n, device: (do(n), float(n))[1])
 
 
 def built(name: str, data: Splits, clip_file: Any) -> Any:
@@ -61,24 +60,6 @@ def test_a_forecast_has_at_most_the_given_memory(data: Splits, clip_file: Any) -
     assert plenty.bytes < 10**8 and plenty.chunks == Chunks(4, 9, 9)
     tight = planned_forecast(plenty.bytes - 1)
     assert tight.bytes < plenty.bytes and tight.chunks.images * tight.chunks.pairs < 4 * 9
-
-
-@pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize(
-    ("name", "augment", "expected"),
-    [
-        ("csp", False, 21 * 2 + 5 * (4 * 1 + 100)),  # images are read and encoded once
-        ("csp", True, 5 * (4 * 1 + 21 * 1 + 100)),  # read in every epoch
-        ("troika", False, 5 * (4 * 1 + 21 * 1 + 100)),
-        ("clip", False, 0),
-    ],
-)
-def test_a_training_is_steps_images_and_validations(
-    name: str, augment: bool, expected: float, data: Splits, clip_file: Any
-) -> None:
-    options = TrainOptions(epochs=5, batch_size=6, augment=augment)
-    method = built(name, data, clip_file)
-    assert forecast.training(method, data, options, SOON) == pytest.approx(expected)
 
 
 def test_a_forecast_prints_images_pairs_time_and_memory() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..datasets import Counts, SplitCounts
 from ..integrity import Finding
 from ..layout import SPLITS, Listing
+
+if TYPE_CHECKING:  # counting lists needs no torch
+    from ..splits import Splits
 
 
 def count_listing(listing: Listing) -> Counts:
@@ -35,13 +39,27 @@ def named_counts(counts: Counts) -> dict[str, int]:
 
 def count_differences(found: Counts, expected: Counts) -> Iterator[Finding]:
     """Yield one error that lists all unexpected counts, or nothing if there are none."""
-    found_by_name, expected_by_name = named_counts(found), named_counts(expected)
-    different = tuple(
-        f"{name} {found_by_name[name]:,} instead of {count:,}"
-        for name, count in expected_by_name.items()
-        if found_by_name[name] != count
-    )
-    if different:
-        what = f"{len(different)} of {len(expected_by_name)} counts are not as expected"
+    if different := unexpected_counts(found, expected):
+        what = f"{len(different)} of {len(named_counts(expected))} counts are not as expected"
         remedy = "published numbers were measured on other splits: take the lists and the metadata from their source"
         yield Finding("error", "counts", what, different, remedy)
+
+
+def unexpected_counts(found: Counts, expected: Counts) -> tuple[str, ...]:
+    """Return each count that is not as expected, such as ``test images 48 instead of 12,995``."""
+    found_by_name = named_counts(found)
+    return tuple(
+        f"{name} {found_by_name[name]:,} instead of {count:,}"
+        for name, count in named_counts(expected).items()
+        if found_by_name[name] != count
+    )
+
+
+def count_splits(data: Splits) -> Counts:
+    """Count what :func:`count_listing` counts, from a dataset that is loaded."""
+    trained = set(map(tuple, data.train.pairs.tolist()))
+    splits = {}
+    for split in (data.train, data.val, data.test):
+        pairs = set(map(tuple, split.pairs.tolist()))
+        splits[split.name] = SplitCounts(len(pairs & trained), len(pairs - trained), len(split))
+    return Counts(attrs=len(data.space.attrs), objs=len(data.space.objs), pairs=len(data.space.pairs), splits=splits)

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from czslkit.data.check.counts import count_listing, named_counts
+import pytest
+
+from czslkit.data.check.counts import count_listing, count_splits, named_counts, unexpected_counts
 from czslkit.data.check.verification import verify
 from czslkit.data.datasets import DATASETS, SplitCounts
 from czslkit.data.listing import read_listing
+from czslkit.data.loading import load_dataset
+from czslkit.data.make.mini import write_mini
 from czslkit.data.published import BENCHMARKS
 
 Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
@@ -51,3 +55,19 @@ def test_counts_that_are_not_as_expected_are_an_error(pets: Path) -> None:
         "attributes x objects 4 instead of 6",
         "val unseen pairs 1 instead of 2",
     )
+
+
+def test_a_loaded_dataset_counts_as_its_lists(pets: Path, edit: Edit) -> None:
+    edit(lambda entries: entries[0].update(attr="NA"))
+    loaded = count_splits(load_dataset("pets", pets.parent))
+    assert named_counts(loaded) == named_counts(count_listing(read_listing(pets)))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_replica_has_other_counts_than_the_published_dataset(name: str, tmp_path: Path) -> None:
+    write_mini(name, tmp_path)
+    published = DATASETS[name].counts
+    assert published
+    found = count_splits(load_dataset(name, tmp_path))
+    assert f"train images 144 instead of {published.splits['train'].images:,}" in unexpected_counts(found, published)
+    assert unexpected_counts(published, published) == ()

@@ -1,0 +1,215 @@
+"""Forecasts of the time and memory of a training.
+
+A whole step is run if it fits into the memory that may be used. Otherwise steps with fewer images and pairs are run:
+the memory and the time of a step grow linearly with the images, with the pairs, and with their product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from ..data.batches import ENCODER_BATCH, Feed
+from ..data.splits import Splits
+from ..errors import PluginError
+from ..evaluation.footprint import Footprint
+from ..method import Method
+from ..sizes import MEMORY, format_bytes, format_duration
+from ..training.epoch import companion_choice, loss_parts
+from ..training.options import TrainOptions
+from ..types import Batch, ImageFeatures
+from . import forecast
+
+START = (4, 16)  # images and pairs of the first step
+GROWTH = 4  # a step has at most so many times as many images or pairs as the one before
+FEW_PAIRS = 512  # number of pairs that a step may always have, if the loss of a method needs all pairs
+_STATES = {"sgd": 1}  # numbers that an optimiser keeps for each trainable parameter, 2 for all others
+
+Size = tuple[int, int]  # images and pairs of a step
+
+
+@dataclass(frozen=True)
+class TrainingForecast:
+    """The expected time and memory of a training."""
+
+    seconds: float
+    bytes: int  # largest memory of a step, without the weights of the method
+    measured: Size = (0, 0)  # images and pairs of the largest step that was run
+    whole: Size = (0, 0)  # images and pairs of a step of the training
+
+    def __str__(self) -> str:
+        """Return time and memory in words, and what they were estimated from if no whole step was run."""
+        text = f"{format_duration(self.seconds)}, {format_bytes(self.bytes)}"
+        if self.measured == self.whole:
+            return text
+        sizes = (f"{images:,} images x {pairs:,} pairs" for images, pairs in (self.measured, self.whole))
+        return f"{text}, estimated from steps of {' for '.join(sizes)}"
+
+
+def training(
+    method: Method,
+    data: Splits,
+    options: TrainOptions,
+    validation: forecast.Forecast,
+    workers: int = 0,
+    memory: int = MEMORY,
+) -> TrainingForecast:
+    """Return the forecast of a training, from its steps and the forecast of a validation.
+
+    Args:
+        method: must not be used afterwards, since the steps may change its running statistics.
+        validation: forecast of the validation after every epoch; it does not count if it was not measured.
+        workers: processes that read images.
+        memory: bytes that a step may take here, without the weights of the method. The smallest steps are always run.
+
+    Raises:
+        PluginError: see :meth:`Steps.largest_that_fits`.
+    """
+    if not method.trains:
+        return TrainingForecast(0.0, 0)
+    feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
+    steps = Steps(method, data, options, feed)
+    images = min(steps.whole[0], ENCODER_BATCH)
+    start, per_image = 0.0, forecast.reading_seconds(feed, images)
+    if feed.caches_features:  # features are computed once, before the first epoch
+        start, per_image = len(feed.split) * forecast.encoding_seconds(method, feed, images), 0.0
+    size = steps.largest_that_fits(memory)
+    step = steps.estimated(steps.seconds, size)
+    epoch = len(feed) * step + len(feed.split) * per_image + (validation.seconds or 0)
+    weights = sum(p.nbytes for p in method.parameters() if p.requires_grad)
+    needed = (
+        round(steps.estimated(steps.bytes, size)) + _STATES.get(options.optimizer, 2) * weights + feed.feature_bytes
+    )
+    return TrainingForecast(start + options.epochs * epoch, needed, size, steps.whole)
+
+
+class Steps:
+    """Training steps of a method with a part of the images of a batch and a part of the training pairs.
+
+    Args:
+        method: the method before training.
+        data: its dataset.
+        options: its training settings.
+        feed: the batches of the training.
+    """
+
+    def __init__(self, method: Method, data: Splits, options: TrainOptions, feed: Feed) -> None:
+        self.method, self.options, self.feed = method, options, feed
+        self.pairs = data.train.pairs.to(method.device)
+        self.whole = (min(options.batch_size, len(data.train)), len(self.pairs))
+        self._companions = companion_choice(method, data.training_data(), torch.Generator().manual_seed(0))
+        self._bytes: dict[Size, int] = {}
+        self._batches: dict[int, Batch] = {}
+
+    def largest_that_fits(self, memory: int) -> Size:
+        """Return the largest size of a step that takes at most ``memory`` bytes; images grow first, then pairs.
+
+        Raises:
+            PluginError: the loss of the method needs all pairs, and they are many.
+        """
+        size = (min(START[0], self.whole[0]), min(START[1], self.whole[1]))
+        try:
+            self.bytes(size)
+        except Exception as error:
+            if self.whole[1] <= FEW_PAIRS:
+                return self.whole  # if this raises too, it is the method's own error
+            name = type(self.method).__name__
+            raise PluginError(
+                f"not estimated, since the loss of {name} takes {self.whole[1]:,} training pairs, but not {size[1]} of "
+                f"them ({type(error).__name__}: {error}). Compute it from the pairs that it is given"
+            ) from error
+        for axis in (0, 1):
+            while size[axis] < self.whole[axis]:
+                half, larger = list(size), list(size)
+                half[axis] //= 2
+                low, high = self.bytes((half[0], half[1])), self.bytes(size)
+                slope = max(high - low, 1) / (size[axis] - half[axis])  # bytes for each image or pair
+                room = size[axis] + int((memory - high) / slope)
+                larger[axis] = min(room, GROWTH * size[axis], self.whole[axis])
+                if larger[axis] <= size[axis]:
+                    break
+                size = (larger[0], larger[1])
+        return size
+
+    def estimated(self, measure: Callable[[Size], float], size: Size) -> float:
+        """Return a measure of a whole step from steps of ``size``, and of half as many images and pairs."""
+        images, pairs = (_shares(known, target) for known, target in zip(size, self.whole, strict=True))
+        total = sum(
+            image_share * pair_share * measure((n, k))
+            for (n, image_share), (k, pair_share) in product(images.items(), pairs.items())
+        )
+        return max(total, measure(size))
+
+    def bytes(self, size: Size) -> int:
+        """Return the largest number of bytes during a step: its batch, what it computes, and its gradients."""
+        if size not in self._bytes:
+            batch = self._batch(size)
+            with Footprint() as footprint:
+                self._run(batch, size[1])
+            self._bytes[size] = footprint.peak + _image_bytes(batch)
+        return self._bytes[size]
+
+    def seconds(self, size: Size) -> float:
+        """Return the seconds of a step."""
+        batch = self._batch(size)
+        return forecast.measured_seconds(lambda _: self._run(batch, size[1]), 1, self.method.device)
+
+    def _run(self, batch: Batch, pairs: int) -> None:
+        self.method.train()
+        with torch.autocast(self.method.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+            loss = loss_parts(self.method, self.method.loss(batch, self._some_pairs(pairs)))["loss"]
+        loss.backward()
+        self.method.zero_grad(set_to_none=True)
+
+    def _some_pairs(self, count: int) -> Tensor:
+        """Return training pairs from the whole list, since words differ in length."""
+        if count == len(self.pairs):
+            return self.pairs
+        return self.pairs[torch.linspace(0, len(self.pairs) - 1, count).long()]
+
+    def _batch(self, size: Size) -> Batch:
+        """Return the first images of the training; with a part of the pairs, they are said to show these pairs."""
+        images, pairs = size
+        if images not in self._batches:
+            batch = self.feed.sample(images, self._companions)
+            self._batches = {images: self._encoded(batch) if self.feed.caches_features else batch}
+        batch = self._batches[images]
+        return batch if pairs == self.whole[1] else _relabelled(batch, self._some_pairs(pairs))
+
+    @torch.no_grad()
+    def _encoded(self, batch: Batch) -> Batch:
+        """Return a batch and its companions with features in place of pixels."""
+        assert isinstance(batch.images, Tensor)
+        companions = {name: self._encoded(companion) for name, companion in batch.companions.items()}
+        self.method.eval()
+        features = [self.method.encode(pixels).pooled for pixels in batch.images.split(ENCODER_BATCH)]
+        return replace(batch, images=ImageFeatures(torch.cat(features)), companions=companions)
+
+
+def _shares(size: int, target: int) -> Mapping[int, float]:
+    """Return the shares of two sizes, one half of the other, in a line through both at ``target``.
+
+    >>> _shares(8, 8), _shares(8, 20)
+    ({8: 1.0}, {4: -3.0, 8: 4.0})
+    """
+    if size == target:
+        return {size: 1.0}
+    half = size // 2
+    share = (target - half) / (size - half)
+    return {half: 1 - share, size: share}
+
+
+def _relabelled(batch: Batch, pairs: Tensor) -> Batch:
+    """Return a batch whose images and companions show the given pairs in turn."""
+    shown = pairs[torch.arange(len(batch.attr), device=pairs.device) % len(pairs)]
+    companions = {name: _relabelled(companion, pairs) for name, companion in batch.companions.items()}
+    return replace(batch, attr=shown[:, 0], obj=shown[:, 1], companions=companions)
+
+
+def _image_bytes(batch: Batch) -> int:
+    own = batch.images.nbytes if isinstance(batch.images, Tensor) else batch.images.pooled.nbytes
+    return own + sum(map(_image_bytes, batch.companions.values()))
