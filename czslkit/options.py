@@ -137,10 +137,33 @@ def _check_default(default: Any, hint: Any, limits: Mapping[str, Any]) -> None:
 
 def _is_supported(hint: Any) -> bool:
     """Return whether an option can have the type ``hint``."""
-    kind, parts = typing.get_origin(hint), typing.get_args(hint)
-    if kind in (typing.Union, types.UnionType, tuple):
+    if parts := _parts(hint):
         return all(part in (type(None), Ellipsis) or _is_supported(part) for part in parts)
-    return kind is typing.Literal or hint in _EXPECTED
+    return typing.get_origin(hint) is typing.Literal or hint in _EXPECTED
+
+
+def takes_texts(hint: Any) -> bool:
+    """Return whether an option of the type ``hint`` takes any text or path, alone or in a list.
+
+    >>> takes_texts(str | None), takes_texts(float | typing.Literal["search"])
+    (True, False)
+    """
+    return hint in (str, Path) or any(takes_texts(part) for part in _parts(hint))
+
+
+def takes_lists(hint: Any) -> bool:
+    """Return whether an option of the type ``hint`` takes a list.
+
+    >>> takes_lists(tuple[int, ...] | None), takes_lists(int)
+    (True, False)
+    """
+    return typing.get_origin(hint) is tuple or any(takes_lists(part) for part in _parts(hint))
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """Return the types in a union or a tuple, no types for every other type."""
+    kind = typing.get_origin(hint)
+    return typing.get_args(hint) if kind in (typing.Union, types.UnionType, tuple) else ()
 
 
 def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> dict[str, Any]:

@@ -26,12 +26,12 @@ class Machine:
     cache: Cache | None = None  # features and decoded images on disk; None without a cache
 
     def torch_device(self) -> torch.device:
-        """Return the torch device; ``auto`` is CUDA if it is available, and the CPU otherwise.
+        """Return the torch device; ``auto`` is CUDA or else MPS if it is available, and the CPU otherwise.
 
         Raises:
             ConfigError: torch does not know the device, or the device is not available.
         """
-        name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        name = _automatic() if self.device == "auto" else self.device
         try:
             return torch.zeros((), device=name).device
         except (RuntimeError, AssertionError) as error:
@@ -41,3 +41,10 @@ class Machine:
     def feed(self, method: Method, split: Split, batch_size: int, **augmentation: Any) -> Feed:
         """Return batches of a split, read with this machine's processes and caches."""
         return Feed(method, split, batch_size, workers=self.workers, cache=self.cache, **augmentation)
+
+
+def _automatic() -> str:
+    """Return the device that ``auto`` stands for."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
