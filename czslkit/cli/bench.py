@@ -80,8 +80,8 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         default=[],
         type=expanded_path,
         metavar="DIR",
-        help="folders of trained methods to evaluate without training: RUNS/.../training, or a folder that czslkit "
-        "convert wrote (default: none)",
+        help="folders of trained methods to evaluate without training: the folder of a run, "
+        "RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit convert wrote (default: none)",
     )
     add_plugins(group)
 
