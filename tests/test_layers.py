@@ -157,7 +157,7 @@ def test_the_core_never_imports_a_method(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "modules", ["czslkit, czslkit.cli", "czslkit.errors, czslkit.options, czslkit.registry", 
+    "modules", ["czslkit, czslkit.cli", "czslkit.errors, czslkit.options, czslkit.registry",
                 "czslkit.cli.registered_names", "czslkit.result_store", "czslkit.report.table"]
 )  # fmt: skip
 def test_what_needs_no_numbers_does_not_load_torch(modules: str) -> None:
