@@ -28,7 +28,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every name, or what one name is, and failed plugins to standard error; return the exit status."""
-    if args.name:
+    if args.name is not None:
         from .name_details import describe
 
         load_given_plugins(args)
