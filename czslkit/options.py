@@ -17,6 +17,8 @@ from .errors import ConfigError, class_in_file, did_you_mean
 
 T = TypeVar("T")
 _SUPPORTED = "int, float, bool, str, Path, Literal, a tuple such as tuple[int, ...], or one of these or None"
+#: What may precede a path that starts with ``~`` in a backbone setting, such as ``ViT-B-32/openai/``.
+_BEFORE_PATH = re.compile(r"(?:local-dir:|[^/~]+/(?:[^/~]+/)?)?(?=~)")
 #: Type of an option -> what its value should be, in messages.
 _EXPECTED = {
     int: "a whole number",
@@ -79,7 +81,7 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
             problems.append(f"{where}: {name} is not an option.{did_you_mean(str(name), fields)} Known: {known}.")
             continue
         if name == "backbone" and isinstance(value, str):  # a name or a path
-            value = os.path.expanduser(value)
+            value = expand_home(value)
         try:
             found[name] = _convert(value, hints[name])
             _check_range(found[name], fields[name].metadata)
@@ -262,6 +264,20 @@ def _convert_path(value: Any) -> Path:
         except RuntimeError as error:  # there is no such user
             raise ValueError(f"{_EXPECTED[Path]}; {error}") from error
     raise ValueError(_EXPECTED[Path])
+
+
+def expand_home(setting: str) -> str:
+    """Return a backbone setting with the home folder in the place of the ``~`` that its path starts with.
+
+    >>> expand_home("ViT-B-32/openai/~/clip.pt") == f"ViT-B-32/openai/{Path.home()}/clip.pt"
+    True
+    >>> expand_home("local-dir:~") == f"local-dir:{Path.home()}"
+    True
+    """
+    prefix = _BEFORE_PATH.match(setting)
+    if prefix is None or (prefix[0] and Path(setting).exists()):  # a folder may be called ~
+        return setting
+    return prefix[0] + os.path.expanduser(setting[prefix.end() :])
 
 
 def user_path(path: str | Path) -> Path:
