@@ -15,7 +15,7 @@ from ..method import METHODS, Method
 from ..options import as_dict, user_path
 from ..training.options import TrainOptions
 from .grid import Key, configurations
-from .recipes import load_recipe, recipe_for
+from .recipes import load_recipe, recipe_for, shared_evaluation
 from .setting_keys import hints, suggestion
 from .settings import SECTION_NAMES, SECTIONS, parse_sections
 
@@ -60,6 +60,8 @@ def resolve_settings(
     cls = METHODS[name]
     path = user_path(given_recipe).resolve() if given_recipe else recipe_for(name, dataset, preset)
     recipe = load_recipe(path, name if given_recipe else None) if path else {}
+    if path is None and preset == "paper":
+        recipe = {"eval": shared_evaluation(dataset)}
     sections = {section: dict(recipe.get(section, {})) for section in SECTION_NAMES}
     if checkpoint:
         sections["options"].update(checkpoint.fixed_options)
