@@ -44,6 +44,7 @@ _HOME = {
     "word_feasibility": "evaluation.feasibility_source",
     "results": "report.frame",
     "bench": "runner.bench",
+    "Grid": "runner.grid",
     "CzslkitError": "errors",
 }
 
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from .prompts import SoftPrompt as SoftPrompt
     from .report.frame import results as results
     from .runner.bench import bench as bench
+    from .runner.grid import Grid as Grid
     from .types import Batch as Batch
     from .types import ImageFeatures as ImageFeatures
     from .types import PairSpace as PairSpace

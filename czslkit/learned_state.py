@@ -56,5 +56,6 @@ def frozen_fingerprint(method: Method) -> dict[str, str]:
     """Return a text on the values of each parameter that is in no file of a trained method, by name."""
     learned = remember_learned(method)
     frozen = ((name, p.detach()) for name, p in method.named_parameters() if name not in learned)
-    floats = ((name, p if p.is_floating_point() else p.double()) for name, p in frozen)  # whole numbers have no norm
+    # whole numbers have no norm, and not every device has float64
+    floats = ((name, p if p.is_floating_point() else p.cpu().double()) for name, p in frozen)
     return {name: f"sum {float(p.sum())!r}, norm {float(torch.linalg.vector_norm(p))!r}" for name, p in floats}

@@ -17,6 +17,8 @@ from .errors import ConfigError, class_in_file, did_you_mean
 
 T = TypeVar("T")
 _SUPPORTED = "int, float, bool, str, Path, Literal, a tuple such as tuple[int, ...], or one of these or None"
+#: What may precede a path that starts with ``~`` in a backbone setting, such as ``ViT-B-32/openai/``.
+_BEFORE_PATH = re.compile(r"(?:local-dir:|[^/~]+/(?:[^/~]+/)?)?(?=~)")
 #: Type of an option -> what its value should be, in messages.
 _EXPECTED = {
     int: "a whole number",
@@ -79,7 +81,7 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
             problems.append(f"{where}: {name} is not an option.{did_you_mean(str(name), fields)} Known: {known}.")
             continue
         if name == "backbone" and isinstance(value, str):  # a name or a path
-            value = os.path.expanduser(value)
+            value = expand_home(value)
         try:
             found[name] = _convert(value, hints[name])
             _check_range(found[name], fields[name].metadata)
@@ -137,10 +139,33 @@ def _check_default(default: Any, hint: Any, limits: Mapping[str, Any]) -> None:
 
 def _is_supported(hint: Any) -> bool:
     """Return whether an option can have the type ``hint``."""
-    kind, parts = typing.get_origin(hint), typing.get_args(hint)
-    if kind in (typing.Union, types.UnionType, tuple):
+    if parts := _parts(hint):
         return all(part in (type(None), Ellipsis) or _is_supported(part) for part in parts)
-    return kind is typing.Literal or hint in _EXPECTED
+    return typing.get_origin(hint) is typing.Literal or hint in _EXPECTED
+
+
+def takes_texts(hint: Any) -> bool:
+    """Return whether an option of the type ``hint`` takes any text or path, alone or in a list.
+
+    >>> takes_texts(str | None), takes_texts(float | typing.Literal["search"])
+    (True, False)
+    """
+    return hint in (str, Path) or any(takes_texts(part) for part in _parts(hint))
+
+
+def takes_lists(hint: Any) -> bool:
+    """Return whether an option of the type ``hint`` takes a list.
+
+    >>> takes_lists(tuple[int, ...] | None), takes_lists(int)
+    (True, False)
+    """
+    return typing.get_origin(hint) is tuple or any(takes_lists(part) for part in _parts(hint))
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """Return the types in a union or a tuple, no types for every other type."""
+    kind = typing.get_origin(hint)
+    return typing.get_args(hint) if kind in (typing.Union, types.UnionType, tuple) else ()
 
 
 def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> dict[str, Any]:
@@ -239,6 +264,20 @@ def _convert_path(value: Any) -> Path:
         except RuntimeError as error:  # there is no such user
             raise ValueError(f"{_EXPECTED[Path]}; {error}") from error
     raise ValueError(_EXPECTED[Path])
+
+
+def expand_home(setting: str) -> str:
+    """Return a backbone setting with the home folder in the place of the ``~`` that its path starts with.
+
+    >>> expand_home("ViT-B-32/openai/~/clip.pt") == f"ViT-B-32/openai/{Path.home()}/clip.pt"
+    True
+    >>> expand_home("local-dir:~") == f"local-dir:{Path.home()}"
+    True
+    """
+    prefix = _BEFORE_PATH.match(setting)
+    if prefix is None or (prefix[0] and Path(setting).exists()):  # a folder may be called ~
+        return setting
+    return prefix[0] + os.path.expanduser(setting[prefix.end() :])
 
 
 def user_path(path: str | Path) -> Path:

@@ -11,7 +11,7 @@ import yaml
 
 from czslkit.errors import ConfigError
 from czslkit.method import METHODS
-from czslkit.options import as_dict, config_id, named_files, option, parse
+from czslkit.options import as_dict, config_id, expand_home, named_files, option, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,3 +285,28 @@ def test_a_configuration_has_one_name_whatever_the_order_of_its_keys() -> None:
     assert config_id({"a": 1}) != config_id({"a": 2})
     # printf '{"a":1}' | sha256sum
     assert config_id({"a": 1}) == "015abd7f"
+
+
+@pytest.mark.parametrize(
+    ("setting", "expanded"),
+    [
+        ("~/clip.pt", "HOME/clip.pt"),
+        ("~", "HOME"),
+        ("local-dir:~/model", "local-dir:HOME/model"),
+        ("ViT-B-32/~/clip.pt", "ViT-B-32/HOME/clip.pt"),
+        ("ViT-B-32/openai/~/clip.pt", "ViT-B-32/openai/HOME/clip.pt"),
+        ("timm/resnet18/~/w.pt", "timm/resnet18/HOME/w.pt"),
+        ("/data/~/clip.pt", "/data/~/clip.pt"),
+        ("data~old/clip.pt", "data~old/clip.pt"),
+        ("a/b/c/~/clip.pt", "a/b/c/~/clip.pt"),
+        ("here/~/clip.pt", "here/~/clip.pt"),
+    ],
+)
+def test_the_path_in_a_backbone_setting_may_start_in_the_home_folder(
+    setting: str, expanded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here" / "~").mkdir(parents=True)
+    (tmp_path / "here" / "~" / "clip.pt").touch()
+    assert expand_home(setting) == expanded.replace("HOME", str(tmp_path))

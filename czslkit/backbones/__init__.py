@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from ..components import BACKBONES, Backbone
 from ..errors import ConfigError, did_you_mean, first_ten
+from ..options import expand_home
 from ..registry import unknown_name
 from ..types import Preprocessing
 from .adapters import Adapter
@@ -174,7 +174,7 @@ def resolve(setting: str) -> tuple[str, str]:
     >>> resolve("timm/resnet18"), resolve("demo")
     (('timm', 'resnet18'), ('demo', ''))
     """
-    setting = os.path.expanduser(setting)
+    setting = expand_home(setting)
     name, _, argument = setting.partition("/")
     if name in BACKBONES:
         return name, argument

@@ -19,6 +19,7 @@ from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, write_tensors
 
 FORMAT = 1
+TRAINING_FOLDER = "training"  # in the folder of a run
 METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE = "method.json", "weights.safetensors", "backbone.safetensors"
 
 
@@ -39,10 +40,15 @@ class TrainedMethod:
     def read(cls, folder: str | Path) -> TrainedMethod:
         """Read the description of the method in ``folder``.
 
+        Args:
+            folder: the folder of the method, or the folder of a run, in which it is ``training``.
+
         Raises:
             ConfigError: the folder does not contain a method of this format.
         """
         folder = user_path(folder)
+        if (folder / TRAINING_FOLDER / METADATA_FILE).is_file() and not (folder / METADATA_FILE).exists():
+            folder = folder / TRAINING_FOLDER
         path = folder / METADATA_FILE
         try:
             metadata = json.loads(path.read_text(encoding="utf-8"))
@@ -52,7 +58,7 @@ class TrainedMethod:
             trained = cls(folder, str(metadata["method"]), dict(metadata["options"]), space)
         except FileNotFoundError:
             raise ConfigError(
-                [f"no {path}; expected a folder that czslkit convert or a training of czslkit bench wrote"]
+                [f"no {path}; expected the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or one of czslkit convert"]
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError([f"{path} cannot be read: {type(error).__name__}: {error}"]) from error
@@ -159,6 +165,9 @@ def save(
 
 def load_checkpoint(folder: str | Path) -> Method:
     """Load the method in a folder, in evaluation mode on the CPU, with the label space of its training.
+
+    Args:
+        folder: the folder of a run or of its training, or a folder that ``czslkit convert`` wrote.
 
     Raises:
         ConfigError: the folder does not contain a method of this format, or its tensors do not fit.

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
 from ..errors import ConfigError
 from ..options import user_path
+from ..registry import load_unpackaged
 
 #: Subparsers of a parser; the module of each command adds a subparser.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_MOST_SEEDS = 1000  # of one benchmark; more are a mistake in typing
 
 
 def add_data_folder(parser: argparse._ActionsContainer) -> None:
@@ -24,14 +28,38 @@ def add_data_folder(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_plugins(parser: argparse._ActionsContainer) -> None:
+    """Add ``--plugins``, code that registers names but is not installed."""
+    parser.add_argument(
+        "--plugins",
+        nargs="+",
+        action="extend",
+        type=path_or_name,
+        default=[],
+        metavar="MODULE|FILE.py",
+        help="Python modules or files that register methods, components or datasets; they are imported first "
+        "(default: none)",
+    )
+
+
+def load_given_plugins(args: argparse.Namespace) -> None:
+    """Import the code that ``--plugins`` names.
+
+    Raises:
+        ConfigError: some code cannot be found or imported.
+    """
+    for plugin in args.plugins:
+        load_unpackaged(plugin)
+
+
 def add_device(parser: argparse._ActionsContainer) -> None:
     """Add ``--device``, the device to compute on."""
     parser.add_argument(
         "--device",
         default="auto",
         metavar="NAME",
-        help="torch device to compute on: cpu, cuda, cuda:1 or mps; auto selects cuda if torch can use it, else cpu "
-        "(default: auto)",
+        help="torch device to compute on: cpu, cuda, cuda:1 or mps; auto selects cuda or mps if torch can use it, "
+        "else cpu (default: auto)",
     )
 
 
@@ -75,19 +103,41 @@ def new_file(text: str) -> Path:
     return file
 
 
-def whole_numbers(text: str) -> list[int]:
-    """Return the whole numbers in a text such as ``0,1,2``.
+def names(texts: Iterable[str]) -> list[str]:
+    """Return the names in texts, which are parted by commas; a text may have several names.
+
+    >>> names(["csp,msci", "clip"])
+    ['csp', 'msci', 'clip']
+    """
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
+
+
+def seeds(text: str) -> list[int]:
+    """Return the whole numbers in a text such as ``0,1,2`` or ``0-2,7``.
 
     Raises:
-        argparse.ArgumentTypeError: a part is not a whole number.
+        argparse.ArgumentTypeError: a part is neither a whole number nor a range, a range counts down, or there are
+            more than 1,000 numbers.
 
-    >>> whole_numbers("0,1,2")
-    [0, 1, 2]
+    >>> seeds("0-2,7")
+    [0, 1, 2, 7]
     """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers separated by commas, such as 0,1,2") from None
+    found: list[int] = []
+    shown = reprlib.repr(text)
+    for part in names([text]) or [text]:
+        first, dash, last = part.partition("-") if part[:1].isdecimal() else (part, "", "")
+        try:
+            low, high = int(first), int(last if dash else first)
+        except ValueError:
+            message = f"{shown} is not whole numbers separated by commas, such as 0,1,2, or a range, such as 0-2"
+            raise argparse.ArgumentTypeError(message) from None
+        if high < low:
+            wrong = "is not whole numbers" if high < 0 else f"counts down: write {high}-{low}"
+            raise argparse.ArgumentTypeError(f"{part!r} {wrong}")
+        if len(found) + high - low >= _MOST_SEEDS:
+            raise argparse.ArgumentTypeError(f"{shown} has more than {_MOST_SEEDS:,} seeds: give fewer, such as 0-9")
+        found += range(low, high + 1)
+    return found
 
 
 def positive_number(text: str) -> int:

@@ -8,7 +8,17 @@ import sys
 from ..errors import ConfigError
 from ..files import write_text
 from ..sizes import MEMORY, format_bytes
-from .arguments import Commands, add_data_folder, add_device, expanded_path, path_or_name, whole_numbers
+from .arguments import (
+    Commands,
+    add_data_folder,
+    add_device,
+    add_plugins,
+    expanded_path,
+    load_given_plugins,
+    names,
+    path_or_name,
+    seeds,
+)
 from .table_output import FILE_SUFFIXES, add_table_format, print_table
 
 
@@ -31,30 +41,37 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
     """Add the options that select methods, datasets, worlds and seeds."""
     group.add_argument(
         "--methods",
-        metavar="NAME,...",
-        help="methods to compare, from the names that czslkit list prints (default: the methods of --checkpoint)",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="methods to compare, with spaces or commas between them, from the names that czslkit list prints "
+        "(default: the methods of --checkpoint)",
     )
     group.add_argument(
         "--datasets",
-        default="demo",
-        metavar="NAME,...",
-        help="datasets to run on: demo, mit-states, ut-zappos, cgqa, another name that czslkit data status prints, or "
+        nargs="+",
+        default=["demo"],
+        metavar="NAME",
+        help="datasets to run on: demo, mit-states, ut-zappos, cgqa, another name that czslkit list prints, or "
         "all for the three published datasets (default: demo)",
     )
     add_data_folder(group)
     group.add_argument(
         "--worlds",
-        default="closed,open",
-        metavar="NAME,...",
+        nargs="+",
+        default=["closed", "open"],
+        metavar="NAME",
         help="worlds to evaluate in: in the closed world, the candidates are the pairs of the dataset; in the open "
-        "world, all combinations of its attributes and objects (default: closed,open)",
+        "world, all combinations of its attributes and objects (default: closed open)",
     )
     group.add_argument(
         "--seeds",
-        default="0",
-        metavar="N,...",
-        type=whole_numbers,
-        help="random seeds, whole numbers; every method is trained once for each (default: 0)",
+        nargs="+",
+        default=[[0]],
+        metavar="N|N-M",
+        type=seeds,
+        help="random seeds, whole numbers or ranges such as 0-2, with spaces or commas between them; every method is "
+        "trained once for each (default: 0)",
     )
     group.add_argument(
         "--checkpoint",
@@ -63,18 +80,10 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         default=[],
         type=expanded_path,
         metavar="DIR",
-        help="folders of trained methods to evaluate without training: RUNS/.../training, or a folder that czslkit "
-        "convert wrote (default: none)",
+        help="folders of trained methods to evaluate without training: the folder of a run, "
+        "RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit convert wrote (default: none)",
     )
-    group.add_argument(
-        "--plugins",
-        nargs="+",
-        type=path_or_name,
-        default=[],
-        metavar="MODULE|FILE.py",
-        help="Python modules or files that register methods, components or datasets; they are imported first "
-        "(default: none)",
-    )
+    add_plugins(group)
 
 
 def _add_settings(group: argparse._ArgumentGroup) -> None:
@@ -83,8 +92,8 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         "--preset",
         choices=("demo", "paper"),
         help="recipes to use: demo or paper; paper also prints the published numbers next to the results; a method "
-        "without a recipe uses its defaults (default: demo on the demo dataset, the defaults of each method on other "
-        "datasets)",
+        "without a recipe uses its defaults, and with paper the evaluation settings that all recipes of the dataset "
+        "share (default: demo on the demo dataset, the defaults of each method on other datasets)",
     )
     group.add_argument(
         "--recipe",
@@ -102,7 +111,7 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="settings that replace settings of the recipe, for all methods (backbone=demo, train.epochs=3) or for one "
-        "method (msci.low_layers=2) (default: none)",
+        "method (msci.low_layers=2); each combination of several values (train.lr=1e-3,5e-3) is run (default: none)",
     )
 
 
@@ -177,20 +186,18 @@ def run(args: argparse.Namespace) -> int:
 
     Returns the exit status, 1 if a cell failed.
     """
-    from ..registry import load_unpackaged
     from ..runner.bench import bench
     from ..runner.recipes import parse_recipe_files
     from ..runner.settings import parse_settings
 
-    if not (args.methods or args.checkpoint):
+    if not (names(args.methods) or args.checkpoint):
         raise ConfigError(["nothing to run: give --methods or --checkpoint"])
-    for plugin in args.plugins:
-        load_unpackaged(plugin)
+    load_given_plugins(args)
     result = bench(
-        args.methods,
-        args.datasets,
-        args.worlds,
-        args.seeds,
+        names(args.methods) or None,
+        names(args.datasets),
+        names(args.worlds),
+        [seed for some in args.seeds for seed in some],
         data=args.data,
         runs=args.runs,
         settings=parse_settings(args.set),

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import write_text
-from .arguments import Commands, add_data_folder, path_or_name
+from .arguments import Commands, add_data_folder, add_plugins, load_given_plugins, path_or_name
 
 
 def add_parser(commands: Commands) -> None:
@@ -30,15 +30,7 @@ def add_parser(commands: Commands) -> None:
         choices=("method", "backbone", "dataset", "aggregator", "interaction", "head"),
         help="kind of the names (default: the only kind that has the name)",
     )
-    parser.add_argument(
-        "--plugins",
-        nargs="+",
-        type=path_or_name,
-        action="extend",
-        default=[],
-        metavar="MODULE|FILE.py",
-        help="Python modules or files that register the names; they are imported first (default: none)",
-    )
+    add_plugins(parser)
     parser.add_argument(
         "--set",
         nargs="+",
@@ -60,13 +52,14 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the checks of every name and print them; return the exit status, 1 if a check failed."""
-    from ..registry import load_unpackaged
+    from ..runner.grid import Grid
     from ..runner.settings import parse_settings
     from ..testing.conformance import kind_of, option_problems, report_of
 
-    for plugin in args.plugins:
-        load_unpackaged(plugin)
+    load_given_plugins(args)
     settings = parse_settings(args.set)
+    if several := [key for key, value in settings.items() if isinstance(value, Grid)]:
+        raise ConfigError(f"{key} has several values, but a check is of one configuration" for key in several)
     kinds = {name: args.kind or kind_of(name) for name in args.names}
     options = {name: _options_of(name, args.names, settings) for name in kinds}
     if problems := [line for name, kind in kinds.items() for line in option_problems(name, kind, options[name])]:

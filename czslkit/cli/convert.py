@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import Commands, add_data_folder, expanded_path, path_or_name
+from .arguments import Commands, add_data_folder, add_plugins, expanded_path, load_given_plugins, path_or_name
 
 
 def add_parser(commands: Commands) -> None:
@@ -43,6 +43,7 @@ def add_parser(commands: Commands) -> None:
         help="CLIP model that the method was trained with: a name such as ViT-L-14-quickgelu/openai, or a file; "
         "required if the checkpoint does not contain the model (default: the CLIP model in the checkpoint)",
     )
+    add_plugins(parser)
     parser.set_defaults(command=run)
 
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from ..checkpoints.authors import convert
     from ..data.loading import load_dataset
 
+    load_given_plugins(args)
     space = load_dataset(args.dataset, args.data).space
     convert(args.method, args.file, space, args.folder, args.config, args.backbone)
     print(args.folder)

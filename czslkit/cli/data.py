@@ -7,7 +7,14 @@ import json
 import sys
 
 from ..errors import ConfigError
-from .arguments import Commands, add_data_folder, expanded_path, positive_number
+from .arguments import (
+    Commands,
+    add_data_folder,
+    add_plugins,
+    expanded_path,
+    load_given_plugins,
+    positive_number,
+)
 
 
 def add_parser(commands: Commands) -> None:
@@ -53,6 +60,7 @@ def _add_download(commands: Commands) -> None:
         action="store_true",
         help="keep the archives in DIR/.downloads after they are unpacked (default: delete them)",
     )
+    add_plugins(parser)
     parser.set_defaults(command=run_download)
 
 
@@ -62,6 +70,7 @@ def run_download(args: argparse.Namespace) -> int:
 
     if not (args.names or args.glove):
         raise ConfigError(["nothing to download: name a dataset, all, or --glove"])
+    load_given_plugins(args)
     for path in download(args.names, args.data, mirror=args.mirror, glove=args.glove, keep=args.keep):
         print(path)
     return 0
@@ -76,6 +85,7 @@ def _add_status(commands: Commands) -> None:
         "datasets, unfinished downloads and the free disk space.",
     )
     add_data_folder(parser)
+    add_plugins(parser)
     parser.set_defaults(command=run_status)
 
 
@@ -86,6 +96,7 @@ def run_status(args: argparse.Namespace) -> int:
     from ..data.check.status import dataset_statuses, free_space, unfinished_downloads
     from ..sizes import format_bytes
 
+    load_given_plugins(args)
     statuses = dataset_statuses(args.data)
     rows = [(s.name, s.state, s.images, format_bytes(s.size), s.folder) for s in statuses]
     print(tabulate(rows, headers=("dataset", "state", "images", "size", "folder"), tablefmt="plain"))
@@ -154,6 +165,7 @@ def _add_verify(commands: Commands) -> None:
         default="text",
         help="format of the output; json lists every file of every finding (default: text)",
     )
+    add_plugins(parser)
     parser.set_defaults(command=run_verify)
 
 
@@ -163,6 +175,7 @@ def run_verify(args: argparse.Namespace) -> int:
     from ..data.make.mini import MINI_COUNTS, REPLICAS
     from ..data.published import BENCHMARKS
 
+    load_given_plugins(args)
     every_name = REPLICAS if args.mini else BENCHMARKS
     expected = MINI_COUNTS if args.mini else None
     verifications = []

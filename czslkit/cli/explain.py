@@ -1,12 +1,21 @@
-"""``czslkit explain``: draw the parts of an image that a trained method's texts attend to."""
+"""``czslkit explain``: draw the parts of images that a trained method's texts attend to."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
-from .arguments import Commands, add_device, expanded_path, new_file
+from ..errors import ConfigError, DataError
+from .arguments import Commands, add_device, add_plugins, expanded_path, load_given_plugins, path_or_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..method import Method
 
 _DEFAULT_TOP = 3  # pairs explained if neither --top nor --pairs is given
 
@@ -15,19 +24,23 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "explain",
-        help="draw the parts of an image that a trained method's texts attend to",
-        description="Draw the attention of texts to the patches of an image as one PNG, and print the scores of the "
+        help="draw the parts of images that a trained method's texts attend to",
+        description="Draw the attention of texts to the patches of each image as one PNG, and print the scores of the "
         "pairs and the contribution of each attention stage. The command works for methods whose texts attend to the "
         "image, such as MSCI and Troika.",
     )
-    parser.add_argument("image", metavar="IMAGE", type=expanded_path, help="image file to explain")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", type=expanded_path, help="image files to explain, or folders of images"
+    )
     parser.add_argument(
         "--checkpoint",
         required=True,
         metavar="DIR",
         type=expanded_path,
-        help="folder of a trained method: RUNS/.../training, or a folder that czslkit convert wrote",
+        help="folder of a trained method: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit "
+        "convert wrote",
     )
+    add_plugins(parser)
     parser.add_argument(
         "--pairs",
         metavar='"ATTR OBJ,..."',
@@ -41,35 +54,99 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--out",
-        metavar="FILE",
-        type=new_file,
-        default=Path("explain.png"),
-        help="PNG file to write (default: explain.png)",
+        metavar="FILE|DIR",
+        type=path_or_name,
+        help="PNG file to write for one image, folder for several images (default: explain.png, or the folder "
+        "explained)",
     )
     add_device(parser)
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw the explanation, print one line for each pair and the path of the drawing, and return the exit status."""
-    from tabulate import tabulate
+    """Draw the explanation of every image, and print a line for each pair and the path of the drawing.
 
+    Returns the exit status, 1 if some of several images cannot be read.
+    """
     from ..checkpoints.trained import load_checkpoint
-    from ..data.image_transforms import open_rgb, resize_and_crop
-    from ..explain.drawing import draw
-    from ..explain.explanation import explain_picture, ranked_rows, table_row
     from ..explain.pairs import parse_pairs
     from ..runner.machine import Machine
 
     if args.top is not None and args.top < 1:
         raise ConfigError([f"--top is {args.top}, expected 1 or more"])
-    photo, device = open_rgb(args.image), Machine(args.device).torch_device()
+    drawings = _drawings(args.images, args.out)
+    load_given_plugins(args)
+    device = Machine(args.device).torch_device()
     method = load_checkpoint(args.checkpoint).to(device)
     pairs = None if args.pairs is None else parse_pairs(args.pairs, method.space)
-    picture = resize_and_crop(photo, method.backbone.preprocessing)
-    explanation = explain_picture(method, picture, pairs, top=args.top or _DEFAULT_TOP)
-    draw(picture, explanation, method.space, top=args.top).save(args.out, "PNG")
-    rows = [table_row(explanation, method.space, row) for row in ranked_rows(explanation, top=args.top)]
-    print(tabulate(rows, headers="keys", tablefmt="plain", floatfmt=".3f"))
-    print(args.out)
-    return 0
+    several, status = len(drawings) > 1, 0
+    for image, drawing in drawings.items():
+        try:
+            rows = _explain(image, drawing, method, pairs, args.top)
+        except DataError as error:
+            if not several:
+                raise
+            print(f"czslkit: {error}", file=sys.stderr)
+            status = 1
+            continue
+        print(*([f"{image}:"] if several else []), rows, drawing, sep="\n", flush=True)
+    return status
+
+
+def _drawings(given: Sequence[Path], out: str | None) -> dict[Path, Path]:
+    """Return the images of a command line, each with the file of its drawing.
+
+    Raises:
+        DataError: a folder has no images.
+        ConfigError: ``out`` is a folder for one image, a file for several images, or one of the images.
+    """
+    from ..data.make.labelled_pictures import is_image
+
+    images: dict[Path, None] = {}
+    for path in given:
+        found = (
+            sorted(file for file in path.iterdir() if is_image(file) and not file.name.startswith("."))
+            if path.is_dir()
+            else [path]
+        )
+        if not found:
+            raise DataError(f"{path} has no images")
+        images |= dict.fromkeys(found)
+    several = len(given) > 1 or given[0].is_dir()
+    target = Path(out or ("explained" if several else "explain.png"))
+    if not several and (target.is_dir() or str(out).endswith(("/", os.sep))):
+        raise ConfigError([f"--out is {out!r}, which is a folder; expected the path of a PNG file to write"])
+    if several and target.exists() and not target.is_dir():
+        raise ConfigError([f"--out is {out!r}, which is a file; expected a folder for several drawings"])
+    drawings = {image: target / _drawing_name(image, list(images)) if several else target for image in images}
+    if taken := {file.resolve() for file in images} & {file.resolve() for file in drawings.values()}:
+        raise ConfigError([f"--out is {out!r}, but the drawing would replace the image {min(taken)}"])
+    return drawings
+
+
+def _drawing_name(image: Path, images: Sequence[Path]) -> str:
+    """Return the file name of a drawing; images of the same name in several folders are numbered."""
+    same = [other for other in images if other.name == image.name]
+    number = f"-{same.index(image) + 1}" if len(same) > 1 else ""
+    return f"{image.name}{number}.png"
+
+
+def _explain(image: Path, drawing: Path, method: Method, pairs: Tensor | None, top: int | None) -> str:
+    """Draw the explanation of an image, and return the table of its pairs.
+
+    Raises:
+        DataError: the image cannot be read.
+        CzslkitError: the method's texts do not attend to an image.
+    """
+    from tabulate import tabulate
+
+    from ..data.image_transforms import open_rgb, resize_and_crop
+    from ..explain.drawing import draw
+    from ..explain.explanation import explain_picture, ranked_rows, table_row
+
+    picture = resize_and_crop(open_rgb(image), method.backbone.preprocessing)
+    explanation = explain_picture(method, picture, pairs, top=top or _DEFAULT_TOP)
+    drawing.parent.mkdir(parents=True, exist_ok=True)
+    draw(picture, explanation, method.space, top=top).save(drawing, "PNG")
+    rows = [table_row(explanation, method.space, row) for row in ranked_rows(explanation, top=top)]
+    return tabulate(rows, headers="keys", tablefmt="plain", floatfmt=".3f")

@@ -12,7 +12,7 @@ from ..errors import ConfigError, CzslkitError
 from ..files import write_text
 from ..registry import RESERVED
 from .arguments import Commands, expanded_path
-from .list_names import registered_names
+from .registered_names import registered_names
 
 LONGEST_NAME = 30  # largest number of characters of a name, with which the lines of the package are not too long
 _TEMPLATES = Path(__file__).parent / "plugin_template"

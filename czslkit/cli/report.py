@@ -24,7 +24,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, print its path and return the exit status."""
+    page = selected_table(args).render("html")
     out = args.out or args.runs / "report.html"
-    write_text(out, selected_table(args).render("html"))
+    write_text(out, page)
     print(out)
     return 0

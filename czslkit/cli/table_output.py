@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, CzslkitError
-from .arguments import expanded_path
+from ..options import user_path
+from .arguments import expanded_path, names
 
 if TYPE_CHECKING:
     from ..report.table import Table
@@ -30,12 +31,21 @@ def add_table_format(parser: argparse._ActionsContainer) -> None:
 
 def add_result_selection(parser: argparse.ArgumentParser) -> None:
     """Add the folder of results and the options that select results from it."""
-    parser.add_argument("runs", metavar="RUNS", type=expanded_path, help="folder of results: --runs of czslkit bench")
+    help = "folder of results: --runs of czslkit bench"
+    parser.add_argument("runs", nargs="?", metavar="RUNS", type=expanded_path, help=help)
     parser.add_argument(
-        "--methods", metavar="NAME,...", help="show only the results of these methods (default: all methods in RUNS)"
+        "--methods",
+        nargs="+",
+        action=_JoinNames,
+        metavar="NAME",
+        help="show only the results of these methods (default: all methods in RUNS)",
     )
     parser.add_argument(
-        "--datasets", metavar="NAME,...", help="show only the results on these datasets (default: all datasets in RUNS)"
+        "--datasets",
+        nargs="+",
+        action=_JoinNames,
+        metavar="NAME",
+        help="show only the results on these datasets (default: all datasets in RUNS)",
     )
     parser.add_argument(
         "--mixed",
@@ -43,6 +53,29 @@ def add_result_selection(parser: argparse.ArgumentParser) -> None:
         help="also show results of different protocols or different data in one table; the caption states the "
         "differences (default: stop with an error)",
     )
+
+
+class _JoinNames(argparse.Action):
+    """Keep names with spaces or commas between them as one text with commas."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, ",".join(names(values)))
+
+
+def _runs_folder(args: argparse.Namespace) -> Path:
+    """Return the folder of results; it may be the last name, as in ``--methods csp RUNS``, which is then no name.
+
+    Raises:
+        ConfigError: there is no folder.
+    """
+    if args.runs is not None:
+        return Path(args.runs)
+    for option in ("methods", "datasets"):
+        others, comma, last = (getattr(args, option) or "").rpartition(",")
+        if comma and user_path(last).is_dir():
+            setattr(args, option, others)
+            return user_path(last)
+    raise ConfigError(["RUNS is missing: give the folder of results, which is --runs of czslkit bench"])
 
 
 def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Table:
@@ -60,7 +93,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
     from ..report.table import Table
     from ..result_store import Store
 
-    runs: Path = args.runs
+    args.runs = runs = _runs_folder(args)
     if not runs.is_dir():
         raise CzslkitError(f"no folder {runs}; expected the folder of results that czslkit bench wrote")
     store = Store(runs)

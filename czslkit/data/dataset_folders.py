@@ -77,14 +77,16 @@ def ensure_folder(name: str, root: str | Path | None = None) -> Path:
 
 
 def unregistered(base: Path) -> list[str]:
-    """Return the names of the folders in ``base`` that have the field's layout and belong to no registered dataset.
+    """Return the names of the folders in ``base`` that have the field's layout and belong to no registered dataset."""
+    taken = {*DATASETS, *_aliases()}
+    return [name for name in folders_in_layout(base) if name not in taken]
 
-    Hidden folders are excluded.
-    """
+
+def folders_in_layout(base: Path) -> list[str]:
+    """Return the names of the folders in ``base`` that have the field's layout, without hidden folders."""
     folders = base.iterdir() if base.is_dir() else ()
     names = [f.name for f in folders if metadata_file(f).is_file() or pairs_file(f, "train").is_file()]
-    taken = {*DATASETS, *_aliases()}
-    return sorted(name for name in names if not name.startswith(".") and name not in taken)
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _aliases() -> list[str]:

@@ -70,7 +70,8 @@ def recipe_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
         if result["cell"]["dataset"] in with_recipe and not result.get("recipe"):
             without[result["cell"]["dataset"]][label] = None
     return [
-        f"{', '.join(names)} on {dataset}: no recipe; the defaults of the method, apart from settings that were given"
+        f"{', '.join(names)} on {dataset}: no recipe; the defaults of the method, apart from settings that were given "
+        "or, with the preset paper, evaluation settings that the recipes of the dataset share"
         for dataset, names in without.items()
     ]
 

@@ -120,7 +120,8 @@ def bench(
         recipes: recipe files by method, such as ``{"csp": "my/csp.yaml"}``; each is used on every dataset.
         data: folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         runs: folder of the results.
-        settings: as in :func:`czslkit.runner.plan.plan`, such as ``{"train.epochs": 3}``.
+        settings: as in :func:`czslkit.runner.plan.plan`, such as ``{"train.epochs": 3}``; each value of a grid,
+            ``{"train.lr": czslkit.Grid([1e-3, 5e-3])}``, is run with each value of the other grids.
         preset: ``demo`` or ``paper``; see :func:`czslkit.runner.plan.plan`.
         device: ``auto``, or a device name of torch such as ``cuda:1``.
         workers: number of processes that read images.
@@ -174,7 +175,7 @@ def bench(
     source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing, log=log)
     jobs = []
     for number, spec in enumerate(specs, 1):
-        prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"
+        prefix = f"[{number}/{len(specs)}] {spec.name} on {spec.dataset}, seed {spec.seed}"
         jobs.append(Job(spec, store, source, machine, verbose, keep_stale, _prefixed(log, prefix)))
     if estimate:
         return Benchmark(tuple(result for job in jobs for result in _estimate_or_failures(job)), store)

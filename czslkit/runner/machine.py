@@ -30,12 +30,12 @@ class Machine:
     cache: Cache | None = None  # features and decoded images on disk; None without a cache
 
     def torch_device(self) -> torch.device:
-        """Return the torch device; ``auto`` is CUDA if it is available, and the CPU otherwise.
+        """Return the torch device; ``auto`` is CUDA or else MPS if it is available, and the CPU otherwise.
 
         Raises:
             ConfigError: torch does not know the device, or the device is not available.
         """
-        name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        name = _automatic() if self.device == "auto" else self.device
         try:
             return torch.zeros((), device=name).device
         except (RuntimeError, AssertionError) as error:
@@ -62,3 +62,10 @@ def total_memory(device: torch.device) -> int | None:
         return min(found, int(CONTAINER_LIMIT.read_text()))
     except (OSError, ValueError):  # no container, or no limit
         return found
+
+
+def _automatic() -> str:
+    """Return the device that ``auto`` stands for."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

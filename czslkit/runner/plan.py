@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..method import METHODS
 from ..metrics.names import WORLDS
 from ..options import as_dict, config_id, named_files
 from ..training.options import TrainOptions
+from .grid import texts_hint
 from .recipes import PRESETS
 from .resolve import resolve_settings
 from .settings import method_problems
@@ -36,9 +37,15 @@ class Spec:
     train: TrainOptions
     evaluation: EvalOptions
     checkpoint: TrainedMethod | None = None  # evaluated instead of training the method
+    varied: str = ""  # settings that have several values in the benchmark, such as "train.lr=0.001"
     recipe: str | None = None  # name such as "cgqa/nayak2023_csp"
     changed: tuple[str, ...] = ()  # settings that differ from the recipe, such as "backbone", "train.epochs"
     published: Mapping[str, Any] = field(default_factory=dict, compare=False)  # by world; only with the preset paper
+
+    @property
+    def name(self) -> str:
+        """The method, with the settings that have several values, for log lines."""
+        return f"{self.method} {self.varied}".rstrip()
 
     @property
     def backbone(self) -> str | None:
@@ -117,13 +124,15 @@ def plan(
     checkpoints: Sequence[TrainedMethod] = (),
     recipes: Mapping[str, str | Path] | None = None,
 ) -> list[Spec]:
-    """Return every training of a benchmark, ordered by dataset, then by method, then by seed.
+    """Return every training of a benchmark, ordered by dataset, then by method, by settings and by seed.
 
     Args:
         settings: ``KEY`` for an option that all the methods have, ``METHOD.KEY`` for an option of a single method,
-            ``train.KEY`` and ``eval.KEY`` (or ``METHOD.train.KEY``) for settings of training and evaluation.
+            ``train.KEY`` and ``eval.KEY`` (or ``METHOD.train.KEY``) for settings of training and evaluation. A
+            :class:`~czslkit.runner.grid.Grid` has several values; every combination of such values is planned.
         preset: ``demo`` or ``paper`` selects recipes of ``configs/``. None selects the recipes of the demo world for
-            ``demo``, and the methods' own defaults for other datasets. A method without a recipe uses its defaults;
+            ``demo``, and the methods' own defaults for other datasets. A method without a recipe uses its defaults,
+            and with ``paper`` the evaluation settings that all recipes of czslkit for the dataset share;
             with ``paper``, one of the methods must have a recipe for every dataset.
         checkpoints: trained methods that are evaluated without training; their options override those of a recipe.
         recipes: recipe files by method; each replaces the recipes of its method on every dataset.
@@ -148,15 +157,25 @@ def plan(
             except ConfigError as error:
                 problems += [problem for problem in error.problems if problem not in problems]
                 continue
-            specs += [
-                Spec(name, dataset, seed, tuple(worlds), checkpoint=given.get(name), **vars(found)) for seed in seeds
-            ]
+            specs += _different(
+                Spec(name, dataset, seed, tuple(worlds), checkpoint=given.get(name), **vars(one))
+                for one in found
+                for seed in seeds
+            )
     if preset == "paper" and not problems:
         problems += _datasets_without_recipe(methods, datasets, specs)
     problems += _file_problems(specs)
     if problems:
         raise ConfigError(problems)
     return specs
+
+
+def _different(specs: Iterable[Spec]) -> list[Spec]:
+    """Return the trainings without those of the same seed and settings, such as two spellings of one number."""
+    found: dict[tuple[int, str], Spec] = {}
+    for spec in specs:
+        found.setdefault((spec.seed, config_id(spec.config)), spec)
+    return list(found.values())
 
 
 def _file_problems(specs: Sequence[Spec]) -> Iterator[str]:
@@ -166,6 +185,8 @@ def _file_problems(specs: Sequence[Spec]) -> Iterator[str]:
             resolve(backbone)
         except CzslkitError as error:
             yield str(error)
+            if hint := texts_hint(backbone):
+                yield f"backbone: {hint}"
     yield from dict.fromkeys(
         f"{spec.method}: {option} is {path}, which does not exist"
         for spec in specs

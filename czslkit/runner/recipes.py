@@ -66,6 +66,17 @@ def recipe_for(method: str, dataset: str, preset: str | None) -> Path | None:
     return found[0] if found else None
 
 
+def shared_evaluation(dataset: str) -> dict[str, Any]:
+    """Return the evaluation settings that have the same value in all of czslkit's recipes for a dataset.
+
+    >>> shared_evaluation("cgqa")
+    {'bins': 'original', 'feasibility': 'file', 'infeasible': 'original'}
+    """
+    settings = [load_recipe(file)["eval"] for file in sorted((configs() / dataset).glob("*.yaml"))]
+    first = settings[0] if settings else {}
+    return {key: value for key, value in first.items() if all(value == other.get(key) for other in settings)}
+
+
 def parse_recipe_files(texts: Iterable[str]) -> dict[str, Path]:
     """Read ``METHOD=FILE.yaml`` texts into a mapping.
 

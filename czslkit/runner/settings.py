@@ -13,7 +13,7 @@ from ..evaluation.evaluator import EvalOptions
 from ..method import Method, class_problems
 from ..options import parse
 from ..training.options import TrainOptions
-from .yaml_values import parse_value
+from .grid import parse_values
 
 #: Section in addition to ``options`` -> class of its settings.
 SECTIONS: Mapping[str, type] = {"train": TrainOptions, "eval": EvalOptions}
@@ -21,7 +21,7 @@ SECTION_NAMES = ("options", *SECTIONS)
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Read ``KEY=VALUE`` texts into a mapping; values are read by :func:`czslkit.runner.yaml_values.parse_value`.
+    """Read ``KEY=VALUE`` texts into a mapping; values are read by :func:`czslkit.runner.grid.parse_values`.
 
     Raises:
         ConfigError: some texts have another form or no value; the message lists all of them.
@@ -39,7 +39,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
             problems.append(f"{key} has no value: write {key}=null for none")
         else:
             try:
-                settings[key] = parse_value(value)
+                settings[key] = parse_values(value)
             except (ValueError, yaml.YAMLError) as error:
                 reason = str(error).partition("\n")[0][:100]
                 problems.append(f"{key} is {reprlib.repr(value)}, which is not a YAML value ({reason})")

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.trained import METADATA_FILE, WEIGHTS_FILE, TrainedMethod, save
+from ..checkpoints.trained import METADATA_FILE, TRAINING_FOLDER, WEIGHTS_FILE, TrainedMethod, save
 from ..data.dataset_folders import dataset
 from ..errors import ConfigError
 from ..evaluation.validation import plan_validation
@@ -75,7 +75,7 @@ def is_trained(job: Job, accepted: Collection[str]) -> bool:
 
 def training_folder(job: Job) -> Path:
     """Return the folder of a job's trained method."""
-    return job.store.folder(job.spec.cell("closed")) / "training"
+    return job.store.folder(job.spec.cell("closed")) / TRAINING_FOLDER
 
 
 def stored_keys(folder: Path) -> list[str]:

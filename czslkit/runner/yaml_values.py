@@ -34,6 +34,35 @@ for _kind, _pattern, _first in (
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
+#: A quoted text at the start of a part, a bracket, a comma, or any other character.
+_PIECE = re.compile(r""" "(?:[^"\\]|\\.)*" | '[^']*' | . """, re.VERBOSE | re.DOTALL)
+
+
+def split_values(text: str) -> list[str]:
+    """Return the parts of a text between its commas; commas in quotes or brackets part nothing.
+
+    >>> split_values("1e-3, 5e-3"), split_values("[4, 4],[8, 8]"), split_values("'a, b'")
+    (['1e-3', '5e-3'], ['[4, 4]', '[8, 8]'], ["'a, b'"])
+    """
+    parts, depth = [""], 0
+    for piece in _PIECE.findall(text):
+        depth += (piece in "[{") - (piece in "]}")
+        if piece == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return [part.strip() for part in parts]
+
+
+def is_marked(text: str) -> bool:
+    """Return whether a value stands in quotes or brackets.
+
+    >>> is_marked("[1, 2]"), is_marked("1")
+    (True, False)
+    """
+    return len(text) > 1 and text[-1] == _BRACKETS.get(text[0])
+
+
 def load_yaml(text: str) -> Any:
     """Return the content of a YAML document; its numbers are those of YAML 1.2.
 
@@ -60,7 +89,7 @@ def parse_value(text: str) -> Any:
     [64, [1, 2], 'my #2: weights.pt', None]
     """
     text = text.strip()
-    if len(text) > 1 and text[-1] == _BRACKETS.get(text[0]):
+    if is_marked(text):
         return load_yaml(text)
     loader = _Loader("")
     node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)

@@ -90,7 +90,7 @@ def test_options_that_the_tensors_do_not_fit_are_refused(method, clip_file, tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"no .*method\.json; expected a folder that czslkit convert or a training"),
+        (None, r"no .*method\.json; expected the folder of a run, RUNS/DATASET"),
         ("{", r"method\.json cannot be read: JSONDecodeError"),
         ("[]", r"method\.json cannot be read: TypeError"),
         ('{"format": 1}', r"method\.json cannot be read: KeyError: 'space'"),

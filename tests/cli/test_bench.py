@@ -7,9 +7,26 @@ import sys
 
 import pytest
 
+from czslkit.cli import main
 from czslkit.entry_points import GROUP
 from czslkit.method import METHODS
 from czslkit.runner.bench import Benchmark
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Return the methods, datasets, worlds and seeds that a command line asks for; nothing runs."""
+
+    def go(*arguments):
+        given = []
+        monkeypatch.setattr("czslkit.runner.bench.bench", lambda *grid, **_: given.extend(grid) or Benchmark(()))
+        assert main(["bench", "--estimate", *arguments]) == 0
+        return given
+
+    def with_methods(*arguments):
+        return go(*arguments) if "--methods" in arguments else go("--methods", "csp", *arguments)
+
+    return with_methods
 
 
 def test_bench_prints_a_table_and_writes_it_in_every_format(bench, tmp_path):
@@ -100,10 +117,70 @@ def test_a_recipe_is_given_for_a_method(bench, tmp_path):
     assert bench("--recipe", "csp")[::2] == (2, "czslkit: 'csp' is not METHOD=FILE.yaml\n")
 
 
-def test_seeds_must_be_numbers(bench, capsys):
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("zero", "'zero' is not whole numbers separated by commas, such as 0,1,2, or a range, such as 0-2"),
+        ("0-", "'0-' is not whole numbers"),
+        ("0-1-2", "'0-1-2' is not whole numbers"),
+        ("1e3", "'1e3' is not whole numbers"),
+        (",", "',' is not whole numbers"),
+        ("0--2", "'0--2' is not whole numbers"),
+        ("7-2", "'7-2' counts down: write 2-7"),
+        ("0-1000", "'0-1000' has more than 1,000 seeds: give fewer, such as 0-9"),
+        ("0-600,1000-1600", "'0-600,1000-1600' has more than 1,000 seeds"),
+        ("9" * 5000, "999' is not whole numbers"),
+    ],
+)
+def test_seeds_must_be_numbers_or_ranges(bench, capsys, typed, message):
     with pytest.raises(SystemExit, match="2"):
-        bench("--seeds", "zero")
-    assert "'zero' is not whole numbers separated by commas, such as 0,1,2" in capsys.readouterr().err
+        bench("--seeds", typed)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["0-2"], [0, 1, 2]),
+        (["0-2,7"], [0, 1, 2, 7]),
+        (["5", "4"], [5, 4]),
+        (["1,", "2"], [1, 2]),
+        (["3-3", " 8 , 10 - 11"], [3, 8, 10, 11]),
+        (["0-999"], list(range(1000))),
+        (["-1"], [-1]),
+    ],
+)
+def test_seeds_are_numbers_and_ranges(asked, typed, expected):
+    assert asked("--seeds", *typed)[3] == expected
+
+
+@pytest.mark.parametrize("typed", [["csp,msci"], ["csp", "msci"], ["csp,", "msci"], ["csp , msci"]])
+def test_names_have_commas_or_spaces_between_them(asked, typed):
+    assert asked("--methods", *typed)[0] == ["csp", "msci"]
+    assert asked("--datasets", *typed)[1] == ["csp", "msci"]
+    assert asked("--worlds", *typed)[2] == ["csp", "msci"]
+
+
+def test_the_grid_is_demo_in_both_worlds_for_seed_0_if_nothing_else_is_asked_for(asked):
+    assert asked("--methods", "csp") == [["csp"], ["demo"], ["closed", "open"], [0]]
+
+
+def test_methods_without_a_name_are_nothing_to_run(capsys):
+    assert main(["bench", "--methods", ","]) == 2
+    assert capsys.readouterr().err == "czslkit: nothing to run: give --methods or --checkpoint\n"
+
+
+def test_every_combination_of_several_values_is_a_row(bench, tmp_path):
+    status, out, err = bench("--worlds", "closed", "--set", "csp.train.lr=1e-3,5e-3", "csp.word_dropout=0,0.5")
+    assert status == 0
+    assert "[1/5] clip on toys, seed 0: running" in err
+    assert "[4/5] csp train.lr=0.005 word_dropout=0 on toys, seed 0: running" in err
+    assert len(list(tmp_path.glob("runs/toys/csp/seed0-*/closed.json"))) == 4
+    assert len({line.partition("  ")[0] for line in out.splitlines() if line.startswith("csp ")}) == 4
+    assert (
+        "[5/5] csp train.lr=0.005 word_dropout=0.5 on toys, seed 0: done before"
+        in bench("--worlds", "closed", "--set", "csp.train.lr=1e-3,5e-3", "csp.word_dropout=0,0.5", "--estimate")[2]
+    )
 
 
 def test_a_failed_cell_ends_with_one_and_is_in_the_table(bench):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -142,11 +144,91 @@ def test_explain_names_a_folder_without_a_checkpoint(explain, tmp_path):
     assert f"czslkit: no {tmp_path / 'method.json'}" in err
 
 
-def test_explain_takes_the_training_folder_of_a_run(bench, photo, tmp_path, capsys):
+def test_explain_takes_the_folder_of_a_run_or_of_its_training(bench, photo, tmp_path, capsys):
     sizes = ("msci.low_layers=2", "msci.high_layers=2", "msci.heads=[4, 4]", "msci.fusion=gated", "msci.adapter_dim=4")
     assert bench("--methods", "msci", "--worlds", "closed", "--set", *sizes)[0] == 0
-    (folder,) = tmp_path.glob("runs/toys/msci/seed0-*/training")
-    out = tmp_path / "of a run.png"
-    assert main(["explain", str(photo), "--checkpoint", str(folder), "--out", str(out)]) == 0
-    assert capsys.readouterr().out.endswith(f"\n{out}\n")
-    assert out.read_bytes()[:4] == b"\x89PNG"
+    (folder,) = tmp_path.glob("runs/toys/msci/seed0-*")
+    drawn = []
+    for checkpoint in (folder, folder / "training"):
+        out = tmp_path / "of a run.png"
+        assert main(["explain", str(photo), "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
+        assert capsys.readouterr().out.endswith(f"\n{out}\n")
+        drawn.append(out.read_bytes())
+    assert drawn[0] == drawn[1]
+    assert drawn[0][:4] == b"\x89PNG"
+    again = ["--checkpoint", str(folder), "--runs", str(tmp_path / "again"), "--data", str(photo.parents[3])]
+    assert main(["bench", "--datasets", "toys", "--worlds", "closed", *again]) == 0
+
+
+@pytest.fixture
+def photos(photo, tmp_path, monkeypatch):
+    """Return a folder with two photos, a file of text, and a folder; the current folder has the photo ``red.png``."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos/more").mkdir(parents=True)
+    for name in ("red.png", "photos/b.PNG", "photos/a.png", "photos/.hidden.png", "photos/more/c.png"):
+        Path(name).write_bytes(photo.read_bytes())
+    Path("photos/notes.txt").write_text("no image")
+    return Path("photos")
+
+
+def explained(trained, *arguments):
+    return main(["explain", *map(str, arguments), "--checkpoint", str(trained / "msci")])
+
+
+def test_explain_takes_several_images_and_folders(trained, photos, capsys):
+    assert explained(trained, photos, "red.png", "photos/more/c.png", "photos/a.png", "--top", 1) == 0
+    out, err = capsys.readouterr()
+    files = ["photos/a.png", "photos/b.PNG", "red.png", "photos/more/c.png"]
+    lines = out.splitlines()
+    assert lines[::4] == [f"{file}:" for file in files]
+    assert lines[3::4] == [f"explained/{Path(file).name}.png" for file in files]
+    assert err == ""
+    assert sorted(file.name for file in Path("explained").iterdir()) == [
+        "a.png.png",
+        "b.PNG.png",
+        "c.png.png",
+        "red.png.png",
+    ]
+    alone = Path("alone.png")
+    assert explained(trained, "red.png", "--top", 1, "--out", alone) == 0
+    assert alone.read_bytes() == Path("explained/red.png.png").read_bytes()
+
+
+def test_images_of_one_name_have_drawings_of_their_own(trained, photos, capsys):
+    Path("a.png").write_bytes(Path("red.png").read_bytes())
+    assert explained(trained, "photos/a.png", "a.png", "--top", 1, "--out", "new/drawings") == 0
+    assert capsys.readouterr().out.splitlines()[3::4] == ["new/drawings/a.png-1.png", "new/drawings/a.png-2.png"]
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_drawn(trained, photos, capsys):
+    Path("photos/a.png").write_text("no image")
+    assert explained(trained, photos, "--top", 1) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "photos/b.PNG:"
+    assert err.startswith("czslkit: photos/a.png is not a readable image")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (
+            ["photos/more", "--out", "red.png"],
+            2,
+            "--out is 'red.png', which is a file; expected a folder for several dr",
+        ),
+        (["red.png", "--out", "."], 2, "--out is '.', which is a folder; expected the path of a PNG file to write"),
+        (["red.png", "--out", "new/"], 2, "--out is 'new/', which is a folder"),
+        (["red.png", "--out", "photos/../red.png"], 2, "but the drawing would replace the image"),
+        (["empty"], 1, "empty has no images"),
+    ],
+)
+def test_images_and_drawings_that_do_not_fit_are_refused(trained, photos, capsys, arguments, status, message):
+    Path("empty").mkdir()
+    assert explained(trained, *arguments) == status
+    assert message in capsys.readouterr().err
+
+
+def test_explain_loads_methods_of_a_file(trained, photos, capsys):
+    Path("broken.py").write_text("1 / 0")
+    assert explained(trained, "red.png", "--plugins", "broken.py") == 2
+    assert capsys.readouterr().err == "czslkit: plugin broken.py did not load: ZeroDivisionError: division by zero\n"

@@ -35,3 +35,24 @@ def test_a_table_of_what_is_not_there_names_what_is(bench, tmp_path, capsys):
     assert "has no results of mcsi. Known: clip, csp." in capsys.readouterr().err
     assert main(["table", str(tmp_path / "runs"), "--methods", "csp", "--datasets", "toys"]) == 0
     assert "clip" not in capsys.readouterr().out
+
+
+def test_names_may_have_spaces_between_them_also_before_the_folder(bench, tmp_path, monkeypatch, capsys):
+    bench("--worlds", "closed")
+    monkeypatch.chdir(tmp_path)
+    tables = []
+    for arguments in (
+        ["runs"],
+        ["runs", "--methods", "clip", "csp"],
+        ["runs", "--methods", "clip,", "csp", "--datasets", "toys"],
+        ["--methods", "clip", "csp", "runs"],
+        ["--methods", "clip,csp", "--datasets", "toys", "./runs"],
+        ["--datasets", "toys", "runs", "--methods", "clip", "csp"],
+    ):
+        assert main(["table", *arguments]) == 0
+        tables.append(capsys.readouterr().out)
+    assert len(set(tables)) == 1
+    assert main(["report", "--methods", "csp", "runs"]) == 0
+    assert capsys.readouterr().out == "runs/report.html\n"
+    assert main(["table", "--methods", "csp", "clip"]) == 2
+    assert capsys.readouterr().err.startswith("czslkit: RUNS is missing: give the folder of results")

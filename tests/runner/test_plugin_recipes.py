@@ -12,6 +12,7 @@ import pytest
 import czslkit
 from czslkit.data.make.mini import write_mini
 from czslkit.errors import ConfigError
+from czslkit.evaluation.evaluator import EvalOptions
 from czslkit.method import METHODS
 from czslkit.registry import load_unpackaged
 from czslkit.runner.plan import Spec, plan
@@ -91,6 +92,10 @@ def test_a_method_without_a_recipe_runs_with_its_defaults_beside_published_recip
     csp, own = plan(["csp", "mine"], ["cgqa"], preset="paper")
     assert csp.recipe == "cgqa/nayak2023_csp"
     assert (own.recipe, own.train.lr) == (None, METHODS["mine"].recipe["lr"])
+    assert own.evaluation == EvalOptions(infeasible="original")  # as all recipes of the dataset, unlike the default
+    _, alone = plan(["csp", "mine"], ["cgqa"], preset="paper", settings={"eval.infeasible": "exclude"})
+    assert alone.evaluation.infeasible == "exclude"
+    assert plan(["mine"], ["cgqa"])[0].evaluation == EvalOptions()
 
 
 def test_the_preset_paper_needs_a_recipe_for_every_dataset(mine: Path) -> None:
