@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from ..checkpoints.trained import load_checkpoint
-    from ..data.image_transforms import open_rgb, resize_and_crop
+    from ..data.image_transforms import resize_and_crop
+    from ..data.images import open_rgb
     from ..explain.drawing import draw
     from ..explain.explanation import explain_picture, ranked_rows, table_row
     from ..explain.pairs import parse_pairs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import DataError, first_ten
 from ..files import write_text
-from .image_transforms import open_rgb
+from .images import open_rgb
 from .splits import Splits
 
 

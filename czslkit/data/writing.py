@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,41 +13,57 @@ from filelock import FileLock
 from PIL import Image
 
 from ..errors import DataError
-from .layout import SPLITS, Pair, images_folder, metadata_file, pairs_file
+from .layout import SPLITS, Pair, images_folder, import_record, metadata_file, pairs_file
 from .pair_lists import encode_pairs
+from .removal import check_removable, delete_folder, list_written, lock_file
 
 LabelledImage = tuple[dict[str, str], Image.Image | Path]
 """Metadata entry of an image, and the image or its file."""
 
 
 def write_dataset(
-    folder: Path, pairs: Mapping[str, Iterable[Pair]], images: Iterable[LabelledImage], *, link: bool = False
+    folder: Path,
+    pairs: Mapping[str, Iterable[Pair]],
+    images: Iterable[LabelledImage],
+    *,
+    link: bool = False,
+    replace: bool = False,
+    imported: Mapping[str, object] | None = None,
 ) -> bool:
     """Write a whole dataset, or nothing: the folder gets its name once it is complete.
 
     If several processes write the same dataset, one of them writes and the others wait.
 
     Args:
-        folder: new folder, which must not exist. Its parents are created.
+        folder: new folder. Its parents are created.
         pairs: pairs of each split, in the order of the lists.
         images: metadata entry of each image, and the image or its file. It is written to ``images/<entry["image"]>``.
         link: hard-link files instead of copying them.
+        replace: replace a dataset of this name that czslkit wrote.
+        imported: what is known about an import, for ``imported.json``; the images are then read as imported ones.
 
     Returns:
         False if the folder already existed and was not changed, else True.
 
     Raises:
-        DataError: the folder cannot be written.
+        DataError: the folder cannot be written or replaced.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with FileLock(lock_file(folder)):
             if folder.exists():
-                return False
+                if not replace:
+                    return False
+                check_removable(folder)
             partial = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left it
             try:
                 _write_files(partial, pairs, images, link)
+                if imported is not None:
+                    import_record(partial).write_text(json.dumps(imported, indent=1), encoding="utf-8")
+                list_written(partial)
+                if folder.exists():
+                    delete_folder(folder)
                 os.replace(partial, folder)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
