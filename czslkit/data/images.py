@@ -187,6 +187,7 @@ def _upright_in_8_bits(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: grey values are not finite, negative, or too large.
     """
+    image.load()  # which turns a TIFF
     turn = _TURNS.get(orientation(image))
     rgb = _rgb(_scaled(image) if depth(image) else image)
     return rgb if turn is None else rgb.transpose(turn)

@@ -56,7 +56,7 @@ def check_removable(folder: Path) -> None:
     if folder.is_symlink():
         raise DataError(f"{folder} is a link to {os.readlink(folder)} and is not removed: {remedy}")
     try:
-        written = json.loads((folder / WRITTEN).read_bytes())["files"]
+        written = set(json.loads((folder / WRITTEN).read_bytes())["files"])
     except FileNotFoundError:
         raise DataError(
             f"{folder} has no {WRITTEN}, so 'czslkit data import' or 'czslkit data mini' did not write it, and it is "
@@ -66,7 +66,7 @@ def check_removable(folder: Path) -> None:
         raise DataError(f"{folder / WRITTEN} is damaged, and {folder} is not removed: {remedy}") from error
     found = (file for file in folder.rglob("*") if file.is_symlink() or not file.is_dir())
     names = {file.relative_to(folder).as_posix() for file in found if file.name not in _LEFT_BY_SYSTEMS}
-    if added := sorted(names.difference(map(str, written))):
+    if added := sorted(names - written):
         raise DataError(
             f"{folder} has {len(added)} files that czslkit did not write, and is not removed: {first_ten(added)}. "
             "Move them away first"

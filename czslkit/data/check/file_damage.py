@@ -110,12 +110,13 @@ class _Scans:
         """
         number = self._scan[0] if self._scan else 0
         tables = self._scan[2 : 1 + 2 * number : 2]
-        first_band, step = (self._scan[1 + 2 * number], self._scan[3 + 2 * number] >> 4) if number else (0, 0)
+        first_band, later_bits = (self._scan[1 + 2 * number], self._scan[3 + 2 * number] >> 4) if number else (0, 0)
+        if self._progressive and later_bits:
+            return 0  # they stand in the file as they are
         means = [self._first.get(table >> 4, 0) for table in tables]
         details = [self._first.get(0x10 | table & 0x0F, 0) for table in tables]
         if self._progressive and first_band == 0:
             details = []
-            means = [] if step else means  # later bits of the means are not coded
-        elif self._progressive:
+        elif self._progressive:  # symbols that end with 0, but for a run of 16 zeros, end a block or many blocks
             means, details = [], [symbol & 0x0F or symbol == 0xF0 for symbol in details]
         return _LONG if any(details) else _VERY_LONG if any(means) else 0

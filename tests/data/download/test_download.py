@@ -11,6 +11,7 @@ from czslkit.data.datasets import DATASETS
 from czslkit.data.loading import load_dataset
 from czslkit.data.make.mini import write_mini
 from czslkit.data.published import BENCHMARKS
+from czslkit.data.removal import WRITTEN
 from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError, DataError, UnknownNameError
 
