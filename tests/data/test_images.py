@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -63,9 +62,7 @@ def test_a_pipe_named_like_an_image_is_refused(tmp_path: Path) -> None:
 def test_heic_without_its_reader_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_formats", lambda: FORMATS)
     (tmp_path / "a.heic").write_bytes(HEIC_HEADER)
-    with pytest.raises(
-        DataError, match=re.escape("a.heic is not a readable image") + r".*pip install 'czslkit\[heic\]'"
-    ):
+    with pytest.raises(DataError, match=r"a.heic is not .*pip install 'czslkit\[heic\]'"):
         open_rgb(tmp_path / "a.heic")
 
 
@@ -105,7 +102,8 @@ def test_a_budget_lets_threads_wait() -> None:
 
 def test_large_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise().save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "_process_memory", lambda process, budget=ByteBudget(12 * 8 * 16 + 1): budget)
+    budget = ByteBudget(12 * 8 * 16 + 1)
+    monkeypatch.setattr(images, "_process_memory", lambda process: budget)
     inside, most = [], []
 
     def read() -> None:

@@ -68,5 +68,5 @@ def test_a_removal_that_fails_says_why(pets: Path, monkeypatch: pytest.MonkeyPat
         raise PermissionError(13, "Permission denied", str(source))
 
     monkeypatch.setattr("os.replace", failing)
-    with pytest.raises(DataError, match="cannot remove .*pets: .*Permission denied"):
+    with pytest.raises(DataError, match=r"cannot remove .*pets: .*Permission denied"):
         remove_dataset("pets", pets.parent)
