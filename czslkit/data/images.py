@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +94,23 @@ def decoded(path: Path, *, imported: bool | None = None) -> Iterator[Image.Image
     Raises:
         DataError: as in ``open_rgb``.
     """
-    with ExitStack() as stack:
+    try:
+        image = open_image(path)
+    except Exception as error:  # each of Pillow's readers fails in its own way
+        raise _unreadable(path, error) from error
+    with _process_memory(os.getpid()).hold(image.width * image.height * _BYTES_PER_PIXEL):
         try:
-            image = stack.enter_context(open_image(path))
-            stack.enter_context(_process_memory(os.getpid()).hold(image.width * image.height * _BYTES_PER_PIXEL))
-            rgb = _upright_in_8_bits(image) if (is_imported(path) if imported is None else imported) else _rgb(image)
-        except Exception as error:  # each of Pillow's readers fails in its own way
-            raise DataError(f"{path} is not a readable image: {type(error).__name__}: {error}") from error
-        yield rgb
+            with image:
+                rgb = (
+                    _upright_in_8_bits(image) if (is_imported(path) if imported is None else imported) else _rgb(image)
+                )
+        except Exception as error:
+            raise _unreadable(path, error) from error
+        del image
+        try:
+            yield rgb
+        finally:
+            del rgb  # before another thread takes its memory
 
 
 def open_image(path: Path) -> Image.Image:
@@ -166,6 +175,10 @@ def _formats() -> tuple[str, ...]:
 def _process_memory(process: int) -> ByteBudget:
     """Return the budget of a process; a forked process does not share that of its parent."""
     return ByteBudget(_MEMORY)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is not a readable image: {type(error).__name__}: {error}")
 
 
 def _too_many_pixels() -> str:

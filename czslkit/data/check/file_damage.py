@@ -10,6 +10,7 @@ import mmap
 import re
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 _PNG_START = 8  # bytes of the signature
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
@@ -19,6 +20,7 @@ _ALONE = (0x01, *range(0xD0, 0xD8))  # markers without a segment
 _LEAST_MARKER = 0xC0
 _FREQUENCIES = 64  # of a block
 _LONG, _VERY_LONG = 64, 2048  # bytes
+_BLOCK = 1 << 20  # bytes of a PNG that are read at a time
 
 
 def file_damage(file: Path, kind: str) -> str:
@@ -28,25 +30,28 @@ def file_damage(file: Path, kind: str) -> str:
         file: the image file.
         kind: its format, by Pillow's name. Only PNG and JPEG files, also in MPO, have something to compare.
     """
-    find = {"PNG": _png_damage, "JPEG": _jpeg_damage, "MPO": _jpeg_damage}.get(kind)
-    if find is None:
-        return ""
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return find(content)
+    with file.open("rb") as opened:
+        if kind == "PNG":
+            return _png_damage(opened)
+        if kind in ("JPEG", "MPO"):
+            with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _jpeg_damage(content)
+    return ""
 
 
-def _png_damage(content: mmap.mmap) -> str:
+def _png_damage(file: BinaryIO) -> str:
     """Return which chunk does not have its checksum, or that the last chunk is missing."""
-    start = _PNG_START
-    with memoryview(content) as view:
-        while start + 12 <= len(view):
-            end = start + 8 + int.from_bytes(view[start : start + 4], "big")
-            name = bytes(view[start + 4 : start + 8])
-            if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-                return f"it is damaged: the PNG chunk at byte {start} does not have its checksum"
-            if name == b"IEND":
-                return ""
-            start = end + 4
+    start = file.seek(_PNG_START)
+    while len(head := file.read(8)) == 8:
+        left, checksum = int.from_bytes(head[:4], "big"), zlib.crc32(head[4:])
+        while left and (block := file.read(min(left, _BLOCK))):
+            checksum = zlib.crc32(block, checksum)
+            left -= len(block)
+        if checksum != int.from_bytes(file.read(4), "big"):
+            return f"it is damaged: the PNG chunk at byte {start} does not have its checksum"
+        if head[4:] == b"IEND":
+            return ""
+        start = file.tell()
     return "it is cut off: the last PNG chunk is missing"
 
 

@@ -166,9 +166,14 @@ def test_each_damage_is_told(damage: Damage) -> None:
     assert damage(jpeg[:middle] + bytes(200) + jpeg[middle + 200 :]).startswith(
         f"it is damaged: there are only zeros from byte {middle}"
     )
-    assert damage(jpeg[:middle] + b"\xff\x37" + jpeg[middle + 2 :]) == (
-        f"it is damaged: byte {middle} has an unexpected JPEG marker, 37"
-    )
+
+
+def test_an_unexpected_marker_is_told(tmp_path: Path) -> None:
+    content = encoded(picture(0), "JPEG")
+    middle = len(content) - 400
+    (tmp_path / "a.jpg").write_bytes(content[:middle] + b"\xff\x37" + content[middle + 2 :])
+    said = f"it is damaged: byte {middle} has an unexpected JPEG marker, 37"
+    assert file_damage(tmp_path / "a.jpg", "JPEG") == said
 
 
 def test_missing_scans_of_a_progressive_jpeg_are_told(damage: Damage) -> None:
