@@ -135,12 +135,13 @@ def _examine_image(file: Path, imported: bool) -> ExaminedImage:
     with open_image(file) as image:
         if damage := file_damage(file, image.format or ""):
             return ExaminedImage(damage)
-        costly = image.format == "PNG" and "exif" not in image.info  # Pillow would decode it to look further
+        # Pillow turns every TIFF itself, and would decode a PNG again to look for EXIF data after the pixels.
+        skips_exif = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
         try:
             applies = {
                 depth(image): True,
                 "animated": getattr(image, "is_animated", False),
-                "turned": not costly and orientation(image) != 1,
+                "turned": not skips_exif and orientation(image) != 1,
             }
         except Exception:  # the first frame was read above, so the damage is in a later frame
             return ExaminedImage(kinds=("damaged",))
