@@ -10,7 +10,6 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..errors import DataError, first_ten
-from .dataset_folders import find_folder
 
 WRITTEN = "written.json"
 """File in the folder of a dataset that lists the files that czslkit wrote."""
@@ -34,6 +33,8 @@ def remove_dataset(name: str, root: str | Path | None = None) -> Path:
         UnknownNameError: there is no dataset of that name.
         DataError: it is absent, czslkit did not write it, or files were added to it; or it cannot be deleted.
     """
+    from .dataset_folders import find_folder  # here, since the modules that write datasets do not need the registry
+
     folder = find_folder(name, root)
     if folder is None:
         raise DataError(f"{name} is absent, there is nothing to remove")
