@@ -1,4 +1,4 @@
-"""``czslkit data``: download, list, check and import datasets, and write small replicas of published ones."""
+"""``czslkit data``: download, list, check, import and remove datasets, and write small replicas of published ones."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def add_parser(commands: Commands) -> None:
     """Add the command ``data`` and its subcommands."""
     parser = commands.add_parser(
         "data",
-        help="download, list, check and import datasets, and write small replicas",
-        description="Download, list, check and import datasets, and write small replicas of published ones. "
+        help="download, list, check, import and remove datasets, and write small replicas",
+        description="Download, list, check, import and remove datasets, and write small replicas of published ones. "
         "'czslkit data COMMAND --help' explains one command.",
     )
     data_commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_download, _add_status, _add_mini, _add_verify, _add_import):
+    for add in (_add_download, _add_status, _add_mini, _add_verify, _add_import, _add_remove):
         add(data_commands)
 
 
@@ -194,15 +194,17 @@ def _add_import(commands: Commands) -> None:
     parser = commands.add_parser(
         "import",
         help="make a dataset from your own pictures",
-        description="Make a dataset from a folder with ATTR_OBJ/*.jpg, or from a table with the columns image, attr "
-        "and obj; other commands then accept its name. If the table has no column split, a seeded rule makes splits "
-        "with seen and unseen pairs; docs/data.md describes the rule.",
+        description="Make a dataset from a folder with ATTR_OBJ/*.jpg or ATTR/OBJ/*.jpg, or from a table with the "
+        "columns image, attr and obj; other commands then accept its name. If the table has no column split, a seeded "
+        "rule makes splits with seen and unseen pairs; docs/data.md describes the rule. Pictures are read upright and "
+        "in 8 bits; those that cannot be read are set aside and printed.",
     )
     parser.add_argument(
         "source",
         metavar="FOLDER|CSV",
         type=expanded_path,
-        help="folder with one subfolder of pictures for each pair, or table with one line for each picture",
+        help="folder with one subfolder of pictures for each pair, or with a subfolder for each attribute that has one "
+        "for each object; or table with one line for each picture",
     )
     parser.add_argument("--name", required=True, metavar="NAME", help="name of the new dataset")
     add_data_folder(parser)
@@ -218,12 +220,17 @@ def _add_import(commands: Commands) -> None:
         default=0.2,
         type=float,
         metavar="SHARE",
-        help="share of the pairs that are left out of training, above 0 and below 1 (default: 0.2)",
+        help="share of the pairs that are left out of training, below 1; 0 trains on all pairs (default: 0.2)",
     )
     parser.add_argument(
         "--link",
         action="store_true",
         help="hard-link the pictures, which takes no space but works only on the same disk (default: copy them)",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace a dataset of this name that czslkit data import or mini wrote (default: never replace one)",
     )
     parser.set_defaults(command=run_import)
 
@@ -234,14 +241,45 @@ def run_import(args: argparse.Namespace) -> int:
 
     from ..data.check.counts import count_listing, named_counts
     from ..data.check.lint import lint
+    from ..data.layout import SPLITS, import_record
     from ..data.listing import read_listing
     from ..data.make.dataset_import import import_dataset
+    from ..data.make.labelled_pictures import doubtful_labels
 
-    folder = import_dataset(args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link)
+    folder = import_dataset(
+        args.source, args.name, args.data, seed=args.seed, unseen=args.unseen, link=args.link, force=args.force
+    )
     listing = read_listing(folder)
+    record = json.loads(import_record(folder).read_bytes())
     print(folder)
+    print(f"read from {args.source} as {record['layout']}")
     print(tabulate(named_counts(count_listing(listing)).items(), tablefmt="plain", intfmt=","))
+    for kind, count in record["pictures"].items():
+        print(f"{count} pictures are {kind}", file=sys.stderr)
     for finding in lint(listing):
         if finding.kind == "one-sided":
             print(f"warning: {finding}", file=sys.stderr)
+    for sentence in doubtful_labels({pair for split in SPLITS for pair in listing.pairs[split]}):
+        print(f"warning: {sentence}", file=sys.stderr)
+    return 0
+
+
+def _add_remove(commands: Commands) -> None:
+    """Add the command that removes datasets."""
+    parser = commands.add_parser(
+        "remove",
+        help="delete a dataset that czslkit data import or mini wrote",
+        description="Delete a dataset that czslkit data import or czslkit data mini wrote, without asking. Other "
+        "datasets, and datasets to which files were added, are never deleted.",
+    )
+    parser.add_argument("name", metavar="NAME", help="dataset to delete")
+    add_data_folder(parser)
+    parser.set_defaults(command=run_remove)
+
+
+def run_remove(args: argparse.Namespace) -> int:
+    """Delete the dataset, print the folder that it was in, and return the exit status."""
+    from ..data.removal import remove_dataset
+
+    print(f"removed {remove_dataset(args.name, args.data)}")
     return 0

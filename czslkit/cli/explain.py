@@ -140,7 +140,8 @@ def _explain(image: Path, drawing: Path, method: Method, pairs: Tensor | None, t
     """
     from tabulate import tabulate
 
-    from ..data.image_transforms import open_rgb, resize_and_crop
+    from ..data.image_transforms import resize_and_crop
+    from ..data.images import open_rgb
     from ..explain.drawing import draw
     from ..explain.explanation import explain_picture, ranked_rows, table_row
 

@@ -8,7 +8,7 @@ Descriptions and files of datasets::
     folders        the folders of datasets on this machine
     layout         the field's folder layout, its paths and records
     pair_lists     the lists of pairs; metadata: the labels of images; listing: both together
-    writing        writes a dataset to disk
+    writing        writes a dataset to disk; removal: removes one that was written
     integrity      checks that the files do not contradict each other
     fingerprint    digests of the files
     demo_world     the rendered demo dataset; demo_drawing, demo_finishes: its images
@@ -17,7 +17,8 @@ Loaded data, without and with pixels::
 
     loading            loads a dataset by its name
     splits             the label space, the splits and the candidate pairs of the closed world
-    image_transforms   opens, resizes, crops, augments and normalises one image
+    images             opens and decodes one image file
+    image_transforms   resizes, crops, augments and normalises one image
     image_check        decodes every image once before training
     image_set          the images of a split as a torch dataset and as batches
     image_cache        decoded images on disk; feature_cache: features on disk; cache: the folder of both

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .layout import images_folder
+from .layout import IMPORTED_READING, images_folder, import_record
 from .pair_lists import listing_files
 
 
@@ -19,6 +19,8 @@ def fingerprint(folder: Path, files: Iterable[Path] | None = None) -> str:
 
 def fingerprint_parts(folder: Path, files: Iterable[Path] | None = None) -> dict[str, str]:
     """Return the digest of each of ``files`` by file name, and the count and digest of all images as ``images``.
+
+    An imported dataset also has the part ``reading``, since its images are read in another way.
 
     The digest of the images includes the paths below ``images/`` and the sizes, not the contents, so that it takes
     about a second. It includes unused images, since only the metadata lists the used images, and reading it needs
@@ -36,16 +38,19 @@ def fingerprint_parts(folder: Path, files: Iterable[Path] | None = None) -> dict
     digest = _sha256(
         "".join(f"{path}\0{size}\n" for path, size in sorted(sizes.items())).encode("utf-8", "surrogateescape")
     )
-    return parts | {"images": f"{len(sizes)} files, {digest}"}
+    reading = {"reading": IMPORTED_READING} if import_record(folder).is_file() else {}
+    return parts | {"images": f"{len(sizes)} files, {digest}"} | reading
 
 
-def files_digest(files: Sequence[Path]) -> str:
+def files_digest(files: Sequence[Path], reading: str = "") -> str:
     """Return a SHA-256, in hex, over the paths, sizes and times of files in this order, without opening them.
 
-    Files may be missing.
+    Args:
+        files: the files; they may be missing.
+        reading: how they are read, if not in the usual way.
     """
     lines = (f"{file.absolute().as_posix()}\0{_size_and_time(file)}\n" for file in files)
-    return _sha256("".join(lines).encode("utf-8", "surrogateescape"))
+    return _sha256("".join([*lines, reading]).encode("utf-8", "surrogateescape"))
 
 
 def _size_and_time(file: Path) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from ..types import Preprocessing
 from . import image_transforms
 from .cache import Cache
 from .image_check import unreadable_images
-from .image_transforms import open_rgb, resize_and_crop
+from .image_transforms import read_square
 from .splits import Split
 
 _CHUNK = 256  # images in memory while a file is written
@@ -118,7 +118,7 @@ def _decode(
 
     def decode(path: Path) -> NDArray[np.uint8] | DataError:
         try:
-            return np.asarray(resize_and_crop(open_rgb(path), preprocessing))
+            return read_square(path, preprocessing)
         except DataError as error:
             return error
 

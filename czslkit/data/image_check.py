@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError, first_ten
 from ..files import log_to_stderr, remove_unfinished, write_text
-from .image_transforms import open_rgb
+from .images import open_rgb
 from .splits import Splits
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..types import Preprocessing
 from .image_cache import DecodedImages
-from .image_transforms import augment, open_rgb, resize_and_crop, to_normalized_tensor
+from .image_transforms import augment, read_square, to_normalized_tensor
 from .splits import Split
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class ImageSet(Dataset[Tensor]):
         """
         repeat, index = divmod(index, len(self))
         if self.decoded is None:
-            pixels = np.asarray(resize_and_crop(open_rgb(self.split.paths[index]), self.preprocessing))
+            pixels = read_square(self.split.paths[index], self.preprocessing)
         else:
             pixels = self.decoded.pixels[index]
         if self.augment:

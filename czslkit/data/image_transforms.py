@@ -1,4 +1,4 @@
-"""Turn an image file into a normalised tensor: open, resize and crop it, and augment it for training."""
+"""Turn an image into a normalised tensor: resize and crop it, and augment it for training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from ..errors import DataError
 from ..types import Preprocessing
+from .images import decoded
 
 VERSION = 1
-"""Raise it when these functions return other pixels for the same file, so that caches are made again."""
+"""Raise it when these functions or ``images`` give other pixels for the same file, so that caches are made again."""
 
 _FLIP_CHANCE = 0.5
 _PERSPECTIVE_CHANCE = 0.5
@@ -26,23 +26,14 @@ _DISTORTION = 0.5  # largest move of a corner, as a share of half a side
 _DEGREES = 5.0  # largest rotation in either direction
 
 
-def open_rgb(path: Path) -> Image.Image:
-    """Decode a whole image as ``Image.open(path).convert("RGB")`` does, and return it.
-
-    Only the first frame of an animation is read. The EXIF orientation is not applied, transparency is dropped, and
-    16-bit grey is clipped at 255 instead of scaled to 8 bits.
+def read_square(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return the pixels of an image file, resized and cropped, ``[size, size, 3]``.
 
     Raises:
-        DataError: the file is not an image, not complete, or has more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
+        DataError: the image cannot be read.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-            image.info.pop("transparency", None)  # Pillow would warn that RGB has none
-            return image.convert("RGB")
-    except Exception as error:  # each of Pillow's readers fails in its own way
-        raise DataError(f"{path} is not a readable image: {type(error).__name__}: {error}") from error
+    with decoded(path) as image:
+        return np.asarray(resize_and_crop(image, preprocessing))
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

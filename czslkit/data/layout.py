@@ -18,6 +18,9 @@ SPLITS = ("train", "val", "test")
 ABSENT = "NA"
 """Value of a missing attribute or set in the metadata."""
 
+IMPORTED_READING = "upright, in 8 bits"
+"""How images of an imported dataset are read, in fingerprints and digests; change it if they are read otherwise."""
+
 _SPLIT_FOLDER = "compositional-split-natural"
 
 
@@ -54,3 +57,8 @@ def pairs_file(folder: Path, split: str) -> Path:
 
 def metadata_file(folder: Path) -> Path:
     return folder / f"metadata_{_SPLIT_FOLDER}.t7"
+
+
+def import_record(folder: Path) -> Path:
+    """Return the file that only imported datasets have; its presence decides how their images are read."""
+    return folder / "imported.json"

@@ -15,6 +15,8 @@ from ..training_hooks import TrainingData
 from ..types import PairSpace
 from .closed_world import closed_world_candidates
 from .fingerprint import files_digest
+from .images import is_imported
+from .layout import IMPORTED_READING
 from .left_out import LeftOut
 
 
@@ -35,8 +37,9 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of the paths, sizes, times and order of the image files; 16 hex digits."""
-        return files_digest(self.paths)[:16]
+        """A digest of the paths, sizes, times and order of the image files, and of their reading; 16 hex digits."""
+        reading = IMPORTED_READING if self.paths and is_imported(self.paths[0]) else ""
+        return files_digest(self.paths, reading)[:16]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.dataset_folders import data_root, dataset, find_folder
 from ..data.datasets import Dataset
 from ..data.fingerprint import fingerprint
-from ..data.image_transforms import open_rgb
+from ..data.images import open_rgb
 from ..data.layout import Listing, images_folder
 from ..data.loading import extra_tensors, load_dataset
 from ..data.splits import Split, Splits

@@ -24,7 +24,7 @@ PARSERS = dict(parsers(_parser()))
 
 
 def test_the_commands_are_those_that_are_documented():
-    data = [f"data {name}" for name in ("download", "status", "mini", "verify", "import")]
+    data = [f"data {name}" for name in ("download", "status", "mini", "verify", "import", "remove")]
     names = [
         "bench",
         "check",

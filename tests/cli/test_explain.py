@@ -9,7 +9,8 @@ from PIL import Image
 import czslkit
 from czslkit.checkpoints.trained import load_checkpoint, save
 from czslkit.cli import main
-from czslkit.data.image_transforms import open_rgb, to_normalized_tensor
+from czslkit.data.image_transforms import to_normalized_tensor
+from czslkit.data.images import open_rgb
 from czslkit.types import Setting
 
 

@@ -13,7 +13,8 @@ from czslkit.data import image_cache, image_transforms
 from czslkit.data.cache import Cache
 from czslkit.data.image_cache import DecodedImages, decoded_images
 from czslkit.data.image_set import ImageSet, image_batches
-from czslkit.data.image_transforms import open_rgb, resize_and_crop
+from czslkit.data.image_transforms import resize_and_crop
+from czslkit.data.images import open_rgb
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Split
 from czslkit.errors import DataError
@@ -63,7 +64,7 @@ def test_decoded_images_are_mapped_and_cannot_be_changed(cache: Cache, train: Sp
 
 def test_decoded_images_are_made_once(cache: Cache, train: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     made(cache, train)
-    monkeypatch.setattr(image_cache, "open_rgb", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(image_cache, "read_square", lambda path, preprocessing: pytest.fail("read again"))
     made(cache, train)
 
 

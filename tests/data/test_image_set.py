@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from czslkit.data.image_set import ImageSet, image_batches
-from czslkit.data.image_transforms import open_rgb, resize_and_crop, to_normalized_tensor
+from czslkit.data.image_transforms import resize_and_crop, to_normalized_tensor
+from czslkit.data.images import open_rgb
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Split
 from czslkit.errors import DataError

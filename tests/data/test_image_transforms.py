@@ -13,7 +13,8 @@ from PIL import ExifTags, Image
 from torchvision import transforms as tv
 
 from czslkit.data.image_set import ImageSet
-from czslkit.data.image_transforms import augment, open_rgb, resize_and_crop, to_normalized_tensor
+from czslkit.data.image_transforms import augment, resize_and_crop, to_normalized_tensor
+from czslkit.data.images import open_rgb
 from czslkit.data.splits import Split
 from czslkit.errors import DataError
 from czslkit.types import Preprocessing

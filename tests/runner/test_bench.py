@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import czslkit
-from czslkit.data import image_cache, image_check, image_set, image_transforms
+from czslkit.data import images
 from czslkit.data.layout import pairs_file
 from czslkit.data.make.mini import write_mini
 from czslkit.errors import ConfigError
@@ -309,9 +309,8 @@ def test_features_are_cached_below_the_results_by_default(bench, tmp_path):
 
 def test_with_decoded_images_kept_every_file_is_read_once(bench, monkeypatch):
     read = []
-    real = image_transforms.open_rgb
-    for module in (image_set, image_cache, image_check):
-        monkeypatch.setattr(module, "open_rgb", lambda path: read.append(path) or real(path))
+    real = images.open_image
+    monkeypatch.setattr(images, "open_image", lambda path: read.append(path) or real(path))
     assert bench("csp,msci", worlds="closed", cache_images=True).failed == 0
     assert len(read) == len(set(read)) == 37
 

@@ -6,26 +6,37 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from ...errors import DataError
 from ...files import file_digest
 from ..fingerprint import image_sizes
-from ..image_transforms import open_rgb
+from ..images import decoded, depth, open_image, orientation
 from ..integrity import Finding, leads_out
-from ..layout import SPLITS, Listing
+from ..layout import SPLITS, Listing, import_record
+from .file_damage import file_damage
 
+_DEPTHS = {
+    "16-bit": "are grey with 16 bits",
+    "32-bit": "are grey with whole numbers of 32 bits",
+    "float": "are grey with floating-point numbers",
+}
 #: Kind of unusual image: severity, what the finding says, remedy.
 _UNUSUAL: dict[str, tuple[Literal["warning", "note"], str, str]] = {
-    "16-bit": (
-        "warning",
-        "are grey with 16 bits",
-        "values above 255 are read as white, as in the authors' programs: convert the images to 8 bits",
-    ),
+    **{
+        kind: (
+            "warning",
+            what,
+            "values above 255 are read as white and fractions as black, as in the authors' programs: convert the "
+            "images to 8 bits",
+        )
+        for kind, what in _DEPTHS.items()
+    },
     "animated": ("note", "have several frames", "only the first frame is read"),
     "damaged": (
         "warning",
@@ -38,6 +49,25 @@ _UNUSUAL: dict[str, tuple[Literal["warning", "note"], str, str]] = {
         "they are read without the rotation, as in the authors' programs",
     ),
 }
+#: Remedies for imported datasets, where they differ.
+_IMPORTED: dict[str, str] = {
+    **dict.fromkeys(
+        _DEPTHS,
+        "they are read in 8 bits; white is the largest value of 1 (floats), 8, 10, 12, 14, 16 or 31 bits, whichever is "
+        "the first to hold the values of an image: convert the images yourself if their white is another one",
+    ),
+    "turned": "they are read upright, because the dataset was imported",
+}
+
+
+@dataclass(frozen=True)
+class ExaminedImage:
+    """What the check of an image file has found."""
+
+    error: str = ""
+    """Why the image cannot be used, empty if it can."""
+    kinds: tuple[str, ...] = ()
+    """Ways in which it is unusual: ``16-bit``, ``32-bit``, ``float``, ``animated``, ``damaged``, ``turned``."""
 
 
 def check_image_files(images: Path, listing: Listing, workers: int | None = None) -> Iterator[Finding]:
@@ -65,37 +95,57 @@ def _decoding_findings(images: Path, names: Sequence[str], workers: int | None) 
     """Decode every image, and yield findings about unreadable and unusual images."""
     unreadable: list[str] = []
     unusual: dict[str, list[str]] = defaultdict(list)
-    with ThreadPoolExecutor(workers) as pool:
-        examined = pool.map(_examine_image, (images / name for name in names))
-        progress = tqdm(examined, "images decoded", len(names), leave=False, disable=None)  # None: on a terminal only
-        for name, (error, kinds) in zip(names, progress, strict=True):
-            unreadable += [f"{name}: {error}"] if error else []
-            for kind in kinds:
-                unusual[kind].append(name)
+    imported = import_record(images.parent).is_file()
+    examined = examined_images([images / name for name in names], imported=imported, workers=workers)
+    for name, (_, found) in zip(names, examined, strict=True):
+        unreadable += [f"{name}: {found.error}"] if found.error else []
+        for kind in found.kinds:
+            unusual[kind].append(name)
     if unreadable:
         what = f"{len(unreadable)} of {len(names)} images cannot be read"
         yield Finding("error", "unreadable", what, tuple(unreadable), "replace them or remove them from the metadata")
     for kind, places in sorted(unusual.items()):
         severity, what, remedy = _UNUSUAL[kind]
+        remedy = _IMPORTED.get(kind, remedy) if imported else remedy
         yield Finding(severity, kind, f"{len(places)} images {what}", tuple(places), remedy)
 
 
-def _examine_image(file: Path) -> tuple[str, list[str]]:
-    """Return the error of reading an image, empty if there is none, and the kinds of ``_UNUSUAL`` that apply to it."""
+def examined_images(
+    files: Sequence[Path], *, imported: bool, workers: int | None = None
+) -> Iterator[tuple[Path, ExaminedImage]]:
+    """Decode image files in threads, look for damage, and yield what was found about each, with a progress bar.
+
+    Args:
+        files: the image files.
+        imported: read them as images of an imported dataset.
+        workers: number of threads; by default a few more than there are processors.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        examined = pool.map(partial(_examine_image, imported=imported), files)
+        progress = tqdm(examined, "images decoded", len(files), leave=False, disable=None)  # None: on a terminal only
+        yield from zip(files, progress, strict=True)
+
+
+def _examine_image(file: Path, imported: bool) -> ExaminedImage:
     try:
-        open_rgb(file)
+        with decoded(file, imported=imported):
+            pass
     except DataError as error:
-        return str(error.__cause__), []
-    try:
-        with Image.open(file) as image:
+        return ExaminedImage(str(error.__cause__))
+    with open_image(file) as image:
+        if damage := file_damage(file, image.format or ""):
+            return ExaminedImage(damage)
+        # Pillow turns every TIFF itself, and would decode a PNG again to look for EXIF data after the pixels.
+        skips_exif = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+        try:
             applies = {
-                "16-bit": image.mode.startswith("I;16"),
+                depth(image): True,
                 "animated": getattr(image, "is_animated", False),
-                "turned": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+                "turned": not skips_exif and orientation(image) != 1,
             }
-    except Exception:  # the first frame was read above, so the damage is in a later frame
-        return "", ["damaged"]
-    return "", [kind for kind, is_true in applies.items() if is_true]
+        except Exception:  # the first frame was read above, so the damage is in a later frame
+            return ExaminedImage(kinds=("damaged",))
+    return ExaminedImage(kinds=tuple(kind for kind, is_true in applies.items() if kind and is_true))
 
 
 def _copies_across_splits(images: Path, split_of: dict[str, str]) -> Iterator[Finding]:

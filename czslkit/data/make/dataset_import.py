@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError, DataError, first_ten
 from ...options import user_path
+from ..check.image_files import examined_images
 from ..dataset_folders import canonical, data_root
 from ..datasets import DATASETS
-from ..integrity import listing_errors
+from ..integrity import listing_errors, printable
 from ..layout import SPLITS, Instance, Listing, Pair
 from ..pair_lists import unlistable
+from ..removal import check_removable
 from ..writing import write_dataset
 from .labelled_pictures import LabelledPicture, refuse_if_any
 from .picture_folder import read_folder
@@ -34,32 +37,45 @@ def import_dataset(
     seed: int = 0,
     unseen: float = 0.2,
     link: bool = False,
+    force: bool = False,
 ) -> Path:
     """Make a dataset from a folder of pictures or from a table. It can then be loaded by name, like any dataset.
 
+    The pictures are read upright, as their EXIF data asks, and in 8 bits. Pictures that cannot be read are set aside:
+    they are printed to standard error, and ``imported.json`` in the new folder has all of them with the reason.
+
     Args:
-        source: a folder with one subfolder for each pair, named ``attr_obj`` or ``attr obj``; or a table with the
+        source: a folder with one subfolder for each pair, named ``attr_obj`` or ``attr obj``; a folder with one
+            subfolder for each attribute, which has one subfolder for each object; or a table with the
             columns ``image`` (a path relative to the table), ``attr``, ``obj`` and, if the splits are known, ``split``
             or ``set``. The columns are separated by tabs in a ``.tsv`` file and by commas in any other file.
         name: name of the new dataset.
         root: the folder of all datasets, as in ``load_dataset``.
         seed: seed of ``assign_splits``, which makes the splits if the source has none.
-        unseen: share of the pairs that are not in the training split, if the source has no splits.
+        unseen: share of the pairs that are not in the training split, if the source has no splits. With 0, all pairs
+            are trained, and validation and test have other pictures of the same pairs.
         link: make hard links to the pictures instead of copies; the pictures must then be on the same disk.
+        force: replace a dataset of this name that czslkit wrote.
 
     Returns:
         The new folder, which appears once it is complete.
 
     Raises:
-        ConfigError: the name is taken or not allowed, or ``unseen`` is not between 0 and 1.
-        DataError: the source has problems, which the message lists; or the dataset cannot be written.
+        ConfigError: the name is taken or not allowed, or ``unseen`` is not 0 or more and below 1.
+        DataError: the source has problems, which the message lists; the dataset exists, and ``force`` is false or
+            czslkit did not write it; or the dataset cannot be written.
     """
     source, folder = user_path(source), data_root(root) / name
     if problems := [*_dataset_name_problems(name), *_share_problems(unseen)]:
         raise ConfigError(problems)
     if folder.exists():
-        raise _already_exists(folder)
-    pictures = read_table(source) if source.is_file() else read_folder(source)
+        if not force:
+            raise _already_exists(folder)
+        check_removable(folder)
+    layout, pictures = ("a table", read_table(source)) if source.is_file() else read_folder(source)
+    if folder.exists() and any(folder.resolve() in picture.file.resolve().parents for picture in pictures):
+        raise DataError(f"{source} has pictures in {folder}, which would be replaced: move them first")
+    pictures, record = _readable(source, pictures)
     instances = _instances(pictures, seed, unseen)
     pairs = _pair_lists(source, instances)
     entries = (
@@ -67,9 +83,35 @@ def import_dataset(
         for i, picture in zip(instances, pictures, strict=True)
     )
     progress = tqdm(entries, "images imported", len(instances), leave=False, disable=None)  # None: on a terminal only
-    if not write_dataset(folder, pairs, progress, link=link):
+    imported = {"layout": layout, "seed": seed, "unseen": unseen, **record}
+    if not write_dataset(folder, pairs, progress, link=link, replace=force, imported=imported):
         raise _already_exists(folder)
     return folder
+
+
+def _readable(source: Path, pictures: Sequence[LabelledPicture]) -> tuple[list[LabelledPicture], dict[str, object]]:
+    """Return the pictures that can be read, and the part of ``imported.json`` about single pictures.
+
+    Raises:
+        DataError: no picture can be read.
+    """
+    readable: list[LabelledPicture] = []
+    set_aside: list[dict[str, str]] = []
+    kinds: Counter[str] = Counter()
+    examined = examined_images([picture.file for picture in pictures], imported=True)
+    for picture, (file, found) in zip(pictures, examined, strict=True):
+        kinds.update(found.kinds)
+        if found.error:
+            set_aside.append({"file": str(file), "reason": found.error})
+        else:
+            readable.append(picture)
+    reasons = first_ten([f"{printable(one['file'])}: {one['reason']}" for one in set_aside], "\n  ")
+    if not readable:
+        raise DataError(f"{source}: none of {len(pictures)} pictures can be read:\n  {reasons}")
+    if set_aside:
+        what = f"{len(set_aside)} of {len(pictures)} pictures cannot be read and are set aside"
+        print(f"warning: {what}:\n  {reasons}", file=sys.stderr)
+    return readable, {"pictures": dict(kinds), "set_aside": set_aside}
 
 
 def _dataset_name_problems(name: str) -> Iterator[str]:
@@ -80,12 +122,12 @@ def _dataset_name_problems(name: str) -> Iterator[str]:
 
 
 def _share_problems(unseen: float) -> Iterator[str]:
-    if not 0 < unseen < 1:
-        yield f"unseen is {unseen}, expected between 0 and 1"
+    if not 0 <= unseen < 1:
+        yield f"unseen is {unseen}, expected 0 or more and below 1"
 
 
 def _already_exists(folder: Path) -> DataError:
-    return DataError(f"{folder} exists already and is not changed")
+    return DataError(f"{folder} exists already and is not changed; --force (force=True) replaces an imported dataset")
 
 
 def _instances(pictures: Sequence[LabelledPicture], seed: int, unseen: float) -> list[Instance]:

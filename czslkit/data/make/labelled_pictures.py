@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DataError
 from ..check.lint import MISSING_LABELS
-from ..layout import ABSENT
+from ..layout import ABSENT, Pair
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".avif",
+    ".heic",
+    ".heif",
+)
 """Endings of image files, in lower case."""
 
 _MOST_PROBLEMS = 10  # problems that a message lists; other problems are counted
@@ -54,6 +69,29 @@ def label_problem(column: str, label: str) -> str:
     if not label.isprintable() or "/" in label or "\\" in label:
         return f"{column} is {label!r}, expected printable characters without '/' and '\\'"
     return ""
+
+
+def doubtful_labels(pairs: Iterable[Pair]) -> list[str]:
+    """Return a sentence for each attribute that may have taken the first words of an object.
+
+    Such an attribute is of several words, occurs with one object only, and starts with the words of another attribute.
+
+    >>> doubtful_labels([("dry", "cat"), ("dry teddy", "bear")])
+    ["'dry teddy' is the attribute of 'bear' only, and 'dry' is another attribute: is it 'dry' and 'teddy bear'?"]
+    """
+    objs: dict[str, set[str]] = defaultdict(set)
+    for attr, obj in pairs:
+        objs[attr].add(obj)
+    found = []
+    for attr, (obj, *others) in sorted((attr, sorted(found)) for attr, found in objs.items()):
+        words = attr.split()
+        prefixes = (" ".join(words[:n]) for n in range(1, len(words)))
+        prefix = next((prefix for prefix in prefixes if prefix in objs), None)
+        if prefix and not others:
+            meant = f"{attr.removeprefix(prefix).strip()} {obj}"
+            only = f"{attr!r} is the attribute of {obj!r} only"
+            found.append(f"{only}, and {prefix!r} is another attribute: is it {prefix!r} and {meant!r}?")
+    return found
 
 
 def refuse_if_any(source: Path, problems: Sequence[str]) -> None:

@@ -20,16 +20,17 @@ def assign_splits(images: Mapping[Pair, Sequence[str]], *, seed: int = 0, unseen
     Pairs and images are ordered by the SHA-256 digests of the seed and the name. This random order does not depend on
     any library or on other names.
 
-    1. Take the pairs in this order. A pair becomes unseen if its attribute and its object are each in another pair
-       that is still seen. Stop when the share ``unseen`` of all pairs is unseen, rounded, and at least two pairs. The
-       unseen pairs go to test and val in turn, with all their images.
+    1. If ``unseen`` is 0, all pairs are seen. Otherwise, take the pairs in this order. A pair becomes unseen if its
+       attribute and its object are each in another pair that is still seen. Stop when the share ``unseen`` of all
+       pairs is unseen, rounded, and at least two pairs. The unseen pairs go to test and val in turn, with all their
+       images.
     2. All other pairs are seen. If a seen pair has ``n >= 3`` images, the first ``max(1, n // 10)`` of them go to test,
        equally many of the next to val, and the rest to train. If it has fewer images, all go to train.
 
     Args:
         images: names of the images of each pair; each name occurs once.
         seed: random seed of the order, and therefore of the splits.
-        unseen: share of the pairs that become unseen, between 0 and 1.
+        unseen: share of the pairs that become unseen, 0 or more and below 1.
 
     Raises:
         DataError: there are too few pairs or images; the message says what is needed.
@@ -56,7 +57,7 @@ def assign_splits(images: Mapping[Pair, Sequence[str]], *, seed: int = 0, unseen
 def _unseen_pairs(images: Mapping[Pair, Sequence[str]], seed: int, share: float) -> dict[Pair, str]:
     """Return the pairs that are not in the training split, with the split of each."""
     attrs, objs = Counter(attr for attr, _ in images), Counter(obj for _, obj in images)
-    needed = max(2, round(share * len(images)))
+    needed = max(2, round(share * len(images))) if share else 0
     found: list[Pair] = []
     for attr, obj in sorted(images, key=lambda pair: _digest_of_names(seed, *pair)):
         if len(found) < needed and attrs[attr] > 1 and objs[obj] > 1:

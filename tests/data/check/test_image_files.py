@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 
 from czslkit.cli import main
 from czslkit.data.check.verification import Verification, verify
+from czslkit.data.images import open_rgb
 from czslkit.data.layout import images_folder
 
 Edit = Callable[[Callable[[list[dict[str, str]]], None]], None]
@@ -34,9 +35,9 @@ def test_images_that_cannot_be_read_are_an_error_with_the_reason(
     assert main(["data", "verify", "pets", "--data", str(pets.parent)]) == 1
     lines = capsys.readouterr().out.splitlines()
     start = lines.index("error: 3 of 14 images cannot be read")
-    assert lines[start + 1].startswith("    wet_dog/train0.jpg: cannot identify image file")
+    assert lines[start + 1].startswith("    wet_dog/train0.jpg: it is in none of the formats JPEG, PNG")
     assert "image file is truncated" in lines[start + 2]
-    assert lines[start + 3].startswith("    wet_dog/train2.jpg: cannot identify image file")
+    assert lines[start + 3].startswith("    wet_dog/train2.jpg: it is in none of the formats JPEG, PNG")
     assert lines[start + 4] == "    -> replace them or remove them from the metadata"
     assert lines[-1] == "pets: 1 error"
 
@@ -82,6 +83,25 @@ def test_unusual_images_are_reported(pets: Path) -> None:
         "turned": ("wet_dog/train2.jpg",),
     }
     assert kinds(pets) == {"16-bit": "warning", "animated": "note", "turned": "note"}
+
+
+def test_a_tiff_is_not_reported_as_turned_since_pillow_turns_it(pets: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    file = images_folder(pets) / "wet_dog" / "train0.jpg"
+    Image.effect_noise((20, 10), 50).convert("RGB").save(file, "TIFF", exif=exif)
+    assert kinds(pets) == {}
+    assert open_rgb(file).size == (10, 20)
+
+
+@pytest.mark.parametrize("kind", ["int32", "float32"])
+def test_grey_images_of_32_bits_are_a_warning(pets: Path, kind: str) -> None:
+    Image.fromarray(np.arange(64).reshape(8, 8).astype(kind)).save(
+        images_folder(pets) / "wet_dog" / "train0.jpg", "TIFF"
+    )
+    [finding] = verified(pets).findings
+    assert (finding.kind, finding.severity) == ({"int32": "32-bit", "float32": "float"}[kind], "warning")
+    assert finding.remedy.startswith("values above 255 are read as white and fractions as black")
 
 
 def test_an_animation_damaged_after_its_first_frame_is_a_warning(

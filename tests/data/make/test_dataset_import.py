@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 import czslkit
 from czslkit.cli import main
 from czslkit.data.check.verification import verify
+from czslkit.data.images import open_rgb
 from czslkit.data.layout import Instance, images_folder, metadata_file
 from czslkit.data.listing import read_listing
 from czslkit.data.loading import load_dataset
@@ -149,10 +153,123 @@ def test_an_unusable_name_is_wrong_usage(photos: Path, tmp_path: Path, name: str
         import_dataset(photos, name, tmp_path / "data")
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
-def test_a_share_is_between_0_and_1(photos: Path, tmp_path: Path, share: float) -> None:
-    with pytest.raises(ConfigError, match=f"unseen is {share}, expected between 0 and 1"):
+@pytest.mark.parametrize("share", [1.0, -1.0, float("nan")])
+def test_a_share_is_0_or_more_and_below_1(photos: Path, tmp_path: Path, share: float) -> None:
+    with pytest.raises(ConfigError, match=f"unseen is {share}, expected 0 or more and below 1"):
         import_dataset(photos, "mine", tmp_path, unseen=share)
+
+
+def test_pictures_that_cannot_be_read_are_set_aside_with_the_reason(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = (photos / "wet_dog" / "1.png").read_bytes()
+    (photos / "wet_dog" / "1.png").write_bytes(content[:-40] + bytes(40))
+    (photos / "wet_dog" / "2.png").write_text("no image")
+    folder = import_dataset(photos, "mine", tmp_path / "data")
+    assert len(read_metadata(metadata_file(folder))) == 34
+    said = capsys.readouterr().err
+    assert "warning: 2 of 36 pictures cannot be read and are set aside:\n" in said
+    assert f"{photos / 'wet_dog' / '2.png'}: it is in none of the formats JPEG" in said
+    aside = json.loads((folder / "imported.json").read_text())["set_aside"]
+    assert [one["file"] for one in aside] == [str(photos / "wet_dog" / f"{n}.png") for n in (1, 2)]
+    assert aside[0]["reason"]
+    assert verify("mine", tmp_path / "data").findings == ()
+
+
+def test_a_source_of_unreadable_pictures_is_refused(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "photos" / "wet_dog").mkdir(parents=True)
+    (tmp_path / "photos" / "wet_dog" / "0.jpg").touch()
+    refused(tmp_path / "photos", "photos: none of 1 pictures can be read:\n  .*0.jpg: it is in none of the formats")
+
+
+def test_pictures_are_turned_and_scaled_only_in_imported_datasets(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (20, 10)).save(photos / "wet_dog" / "turned.jpg", exif=exif)
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(photos / "wet_dog" / "grey.tif")
+    assert main(["data", "import", str(photos), "--name", "mine", "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "1 pictures are turned\n" in said
+    assert "1 pictures are float\n" in said
+    images = images_folder(tmp_path / "mine") / "wet_dog"
+    assert (open_rgb(images / "turned.jpg").size, open_rgb(photos / "wet_dog" / "turned.jpg").size) == (
+        (10, 20),
+        (20, 10),
+    )
+    assert open_rgb(images / "grey.tif").getpixel((0, 0)) == (128, 128, 128)
+    found = {finding.kind: finding for finding in verify("mine", tmp_path).findings}
+    assert {kind: finding.severity for kind, finding in found.items()} == {"float": "warning", "turned": "note"}
+    assert found["turned"].remedy == "they are read upright, because the dataset was imported"
+    assert found["float"].remedy.startswith("they are read in 8 bits; white is the largest value of 1 (floats)")
+
+
+def test_the_reading_of_pictures_is_part_of_fingerprint_and_digest(photos: Path, tmp_path: Path) -> None:
+    folder = import_dataset(photos, "mine", tmp_path)
+    imported = load_dataset("mine", tmp_path)
+    digest = imported.train.digest
+    (folder / "imported.json").unlink()
+    as_published = load_dataset("mine", tmp_path)
+    assert imported.fingerprint != as_published.fingerprint
+    assert digest != as_published.train.digest
+
+
+def test_force_replaces_a_dataset_that_was_imported(photos: Path, tmp_path: Path) -> None:
+    arguments = ["data", "import", str(photos), "--name", "mine", "--data", str(tmp_path)]
+    assert main(arguments) == 0
+    (photos / "wet_dog" / "0.png").unlink()
+    assert main([*arguments, "--force"]) == 0
+    assert len(read_metadata(metadata_file(tmp_path / "mine"))) == 35
+    assert sorted(each.name for each in tmp_path.iterdir() if each.is_dir()) == ["mine", "photos"]
+
+
+def test_force_replaces_nothing_else(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["data", "import", str(photos), "--data", str(tmp_path), "--force", "--name"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    assert main([*arguments, "other"]) == 1
+    assert "other has no written.json" in capsys.readouterr().err
+    assert (tmp_path / "other" / "thesis.txt").is_file()
+    assert main([*arguments, "cgqa"]) == 2
+    assert "the name 'cgqa' is taken" in capsys.readouterr().err
+
+
+def test_pictures_of_a_dataset_do_not_replace_it(photos: Path, tmp_path: Path) -> None:
+    folder = import_dataset(photos, "mine", tmp_path)
+    with pytest.raises(DataError, match=r"images has pictures in .*mine, which would be replaced: move them first"):
+        import_dataset(images_folder(folder), "mine", tmp_path, force=True)
+    assert len(read_metadata(metadata_file(folder))) == 36
+
+
+def test_without_unseen_pairs_everything_is_trained_and_the_table_has_dashes(
+    photos: Path, clip_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(tmp_path / "data")]
+    assert main(["data", "import", str(photos), "--name", "mine", *data, "--unseen", "0"]) == 0
+    assert "warning: val_pairs.txt lists no unseen pair\n" in capsys.readouterr().err
+    space = load_dataset("mine", tmp_path / "data").space
+    assert (len(space.pairs), int(space.seen.sum())) == (9, 9)
+    where = [*data, "--runs", str(tmp_path / "runs"), "--set", f"backbone={clip_file}", "train.epochs=1"]
+    assert main(["bench", "--methods", "coop", "--datasets", "mine", *where]) == 0
+    out = capsys.readouterr().out
+    [row] = [line for line in out.splitlines() if line.lstrip("| ").startswith("coop")][:1]
+    assert "-" in row.split()
+    assert "epoch selected by validation accuracy" in out
+
+
+def test_the_layout_is_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "import", str(photos), "--name", "mine", "--data", str(tmp_path)]) == 0
+    assert f"read from {photos} as ATTR_OBJ\n" in capsys.readouterr().out
+
+
+def test_labels_that_look_split_wrongly_are_warned_of(
+    photos: Path, tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(photos / "dry_teddy bear" / "0.png", 99)
+    assert main(["data", "import", str(photos), "--name", "mine", "--data", str(tmp_path)]) == 0
+    warning = "warning: 'dry teddy' is the attribute of 'bear' only, and 'dry' is another attribute: is it"
+    assert f"{warning} 'dry' and 'teddy bear'?\n" in capsys.readouterr().err
 
 
 def test_linked_images_take_no_space(photos: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_labels_have_the_unusual_characters_of_the_published_ones() -> None:
 def test_the_same_seed_writes_the_same_files(root: Path, tmp_path: Path) -> None:
     folder = write_mini("cgqa", tmp_path)
     files = [file.relative_to(folder) for file in folder.rglob("*.*") if file.is_file()]
-    assert len(files) == 240 + 9 + 3 + 1
+    assert len(files) == 240 + 9 + 3 + 1 + 1
     assert all((folder / file).read_bytes() == (root / "cgqa" / file).read_bytes() for file in files)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from czslkit.data.layout import metadata_file
 from czslkit.data.make.dataset_import import import_dataset
+from czslkit.data.make.picture_folder import read_folder
 from czslkit.data.metadata import read_metadata
 
 Draw = Callable[[Path, int], None]
@@ -57,3 +58,45 @@ def test_a_source_without_images_is_refused(tmp_path: Path, refused: Refused) ->
     (tmp_path / "photos").mkdir()
     refused(tmp_path / "photos", "photos has no folder of images; expected photos/ATTR_OBJ")
     refused(tmp_path / "nowhere", "nowhere is neither a folder of pictures nor a table")
+
+
+def nested(photos: Path) -> Path:
+    """Move the images of photos/ATTR_OBJ to nested/ATTR/OBJ."""
+    for folder in sorted(photos.iterdir()):
+        attr, obj = folder.name.split("_")
+        target = photos.with_name("nested") / attr / obj
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+    return photos.with_name("nested")
+
+
+def test_folders_of_attributes_with_folders_of_objects_give_the_same_dataset(photos: Path, tmp_path: Path) -> None:
+    flat = read_metadata(metadata_file(import_dataset(photos, "flat", tmp_path)))
+    folder = nested(photos)
+    (folder / "wet" / "Thumbs.db").touch()
+    assert read_folder(folder)[0] == "ATTR/OBJ"
+    assert read_metadata(metadata_file(import_dataset(folder, "mine", tmp_path))) == flat
+
+
+def test_nested_folders_name_words(photos: Path, draw: Draw) -> None:
+    folder = nested(photos)
+    draw(folder / "light_blue" / "teddy bear" / "0.png", 1)
+    assert ("light blue", "teddy bear") in {(picture.attr, picture.obj) for picture in read_folder(folder)[1]}
+
+
+def test_problems_of_nested_folders_are_in_one_message(photos: Path, draw: Draw, refused: Refused) -> None:
+    folder = nested(photos)
+    draw(folder / "stray.png", 1)
+    draw(folder / "wet" / "stray.png", 1)
+    draw(folder / "wet" / "dog" / "deep" / "0.png", 1)
+    draw(folder / "wet" / "nan" / "0.png", 1)
+    said = refused(folder, "nested cannot be imported:")
+    for problem in ("stray.png is not in a folder named", "wet/stray.png is not in a folder named",
+                    "wet/dog/deep is a folder, expected images", "obj is 'nan', which means"):  # fmt: skip
+        assert problem in said
+
+
+def test_folders_of_splits_are_not_attributes(tmp_path: Path, draw: Draw, refused: Refused) -> None:
+    for split in ("train", "val"):
+        draw(tmp_path / "photos" / split / "wet_dog" / "0.png", 1)
+    refused(tmp_path / "photos", "the folders train, val are named after splits: import a table with a column 'split'")

@@ -34,7 +34,7 @@ def test_splits_of_a_table_are_kept(tmp_path: Path, table: Table, all_rows: list
         ("wet_dog/0.png,wet,NaN", "line 2: obj is 'NaN', which means that the label is missing"),
         ("wet_dog/0.png,NA,dog", "line 2: attr is 'NA', which means that the label is missing"),
         ("wet_dog/0.png,../wet,dog", r"line 2: attr is '../wet', expected printable characters without '/' and '\\'$"),
-        ("table.csv,wet,dog", "line 2: 'table.csv' has no image suffix; expected .bmp, .gif"),
+        ("table.csv,wet,dog", "line 2: 'table.csv' has no image suffix; expected .avif, .bmp, .gif"),
         (f"{'x' * 5000}.png,wet,dog", "line 2: there is no image '.{300}'$"),
         ("wet_dog/1.png,wet,dog\nwet_dog/./1.png,old,dog", "line 3: 'wet_dog/./1.png' is also the image of line 2"),
     ],

@@ -69,6 +69,12 @@ def test_the_rule_is_the_documented_one() -> None:
     assert assign_splits(images, seed=7, unseen=0.25) == expected
 
 
+def test_without_unseen_pairs_every_pair_is_in_all_splits() -> None:
+    assert {tuple(sorted(set(found))) for found in splits_by_pair(grid(), unseen=0.0).values()} == {
+        ("test", "train", "val")
+    }
+
+
 def test_the_splits_never_change() -> None:
     told = "".join(assign_splits(grid())[name][1] for names in grid().values() for name in names)
     assert hashlib.sha256(told.encode()).hexdigest()[:16] == "c597d2dca01ee0d8"
