@@ -94,7 +94,7 @@ def test_options_that_the_tensors_do_not_fit_are_refused(method, clip_file, tmp_
         ("{", r"method\.json cannot be read: JSONDecodeError"),
         ("[]", r"method\.json cannot be read: TypeError"),
         ('{"format": 1}', r"method\.json cannot be read: KeyError: 'space'"),
-        ('{"format": 9}', r"method\.json is of format 9, this czslkit reads format 1"),
+        ('{"format": 9}', r"method\.json is of format 9, this czslkit reads formats up to 2"),
     ],
 )
 def test_a_folder_that_holds_no_method_is_named(tmp_path, content, message):
