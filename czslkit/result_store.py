@@ -108,11 +108,16 @@ class Store:
             )
         return content
 
-    def changed_files(self, result: Result) -> list[str]:
-        """Return the names of the files of a result whose content has changed; a file that is missing does not count."""
-        files, cell = result.get("files") or {}, result["cell"]
-        present = (name for name in files if self._attachment(cell, name).is_file())
-        return [name for name in present if content_digest(self._attachment(cell, name).read_bytes()) != files[name]]
+    def changed_files(self, result: Result) -> dict[str, str]:
+        """Return an error for each file of a result that is there but cannot be used, by the name of the file."""
+        errors = {}
+        for name in result.get("files") or ():
+            try:
+                if self._attachment(result["cell"], name).exists():
+                    self.attached(result, name)
+            except CzslkitError as error:
+                errors[name] = str(error)
+        return errors
 
     def results(self) -> list[dict[str, Any]]:
         """Return all results by dataset, method, seed, configuration and world; ``problems`` lists the other files."""
