@@ -138,7 +138,7 @@ def test_no_damage_of_a_file_of_tensors_is_read(cell: Path, number: int) -> None
 def test_a_cell_with_a_damaged_result_is_evaluated_again(bench_toys: Any, cell: Path, trainings: list[int]) -> None:
     file = cell / "closed.json"
     before = bench_toys().results[0]["metrics"]
-    flip(file, file.read_bytes().index(b'"auc"') + 9)
+    flip(file, file.read_bytes().index(b'"auc": ') + 9)
     damaged = file.read_bytes()
     assert bench_toys().results[0]["metrics"] == before
     assert not trainings
