@@ -9,8 +9,6 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 import czslkit
 from czslkit import evaluation, provenance, source_code
@@ -20,6 +18,7 @@ from czslkit.method import METHODS, Method
 from czslkit.provenance import class_name, class_version, class_versions, current_version
 from czslkit.result_store import FORMAT_1, Store
 from czslkit.types import TextFeatures
+from czslkit.weights import read_safetensors, write_tensors
 
 
 @pytest.fixture
@@ -228,9 +227,8 @@ def test_a_stale_evaluation_of_format_1_is_made_again_with_its_weights(
     as_format_1(folder / "closed.json")
     key = Store(tmp_path / "runs").get(first["cell"])["training_key"]
     state = folder / "training" / "last.safetensors"
-    with safe_open(state, "pt") as file:
-        metadata = file.metadata() | {"key": key}
-    save_file(load_file(state), state, metadata)
+    tensors, metadata = read_safetensors(state)
+    write_tensors(tensors, state, metadata | {"key": key})
     (opened,) = bench(worlds="open").results
     assert len(trainings) == 2
     assert opened["status"] == "done"
