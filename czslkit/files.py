@@ -126,10 +126,10 @@ def checked_filename(name: str) -> str:
 def file_digest(path: Path) -> str:
     """Return the first 16 hex digits of the SHA-256 of a file's bytes.
 
-    A process reads the file only once, unless the size or modification time changes.
+    A process reads the file only once, unless the file is replaced or its size or modification time changes.
     """
     stat = path.stat()
-    return _digest_of_version(path, stat.st_size, stat.st_mtime_ns)
+    return _digest_of_version(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 def folder_digest(folder: Path) -> str:
@@ -140,8 +140,8 @@ def folder_digest(folder: Path) -> str:
 
 
 @functools.cache
-def _digest_of_version(path: Path, size: int, modified_ns: int) -> str:
-    """Return the digest of ``path``; size and modification time are only keys of the cache."""
+def _digest_of_version(path: Path, inode: int, size: int, modified_ns: int) -> str:
+    """Return the digest of ``path``; inode, size and modification time are only keys of the cache."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import types
@@ -181,6 +182,8 @@ def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> di
     ...     weights: tuple[float, ...] = (1.0, 0.5)
     >>> as_dict(Options())
     {'weights': [1.0, 0.5]}
+    >>> as_dict(Options((float("inf"), 0.5)))
+    {'weights': ['inf', 0.5]}
     """
     unchanged = {
         f.name
@@ -222,7 +225,7 @@ def _for_json(value: Any, absolute: bool) -> Any:
         return [_for_json(item, absolute) for item in value]
     if isinstance(value, Path):
         return str(value.absolute() if absolute else value)
-    return value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _convert(value: Any, hint: Any) -> Any:

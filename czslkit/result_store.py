@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -15,11 +14,13 @@ from typing import Any
 
 from .errors import CzslkitError
 from .files import checked_filename, write_bytes, write_text
+from .json_digest import change_since_written, content_digest, with_digest
 from .options import config_id, flatten, user_path
 
 Result = Mapping[str, Any]  # the content of one result file
 #: Format of the files that are written; files of this format and of lower formats are read.
-FORMAT = 2
+FORMAT = 3
+_FIRST_WITH_DIGEST = 3  # first format whose files must hold a digest of their content
 #: Dependency of a result of format 1 in place of versions: it was made when every version of czslkit's code was 1.
 FORMAT_1 = "czslkit as of format 1"
 _CELL = {"method": str, "dataset": str, "world": str, "seed": int, "config_id": str}
@@ -27,6 +28,8 @@ _SECTIONS = {"cell": dict, "status": str, "config": dict, "protocol": dict, "dep
 _STALE = r"\.stale(-\d+)?\.json$"  # end of the name of a result that another one has replaced
 #: End of the name of a file that keeps numbers computed from a result. It may be removed at any time.
 KEPT_RESAMPLES = "resamples"
+_REMEDY = "Run czslkit bench again to make this result anew, or remove the file."
+_ROUNDING = 1e-6  # largest error of a fraction
 _MOST_DIFFERENCES = 4  # largest number of differences that are named; the others are counted
 
 
@@ -66,15 +69,15 @@ class Store:
     def put(self, result: Result) -> Path:
         """Write a result; a finished result with other dependencies is first renamed to ``<world>.stale.json``.
 
-        A file that is not a result is renamed as well. Numbers that are not finite are written as null. What is kept of
-        the old result is removed.
+        A file that is damaged, was changed or is not a result is renamed as well. The file holds a digest of its
+        content. Numbers that are not finite are written as null. What is kept of the old result is removed.
         """
         path = self.path(result["cell"])
         with suppress(OSError):
             path.with_suffix(f".{KEPT_RESAMPLES}").unlink()
         if path.exists() and self._is_worth_keeping(path, result):
             os.replace(path, unused_path(path, ".stale"))
-        write_text(path, json.dumps(_finite({**result, "format": FORMAT}), indent=1, allow_nan=False))
+        write_text(path, with_digest(_finite({**result, "format": FORMAT}), indent=1, allow_nan=False))
         return path
 
     def attach(self, cell: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, str]:
@@ -86,7 +89,7 @@ class Store:
         """
         for name, content in contents.items():
             write_bytes(self._attachment(cell, name), content)
-        return {name: _content_digest(content) for name, content in contents.items()}
+        return {name: content_digest(content) for name, content in contents.items()}
 
     def attached(self, result: Result, name: str) -> bytes | None:
         """Return the content of a file that belongs to a result, None if the result has no file of that name.
@@ -102,9 +105,23 @@ class Store:
             content = path.read_bytes()
         except OSError as error:
             raise CzslkitError(f"{path} cannot be read: {error.strerror or error}") from error
-        if _content_digest(content) != files[name]:
-            raise CzslkitError(f"{path} is not the file that was written with its result")
+        if content_digest(content) != files[name]:
+            raise CzslkitError(
+                f"{path} is not the file that was written with its result: its content has the digest "
+                f"{content_digest(content)}, expected {files[name]}. Run czslkit bench again to evaluate its cell anew."
+            )
         return content
+
+    def changed_files(self, result: Result) -> dict[str, str]:
+        """Return an error for each file of a result that is there but cannot be used, by the name of the file."""
+        errors = {}
+        for name in result.get("files") or ():
+            try:
+                if self._attachment(result["cell"], name).exists():
+                    self.attached(result, name)
+            except CzslkitError as error:
+                errors[name] = str(error)
+        return errors
 
     def results(self) -> list[dict[str, Any]]:
         """Return all results by dataset, method, seed, configuration and world; ``problems`` lists the other files."""
@@ -131,11 +148,13 @@ class Store:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            file = path.read_bytes()
+            content = json.loads(file.decode())
         except (OSError, ValueError) as error:
-            raise CzslkitError(f"{path}: cannot be read: {error}. Remove it to run its cell again.") from error
-        if fault := _fault(content):
-            raise CzslkitError(f"{path}: {fault}")
+            raise CzslkitError(f"{path}: cannot be read: {error}. {_REMEDY}") from error
+        if fault := _fault(content, file):
+            raise CzslkitError(f"{path}: {fault}. {_REMEDY}")
+        content.pop("digest", None)
         if (home := self.path(content["cell"])) != path.with_name(re.sub(_STALE, ".json", path.name)):
             raise CzslkitError(f"{path}: holds the result of {home}. Was the file copied or renamed?")
         return _upgraded(content) if content["format"] == 1 else content
@@ -206,10 +225,6 @@ def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "depends": depends if old else {}, "training_key": config_id(settings)}
 
 
-def _content_digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
@@ -218,24 +233,44 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _fault(content: Any) -> str | None:
-    """Return the reason why ``content`` is not a valid result, None if it is valid."""
+def _fault(content: Any, file: bytes) -> str | None:
+    """Return the reason why ``content``, read from the bytes ``file``, is not a valid result, None if it is valid."""
     if not isinstance(content, dict) or "format" not in content:
         return "is not a result of czslkit"
     if content["format"] not in range(1, FORMAT + 1):
         return f"is a result of format {content['format']!r}, this czslkit reads formats up to {FORMAT}"
+    if change := change_since_written(file, required="digest" in content or content["format"] >= _FIRST_WITH_DIGEST):
+        return change
     if lacking := [key for key, kind in _SECTIONS.items() if not isinstance(content.get(key), kind)]:
         return f"lacks {', '.join(lacking)}"
     if lacking := [key for key, kind in _CELL.items() if not isinstance(content["cell"].get(key), kind)]:
         return f"lacks {', '.join(lacking)} in cell"
+    if (found := config_id(content["config"])) != content["cell"]["config_id"]:
+        return f"has a configuration with the id {found}, but its cell has {content['cell']['config_id']!r}"
     if content["status"] == "done":
-        metrics = content.get("metrics")
-        if not isinstance(metrics, dict) or not all(isinstance(m, (int, float, type(None))) for m in metrics.values()):
-            return "is done, but its metrics are not numbers"
-    elif content["status"] == "failed":
-        error = content.get("error")
-        if not isinstance(error, dict) or not all(isinstance(error.get(key), str) for key in ("type", "message")):
-            return "is failed, but its error has no type and message"
-    else:
+        return _metrics_fault(content.get("metrics"))
+    if content["status"] != "failed":
         return f"has status {content['status']!r}, neither 'done' nor 'failed'"
+    error = content.get("error")
+    if not isinstance(error, dict) or not all(isinstance(error.get(key), str) for key in ("type", "message")):
+        return "is failed, but its error has no type and message"
+    return None
+
+
+def _metrics_fault(metrics: Any) -> str | None:
+    """Return the reason why ``metrics`` are not those of a finished result, None if they are.
+
+    Numbers of images (``n_seen``, ``n_unseen``) are whole, all other metrics are fractions of one; None is undefined.
+    """
+    kinds = (int, float, type(None))
+    if not isinstance(metrics, dict) or not all(type(value) in kinds for value in metrics.values()):
+        return "is done, but its metrics are not numbers"
+    for name, value in metrics.items():
+        if value is None:
+            continue
+        if name.startswith("n_"):
+            if type(value) is float or value < 0:
+                return f"has {name} = {value}, expected a whole number from 0 up"
+        elif not 0 <= value <= 1 + _ROUNDING:
+            return f"has {name} = {value}, expected a fraction from 0 to 1"
     return None

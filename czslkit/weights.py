@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -10,7 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .errors import ConfigError, did_you_mean
@@ -21,6 +24,7 @@ from .torchscript import archive_folder, read_archive
 T = TypeVar("T")
 #: Keys of the tensors in the checkpoint of a whole training.
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+DIGEST_KEY = "czslkit.digest"  # entry of a safetensors file's metadata: digest of everything else in the file
 _UMASK = os.umask(0)  # reading the umask requires setting it
 os.umask(_UMASK)
 
@@ -33,14 +37,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     every name starts with ``module.``, this prefix is removed.
 
     Raises:
-        ConfigError: the file has another format, is damaged, or contains more than tensors.
+        ConfigError: the file has another format, is damaged, or contains more than tensors. A file that
+            :func:`write_tensors` wrote is damaged if its content does not have the digest that is written in it.
     """
     path = user_path(path)
     try:
         if not path.is_file():
             raise ValueError("there is no such file")
         if path.suffix == ".safetensors":
-            tensors = load_file(path)
+            tensors, _ = read_safetensors(path)
         elif folder := archive_folder(path):
             tensors = read_archive(path, folder)
         else:
@@ -49,6 +54,38 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         kinds = "safetensors, torch tensors or TorchScript"
         raise ConfigError([f"{path} is not a readable weight file ({kinds}): {_first_sentence(error)}"]) from error
     return _without_module_prefix(tensors)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors by name, on the CPU, and the metadata of a safetensors file.
+
+    Raises:
+        ValueError: the content does not have the digest that :func:`write_tensors` wrote into the file.
+        OSError, SafetensorError: the file cannot be read.
+    """
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    expected = metadata.pop(DIGEST_KEY, None)
+    if expected is not None and expected != (found := _content_digest(tensors, metadata)):
+        raise ValueError(f"it is damaged: its content has the digest {found}, expected {expected}")
+    return tensors, metadata
+
+
+def tensor_digest(*tensors: Tensor) -> str:
+    """Return 16 hex digits of a SHA-256 over the types, shapes and values of tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return 16 hex digits of a SHA-256 over the names, types, shapes and values of tensors, and over metadata."""
+    names = sorted(tensors)
+    content = [names, tensor_digest(*(tensors[name] for name in names)), dict(metadata)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def tensors_of(content: Any) -> dict[str, Tensor]:
@@ -69,12 +106,13 @@ def tensors_of(content: Any) -> dict[str, Tensor]:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors; after an interruption, the old file is unchanged."""
+    """Write tensors as safetensors, with a digest of the content; after an interruption, the old file is unchanged."""
     with unfinished(path) as made:
         copies = {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
         }
-        save_file(copies, made, metadata)
+        metadata = metadata or {}
+        save_file(copies, made, {**metadata, DIGEST_KEY: _content_digest(copies, metadata)})
         made.chmod(0o666 & ~_UMASK)  # usual permissions; safetensors gives permissions only to the owner
 
 

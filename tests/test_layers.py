@@ -18,7 +18,7 @@ LAYERS = (
     {"errors"},
     {"processes", "sizes"},
     {"locks"},
-    {"entry_points", "options", "files", "types", "torchscript", "linear", "recompute"},
+    {"entry_points", "options", "files", "json_digest", "types", "torchscript", "linear", "recompute"},
     {"registry", "source_code"},
     {"provenance", "weights", "translation", "result_store", "training_hooks"},
     {"components"},

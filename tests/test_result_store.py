@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from czslkit.errors import CzslkitError
+from czslkit.json_digest import with_digest
+from czslkit.options import config_id
 from czslkit.result_store import Store, differences
 
 DEPENDS = {
     "training": {"data": {"test_pairs.txt": "d1"}, "code": {"czslkit.method:Method": "version 1"}, "weights": "w1"},
     "evaluation": {"code": {"czslkit.evaluation": "version 1"}},
 }
+CONFIG: dict[str, Any] = {"options": {"context": "a photo of"}, "train": {"lr": 0.005}}
 
 
 def depending_on(digest: str) -> dict[str, Any]:
@@ -26,13 +29,13 @@ def depending_on(digest: str) -> dict[str, Any]:
 
 
 def done(auc: float = 0.4, **cell: Any) -> dict[str, Any]:
-    named = {"method": "csp", "dataset": "demo", "world": "closed", "seed": 0, "config_id": "3f2a91c0"}
+    named = {"method": "csp", "dataset": "demo", "world": "closed", "seed": 0, "config_id": config_id(CONFIG)}
     return {
-        "format": 2,
+        "format": 3,
         "cell": named | cell,
         "status": "done",
         "error": None,
-        "config": {"options": {}},
+        "config": CONFIG,
         "protocol": {"bins": "original"},
         "depends": DEPENDS,
         "metrics": {"auc": auc},
@@ -46,7 +49,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_a_cell_lives_under_its_dataset_method_seed_and_configuration(store: Store) -> None:
     cell = done(seed=2)["cell"]
-    assert store.folder(cell) == store.root / "demo" / "csp" / "seed2-3f2a91c0"
+    assert store.folder(cell) == store.root / "demo" / "csp" / "seed2-c8b05ebe"
     assert store.path(cell) == store.folder(cell) / "closed.json"
 
 
@@ -184,26 +187,50 @@ def test_results_come_in_one_order_with_seeds_counted_as_numbers(store: Store) -
     assert store.results() == [done(**cell) for cell in cells]
 
 
+def old(**changes: Any) -> str:
+    """A result of format 2, which has no digest, with other entries."""
+    return json.dumps(done() | {"format": 2} | changes)
+
+
 def without(key: str) -> str:
-    return json.dumps({k: v for k, v in done().items() if k != key})
+    return json.dumps({k: v for k, v in json.loads(old()).items() if k != key})
+
+
+REMEDY = r"\. Run czslkit bench again to make this result anew, or remove the file\."
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "cannot be read: Expecting value.* Remove it to run its cell again"),
-        ('{"format": 1, "ce', "cannot be read: Unterminated string.* Remove it to run its cell again"),
+        ("", "cannot be read: Expecting value.*" + REMEDY),
+        ('{"format": 1, "ce', "cannot be read: Unterminated string.*" + REMEDY),
         ("[]", "is not a result of czslkit"),
         ('{"loss": 1}', "is not a result of czslkit"),
-        (json.dumps(done() | {"format": 3}), "is a result of format 3, this czslkit reads formats up to 2"),
+        (old(format=4), "is a result of format 4, this czslkit reads formats up to 3"),
         (without("depends"), "lacks depends"),
-        (json.dumps(done() | {"cell": {"method": "csp"}}), "lacks dataset, world, seed, config_id in cell"),
-        (json.dumps(done(seed="0")), "lacks seed in cell"),
-        (json.dumps(done() | {"metrics": {"auc": "0.4"}}), "is done, but its metrics are not numbers"),
+        (old(cell={"method": "csp"}), "lacks dataset, world, seed, config_id in cell"),
+        (json.dumps(done(seed="0") | {"format": 2}), "lacks seed in cell"),
+        (old(metrics={"auc": "0.4"}), "is done, but its metrics are not numbers"),
+        (old(metrics={"auc": True}), "is done, but its metrics are not numbers"),
         (without("metrics"), "is done, but its metrics are not numbers"),
-        (json.dumps(done() | {"status": "failed"}), "is failed, but its error has no type and message"),
-        (json.dumps(done() | {"status": "lost"}), "has status 'lost', neither 'done' nor 'failed'"),
-        (json.dumps(done(seed=1)), r"holds the result of .*seed1-3f2a91c0.*Was the file copied or renamed\?"),
+        (old(metrics={"auc": 4.966}), r"has auc = 4\.966, expected a fraction from 0 to 1" + REMEDY),
+        (old(metrics={"best_hm": -0.1}), r"has best_hm = -0\.1, expected a fraction from 0 to 1"),
+        (old(metrics={"attr_acc": math.nan}), "has attr_acc = nan, expected a fraction from 0 to 1"),
+        (old(metrics={"n_seen": -1}), "has n_seen = -1, expected a whole number from 0 up" + REMEDY),
+        (old(metrics={"n_unseen": 4.5}), r"has n_unseen = 4\.5, expected a whole number from 0 up"),
+        (old(config={"train": {"lr": 0.05}}), "has a configuration with the id 69542c67, but its cell has 'c8b05ebe'"),
+        (old(status="failed"), "is failed, but its error has no type and message"),
+        (old(status="lost"), "has status 'lost', neither 'done' nor 'failed'"),
+        (
+            json.dumps(done(seed=1) | {"format": 2}),
+            r"holds the result of .*seed1-c8b05ebe.*Was the file copied or renamed\?",
+        ),
+        (json.dumps(done()), "was changed after it was written: it does not start with its digest" + REMEDY),
+        (old(digest="0" * 16), "was changed after it was written: it does not start with its digest"),
+        (
+            with_digest(done(), indent=4).replace("0.4", "0.5"),
+            "was changed after it was written: its content has the digest",
+        ),
     ],
 )
 def test_a_file_that_is_no_result_is_named_and_the_others_are_returned(store: Store, content: str, reason: str) -> None:
@@ -215,6 +242,55 @@ def test_a_file_that_is_no_result_is_named_and_the_others_are_returned(store: St
     assert re.match(re.escape(f"{path}: ") + reason, store.problems[0])
     with pytest.raises(CzslkitError, match=reason):
         store.get(done()["cell"])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_result_of_an_older_format_needs_no_digest(store: Store, version: int) -> None:
+    path = store.path(done()["cell"])
+    path.parent.mkdir(parents=True)
+    path.write_text(old(format=version, depends={}))
+    assert [result["metrics"] for result in store.results()] == [{"auc": 0.4}]
+    assert store.problems == []
+
+
+def test_a_changed_failure_is_noticed_too(store: Store) -> None:
+    error = {"type": "DataError", "message": "demo is not there", "traceback": ""}
+    path = store.put(done() | {"status": "failed", "error": error, "metrics": {}, "depends": {}})
+    path.write_text(path.read_text().replace("demo is", "data is"))
+    with pytest.raises(
+        CzslkitError, match=r"closed\.json: was changed after it was written: its content has the digest"
+    ):
+        store.get(done()["cell"])
+
+
+def test_a_fraction_may_be_above_one_by_rounding(store: Store) -> None:
+    store.put(done(auc=1 + 1e-9))
+    assert store.get(done()["cell"]) == done(auc=1 + 1e-9)
+
+
+def test_a_digest_in_a_result_is_replaced(store: Store) -> None:
+    store.put(done() | {"digest": "0" * 16})
+    assert store.get(done()["cell"]) == done()
+
+
+def test_a_changed_file_of_a_result_is_named_with_both_digests(store: Store) -> None:
+    result = done()
+    result["files"] = store.attach(result["cell"], {"curve.csv": b"0.5,0.5", "details.json": b"{}"})
+    store.put(result)
+    assert store.changed_files(result) == {}
+    curve = store.folder(result["cell"]) / "closed.curve.csv"
+    curve.write_bytes(b"0.5,0.6")
+    (curve.parent / "closed.details.json").unlink()
+    assert store.changed_files(result).keys() == {"curve.csv"}
+    reason = (
+        r"closed\.curve\.csv is not the file that was written with its result: its content has the digest "
+        r"7550bfa7e62f6209, expected c32018f65aa651a[0-9a-f]\. Run czslkit bench again to evaluate its cell anew"
+    )
+    with pytest.raises(CzslkitError, match=reason):
+        store.attached(result, "curve.csv")
+    assert store.attached(result, "images.npz") is None
+    with pytest.raises(CzslkitError, match=r"closed\.details\.json cannot be read: No such file"):
+        store.attached(result, "details.json")
 
 
 def test_problems_are_those_of_the_last_call(store: Store) -> None:

@@ -5,10 +5,11 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from czslkit.errors import ConfigError
-from czslkit.weights import STATE_DICT_KEYS, read_tensors
+from czslkit.weights import DIGEST_KEY, STATE_DICT_KEYS, read_safetensors, read_tensors, write_tensors
 
 same = partial(torch.testing.assert_close, rtol=0, atol=0)  # of dicts, types and shapes included
 
@@ -21,6 +22,47 @@ def test_torch_files_are_read_with_and_without_a_training_run_around(tmp_path, w
     content = {wrapper: OrderedDict(TENSORS), "epoch": 3} if wrapper else TENSORS
     torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=modern)
     same(read_tensors(tmp_path / "w.pt"), TENSORS)
+
+
+def test_tensors_of_every_type_and_their_metadata_are_read_as_written(tmp_path):
+    kinds = (torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.bool, torch.complex64, torch.float8_e5m2)
+    tensors = {str(kind): torch.ones(2, 3).to(kind) for kind in kinds} | {"scalar": torch.tensor(3)}
+    tensors |= {"none": torch.zeros(0, 2), "transposed": torch.arange(6).view(2, 3).T}
+    write_tensors(tensors, tmp_path / "w.safetensors", {"key": "k"})
+    found, metadata = read_safetensors(tmp_path / "w.safetensors")
+    assert {name: (t.dtype, t.tolist()) for name, t in found.items()} == {
+        name: (t.dtype, t.tolist()) for name, t in tensors.items()
+    }
+    assert metadata == {"key": "k"}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda tensors, metadata: (tensors | {"b": tensors["b"] + 1}, metadata),
+        lambda tensors, metadata: (tensors | {"b": tensors["b"].view(2, 2)}, metadata),
+        lambda tensors, metadata: (tensors | {"b": tensors["b"].view(torch.float64)}, metadata),
+        lambda tensors, metadata: ({"a.weight": tensors["a.weight"], "c": tensors["b"]}, metadata),
+        lambda tensors, metadata: ({"b": tensors["b"]}, metadata),
+        lambda tensors, metadata: (tensors, metadata | {"key": "l"}),
+    ],
+    ids=["value", "shape", "type", "name", "tensor missing", "metadata"],
+)
+def test_a_written_file_that_was_changed_is_refused_with_both_digests(tmp_path, damaged):
+    file = tmp_path / "w.safetensors"
+    write_tensors(TENSORS, file, {"key": "k"})
+    with safe_open(file, "pt") as content:
+        metadata = content.metadata()
+    save_file(*damaged(TENSORS, metadata)[:1], file, damaged(TENSORS, metadata)[1])
+    expected = metadata[DIGEST_KEY]
+    message = rf"it is damaged: its content has the digest (?!{expected})[0-9a-f]{{16}}, expected {expected}$"
+    with pytest.raises(ConfigError, match=message):
+        read_tensors(file)
+
+
+def test_a_file_of_another_program_needs_no_digest(tmp_path):
+    save_file(TENSORS, tmp_path / "w.safetensors", {"format": "pt"})
+    same(read_tensors(tmp_path / "w.safetensors"), TENSORS)
 
 
 @pytest.mark.parametrize("save", [torch.save, save_file])

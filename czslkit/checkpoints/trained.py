@@ -12,14 +12,18 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..files import file_digest, remove_unfinished, write_text
+from ..json_digest import change_since_written, with_digest
 from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
 from ..options import parse, user_path
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, write_tensors
 
-FORMAT = 1
 TRAINING_FOLDER = "training"  # in the folder of a run
+#: Format of the descriptions that are written; descriptions of this format and of lower formats are read.
+FORMAT = 2
+_FIRST_WITH_DIGEST = 2  # first format whose descriptions must hold digests
+_REMEDY = "Copy the whole folder again from its source, or train the method again in another folder"
 METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE = "method.json", "weights.safetensors", "backbone.safetensors"
 
 
@@ -44,29 +48,38 @@ class TrainedMethod:
             folder: the folder of the method, or the folder of a run, in which it is ``training``.
 
         Raises:
-            ConfigError: the folder does not contain a method of this format.
+            ConfigError: the folder does not contain a method of this format, or a file in it was changed.
         """
         folder = user_path(folder)
         if (folder / TRAINING_FOLDER / METADATA_FILE).is_file() and not (folder / METADATA_FILE).exists():
             folder = folder / TRAINING_FOLDER
         path = folder / METADATA_FILE
+        metadata = read_description(folder)
         try:
-            metadata = json.loads(path.read_text(encoding="utf-8"))
-            if metadata["format"] != FORMAT:
-                raise ConfigError([f"{path} is of format {metadata['format']!r}, this czslkit reads format {FORMAT}"])
             space = PairSpace(*(metadata["space"][key] for key in ("attrs", "objs", "pairs", "seen")))
             trained = cls(folder, str(metadata["method"]), dict(metadata["options"]), space)
-        except FileNotFoundError:
-            raise ConfigError(
-                [f"no {path}; expected the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or one of czslkit convert"]
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ConfigError([f"{path} cannot be read: {type(error).__name__}: {error}"]) from error
-
         files = [WEIGHTS_FILE] + [BACKBONE_FILE] * trained._has_backbone
         if missing := [name for name in files if not (trained.folder / name).is_file()]:
             raise ConfigError([f"{trained.folder} lacks {missing[0]}, which {METADATA_FILE} requires"])
+        trained._check_digests(metadata.get("digests", {}))
         return trained
+
+    def _check_digests(self, expected: Mapping[str, str]) -> None:
+        """Check the digests of the files with tensors.
+
+        Raises:
+            ConfigError: a file is not the one that was written with the description.
+        """
+        for name, digest in expected.items():
+            if (found := file_digest(self.folder / name)) != digest:
+                raise ConfigError(
+                    [
+                        f"{self.folder / name} was changed after it was written: it has the digest {found}, expected "
+                        f"{digest}. {_REMEDY}."
+                    ]
+                )
 
     @property
     def _has_backbone(self) -> bool:
@@ -125,6 +138,39 @@ class TrainedMethod:
         load_learned(method, state)
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the content of the description in a folder.
+
+    Raises:
+        ConfigError: there is none, it has another format, or it was changed after it was written.
+    """
+    path = folder / METADATA_FILE
+    try:
+        file = path.read_bytes()
+        content: dict[str, Any] = json.loads(file.decode())
+        version = content["format"]
+    except FileNotFoundError:
+        raise ConfigError(
+            [f"no {path}; expected the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or one of czslkit convert"]
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError([f"{path} cannot be read: {type(error).__name__}: {error}. {_REMEDY}."]) from error
+    if version not in range(1, FORMAT + 1):
+        raise ConfigError([f"{path} is of format {version!r}, this czslkit reads formats up to {FORMAT}"])
+    if change := change_since_written(file, required="digest" in content or version >= _FIRST_WITH_DIGEST):
+        raise ConfigError([f"{path} {change}. {_REMEDY}."])
+    return content
+
+
+def is_intact(folder: Path) -> bool:
+    """Return whether a folder contains a trained method whose files are as they were written."""
+    try:
+        TrainedMethod.read(folder)
+    except ConfigError:
+        return False
+    return True
+
+
 def save(
     folder: str | Path,
     name: str,
@@ -157,10 +203,11 @@ def save(
         options["backbone"] = BACKBONE_FILE
     elif Path(options.get("backbone", "")).is_file():
         options["backbone"] = str(Path(options["backbone"]).resolve())
+    digests = {name: file_digest(folder / name) for name in (WEIGHTS_FILE, BACKBONE_FILE) if (folder / name).exists()}
     labels = method.space
     space = {"attrs": labels.attrs, "objs": labels.objs, "pairs": labels.pairs.tolist(), "seen": labels.seen.tolist()}
-    metadata = {"format": FORMAT, "method": name, "options": options, "space": space, **notes}
-    write_text(folder / METADATA_FILE, json.dumps(metadata))
+    metadata = {"format": FORMAT, "method": name, "options": options, "space": space, "digests": digests, **notes}
+    write_text(folder / METADATA_FILE, with_digest(metadata))
 
 
 def load_checkpoint(folder: str | Path) -> Method:

@@ -81,7 +81,7 @@ def _runs_folder(args: argparse.Namespace) -> Path:
 def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Table:
     """Return the table of the results that the options of ``add_result_selection`` select.
 
-    Files in the folder that are not results are listed on standard error.
+    Files in the folder that are not results are listed on standard error, and so are changed files of results.
 
     Args:
         intervals: show the bootstrap interval of every number.
@@ -102,6 +102,8 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
     results = _with_names(results, "dataset", args.datasets, runs)
     for problem in store.problems:
         print(f"left out: {problem}", file=sys.stderr)
+    for error in (error for result in results for error in store.changed_files(result).values()):
+        print(f"not used: {error}", file=sys.stderr)
     if not results:
         raise CzslkitError(f"no results in {runs}; expected DATASET/METHOD/seedN-ID/WORLD.json from czslkit bench")
     return Table(results, mixed=args.mixed, attached=store.attached, folder=store.folder, intervals=intervals)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from .. import provenance
 from ..method import Method
 from ..options import config_id
+from ..weights import tensor_digest
 from . import image_transforms
 from .cache import Cache
 from .splits import Split
@@ -52,7 +52,7 @@ def pooled_features(
 
     def write(file: Path) -> None:
         tensor = encode_once().cpu().contiguous()
-        file.write_bytes(save({_TENSOR: tensor}, {"key": json.dumps(key), "digest": _tensor_digest(tensor)}))
+        file.write_bytes(save({_TENSOR: tensor}, {"key": json.dumps(key), "digest": tensor_digest(tensor)}))
 
     features = cache.obtain(
         f"features-{split.name}-{split.digest}-{config_id(encoder)}",
@@ -82,7 +82,7 @@ def _read_features(file: Path, key: Mapping[str, Any], images: int) -> Tensor:
         raise ValueError(str(error)) from error
     if len(features) != images:
         raise ValueError(f"it has the features of {len(features)} images, expected {images}")
-    if metadata.get("digest") != _tensor_digest(features):
+    if metadata.get("digest") != tensor_digest(features):
         raise ValueError("it is damaged")
     return features
 
@@ -96,8 +96,8 @@ def _encoder_key(method: Method) -> dict[str, Any]:
     backbone, device = method.backbone, method.device
     noise = torch.rand(1, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(0))
     return {
-        "tensors": _tensor_digest(*backbone.image_parameters(), *backbone.buffers()),
-        "output": _tensor_digest(method.encode(noise.to(device)).pooled),
+        "tensors": tensor_digest(*backbone.image_parameters(), *backbone.buffers()),
+        "output": tensor_digest(method.encode(noise.to(device)).pooled),
         "pixels": [
             backbone.image_size,
             *backbone.mean,
@@ -106,12 +106,3 @@ def _encoder_key(method: Method) -> dict[str, Any]:
         ],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
-
-
-def _tensor_digest(*tensors: Tensor) -> str:
-    """Return 16 hex digits of a SHA-256 over the types, shapes and values of tensors."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from .image_transforms import read_square
 from .splits import Split
 
 _CHUNK = 256  # images in memory while a file is written
+_CHECKSUM = np.dtype("<u4")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,21 @@ class DecodedImages:
     def pixels(self) -> NDArray[np.uint8]:
         """All images, ``[N, size, size, 3]``, RGB, read-only."""
         pixels: NDArray[np.uint8] = np.lib.format.open_memmap(self.file, mode="r")
+        return pixels
+
+    @cached_property
+    def checksums(self) -> NDArray[np.uint32] | None:
+        """The CRC-32 of each image, ``[N]``, read-only; None for a file of an earlier version, which has none."""
+        end: int = self.pixels.offset + self.pixels.nbytes  # type: ignore[attr-defined]
+        if self.file.stat().st_size == end:
+            return None
+        return np.memmap(self.file, _CHECKSUM, "r", end, (len(self.pixels),))
+
+    def image(self, index: int) -> NDArray[np.uint8] | None:
+        """Return one image, ``[size, size, 3]``, or None if it was changed after it was written."""
+        pixels: NDArray[np.uint8] = self.pixels[index]
+        if self.checksums is not None and zlib.crc32(pixels.tobytes()) != self.checksums[index]:
+            return None
         return pixels
 
     def __reduce__(self) -> tuple[type[DecodedImages], tuple[Path]]:
@@ -68,7 +85,7 @@ def decoded_images(
         config_id(code_version),
         ".npy",
         description=f"{len(split):,} decoded {split.name} images",
-        size=int(np.prod(shape)),
+        size=int(np.prod(shape)) + len(split) * _CHECKSUM.itemsize,
         read=partial(_open_decoded, shape=shape),
         write=partial(_write_decoded, split=split, preprocessing=preprocessing, workers=workers),
     )
@@ -89,16 +106,21 @@ def _open_decoded(file: Path, shape: tuple[int, ...]) -> DecodedImages:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if pixels.shape != shape or pixels.dtype != np.uint8:
         raise ValueError(f"it has shape {list(pixels.shape)} and type {pixels.dtype}, expected {list(shape)} and uint8")
+    end, size = pixels.offset + pixels.nbytes, file.stat().st_size  # type: ignore[attr-defined]
+    whole = end + len(pixels) * _CHECKSUM.itemsize
+    if size not in (end, whole):  # a file of an earlier version has no checksums
+        raise ValueError(f"it has {size:,} bytes, expected {whole:,}")
     return decoded
 
 
 def _write_decoded(file: Path, split: Split, preprocessing: Preprocessing, workers: int | None) -> None:
-    """Write the decoded images of a split to a file.
+    """Write the decoded images of a split to a file, followed by the CRC-32 of each image.
 
     Raises:
         DataError: some images cannot be read.
     """
     errors: list[str] = []
+    checksums: list[int] = []
     shape = (len(split), preprocessing.size, preprocessing.size, 3)
     with file.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -107,6 +129,8 @@ def _write_decoded(file: Path, split: Split, preprocessing: Preprocessing, worke
                 errors.append(str(pixels))
             elif not errors:
                 out.write(pixels.tobytes())
+                checksums.append(zlib.crc32(pixels.tobytes()))
+        out.write(np.array(checksums, _CHECKSUM).tobytes())
     if errors:
         raise unreadable_images(errors, f"{len(split)} {split.name} images")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ..files import log_to_stderr
 from ..types import Preprocessing
 from .image_cache import DecodedImages
 from .image_transforms import augment, read_square, to_normalized_tensor
@@ -75,10 +78,11 @@ class ImageSet(Dataset[Tensor]):
             index: index of the image, plus a multiple of the number of images for another augmentation of it.
         """
         repeat, index = divmod(index, len(self))
-        if self.decoded is None:
+        pixels = self.decoded.image(index) if self.decoded else None
+        if self.decoded and pixels is None:
+            _report_damage(self.decoded.file)
+        if pixels is None:
             pixels = read_square(self.split.paths[index], self.preprocessing)
-        else:
-            pixels = self.decoded.pixels[index]
         if self.augment:
             generator = _augmentation_generator(self.seed, self.epoch, index, repeat)
             pixels = np.asarray(augment(Image.fromarray(pixels), generator))
@@ -106,6 +110,12 @@ def image_batches(
     )
     for pixels in loader:
         yield pixels.to(device, non_blocking=True)
+
+
+@functools.cache
+def _report_damage(file: Path) -> None:
+    """Print, once in a process, that a file of decoded images is damaged."""
+    log_to_stderr(f"{file} is damaged: its damaged images are decoded again. Delete it to have it made again.")
 
 
 def _unchanged(batch: T) -> T:

@@ -121,7 +121,10 @@ def usable_results(job: Job) -> Stored:
             kept_training = {**result, "stale": trained}
         if world not in asked:
             continue
-        reason = "; ".join(filter(None, (trained, evaluation_changes(result, spec, splits))))
+        damaged = ", ".join(
+            f"{world}.{name} was changed after it was written" for name in job.store.changed_files(result)
+        )
+        reason = "; ".join(filter(None, (trained, evaluation_changes(result, spec, splits), damaged)))
         if reason and not job.keep_stale:
             job.log(f"{world} world stale because {reason}")
             continue

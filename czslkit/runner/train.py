@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.trained import METADATA_FILE, TRAINING_FOLDER, WEIGHTS_FILE, TrainedMethod, save
+from ..checkpoints.trained import (
+    METADATA_FILE,
+    TRAINING_FOLDER,
+    WEIGHTS_FILE,
+    TrainedMethod,
+    is_intact,
+    read_description,
+    save,
+)
 from ..data.dataset_folders import dataset
 from ..errors import ConfigError
 from ..evaluation.validation import plan_validation
@@ -53,16 +60,14 @@ def train_method(job: Job, prepared: Prepared, key: str, same: Mapping[str, Any]
         ConfigError: the machine's memory is too little for the validation.
     """
     spec, method, folder = job.spec, prepared.method, training_folder(job)
-    _rename_stale(job, folder, {key, *same})
-    _copy_same_training(job, folder, {key, *same})
-    keys = [*stored_keys(folder), key]  # every key in the folder names the same training
+    found = _stored_training(job, folder, {key, *same})
+    keys = [*found.keys, key]  # every key in the folder names the same training
     state = TrainingState(folder, keys[0], {*keys, *same})
     trains = bool(method.trains and spec.train.epochs)
     record = next((same[key] for key in keys if key in same), None)
-    training = _load_trained(job, method, folder, record) if trains else None
+    training = _load_trained(job, method, folder, record) if trains and found.recorded and not found.state else None
     training = training or _train(job, prepared, state, trains)
-    complete = _recorded_key(folder) and (folder / WEIGHTS_FILE).is_file()
-    if spec.checkpoint is None and not complete:
+    if spec.checkpoint is None and not (found.recorded and is_intact(folder)):
         options = as_dict(spec.options, absolute=True)
         save(folder, spec.method, method, options, dataset=spec.dataset, seed=spec.seed, training_key=keys[0])
     return training, keys[0]
@@ -78,9 +83,22 @@ def training_folder(job: Job) -> Path:
     return job.store.folder(job.spec.cell("closed")) / TRAINING_FOLDER
 
 
+@dataclass(frozen=True)
+class StoredTraining:
+    """The keys of the training in a folder; None for a file that is missing or damaged."""
+
+    recorded: str | None  # in the description of the trained method
+    state: str | None  # in the state to resume from
+
+    @property
+    def keys(self) -> list[str]:
+        """The different keys."""
+        return list(dict.fromkeys(key for key in (self.recorded, self.state) if key))
+
+
 def stored_keys(folder: Path) -> list[str]:
     """Return the different keys of the training in a folder: of its trained method, and of its state."""
-    return list(dict.fromkeys(key for key in (_recorded_key(folder), state_key(folder)) if key))
+    return StoredTraining(_recorded_key(folder), state_key(folder)).keys
 
 
 def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> Training:
@@ -112,13 +130,11 @@ def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> 
 
 
 def _load_trained(job: Job, method: Method, folder: Path, record: Mapping[str, Any] | None) -> Training | None:
-    """Load the weights of a finished training without a state to resume from; return None if there are none.
+    """Load the weights of a finished training without a state to resume from; return None if they cannot be used.
 
     Args:
         record: the record of the training in a result; without it, the history and the kept epoch are not known.
     """
-    if state_key(folder) or not _recorded_key(folder):
-        return None
     file = folder / STATE_FILE
     found = f"{file} is damaged" if file.exists() else f"there is no {file}"
     try:
@@ -136,40 +152,46 @@ def _load_trained(job: Job, method: Method, folder: Path, record: Mapping[str, A
 
 
 def _recorded_key(folder: Path) -> str | None:
-    """Return the key in the metadata file of a trained method, None if there is none."""
+    """Return the key in the description of a trained method, None if there is none, or if it is damaged."""
     try:
-        key: str | None = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8")).get("training_key")
-    except (OSError, ValueError):
+        key: str | None = read_description(folder).get("training_key")
+    except ConfigError:
         return None
     return key
 
 
-def _rename_stale(job: Job, folder: Path, accepted: Collection[str]) -> None:
-    """Rename a training with keys that are not accepted to ``training.stale``, ``training.stale-2``, ..."""
-    keys = stored_keys(folder)
-    exists = any((folder / name).exists() for name in (STATE_FILE, METADATA_FILE))
-    if exists and not {*accepted}.intersection(keys):
+def _stored_training(job: Job, folder: Path, accepted: Collection[str]) -> StoredTraining:
+    """Return the training in a folder that has an accepted key, or copy one from a cell with other evaluation settings.
+
+    A training with other keys is renamed to ``training.stale``, ``training.stale-2``, ... and so is a damaged one.
+    """
+    found = StoredTraining(_recorded_key(folder), state_key(folder))
+    if {*accepted}.intersection(found.keys):
+        return found
+    files = [file for file in (folder / STATE_FILE, folder / METADATA_FILE) if file.exists()]
+    if files:
         renamed = unused_path(folder, ".stale")
         folder.rename(renamed)
-        if keys:
+        if found.keys:
             job.log(f"the weights of a training with other settings, data or code are kept in {renamed}")
         else:
-            job.log(f"{folder / STATE_FILE} is damaged: it is kept in {renamed}, and the training starts anew")
-
-
-def _copy_same_training(job: Job, folder: Path, accepted: Collection[str]) -> None:
-    """Copy the same training from a cell with other evaluation settings, if there is one."""
-    if stored_keys(folder):
-        return
+            job.log(f"{files[0]} is damaged: it is kept in {renamed}, and the training starts anew")
     for other in _folders(job):
-        if {*accepted}.intersection(stored_keys(other)):
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in (STATE_FILE, WEIGHTS_FILE, METADATA_FILE):
-                if (other / name).exists():
-                    with unfinished(folder / name) as made:
-                        shutil.copyfile(other / name, made)
+        found = StoredTraining(_recorded_key(other), state_key(other, accepted))
+        if {*accepted}.intersection(found.keys):
+            _copy_training(other, folder)
             job.log(f"the training in {other} has the same settings, data and code, and is used here")
-            return
+            return found
+    return StoredTraining(None, None)
+
+
+def _copy_training(source: Path, folder: Path) -> None:
+    """Copy the files of a training; the description, which makes it a finished one, comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (STATE_FILE, WEIGHTS_FILE, METADATA_FILE):
+        if (source / name).exists():
+            with unfinished(folder / name) as made:
+                shutil.copyfile(source / name, made)
 
 
 def _folders(job: Job) -> list[Path]:

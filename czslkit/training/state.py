@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..learned_state import learned_state, load_learned
 from ..method import Method
-from ..weights import write_tensors
+from ..weights import read_safetensors, write_tensors
 
 STATE_FILE = "last.safetensors"
 
@@ -64,14 +63,13 @@ class TrainingState:
         """Load the method and the optimisers as they were after the last epoch in the file.
 
         Returns:
-            The progress in the file; an empty one if there is no file, or if its key is not accepted.
+            The progress in the file; an empty one if there is no file, if it is damaged, or if its key is not accepted.
         """
-        if state_key(self.file.parent) not in self.accepted:
+        tensors, metadata = _read(self.file)
+        if metadata.get("key") not in self.accepted:
             return Progress([], {}, 0.0)
-        with safe_open(self.file, "pt") as file:
-            metadata = file.metadata()
         sections: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, value in load_file(self.file).items():
+        for name, value in tensors.items():
             section, _, rest = name.partition(".")
             sections[section][rest] = value
         load_learned(method, sections["method"])
@@ -114,14 +112,27 @@ def _optimizer_sections(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str
     return {"optimizer" + (str(i) if i > 1 else ""): optimizer for i, optimizer in enumerate(optimizers, 1)}
 
 
-def state_key(folder: Path) -> str | None:
-    """Return the key of the training state in a folder, None if there is none."""
+def state_key(folder: Path, accepted: Container[str] | None = None) -> str | None:
+    """Return the key of the training state in a folder, None if there is none, or if it is damaged.
+
+    Args:
+        accepted: keys to look for. For a state with another key, None is returned, and its tensors are not read.
+    """
     file = folder / STATE_FILE
-    if not file.exists():
-        return None
+    if accepted is not None:
+        try:
+            with safe_open(file, "pt") as content:
+                key = (content.metadata() or {}).get("key")
+        except (SafetensorError, OSError):
+            return None
+        if key not in accepted:
+            return None
+    return _read(file)[1].get("key")
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a state, nothing if there is no file or if it is damaged."""
     try:
-        with safe_open(file, "pt") as content:
-            key: str | None = (content.metadata() or {}).get("key")
-    except (SafetensorError, OSError):  # a damaged file is no state to resume from
-        return None
-    return key
+        return read_safetensors(file)
+    except (SafetensorError, OSError, ValueError):
+        return {}, {}

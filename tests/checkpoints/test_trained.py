@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import czslkit
 from czslkit.checkpoints.trained import BACKBONE_FILE, METADATA_FILE, WEIGHTS_FILE, TrainedMethod, load_checkpoint, save
 from czslkit.cli import main
 from czslkit.errors import ConfigError
+from czslkit.json_digest import content_digest
 from czslkit.runner.plan import plan
 from czslkit.types import PairSpace
+from czslkit.weights import read_tensors
 
 OPTIONS = {"adapter_dim": 4, "low_layers": 2, "high_layers": 2, "heads": [2, 2]}
 
@@ -87,6 +91,49 @@ def test_options_that_the_tensors_do_not_fit_are_refused(method, clip_file, tmp_
         TrainedMethod.read(tmp_path / "a").build(adapter_dim=8)
 
 
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, BACKBONE_FILE])
+def test_changed_tensors_are_refused_with_both_digests_and_the_remedy(method, tmp_path, openai_state, name):
+    folder = tmp_path / "a"
+    save(folder, "msci", method, OPTIONS, backbone=openai_state())
+    content = (folder / name).read_bytes()
+    expected, changed = content_digest(content), content[:-1] + bytes([content[-1] ^ 1])
+    (tmp_path / "changed").write_bytes(changed)
+    (tmp_path / "changed").replace(folder / name)
+    message = f"{folder / name} was changed after it was written: it has the digest {content_digest(changed)}, "
+    remedy = r"\. Copy the whole folder again from its source, or train the method again in another folder\."
+    with pytest.raises(ConfigError, match=re.escape(f"{message}expected {expected}") + remedy):
+        load_checkpoint(folder)
+
+
+def test_weights_of_another_training_are_refused(method, clip_file, tmp_path):
+    save(tmp_path / "a", "msci", method, {"backbone": str(clip_file), **OPTIONS})
+    with torch.no_grad():
+        next(p for p in method.parameters() if p.requires_grad).add_(1)
+    save(tmp_path / "b", "msci", method, {"backbone": str(clip_file), **OPTIONS})
+    (tmp_path / "b" / WEIGHTS_FILE).replace(tmp_path / "a" / WEIGHTS_FILE)
+    with pytest.raises(
+        ConfigError, match=r"a.weights\.safetensors was changed after it was written: it has the digest"
+    ):
+        load_checkpoint(tmp_path / "a")
+
+
+def test_a_description_that_was_edited_is_refused(method, clip_file, tmp_path):
+    save(tmp_path / "a", "msci", method, {"backbone": str(clip_file), **OPTIONS})
+    file = tmp_path / "a" / METADATA_FILE
+    file.write_text(file.read_text().replace('"heads": [2, 2]', '"heads": [4, 2]'))
+    with pytest.raises(ConfigError, match=r"method\.json was changed after it was written: its content has the digest"):
+        load_checkpoint(tmp_path / "a")
+
+
+def test_a_folder_of_an_earlier_version_has_no_digests_and_is_loaded(method, clip_file, images, tmp_path):
+    save(tmp_path / "a", "msci", method, {"backbone": str(clip_file), **OPTIONS})
+    file, weights = tmp_path / "a" / METADATA_FILE, tmp_path / "a" / WEIGHTS_FILE
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in content.items() if k not in ("digest", "digests")} | {"format": 1}))
+    save_file(read_tensors(weights), weights)
+    assert torch.equal(scores(load_checkpoint(tmp_path / "a"), images), scores(method, images))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -94,7 +141,9 @@ def test_options_that_the_tensors_do_not_fit_are_refused(method, clip_file, tmp_
         ("{", r"method\.json cannot be read: JSONDecodeError"),
         ("[]", r"method\.json cannot be read: TypeError"),
         ('{"format": 1}', r"method\.json cannot be read: KeyError: 'space'"),
-        ('{"format": 9}', r"method\.json is of format 9, this czslkit reads format 1"),
+        ('{"format": 2}', r"method\.json was changed after it was written: it does not start with its digest"),
+        ('{"format": 1, "digest": "0"}', r"method\.json was changed after it was written: it does not start with its"),
+        ('{"format": 9}', r"method\.json is of format 9, this czslkit reads formats up to 2"),
     ],
 )
 def test_a_folder_that_holds_no_method_is_named(tmp_path, content, message):

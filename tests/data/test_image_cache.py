@@ -62,6 +62,46 @@ def test_decoded_images_are_mapped_and_cannot_be_changed(cache: Cache, train: Sp
         pixels[0] = 0
 
 
+def test_a_damaged_decoded_image_is_told_once_and_decoded_again(
+    cache: Cache, train: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = made(cache, train)
+    right = ImageSet(train, Preprocessing(SIZE))
+    content = bytearray(found.file.read_bytes())
+    content[found.pixels.offset + 2 * SIZE * SIZE * 3 + 40] ^= 1  # type: ignore[attr-defined]
+    found.file.write_bytes(content)
+    again = made(cache, train)
+    assert [again.image(index) is None for index in range(6)] == [False, False, True, False, False, False]
+    damaged = ImageSet(train, Preprocessing(SIZE), decoded=again)
+    for _ in range(2):
+        assert torch.equal(damaged.__getitems__([*range(6)]), right.__getitems__([*range(6)]))
+    message = f"{found.file} is damaged: its damaged images are decoded again. Delete it to have it made again.\n"
+    assert capsys.readouterr().err == message
+
+
+def test_decoded_images_of_an_earlier_version_have_no_checksums_and_are_used(
+    cache: Cache, train: Split, said: list[str]
+) -> None:
+    found = made(cache, train)
+    found.file.write_bytes(found.file.read_bytes()[: -4 * 6])
+    again = made(cache, train)
+    assert again.checksums is None
+    assert np.array_equal(again.image(5), again.pixels[5])  # type: ignore[arg-type]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_decoded_images_of_another_length_are_made_again(
+    cache: Cache, train: Split, said: list[str], change: int
+) -> None:
+    file = made(cache, train).file
+    whole = file.read_bytes()
+    file.write_bytes(whole[:change] if change < 0 else whole + b"x")
+    made(cache, train)
+    assert file.read_bytes() == whole
+    assert f"is made again: it has {len(whole) + change:,} bytes, expected {len(whole):,}" in said[1]
+
+
 def test_decoded_images_are_made_once(cache: Cache, train: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     made(cache, train)
     monkeypatch.setattr(image_cache, "read_square", lambda path, preprocessing: pytest.fail("read again"))
@@ -143,7 +183,7 @@ def test_decoded_images_of_another_version_of_the_transforms_are_made_again(
 
 
 def cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-1])
+    file.write_bytes(file.read_bytes()[:-1000])
 
 
 def empty(file: Path) -> None:
