@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import sys
 from collections.abc import Iterable, Sequence
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200  # characters
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 10  # items
+_LONGEST_NAME = 100  # characters of a name for which similar names are looked for
 
 
 class CzslkitError(Exception):
@@ -61,8 +67,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("cps", ["csp", "coop"])
     " Did you mean 'csp'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=2)
+    close = difflib.get_close_matches(name, list(known), n=2) if len(name) <= _LONGEST_NAME else []
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def shortened(value: object) -> str:
+    """Return the ``repr`` of a value, with ``...`` in place of most of a long or deep one.
+
+    >>> shortened("a" * 1000) == repr("a" * 98 + "..." + "a" * 99), shortened([0] * 1000)
+    (True, '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...]')
+    """
+    return _SHORT.repr(value)
 
 
 def first_ten(items: Sequence[str], separator: str = ", ") -> str:

@@ -15,16 +15,15 @@ from typing import Any
 
 from .errors import CzslkitError
 from .files import checked_filename, write_bytes, write_text
+from .foreign_files import read_json, read_regular
 from .options import config_id, flatten, user_path
+from .result_schema import FORMAT, fault
 
 Result = Mapping[str, Any]  # the content of one result file
-#: Format of the files that are written; files of this format and of lower formats are read.
-FORMAT = 2
 #: Dependency of a result of format 1 in place of versions: it was made when every version of czslkit's code was 1.
 FORMAT_1 = "czslkit as of format 1"
-_CELL = {"method": str, "dataset": str, "world": str, "seed": int, "config_id": str}
-_SECTIONS = {"cell": dict, "status": str, "config": dict, "protocol": dict, "depends": dict}
 _STALE = r"\.stale(-\d+)?\.json$"  # end of the name of a result that another one has replaced
+_RESULT_LIMIT, _ATTACHED_LIMIT = 8 << 20, 64 << 20  # largest sizes of a result and of a file attached to it, in bytes
 _MOST_DIFFERENCES = 4  # largest number of differences that are named; the others are counted
 
 
@@ -94,7 +93,7 @@ class Store:
             return None
         path = self._attachment(result["cell"], name)
         try:
-            content = path.read_bytes()
+            content = read_regular(path, _ATTACHED_LIMIT)
         except OSError as error:
             raise CzslkitError(f"{path} cannot be read: {error.strerror or error}") from error
         if _content_digest(content) != files[name]:
@@ -126,11 +125,11 @@ class Store:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, _RESULT_LIMIT)
         except (OSError, ValueError) as error:
             raise CzslkitError(f"{path}: cannot be read: {error}. Remove it to run its cell again.") from error
-        if fault := _fault(content):
-            raise CzslkitError(f"{path}: {fault}")
+        if reason := fault(content):
+            raise CzslkitError(f"{path}: {reason}")
         if (home := self.path(content["cell"])) != path.with_name(re.sub(_STALE, ".json", path.name)):
             raise CzslkitError(f"{path}: holds the result of {home}. Was the file copied or renamed?")
         return _upgraded(content) if content["format"] == 1 else content
@@ -202,26 +201,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _fault(content: Any) -> str | None:
-    """Return the reason why ``content`` is not a valid result, None if it is valid."""
-    if not isinstance(content, dict) or "format" not in content:
-        return "is not a result of czslkit"
-    if content["format"] not in range(1, FORMAT + 1):
-        return f"is a result of format {content['format']!r}, this czslkit reads formats up to {FORMAT}"
-    if lacking := [key for key, kind in _SECTIONS.items() if not isinstance(content.get(key), kind)]:
-        return f"lacks {', '.join(lacking)}"
-    if lacking := [key for key, kind in _CELL.items() if not isinstance(content["cell"].get(key), kind)]:
-        return f"lacks {', '.join(lacking)} in cell"
-    if content["status"] == "done":
-        metrics = content.get("metrics")
-        if not isinstance(metrics, dict) or not all(isinstance(m, (int, float, type(None))) for m in metrics.values()):
-            return "is done, but its metrics are not numbers"
-    elif content["status"] == "failed":
-        error = content.get("error")
-        if not isinstance(error, dict) or not all(isinstance(error.get(key), str) for key in ("type", "message")):
-            return "is failed, but its error has no type and message"
-    else:
-        return f"has status {content['status']!r}, neither 'done' nor 'failed'"
-    return None

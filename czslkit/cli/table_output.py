@@ -57,6 +57,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
         CzslkitError: the folder does not exist or has no results, or the results differ in their protocol or data.
         ConfigError: the folder has no results of a selected method or dataset.
     """
+    from ..report.escaping import printable
     from ..report.table import Table
     from ..result_store import Store
 
@@ -68,7 +69,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
     results = _with_names(results, "method", args.methods, runs)
     results = _with_names(results, "dataset", args.datasets, runs)
     for problem in store.problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {printable(problem)}", file=sys.stderr)
     if not results:
         raise CzslkitError(f"no results in {runs}; expected DATASET/METHOD/seedN-ID/WORLD.json from czslkit bench")
     return Table(results, mixed=args.mixed, attached=store.attached, intervals=intervals)

@@ -61,6 +61,9 @@ def resampled_result(result: Result, attached: Attached | None) -> Resamples | C
     bins = result["protocol"].get("bins")
     try:
         images = Outcomes.from_bytes(content)
+        counts = [result["metrics"].get(name) for name in ("n_seen", "n_unseen")]
+        if None not in counts and sum(counts) != len(images):
+            raise ValueError(f"has numbers of {len(images):,} images, its result of {sum(counts):,}")
         values = bootstrap.resampled_metrics(images, bins, bootstrap.RESAMPLES, bootstrap.SEED)
     except ValueError as error:
         return CzslkitError(f"seed {result['cell']['seed']}: {IMAGES_FILE}: {error}")
