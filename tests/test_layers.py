@@ -16,9 +16,10 @@ CORE, PLUGINS = ROOT / "czslkit", ROOT / "plugins" / "czslkit_plugins"
 #: Lowest first. A package is one unit, whose modules may know each other, unless a module of it stands here too.
 LAYERS = (
     {"errors"},
-    {"entry_points", "options", "csv_cells", "sizes", "files", "types", "torchscript", "metrics.names"},
-    {"registry", "source_code", "foreign_files", "report.expected"},
-    {"result_schema"},
+    {"entry_points", "options", "csv_cells", "sizes", "files", "types", "metrics.names"},
+    {"registry", "source_code", "foreign_files", "pickle_scan", "report.expected"},
+    {"result_schema", "torch_files"},
+    {"torchscript"},
     {"provenance", "weights", "translation", "result_store", "training_hooks"},
     {"components"},
     {"prompts", "aggregators", "interactions", "heads", "backbones"},

@@ -168,11 +168,14 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, kind):
         (b"ctorch.jit._pickle\nbuild_tensor_from_id\n.", r"it asks for torch\.jit\._pickle\.build_tensor_from_id,"),
         (b"ctorch._utils\n_rebuild_qtensor\n.", r"it asks for torch\._utils\._rebuild_qtensor,"),
         (b"c__torch__x\nA\n.", r"it asks for __torch__x\.A,"),
-        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"it asks for os\.system,"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"its pickle has operation 0x8c, which tensors and plain"),
         (b"cbuiltins\ngetattr\n.", r"it asks for builtins\.getattr,"),
         (b"\x80\x02}.", r"it contains a dict, not a module$"),
         (b"c__torch__\nA\n.", r"it contains a type, not a module$"),
-        (b"(X\x01\x00\x00\x00aX\x01\x00\x00\x00bX\x01\x00\x00\x00ctQ.", r"\('a', 'b', 'c'\) is not a storage$"),
+        (
+            b"(X\x01\x00\x00\x00aX\x01\x00\x00\x00bX\x01\x00\x00\x00ctQ.",
+            "it names a storage in another way than torch does$",
+        ),
         (b"\x80\x02c__torch__\nA\n)\x81", r"\S"),  # it ends too soon
     ],
 )
