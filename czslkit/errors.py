@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200  # characters
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 10  # items
+_LONGEST_ITEM = 1000  # characters of an item of a list in a message
 _LONGEST_NAME = 100  # characters of a name for which similar names are looked for
 
 
@@ -87,4 +88,5 @@ def first_ten(items: Sequence[str], separator: str = ", ") -> str:
     ('a, b', '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and 2 more')
     """
     more = [f"and {len(items) - 10} more"] if len(items) > 10 else []
-    return separator.join([*items[:10], *more])
+    short = [item if len(item) <= _LONGEST_ITEM else f"{item[:_LONGEST_ITEM]}..." for item in items[:10]]
+    return separator.join([*short, *more])

@@ -6,6 +6,7 @@ This module does not import torch.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
@@ -17,7 +18,8 @@ from typing import IO, Any
 from .sizes import format_bytes
 
 #: Largest sizes of files that are read whole, in bytes.
-JSON_LIMIT, TEXT_LIMIT, YAML_LIMIT = 32 << 20, 64 << 20, 128 << 10
+JSON_LIMIT, TEXT_LIMIT, YAML_LIMIT, METADATA_LIMIT = 32 << 20, 16 << 20, 128 << 10, 1 << 30
+_MOST_LINES = 1_000_000
 _MOST_VALUES = 3_000_000  # largest number of values in a JSON text; each takes up to 72 bytes
 _MOST_DIGITS = 40  # of a whole number in JSON
 _DEEPEST = 40  # lists and dicts in each other in JSON
@@ -68,6 +70,21 @@ def read_text(path: str | Path, limit: int, encoding: str = "utf-8") -> str:
         UnicodeDecodeError: the file has another encoding.
     """
     return read_regular(path, limit).decode(encoding)
+
+
+def text_lines(content: bytes) -> list[str]:
+    """Return the lines of a UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        ValueError: the text has another encoding, or more than a million lines.
+
+    >>> text_lines(b"wet dog\\ndry cat\\n")
+    ['wet dog', 'dry cat']
+    """
+    lines = content.decode("utf-8-sig").splitlines()
+    if len(lines) > _MOST_LINES:
+        raise ValueError(f"it has {len(lines):,} lines, expected at most {_MOST_LINES:,}")
+    return lines
 
 
 def read_json(path: str | Path, limit: int = JSON_LIMIT) -> Any:
@@ -128,16 +145,25 @@ def read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, Any]:
         member: an open ``.npy`` file, or a member of an ``.npz`` archive.
 
     Raises:
-        ValueError: it is no array, or one of Python objects.
+        ValueError: it is no array.
     """
     from numpy.lib import format as npy_format
 
     version = npy_format.read_magic(member)
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    shape, by_column, dtype = read(member)
-    if dtype.hasobject:
-        raise ValueError(f"it holds an array of {dtype}, which only a program could unpack")
-    return shape, by_column, dtype
+    return read(member)
+
+
+def check_array_size(archive: zipfile.ZipFile, member: IO[bytes], shape: tuple[int, ...], dtype: Any) -> None:
+    """Check that what is left of a member of an archive is an array of this shape and dtype.
+
+    Raises:
+        ValueError: it has another number of bytes.
+    """
+    name = str(member.name)
+    size = archive.getinfo(name).file_size - member.tell()
+    if size != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"its member {name} has {size:,} bytes of values, expected {dtype} {list(shape)}")
 
 
 def _checked(found: os.stat_result, limit: int | None) -> int:

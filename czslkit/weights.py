@@ -49,6 +49,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         else:
             tensors = tensors_of(load_plain(path))
         check_claims(tensors.values(), path)
+        if long := next((name for name in tensors if len(name) > _LONGEST_REASON), ""):
+            raise ValueError(f"it has a tensor with a name of {len(long):,} characters: {shortened(long)}")
     except Exception as error:  # a foreign file can cause any error
         kinds = "safetensors, torch tensors or TorchScript"
         raise ConfigError([f"{path} is not a readable weight file ({kinds}): {_first_sentence(error)}"]) from error

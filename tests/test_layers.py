@@ -18,7 +18,7 @@ LAYERS = (
     {"errors"},
     {"entry_points", "options", "csv_cells", "sizes", "files", "types", "metrics.names"},
     {"registry", "source_code", "foreign_files", "pickle_scan", "report.expected"},
-    {"result_schema", "torch_files"},
+    {"result_schema", "torch_files", "yaml_files"},
     {"torchscript"},
     {"provenance", "weights", "translation", "result_store", "training_hooks"},
     {"components"},

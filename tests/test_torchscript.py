@@ -174,7 +174,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, kind):
         (b"c__torch__\nA\n.", r"it contains a type, not a module$"),
         (
             b"(X\x01\x00\x00\x00aX\x01\x00\x00\x00bX\x01\x00\x00\x00ctQ.",
-            "it names a storage in another way than torch does$",
+            "it names a storage in another way than torch",
         ),
         (b"\x80\x02c__torch__\nA\n)\x81", r"\S"),  # it ends too soon
     ],

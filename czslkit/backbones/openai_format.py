@@ -101,15 +101,24 @@ def model_from_shapes(state: Mapping[str, Tensor]) -> nn.Module:
     dim = _size(state, sizes.width, ("text_projection", 1), ("visual.proj", 1))
     with torch.device("meta"):  # takes no memory
         needed = sum(tensor.numel() for tensor in open_clip.CLIP(dim, vision, text, quick_gelu=True).parameters())
+    check_size(needed, state, f"a CLIP of width {sizes.width} and {sizes.text_width}")
+    return open_clip.CLIP(dim, vision, text, quick_gelu=True)
+
+
+def check_size(needed: int, state: Mapping[str, Tensor], model: str) -> None:
+    """Check that a model, of which some tensors may be missing, is about as large as its tensors.
+
+    Args:
+        needed: numbers in the model.
+        state: the tensors.
+        model: the model in words, for the message.
+
+    Raises:
+        ConfigError: it is far larger.
+    """
     held = sum(tensor.numel() for tensor in state.values())
     if needed > _FREE_NUMBERS + _MISSING_SHARE * held:
-        raise ConfigError(
-            [
-                f"not a CLIP: its tensors hold {held:,} numbers, but a CLIP of its sizes has {needed:,} (width "
-                f"{sizes.width} and {sizes.text_width}, {sizes.layers} and {sizes.text_layers} blocks)"
-            ]
-        )
-    return open_clip.CLIP(dim, vision, text, quick_gelu=True)
+        raise ConfigError([f"{model} has {needed:,} numbers, but its tensors hold only {held:,}"])
 
 
 def _size(state: Mapping[str, Tensor], default: int, *axes: tuple[str, int]) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shortened
 from ..files import file_digest, write_text
+from ..foreign_files import read_json
 from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
 from ..options import parse, user_path
@@ -19,6 +20,7 @@ from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, write_tensors
 
 FORMAT = 1
+_LONGEST_REASON = 300  # characters of an error of a foreign file
 METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE = "method.json", "weights.safetensors", "backbone.safetensors"
 
 
@@ -45,17 +47,20 @@ class TrainedMethod:
         folder = user_path(folder)
         path = folder / METADATA_FILE
         try:
-            metadata = json.loads(path.read_text(encoding="utf-8"))
+            metadata = read_json(path)
             if metadata["format"] != FORMAT:
-                raise ConfigError([f"{path} is of format {metadata['format']!r}, this czslkit reads format {FORMAT}"])
+                raise ConfigError(
+                    [f"{path} is of format {shortened(metadata['format'])}, this czslkit reads format {FORMAT}"]
+                )
             space = PairSpace(*(metadata["space"][key] for key in ("attrs", "objs", "pairs", "seen")))
             trained = cls(folder, str(metadata["method"]), dict(metadata["options"]), space)
         except FileNotFoundError:
             raise ConfigError(
                 [f"no {path}; expected a folder that czslkit convert or a training of czslkit bench wrote"]
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError([f"{path} cannot be read: {type(error).__name__}: {error}"]) from error
+        except (OSError, OverflowError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).partition("\n")[0][:_LONGEST_REASON]
+            raise ConfigError([f"{path} cannot be read: {type(error).__name__}: {reason}"]) from error
 
         files = [WEIGHTS_FILE] + [BACKBONE_FILE] * trained._has_backbone
         if missing := [name for name in files if not (trained.folder / name).is_file()]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..foreign_files import check_members, read_npy_header
+from ..foreign_files import check_array_size, check_members, read_npy_header
 
 FORMAT = 1
 _MOST_IMAGES = 10_000_000  # that are read from a file
@@ -112,17 +112,14 @@ def _member(archive: zipfile.ZipFile, key: str, kinds: str, shape: tuple[int, ..
         ValueError: the array has another type, shape or size.
     """
     check_members(archive, [f"{key}.npy"])
-    size = archive.getinfo(f"{key}.npy").file_size
     with archive.open(f"{key}.npy") as member:
         found, _, dtype = read_npy_header(member)
         if dtype.kind not in kinds or (len(found) != 1 if shape is None else found != shape):
             raise ValueError(f"holds {key} as {dtype} {list(found)}, expected one number for each image")
-        count = int(np.prod(found))
-        if count > _MOST_IMAGES or size - member.tell() != count * dtype.itemsize:
-            raise ValueError(
-                f"holds {key} in {size:,} bytes, expected {dtype} {list(found)} of at most {_MOST_IMAGES:,}"
-            )
-        values = np.frombuffer(member.read(), dtype)
+        if sum(found) > _MOST_IMAGES:
+            raise ValueError(f"holds {key} of {found[0]:,} images, expected at most {_MOST_IMAGES:,}")
+        check_array_size(archive, member, found, dtype)
+        values = np.frombuffer(bytearray(member.read()), dtype)
     return values.reshape(found)
 
 

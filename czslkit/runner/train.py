@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import fields
@@ -13,6 +12,7 @@ from ..checkpoints.trained import METADATA_FILE, WEIGHTS_FILE, TrainedMethod, sa
 from ..data.dataset_folders import dataset
 from ..errors import ConfigError
 from ..evaluation.validation import plan_validation
+from ..foreign_files import read_json
 from ..method import Method
 from ..options import as_dict
 from ..provenance import held_classes
@@ -137,10 +137,11 @@ def _load_trained(job: Job, method: Method, folder: Path, record: Mapping[str, A
 def _recorded_key(folder: Path) -> str | None:
     """Return the key in the metadata file of a trained method, None if there is none."""
     try:
-        key: str | None = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8")).get("training_key")
+        found = read_json(folder / METADATA_FILE)
     except (OSError, ValueError):
         return None
-    return key
+    key = found.get("training_key") if isinstance(found, dict) else None
+    return key if isinstance(key, str) else None
 
 
 def _rename_stale(job: Job, folder: Path, accepted: Collection[str]) -> None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..foreign_files import check_regular
 from ..learned_state import learned_state, load_learned
 from ..method import Method
 from ..weights import write_tensors
@@ -122,6 +123,7 @@ def state_key(folder: Path) -> str | None:
     if not file.exists():
         return None
     try:
+        check_regular(file)
         with safe_open(file, "pt") as content:
             key: str | None = (content.metadata() or {}).get("key")
     except (SafetensorError, OSError):  # a damaged file is no state to resume from
