@@ -113,11 +113,9 @@ def parse_json(content: bytes) -> Any:
         found = json.loads(content.decode("utf-8"), parse_int=_whole_number, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError(_too_deep()) from None
-    if re.search(rb"\\u[dD][89a-fA-F]", content):
-        found = _without_surrogates(found)
-    elif content.count(b"[") + content.count(b"{") > _DEEPEST:
+    if content.count(b"[") + content.count(b"{") > _DEEPEST:
         _check_depth(found)
-    return found
+    return _without_surrogates(found) if re.search(rb"\\u[dD][89a-fA-F]", content) else found
 
 
 def check_members(archive: zipfile.ZipFile, names: Iterable[str]) -> None:
@@ -192,7 +190,7 @@ def _too_deep() -> str:
 def _check_depth(tree: Any) -> None:
     """Raise ValueError if lists and dicts are in too many others."""
     level = [tree]
-    for _ in range(_DEEPEST + 1):
+    for _ in range(_DEEPEST):
         level = [
             item
             for value in level
@@ -204,12 +202,10 @@ def _check_depth(tree: Any) -> None:
     raise ValueError(_too_deep())
 
 
-def _without_surrogates(value: Any, depth: int = 0) -> Any:
-    """Return a tree in which every half of a surrogate pair is a question mark, or raise ValueError if it is deep."""
-    if depth > _DEEPEST + 1:
-        raise ValueError(_too_deep())
+def _without_surrogates(value: Any) -> Any:
+    """Return a tree in which every half of a surrogate pair is a question mark."""
     if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item, depth + 1) for key, item in value.items()}
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_surrogates(item, depth + 1) for item in value]
+        return [_without_surrogates(item) for item in value]
     return value.encode(errors="replace").decode() if isinstance(value, str) else value

@@ -133,7 +133,7 @@ def _is_training(value: Any) -> bool:
     epoch, history = value.get("best_epoch"), value.get("history")
     if not isinstance(history, (list, type(None))) or not (epoch is None or _is_count(epoch)):
         return False
-    return not epoch or epoch > len(history or ()) or _are_numbers(history[epoch - 1])
+    return not epoch or not history or epoch > len(history) or _are_numbers(history[epoch - 1])
 
 
 def _are_left_out(value: Any) -> bool:

@@ -130,7 +130,11 @@ class Store:
             raise CzslkitError(f"{path}: cannot be read: {error}. Remove it to run its cell again.") from error
         if reason := fault(content):
             raise CzslkitError(f"{path}: {reason}")
-        if (home := self.path(content["cell"])) != path.with_name(re.sub(_STALE, ".json", path.name)):
+        try:
+            home = self.path(content["cell"])
+        except CzslkitError as error:
+            raise CzslkitError(f"{path}: {error}") from error
+        if home != path.with_name(re.sub(_STALE, ".json", path.name)):
             raise CzslkitError(f"{path}: holds the result of {home}. Was the file copied or renamed?")
         return _upgraded(content) if content["format"] == 1 else content
 
