@@ -40,12 +40,12 @@ def text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(value)) + value.encode()
 
 
-def tensor(numel: int, *size: int, stride: int = 1) -> bytes:
-    """Return the pickle of a tensor of one size in storage 0."""
+def tensor(numel: int, *size: int, stride: int = 1, key: str = "0") -> bytes:
+    """Return the pickle of a tensor of one size in a storage."""
     count, shape = (b"J" + struct.pack("<i", n) for n in (numel, *size))
     return (
         b"ctorch._utils\n_rebuild_tensor_v2\n(("
-        + (text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + count + b"tQK\0")
+        + (text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + count + b"tQK\0")
         + (shape + b"\x85K" + bytes([stride]) + b"\x85\x89ccollections\nOrderedDict\n)RtR")
     )
 
@@ -134,6 +134,14 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "old.pt": (
         lambda f: f.write_bytes(b"".join(pickle.dumps(v, 2) for v in (1, 2, {})) + in_dict(tensor(10**9, 1))),
         r"its storage b'0' claims 4,000,000,000 bytes, found \d+",
+    ),
+    "old storages.pt": (
+        lambda f: f.write_bytes(
+            b"".join(pickle.dumps(v, 2) for v in (1, 2, {}))
+            + in_dict(tensor(250, 1)).replace(b"s.", b"s" + text("b") + tensor(250, 1, key="1") + b"s.")
+            + bytes(800)
+        ),
+        r"its storages have 2\.0 kB, more than the file",
     ),
     "number.pt": (lambda f: torch.save({3: torch.zeros(1)}, f), "it has the key 3, expected names"),
     "name.pt": (lambda f: torch.save({"a" * 10**6: torch.zeros(1)}, f), "a tensor with a name of 1,000,000 characters"),

@@ -274,3 +274,18 @@ def test_damaged_numbers_are_refused(view_file):
     file.write_bytes(whole.replace(bytes(range(48)), bytes(range(1, 49))))
     with pytest.raises(ConfigError, match=r"Bad CRC-32 for file 'w/data/0'"):
         read_tensors(file)
+
+
+def test_a_view_that_repeats_its_numbers_without_end_is_refused(view_file):
+    file = view_file(0, (10**9,), (0,), numbers=bytes(48))
+    with pytest.raises(ConfigError, match=r"its tensors claim 4\.0 GB in a file of \d\.\d kB"):
+        read_tensors(file)
+
+
+def test_modules_that_share_modules_are_visited_a_bounded_number_of_times(tmp_path):
+    pickled = b"\x80\x02c__torch__\nA\nq\x00)\x81q\x01"
+    for number in range(1, 40):  # each module holds the one before twice
+        names = [b"X\x01\x00\x00\x00" + name + b"h" + bytes([number]) for name in (b"a", b"b")]
+        pickled += b"h\x00)\x81q" + bytes([number + 1]) + b"}(" + b"".join(names) + b"ub"
+    with pytest.raises(ConfigError, match="it has more than 100,000 modules"):
+        read_tensors(archive(tmp_path / "w.pt", pickled + b"."))

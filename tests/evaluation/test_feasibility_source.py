@@ -257,6 +257,9 @@ def test_all_words_without_a_vector_are_named(tmp_path: Path) -> None:
 def test_word_vectors_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^{tmp_path} cannot be read: "):
         word_vectors(tmp_path, ["wet"])
+    (tmp_path / "long.txt").write_bytes(b"wet " + b"1 " * (1 << 19))
+    with pytest.raises(DataError, match=r"long\.txt has a line of more than 1,048,576 bytes, expected 'word v1 v2"):
+        word_vectors(tmp_path / "long.txt", ["dog"])
     with pytest.raises(DataError, match="the vectors have 2 or 3 numbers, expected one width"):
         word_vectors(lines(tmp_path / "a.txt", {"wet": [1, 2], "dog": [1, 2, 3]}), ["wet", "dog"])
     with pytest.raises(DataError, match="the vector of dog is not finite"):

@@ -50,7 +50,7 @@ def test_a_typed_value_is_the_value_that_is_used(typed: str, value: Any) -> None
         ("layers=[1, [2]", r"layers is '\[1, \[2\]', which is not a YAML value \(while parsing a flow sequence\)"),
         (
             "seed=" + "9" * 5000,
-            r"seed is '9+\.\.\.9+', which is not a YAML value \(it has a whole number of 5,000 digits",
+            r"seed is '9+\.\.\.9+', which is not a YAML value \(it has a whole number of 5,000",
         ),
     ],
 )
