@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200  # characters
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 10  # items
+_LONGEST_ITEM = 1000  # characters of an item of a list in a message
+_LONGEST_NAME = 100  # characters of a name for which similar names are looked for
 
 
 class CzslkitError(Exception):
@@ -78,8 +85,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("cps", ["csp", "coop"])
     " Did you mean 'csp'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=2)
+    close = difflib.get_close_matches(name, list(known), n=2) if len(name) <= _LONGEST_NAME else []
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def shortened(value: object) -> str:
+    """Return the ``repr`` of a value, with ``...`` in place of most of a long or deep one.
+
+    >>> len(shortened("a" * 1000)), shortened([0] * 1000)
+    (200, '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...]')
+    """
+    return _SHORT.repr(value)
 
 
 def first_ten(items: Sequence[str], separator: str = ", ") -> str:
@@ -89,4 +105,5 @@ def first_ten(items: Sequence[str], separator: str = ", ") -> str:
     ('a, b', '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and 2 more')
     """
     more = [f"and {len(items) - 10} more"] if len(items) > 10 else []
-    return separator.join([*items[:10], *more])
+    short = [item if len(item) <= _LONGEST_ITEM else f"{item[:_LONGEST_ITEM]}..." for item in items[:10]]
+    return separator.join([*short, *more])

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import ConfigError, class_in_file, did_you_mean
+from .errors import ConfigError, class_in_file, did_you_mean, shortened
 
 T = TypeVar("T")
 _SUPPORTED = "int, float, bool, str, Path, Literal, a tuple such as tuple[int, ...], or one of these or None"
@@ -87,7 +87,7 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
             found[name] = _convert(value, hints[name])
             _check_range(found[name], fields[name].metadata)
         except ValueError as error:
-            problems.append(f"{where}: {name} is {value!r}, expected {error}")
+            problems.append(f"{where}: {name} is {shortened(value)}, expected {error}")
     if problems:
         raise ConfigError(problems)
     try:

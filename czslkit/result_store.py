@@ -14,22 +14,19 @@ from typing import Any
 
 from .errors import CzslkitError
 from .files import checked_filename, write_bytes, write_text
-from .json_digest import change_since_written, content_digest, with_digest
+from .foreign_files import parse_json, read_regular
+from .json_digest import content_digest, with_digest
 from .options import config_id, flatten, user_path
+from .result_schema import FORMAT, fault
 
 Result = Mapping[str, Any]  # the content of one result file
-#: Format of the files that are written; files of this format and of lower formats are read.
-FORMAT = 3
-_FIRST_WITH_DIGEST = 3  # first format whose files must hold a digest of their content
 #: Dependency of a result of format 1 in place of versions: it was made when every version of czslkit's code was 1.
 FORMAT_1 = "czslkit as of format 1"
-_CELL = {"method": str, "dataset": str, "world": str, "seed": int, "config_id": str}
-_SECTIONS = {"cell": dict, "status": str, "config": dict, "protocol": dict, "depends": dict}
 _STALE = r"\.stale(-\d+)?\.json$"  # end of the name of a result that another one has replaced
 #: End of the name of a file that keeps numbers computed from a result. It may be removed at any time.
 KEPT_RESAMPLES = "resamples"
 _REMEDY = "Run czslkit bench again to make this result anew, or remove the file."
-_ROUNDING = 1e-6  # largest error of a fraction
+_RESULT_LIMIT, _ATTACHED_LIMIT = 8 << 20, 64 << 20  # largest sizes of a result and of a file attached to it, in bytes
 _MOST_DIFFERENCES = 4  # largest number of differences that are named; the others are counted
 
 
@@ -102,7 +99,7 @@ class Store:
             return None
         path = self._attachment(result["cell"], name)
         try:
-            content = path.read_bytes()
+            content = read_regular(path, _ATTACHED_LIMIT)
         except OSError as error:
             raise CzslkitError(f"{path} cannot be read: {error.strerror or error}") from error
         if content_digest(content) != files[name]:
@@ -148,14 +145,18 @@ class Store:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            file = path.read_bytes()
-            content = json.loads(file.decode())
+            file = read_regular(path, _RESULT_LIMIT)
+            content: dict[str, Any] = parse_json(file)
         except (OSError, ValueError) as error:
             raise CzslkitError(f"{path}: cannot be read: {error}. {_REMEDY}") from error
-        if fault := _fault(content, file):
-            raise CzslkitError(f"{path}: {fault}. {_REMEDY}")
+        if reason := fault(content, file):
+            raise CzslkitError(f"{path}: {reason}. {_REMEDY}")
         content.pop("digest", None)
-        if (home := self.path(content["cell"])) != path.with_name(re.sub(_STALE, ".json", path.name)):
+        try:
+            home = self.path(content["cell"])
+        except CzslkitError as error:
+            raise CzslkitError(f"{path}: {error}") from error
+        if home != path.with_name(re.sub(_STALE, ".json", path.name)):
             raise CzslkitError(f"{path}: holds the result of {home}. Was the file copied or renamed?")
         return _upgraded(content) if content["format"] == 1 else content
 
@@ -231,46 +232,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _fault(content: Any, file: bytes) -> str | None:
-    """Return the reason why ``content``, read from the bytes ``file``, is not a valid result, None if it is valid."""
-    if not isinstance(content, dict) or "format" not in content:
-        return "is not a result of czslkit"
-    if content["format"] not in range(1, FORMAT + 1):
-        return f"is a result of format {content['format']!r}, this czslkit reads formats up to {FORMAT}"
-    if change := change_since_written(file, required="digest" in content or content["format"] >= _FIRST_WITH_DIGEST):
-        return change
-    if lacking := [key for key, kind in _SECTIONS.items() if not isinstance(content.get(key), kind)]:
-        return f"lacks {', '.join(lacking)}"
-    if lacking := [key for key, kind in _CELL.items() if not isinstance(content["cell"].get(key), kind)]:
-        return f"lacks {', '.join(lacking)} in cell"
-    if (found := config_id(content["config"])) != content["cell"]["config_id"]:
-        return f"has a configuration with the id {found}, but its cell has {content['cell']['config_id']!r}"
-    if content["status"] == "done":
-        return _metrics_fault(content.get("metrics"))
-    if content["status"] != "failed":
-        return f"has status {content['status']!r}, neither 'done' nor 'failed'"
-    error = content.get("error")
-    if not isinstance(error, dict) or not all(isinstance(error.get(key), str) for key in ("type", "message")):
-        return "is failed, but its error has no type and message"
-    return None
-
-
-def _metrics_fault(metrics: Any) -> str | None:
-    """Return the reason why ``metrics`` are not those of a finished result, None if they are.
-
-    Numbers of images (``n_seen``, ``n_unseen``) are whole, all other metrics are fractions of one; None is undefined.
-    """
-    kinds = (int, float, type(None))
-    if not isinstance(metrics, dict) or not all(type(value) in kinds for value in metrics.values()):
-        return "is done, but its metrics are not numbers"
-    for name, value in metrics.items():
-        if value is None:
-            continue
-        if name.startswith("n_"):
-            if type(value) is float or value < 0:
-                return f"has {name} = {value}, expected a whole number from 0 up"
-        elif not 0 <= value <= 1 + _ROUNDING:
-            return f"has {name} = {value}, expected a fraction from 0 to 1"
-    return None

@@ -7,15 +7,19 @@ import io
 import pickle
 import re
 import sys
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .pickle_scan import scan_pickle
+from .torch_files import open_archive
+
+_MOST_MODULES = 100_000  # in a program; a module may occur in several others
 #: Number type for each storage class that an archive can name.
 STORAGES = {
     "FloatStorage": torch.float32,
@@ -45,9 +49,7 @@ def archive_folder(path: Path) -> str:
         return ""
     if start != b"PK":
         raise ValueError(f"no torch file starts with {start!r}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is a zip archive without its end, cut short")
-    with zipfile.ZipFile(path) as archive:  # only TorchScript has constants
+    with open_archive(path) as archive:  # only TorchScript has constants
         matches = (re.fullmatch(r"([^/]+/)constants\.pkl", name) for name in archive.namelist())
         return next((match[1] for match in matches if match), "")
 
@@ -65,7 +67,7 @@ def read_archive(path: Path, folder: str) -> dict[str, Tensor]:
         ValueError: the archive is damaged, or does not contain a module.
         pickle.UnpicklingError: the archive contains more than tensors.
     """
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
 
         @functools.cache  # tensors may share a storage
         def numbers(storage: StorageKey) -> Tensor:
@@ -78,10 +80,12 @@ def read_archive(path: Path, folder: str) -> dict[str, Tensor]:
         order = f"{folder}byteorder"
         if order in archive.namelist() and archive.read(order).decode() != sys.byteorder:
             raise ValueError(f"its numbers are {archive.read(order).decode()}-endian, this machine is {sys.byteorder}")
-        module = ArchiveUnpickler(io.BytesIO(archive.read(f"{folder}data.pkl"))).load()
+        pickled = archive.read(f"{folder}data.pkl")
+        scan_pickle(pickled)
+        module = ArchiveUnpickler(io.BytesIO(pickled)).load()
         if not isinstance(module, ArchiveModule):
             raise ValueError(f"it contains a {type(module).__name__}, not a module")
-        return {name: _tensor(name, numbers(view.storage), view) for name, view in _views(module)}
+        return {name: _tensor(name, numbers(view.storage), view) for name, view in _views(module, count())}
 
 
 class StorageKey(NamedTuple):
@@ -136,13 +140,19 @@ class ArchiveUnpickler(pickle.Unpickler):
         return StorageKey(dtype, key)
 
 
-def _views(module: ArchiveModule, prefix: str = "") -> Iterator[tuple[str, StorageView]]:
-    """Yield the dotted name and the view of every tensor in ``module``."""
+def _views(module: ArchiveModule, visited: Iterator[int], prefix: str = "") -> Iterator[tuple[str, StorageView]]:
+    """Yield the dotted name and the view of every tensor in ``module``; ``visited`` counts modules.
+
+    Raises:
+        ValueError: there are more than ``_MOST_MODULES`` modules.
+    """
+    if next(visited) >= _MOST_MODULES:
+        raise ValueError(f"it has more than {_MOST_MODULES:,} modules")
     for name, value in vars(module).items():
         if isinstance(value, StorageView):
             yield f"{prefix}{name}", value
         elif isinstance(value, ArchiveModule):
-            yield from _views(value, f"{prefix}{name}.")
+            yield from _views(value, visited, f"{prefix}{name}.")
 
 
 def _tensor(name: str, numbers: Tensor, view: StorageView) -> Tensor:

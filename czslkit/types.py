@@ -8,6 +8,7 @@ Axis letters, the same in every docstring::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -181,7 +182,7 @@ class PairSpace:
         for kind, names in (("attribute", self.attrs), ("object", self.objs)):
             if not names:
                 raise ValueError(f"a label space needs at least one {kind}, got none")
-            if repeated := sorted({name for name in names if names.count(name) > 1}):
+            if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
                 raise ValueError(f"{kind} names must differ, got more than once: {', '.join(repeated)}")
         if self.seen.shape != (len(self.pairs),):
             raise ValueError(

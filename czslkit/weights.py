@@ -16,15 +16,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, did_you_mean, shortened
 from .files import unfinished
+from .foreign_files import check_regular
 from .options import user_path
+from .torch_files import check_claims, load_plain
 from .torchscript import archive_folder, read_archive
 
 T = TypeVar("T")
 #: Keys of the tensors in the checkpoint of a whole training.
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 DIGEST_KEY = "czslkit.digest"  # entry of a safetensors file's metadata: digest of everything else in the file
+_LONGEST_REASON = 300  # characters of an error of a foreign file
 _UMASK = os.umask(0)  # reading the umask requires setting it
 os.umask(_UMASK)
 
@@ -42,14 +45,18 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = user_path(path)
     try:
-        if not path.is_file():
+        if not path.exists():
             raise ValueError("there is no such file")
+        check_regular(path)
         if path.suffix == ".safetensors":
             tensors, _ = read_safetensors(path)
         elif folder := archive_folder(path):
             tensors = read_archive(path, folder)
         else:
-            tensors = tensors_of(torch.load(path, map_location="cpu", weights_only=True))
+            tensors = tensors_of(load_plain(path))
+        check_claims(tensors.values(), path)
+        if long := next((name for name in tensors if len(name) > _LONGEST_REASON), ""):
+            raise ValueError(f"it has a tensor with a name of {len(long):,} characters: {shortened(long)}")
     except Exception as error:  # a foreign file can cause any error
         kinds = "safetensors, torch tensors or TorchScript"
         raise ConfigError([f"{path} is not a readable weight file ({kinds}): {_first_sentence(error)}"]) from error
@@ -99,10 +106,14 @@ def tensors_of(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise ValueError(f"it contains a {type(content).__name__}, not a dict of tensors")
     kinds = (Tensor, np.ndarray, np.generic)
-    unknown = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if not isinstance(value, kinds)]
+    if strange := next((key for key in content if not isinstance(key, str)), ""):
+        raise ValueError(f"it has the key {shortened(strange)}, expected names")
+    unknown = [
+        f"{shortened(key)} ({type(value).__name__})" for key, value in content.items() if not isinstance(value, kinds)
+    ]
     if unknown:
         raise ValueError(f"it contains more than tensors: {', '.join(unknown[:5])}")
-    return _without_module_prefix({str(key): torch.as_tensor(value) for key, value in content.items()})
+    return _without_module_prefix({key: torch.as_tensor(value) for key, value in content.items()})
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -173,4 +184,4 @@ def _without_module_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _first_sentence(error: Exception) -> str:
     """Return the first sentence of an error message; for a refused pickle, the sentence with the refused name."""
     text = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
-    return re.split(r"\. |\n", text)[0] or type(error).__name__
+    return re.split(r"\. |\n", text)[0][:_LONGEST_REASON] or type(error).__name__

@@ -79,7 +79,7 @@ def test_a_value_of_the_right_kind_is_kept(name: str, given: Any, kept: Any) -> 
         ("rate", None, "None, expected a number"),
         ("rate", True, "True, expected a number"),
         ("rate", [0.1], r"\[0.1\], expected a number"),
-        ("free", 10**400, "10+, expected a number"),
+        ("free", 10**400, r"10+\.\.\.0+, expected a number"),
         ("rate", -0.1, "-0.1, expected at least 0"),
         ("rate", 1.1, "1.1, expected at most 1"),
         ("rate", "nan", "'nan', expected at least 0"),

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 
@@ -34,3 +36,13 @@ def test_an_image_of_no_candidate_is_named():
     batch = Batch(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"image 1 of the batch shows pair \(1, 1\).*2 candidates"):
         pair_targets(batch, PAIRS)
+
+
+def test_many_names_are_checked_at_once_and_the_repeated_ones_are_named():
+    names = tuple(f"word{i}" for i in range(60_000))
+    started = time.process_time()
+    space = PairSpace(names, names, torch.tensor([[0, 59_999]]), torch.tensor([True]))
+    assert time.process_time() - started < 2
+    assert len(space.attrs) == 60_000
+    with pytest.raises(ValueError, match=r"object names must differ, got more than once: word3, word7$"):
+        PairSpace(names, (*names, "word7", "word3", "word7"), torch.tensor([[0, 0]]), torch.tensor([True]))

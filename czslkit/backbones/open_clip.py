@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +11,17 @@ from torch import nn
 
 from ..components import BACKBONES
 from ..errors import ConfigError, did_you_mean
+from ..foreign_files import read_json
 from ..types import Preprocessing
 from ..weights import download_or_raise
 from .clip import ClipBackbone
+from .openai_format import check_size
 from .preprocess_cfg import in_words, of_open_clip
 from .weight_files import PREPROCESS_KEYS, load_file, load_into, model_of_file, readings, say_once, tensors_of_file
 
 #: Starts of settings that name a repository or a folder with a configuration of open_clip.
 SCHEMES = ("hf-hub:", "local-dir:")
-_CONFIG = "open_clip_config.json"
+_CONFIG, _CONFIG_LIMIT = "open_clip_config.json", 1 << 20  # largest size in bytes
 #: Files of weights in a folder, in the order in which open_clip looks for them.
 _WEIGHTS = (
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
@@ -166,10 +167,12 @@ def _load_folder(argument: str) -> nn.Module:
     files = weight_files(folder)
     if not files:
         raise ConfigError([f"{argument}: the folder has no weights, expected {_WEIGHTS[0]} beside {_CONFIG}"])
+    state = tensors_of_file(files[0]).state
+    check_size(_numbers_in(config["model_cfg"]), state, f"{argument}: the model of {_CONFIG}")
     create = functools.partial(open_clip.create_model, argument, load_weights=False, pretrained_hf=False)
     hint = f"{folder / _CONFIG} must be a configuration of open_clip"
     model = download_or_raise(argument, create, part="model", hint=hint)
-    load_into(model, tensors_of_file(files[0]).state)
+    load_into(model, state)
     _say_if_unsaid(argument, config)
     return model
 
@@ -197,12 +200,25 @@ def _cached_config(argument: str) -> dict[str, Any] | None:
     if not isinstance(file, (str, Path)) or not Path(file).is_file():
         return None
     try:
-        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        config = read_json(file, _CONFIG_LIMIT)
         if not isinstance(config, dict):
             raise ValueError(f"it contains a {type(config).__name__}, not a dict")
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError([f"{argument}: {file} is not a configuration of open_clip: {error}"]) from error
     return config
+
+
+def _numbers_in(config: Any) -> int:
+    """Return about how many numbers are in the transformers of a configuration of open_clip; 0 for other towers."""
+    towers = [config.get(name) for name in ("vision_cfg", "text_cfg")] if isinstance(config, Mapping) else []
+    sizes = [
+        [tower.get(n, 0) for n in ("width", "layers", "vocab_size")] for tower in towers if isinstance(tower, Mapping)
+    ]
+    return sum(
+        12 * layers * width**2 + words * width
+        for width, layers, words in sizes
+        if all(isinstance(size, int) for size in (width, layers, words))
+    )
 
 
 def _say_if_unsaid(argument: str, config: Mapping[str, Any]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -15,6 +17,8 @@ from ..weights import load_strict
 HEAD_WIDTH = 64
 #: Number of text positions in every CLIP that OpenAI released. Some authors use fewer.
 TEXT_POSITIONS = 77
+#: Numbers that may be missing from a state dict, and the same for each number in it.
+_FREE_NUMBERS, _MISSING_SHARE = 16_000_000, 4
 #: Keys of CLIP files with settings or constants instead of weights.
 NON_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
@@ -48,6 +52,8 @@ def clip_sizes(state: Mapping[str, Tensor]) -> ClipSizes:
         ConfigError: the state dict does not belong to a CLIP with a vision transformer.
     """
     layers, text_layers = (_number_of_blocks(state, tower) for tower in ("visual.", ""))
+    if max(layers, text_layers) > len(state):
+        raise ConfigError([f"not a CLIP: it has block {max(layers, text_layers) - 1:,}, but only {len(state)} tensors"])
     if not (layers and text_layers):
         tower = "text" if layers else "vision"
         raise ConfigError(
@@ -93,16 +99,40 @@ def model_from_shapes(state: Mapping[str, Tensor]) -> nn.Module:
         layers=sizes.text_layers,
     )
     dim = _size(state, sizes.width, ("text_projection", 1), ("visual.proj", 1))
+    with torch.device("meta"):  # takes no memory
+        needed = sum(tensor.numel() for tensor in open_clip.CLIP(dim, vision, text, quick_gelu=True).parameters())
+    check_size(needed, state, f"a CLIP of width {sizes.width} and {sizes.text_width}")
     return open_clip.CLIP(dim, vision, text, quick_gelu=True)
+
+
+def check_size(needed: int, state: Mapping[str, Tensor], model: str) -> None:
+    """Check that a model, of which some tensors may be missing, is about as large as its tensors.
+
+    Args:
+        needed: numbers in the model.
+        state: the tensors.
+        model: the model in words, for the message.
+
+    Raises:
+        ConfigError: it is far larger.
+    """
+    held = sum(tensor.numel() for tensor in state.values())
+    if needed > _FREE_NUMBERS + _MISSING_SHARE * held:
+        raise ConfigError([f"{model} has {needed:,} numbers, but its tensors hold only {held:,}"])
 
 
 def _size(state: Mapping[str, Tensor], default: int, *axes: tuple[str, int]) -> int:
     """Return the length of the first existing, non-empty axis among ``axes`` (tensor name, axis number)."""
-    sizes = (state[name].shape[axis] for name, axis in axes if name in state and state[name].ndim > axis)
+    sizes = (
+        state[name].shape[axis]
+        for name, axis in axes
+        if name in state and state[name].ndim > axis and state[name].numel()
+    )
     return next(filter(None, sizes), default)
 
 
 def _number_of_blocks(state: Mapping[str, Tensor], tower: str) -> int:
     """Return the number of transformer blocks in a tower, ``"visual."`` or ``""`` for the text tower."""
     prefix = f"{tower}transformer.resblocks."
-    return 1 + max((int(key[len(prefix) :].split(".")[0]) for key in state if key.startswith(prefix)), default=-1)
+    blocks = (key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix))
+    return 1 + max((int(block) for block in blocks if re.fullmatch("[0-9]{1,9}", block)), default=-1)

@@ -8,7 +8,6 @@ the file is refused.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,14 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, first_ten
 from ..files import log_to_stderr
+from ..foreign_files import read_json
 from ..types import Preprocessing
 from ..weights import load_strict, read_tensors
 from .openai_format import HEAD_WIDTH, NON_WEIGHTS, ClipSizes, clip_sizes, from_openai
 from .preprocess_cfg import in_words, of_open_clip
 from .transformers_format import is_transformers, to_openai
 
+_CONFIG_LIMIT = 1 << 20  # largest size of a configuration, in bytes
 #: Keys of open_clip's ``preprocess_cfg`` that czslkit reads, without the size.
 PREPROCESS_KEYS = ("resize_mode", "interpolation", "mean", "std", "fill_color")
 #: Entries that only files of OpenAI's own release have.
@@ -187,7 +188,7 @@ def model_of_file(file: str) -> nn.Module:
 def _other_activation(file: Path) -> str:
     """Return the activation in the configuration of transformers beside a file; empty if it is OpenAI's or unknown."""
     try:
-        config = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
+        config = read_json(file.with_name("config.json"), _CONFIG_LIMIT)
         towers = [config.get(part, {}).get("hidden_act", "quick_gelu") for part in ("vision_config", "text_config")]
     except (OSError, ValueError, AttributeError):  # no such file, or one of another kind
         return ""

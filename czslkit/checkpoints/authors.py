@@ -22,6 +22,7 @@ from ..options import as_dict, parse, user_path
 from ..translation import Translation
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, tensors_of
+from ..yaml_files import read_yaml
 from .trained import METADATA_FILE, save
 
 Log = Callable[[str], None]
@@ -217,8 +218,8 @@ def _settings(config: Source | None) -> dict[str, Any]:
     content: Any = config
     if isinstance(config, (str, Path)):
         try:
-            content = yaml.safe_load(user_path(config).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            content = read_yaml(user_path(config))
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError([f"{config}: cannot be read as YAML: {error}"]) from error
     if not isinstance(content, Mapping):
         raise ConfigError([f"{config}: expected settings with their values, found {type(content).__name__}"])

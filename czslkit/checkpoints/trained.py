@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shortened
 from ..files import file_digest, remove_unfinished, write_text
+from ..foreign_files import JSON_LIMIT, parse_json, read_regular
 from ..json_digest import change_since_written, with_digest
 from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
@@ -24,6 +25,7 @@ TRAINING_FOLDER = "training"  # in the folder of a run
 FORMAT = 2
 _FIRST_WITH_DIGEST = 2  # first format whose descriptions must hold digests
 _REMEDY = "Copy the whole folder again from its source, or train the method again in another folder"
+_LONGEST_REASON = 300  # characters of an error of a foreign file
 METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE = "method.json", "weights.safetensors", "backbone.safetensors"
 
 
@@ -58,8 +60,8 @@ class TrainedMethod:
         try:
             space = PairSpace(*(metadata["space"][key] for key in ("attrs", "objs", "pairs", "seen")))
             trained = cls(folder, str(metadata["method"]), dict(metadata["options"]), space)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError([f"{path} cannot be read: {type(error).__name__}: {error}"]) from error
+        except (OverflowError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError([f"{path} cannot be read: {_reason(error)}"]) from error
         files = [WEIGHTS_FILE] + [BACKBONE_FILE] * trained._has_backbone
         if missing := [name for name in files if not (trained.folder / name).is_file()]:
             raise ConfigError([f"{trained.folder} lacks {missing[0]}, which {METADATA_FILE} requires"])
@@ -146,20 +148,24 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / METADATA_FILE
     try:
-        file = path.read_bytes()
-        content: dict[str, Any] = json.loads(file.decode())
+        file = read_regular(path, JSON_LIMIT)
+        content: dict[str, Any] = parse_json(file)
         version = content["format"]
     except FileNotFoundError:
         raise ConfigError(
             [f"no {path}; expected the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or one of czslkit convert"]
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError([f"{path} cannot be read: {type(error).__name__}: {error}. {_REMEDY}."]) from error
-    if version not in range(1, FORMAT + 1):
-        raise ConfigError([f"{path} is of format {version!r}, this czslkit reads formats up to {FORMAT}"])
+        raise ConfigError([f"{path} cannot be read: {_reason(error)}. {_REMEDY}."]) from error
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        raise ConfigError([f"{path} is of format {shortened(version)}, this czslkit reads formats up to {FORMAT}"])
     if change := change_since_written(file, required="digest" in content or version >= _FIRST_WITH_DIGEST):
         raise ConfigError([f"{path} {change}. {_REMEDY}."])
     return content
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:_LONGEST_REASON]}"
 
 
 def is_intact(folder: Path) -> bool:

@@ -90,6 +90,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
         CzslkitError: the folder does not exist or has no results, or the results differ in their protocol or data.
         ConfigError: the folder has no results of a selected method or dataset.
     """
+    from ..report.escaping import printable
     from ..report.table import Table
     from ..result_store import Store
 
@@ -101,9 +102,9 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
     results = _with_names(results, "method", args.methods, runs)
     results = _with_names(results, "dataset", args.datasets, runs)
     for problem in store.problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {printable(problem)}", file=sys.stderr)
     for error in (error for result in results for error in store.changed_files(result).values()):
-        print(f"not used: {error}", file=sys.stderr)
+        print(f"not used: {printable(error)}", file=sys.stderr)
     if not results:
         raise CzslkitError(f"no results in {runs}; expected DATASET/METHOD/seedN-ID/WORLD.json from czslkit bench")
     return Table(results, mixed=args.mixed, attached=store.attached, folder=store.folder, intervals=intervals)

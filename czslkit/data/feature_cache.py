@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .. import provenance
+from ..foreign_files import check_regular
 from ..method import Method
 from ..options import config_id
 from ..weights import tensor_digest
@@ -73,6 +74,7 @@ def _read_features(file: Path, key: Mapping[str, Any], images: int) -> Tensor:
         ValueError: the file is damaged, or has the features of other images or another encoder.
     """
     try:
+        check_regular(file)
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             if metadata.get("key") != json.dumps(key):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..foreign_files import METADATA_LIMIT, read_regular
 from .layout import IMPORTED_READING, images_folder, import_record
 from .pair_lists import listing_files
 
@@ -33,7 +34,10 @@ def fingerprint_parts(folder: Path, files: Iterable[Path] | None = None) -> dict
     Raises:
         DataError: a pair list or the metadata is missing.
     """
-    parts = {file.name: _sha256(file.read_bytes()) for file in (listing_files(folder) if files is None else files)}
+    parts = {
+        file.name: _sha256(read_regular(file, METADATA_LIMIT))
+        for file in (listing_files(folder) if files is None else files)
+    }
     sizes = image_sizes(images_folder(folder))
     digest = _sha256(
         "".join(f"{path}\0{size}\n" for path, size in sorted(sizes.items())).encode("utf-8", "surrogateescape")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .. import provenance
 from ..errors import DataError
+from ..foreign_files import check_regular
 from ..options import config_id
 from ..types import Preprocessing
 from . import image_transforms
@@ -97,6 +98,7 @@ def _open_decoded(file: Path, shape: tuple[int, ...]) -> DecodedImages:
     Raises:
         ValueError: the file is damaged, or has another shape or type.
     """
+    check_regular(file)
     decoded = DecodedImages(file)
     try:
         pixels = decoded.pixels

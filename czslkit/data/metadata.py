@@ -7,8 +7,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, first_ten
+from ..errors import DataError, first_ten, shortened
 from .layout import ABSENT, SPLITS, Instance
+
+_LONGEST_REASON = 300  # characters of an error of torch
 
 
 def read_metadata(file: Path) -> tuple[Instance, ...]:
@@ -19,12 +21,12 @@ def read_metadata(file: Path) -> tuple[Instance, ...]:
     Raises:
         DataError: the file is not a list of instances.
     """
-    import torch
+    from ..torch_files import load_plain
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of unusual pickles
-            entries = torch.load(file, map_location="cpu", weights_only=True)
+            entries = load_plain(file)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     except Exception as error:  # a damaged or hostile pickle fails in many ways
@@ -45,7 +47,7 @@ def _refusal_reason(error: Exception) -> str:
     if unpickled and unpickled[1]:
         return f"it names {unpickled[1]}"
     text = unpickled[2] if unpickled else str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text[:_LONGEST_REASON]}"
 
 
 def _entry_fault(entry: Any) -> str:
@@ -54,9 +56,9 @@ def _entry_fault(entry: Any) -> str:
         return f"is a {type(entry).__name__}, expected a dict"
     for key in ("image", "attr", "obj", "set"):
         if not isinstance(entry.get(key), str):
-            return f"has {key}={entry[key]!r}, expected a string" if key in entry else f"has no {key!r}"
+            return f"has {key}={shortened(entry[key])}, expected a string" if key in entry else f"has no {key!r}"
     if not isinstance(entry.get("_image", ""), str):
-        return f"has _image={entry['_image']!r}, expected a string"
+        return f"has _image={shortened(entry['_image'])}, expected a string"
     if entry["set"] not in (*SPLITS, ABSENT):
-        return f"is of set {entry['set']!r}, expected one of {', '.join(SPLITS)}, {ABSENT}"
+        return f"is of set {shortened(entry['set'])}, expected one of {', '.join(SPLITS)}, {ABSENT}"
     return ""

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from ..errors import DataError, first_ten
 from ..files import write_bytes
+from ..foreign_files import TEXT_LIMIT, read_regular, text_lines
 from .layout import ABSENT, SPLITS, Pair, metadata_file, pairs_file
 from .metadata import read_metadata
 
 _PLUS_LINE = re.compile(r"([^+]*[^+\s])\+([^+\s][^+]*)")
+_LONGEST_LINE = 200  # characters of a line that a message shows
 _MOST_SHOWN = 10  # mistakes of one file that a message names
 
 
@@ -25,7 +27,7 @@ def read_pairs(file: Path) -> tuple[Pair, ...]:
         DataError: the file cannot be read, a line is not a pair, or a pair is listed twice.
     """
     try:
-        return parse_pairs(file.read_bytes(), file)
+        return parse_pairs(read_regular(file, TEXT_LIMIT), file)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
 
@@ -38,11 +40,11 @@ def parse_pairs(content: bytes, file: Path) -> tuple[Pair, ...]:
         file: path of the list, for messages.
 
     Raises:
-        DataError: the content is not UTF-8, a line is not a pair, or a pair is listed twice.
+        DataError: the content is not UTF-8 or has too many lines, a line is not a pair, or a pair is listed twice.
     """
     try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
+        lines = text_lines(content)
+    except ValueError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     rows, mistakes = split_lines(lines, file)
     advice = "; words with spaces are written as attr+obj, on every line" if mistakes else ""
@@ -71,7 +73,9 @@ def split_lines(lines: Iterable[str], file: Path) -> tuple[list[tuple[int, Pair]
     with_space = {line: tuple(words) for _, line in numbered if len(words := line.split()) == 2}
     found = with_plus if len(with_plus) >= len(with_space) and with_plus else with_space
     form = "'attr+obj', as other lines are" if found is with_plus else "'attr obj'"
-    wrong = [f"{file}:{number}: {line!r} is not {form}" for number, line in numbered if line not in found]
+    wrong = [
+        f"{file}:{number}: {line[:_LONGEST_LINE]!r} is not {form}" for number, line in numbered if line not in found
+    ]
     return [(n, (found[line][0], found[line][1])) for n, line in numbered if line in found], wrong
 
 
@@ -127,7 +131,9 @@ def pair_list_contents(folder: Path) -> dict[str, bytes]:
         raise DataError(f"{folder} is not a complete dataset: no {names}")
     rebuilt = _rebuild_lists(folder, missing) if missing else {}
     try:
-        return {split: rebuilt[split] if split in rebuilt else files[split].read_bytes() for split in SPLITS}
+        return {
+            split: rebuilt[split] if split in rebuilt else read_regular(files[split], TEXT_LIMIT) for split in SPLITS
+        }
     except OSError as error:
         raise DataError(f"{folder}: a pair list cannot be read: {error}") from error
 

@@ -15,10 +15,12 @@ from torch import Tensor
 from ..components import Backbone
 from ..data.splits import Splits
 from ..errors import ConfigError, DataError, first_ten
+from ..foreign_files import check_regular
 from ..method import Method
 from ..metrics.feasibility import feasibility
 from ..options import user_path
 from ..prompts import clean
+from ..torch_files import load_plain
 from ..types import PairSpace
 from .word_vectors import WordVectors, label_words, read_safetensors, refused_file, word_vectors
 
@@ -226,13 +228,14 @@ def _problem(source: str, values: Tensor, space: PairSpace) -> str:
 def _load_file(file: Path) -> Any:
     """Return the content of a torch, .safetensors or .npy file without running anything in it."""
     try:
+        check_regular(file)
         if file.suffix == ".npy":
-            return torch.from_numpy(np.load(file, allow_pickle=False))
+            return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))  # reads only what is used
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return load_plain(file)
     except Exception as error:  # a file that another program wrote may fail in any way
         raise refused_file(file, error) from error
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib import format as npy_format
 
 from ..errors import ConfigError, DataError
+from ..foreign_files import check_array_size, check_members, check_regular, read_npy_header
 from ..metrics.score_columns import Array
 from ..metrics.sweep import Sweep
 from .score_labels import Labels
@@ -49,6 +49,7 @@ def open_scores(path: Path) -> ScoreFile:
     if path.suffix.lower() not in _READERS:
         raise ConfigError([f"{path} does not end in one of {', '.join(_READERS)}"])
     with _raise_data_error(path):
+        check_regular(path)
         return _READERS[path.suffix.lower()](path)
 
 
@@ -95,25 +96,31 @@ def _open_npz(path: Path) -> ScoreFile:
     with zipfile.ZipFile(path) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
         _check_array_names(names)
+        check_members(archive, [f"{name}.npy" for name in sorted(names & {"scores", *_LABEL_NAMES})])
         with archive.open("scores.npy") as member:
-            header = _read_npy_header(member)
-        shape = _matrix_shape(header.shape, header.dtype.name)
+            found, _, dtype = read_npy_header(member)
+            shape = _matrix_shape(found, dtype.name)
+            check_array_size(archive, member, found, dtype)
         labels = {}
         for name in _LABEL_NAMES & names:
             with archive.open(f"{name}.npy") as member:
-                labels[name] = npy_format.read_array(member, allow_pickle=False)
+                found, _, dtype = read_npy_header(member)
+                _check_labels(name, found, str(dtype), shape[0])
+                check_array_size(archive, member, found, dtype)
+                labels[name] = np.empty(found, dtype)
+                _read_into(member, labels[name])
     return ScoreFile(path, shape, _label_tensors(labels, shape[0]), partial(_npz_blocks, path))
 
 
 def _npz_blocks(path: Path) -> Iterator[Block]:
     """Yield the blocks of scores in a .npz archive, in the order of the file."""
     with zipfile.ZipFile(path) as archive, archive.open("scores.npy") as member:
-        header = _read_npy_header(member)
-        for rows, columns in _block_slices(_matrix_shape(header.shape, header.dtype.name), header.by_column):
+        shape, by_column, dtype = read_npy_header(member)
+        for rows, columns in _block_slices(_matrix_shape(shape, dtype.name), by_column):
             size = rows.stop - rows.start, columns.stop - columns.start
-            block = np.empty(size[::-1] if header.by_column else size, header.dtype)
+            block = np.empty(size[::-1] if by_column else size, dtype)
             _read_into(member, block)
-            yield rows, columns, _native_byte_order(block.T if header.by_column else block)
+            yield rows, columns, _native_byte_order(block.T if by_column else block)
 
 
 def _open_safetensors(path: Path) -> ScoreFile:
@@ -166,11 +173,15 @@ def _label_tensors(arrays: dict[str, Array], images: int) -> Labels | None:
     if not arrays:
         return None
     for name, values in sorted(arrays.items()):
-        kind = str(values.dtype).removeprefix("torch.")
-        if "int" not in kind or tuple(values.shape) != (images,):
-            raise ValueError(f"{name} is {kind} {list(values.shape)}, expected integers [{images}], one for each image")
+        _check_labels(name, tuple(values.shape), str(values.dtype).removeprefix("torch."), images)
     attr, obj = (torch.from_numpy(np.asarray(arrays[name]).astype(np.int64)) for name in ("attr", "obj"))
     return attr, obj
+
+
+def _check_labels(name: str, shape: tuple[int, ...], kind: str, images: int) -> None:
+    """Check that an array of labels has an integer for each image."""
+    if "int" not in kind or shape != (images,):
+        raise ValueError(f"{name} is {kind} {list(shape)}, expected integers [{images}], one for each image")
 
 
 def _block_slices(shape: tuple[int, int], by_column: bool) -> Iterator[tuple[slice, slice]]:
@@ -186,22 +197,6 @@ def _block_slices(shape: tuple[int, int], by_column: bool) -> Iterator[tuple[sli
     whole = slice(0, width)
     for part in (slice(start, min(start + step, length)) for start in range(0, length, step)):
         yield (whole, part) if by_column else (part, whole)
-
-
-@dataclass(frozen=True)
-class _NpyHeader:
-    """The header of an array in the .npy format."""
-
-    shape: tuple[int, ...]
-    by_column: bool  # whether the values of a column lie together
-    dtype: np.dtype[Any]
-
-
-def _read_npy_header(member: Any) -> _NpyHeader:
-    """Read the header of an array from an open file; the next byte is then the first value."""
-    version = npy_format.read_magic(member)
-    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    return _NpyHeader(*read(member))
 
 
 def _read_into(member: Any, block: np.ndarray[Any, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from tabulate import tabulate
 from torch import Tensor
 
+from ..csv_cells import csv_cell
 from ..errors import ConfigError
 from ..metrics.metrics import Metrics
 from ..metrics.names import METRICS, defined_metrics
@@ -77,8 +78,8 @@ class Summary:
         rows = [_flatten({**self.settings, **numbers}) for numbers in self.numbers()]
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow({name: csv_cell(name) for name in rows[0]})
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
         return out.getvalue()
 
     def to_json(self) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.pair_lists import split_lines
 from ..errors import ConfigError, DataError
+from ..foreign_files import TEXT_LIMIT, read_regular, text_lines
 from ..types import PairSpace
 
 Pairs = Sequence[tuple[str, str]]  # attribute and object of each pair
@@ -65,8 +66,8 @@ def read_labels(path: Path, space: PairSpace) -> Labels:
         ConfigError: images show pairs that have no column.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = text_lines(read_regular(path, TEXT_LIMIT))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     rows, wrong = split_lines(lines, path)
     if wrong:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, first_ten
+from ..foreign_files import check_regular
 from ..metrics.score_columns import Array
 from ..options import user_path
 
@@ -18,6 +19,10 @@ from ..options import user_path
 #: the callable returns None or raises a KeyError.
 WordVectors = str | Path | Callable[[str], Array]
 Vector = np.ndarray[Any, Any]
+_LONGEST_LINE, _LONGEST_REASON = (
+    1 << 20,
+    300,
+)  # bytes of a line of a text file; characters of an error of another program
 
 #: Label in lower case -> the words, joined by ``_``, whose vectors were used for the published feasibility.
 PUBLISHED_SPELLINGS = {
@@ -138,8 +143,13 @@ def _vectors_from_text(file: Path, words: Sequence[str]) -> dict[str, Vector]:
     wanted = {word.encode(): word for word in words}
     found: dict[str, Vector] = {}
     try:
-        with file.open("rb") as lines:
-            for line in lines:
+        check_regular(file)
+        with file.open("rb") as opened:
+            for line in iter(lambda: opened.readline(_LONGEST_LINE), b""):
+                if len(line) == _LONGEST_LINE:
+                    raise DataError(
+                        f"{file} has a line of more than {_LONGEST_LINE:,} bytes, expected 'word v1 v2 ...'"
+                    )
                 first, _, rest = line.partition(b" ")
                 word = wanted.get(first)
                 if word is None or word in found or not (numbers := _parse_numbers(rest)):
@@ -169,6 +179,7 @@ def read_safetensors(file: Path, read: Callable[[Any], Any]) -> Any:
     from safetensors import safe_open
 
     try:
+        check_regular(file)
         with safe_open(file, framework="pt") as content:
             return read(content)
     except Exception as error:
@@ -178,4 +189,6 @@ def read_safetensors(file: Path, read: Callable[[Any], Any]) -> Any:
 def refused_file(file: Path, error: Exception) -> DataError:
     """Return the error to raise for a file whose content cannot be loaded safely."""
     reason = str(error).strip().partition("\n")[0]
-    return DataError(f"{file} is refused, and nothing in it was run: {type(error).__name__}: {reason}")
+    return DataError(
+        f"{file} is refused, and nothing in it was run: {type(error).__name__}: {reason[:_LONGEST_REASON]}"
+    )

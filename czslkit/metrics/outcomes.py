@@ -8,13 +8,17 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..foreign_files import check_array_size, check_members, read_npy_header
+
 FORMAT = 1
+_MOST_IMAGES = 10_000_000  # that are read from a file
 
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
@@ -32,6 +36,9 @@ FILE_KEYS = {
     "attr_right": "attr",
     "obj_right": "obj",
 }
+#: Field of ``Outcomes`` -> numpy's letters for the numbers in it: integers, floats or flags.
+_KINDS = dict.fromkeys(FILE_KEYS, "b") | {"target": "iu"}
+_KINDS |= dict.fromkeys(("true_score", "runner_up_score", "proposed_bias"), "f")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +89,40 @@ class Outcomes:
             ValueError: the content is another file, or has another format.
         """
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                found = int(_member(archive, "format", "i", ())) if "format.npy" in archive.namelist() else 0
+                if found != FORMAT:
+                    raise ValueError(f"has numbers per image of format {found}, this czslkit reads format {FORMAT}")
+                listed = archive.namelist()
+                if missing := [key for key in FILE_KEYS.values() if f"{key}.npy" not in listed]:
+                    raise ValueError(f"lacks {', '.join(missing)} per image")
+                return Outcomes(**{name: _member(archive, key, _KINDS[name]) for name, key in FILE_KEYS.items()})
+        except (OSError, EOFError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(f"holds no numbers per image: {error}") from error
-        if (found := int(arrays.pop("format", np.int32(0)))) != FORMAT:
-            raise ValueError(f"has numbers per image of format {found}, this czslkit reads format {FORMAT}")
-        if missing := [key for key in FILE_KEYS.values() if key not in arrays]:
-            raise ValueError(f"lacks {', '.join(missing)} per image")
-        return Outcomes(**{name: arrays[key] for name, key in FILE_KEYS.items()})
+
+
+def _member(archive: zipfile.ZipFile, key: str, kinds: str, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
+    """Return an array of an archive after a check of its header, so that it cannot take more memory than it should.
+
+    Args:
+        archive: the open file.
+        key: name of the array.
+        kinds: numpy's letters for the kinds of numbers that it may have.
+        shape: its shape; None for any vector.
+
+    Raises:
+        ValueError: the array has another type, shape or size.
+    """
+    check_members(archive, [f"{key}.npy"])
+    with archive.open(f"{key}.npy") as member:
+        found, _, dtype = read_npy_header(member)
+        if dtype.kind not in kinds or (len(found) != 1 if shape is None else found != shape):
+            raise ValueError(f"holds {key} as {dtype} {list(found)}, expected one number for each image")
+        if sum(found) > _MOST_IMAGES:
+            raise ValueError(f"holds {key} of {found[0]:,} images, expected at most {_MOST_IMAGES:,}")
+        check_array_size(archive, member, found, dtype)
+        values = np.frombuffer(bytearray(member.read()), dtype)
+    return values.reshape(found)
 
 
 def _shortened(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

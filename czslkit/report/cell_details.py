@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import CzslkitError
+from ..errors import CzslkitError, shortened
+from ..foreign_files import parse_json
 from ..result_store import Result
+from ..sizes import format_bytes
 from .kept_resamples import Interval
 from .resamples import Attached
 
@@ -15,6 +17,8 @@ DETAILS_FILE = "details.json"
 DETAILS_FORMAT = 1  # format of details.json
 MOST_ROWS = 20  # largest number of rows in a table of details
 MOST_CHARACTERS = 20_000  # largest length of a section
+#: Largest number of columns of such a table, of characters in a field of it, and of bytes in the file.
+_MOST_COLUMNS, _LONGEST_TEXT, _LARGEST_FILE = 20, 300, 4 << 20
 #: Keys of a result that are shown as JSON, in this order.
 _SECTIONS = (
     *("stale", "metrics", "recipe", "published", "config", "protocol", "depends"),
@@ -40,7 +44,9 @@ def cell_details(result: Result, intervals: Mapping[str, Interval], attached: At
     if attached and result["status"] == "done":
         try:
             content = attached(result, DETAILS_FILE)
-            tables = _detail_tables(json.loads(content), f"{result['cell']['world']}.{DETAILS_FILE}") if content else []
+            if content and len(content) > _LARGEST_FILE:
+                raise CzslkitError(f"{DETAILS_FILE} has {format_bytes(len(content))}, expected at most 4 MB")
+            tables = _detail_tables(parse_json(content), f"{result['cell']['world']}.{DETAILS_FILE}") if content else []
         except (CzslkitError, ValueError) as error:
             sections["details"] = str(error)
     traceback = _shortened((result.get("error") or {}).get("traceback") or "")
@@ -55,21 +61,17 @@ def _detail_tables(details: Any, file: str) -> list[dict[str, Any]]:
     """
     if not isinstance(details, Mapping) or details.get("format") != DETAILS_FORMAT:
         raise CzslkitError(f"{file} does not have format {DETAILS_FORMAT}")
-    tables = [_top_k_table(details)]
-    for name, table in details.items():
-        if not isinstance(table, Mapping) or "rows" not in table:
-            continue
-        images = table["columns"].index("images")
-        rows = sorted(table["rows"], key=lambda row: -row[images])[:MOST_ROWS]
-        total = len(table["rows"])
-        cut = f": the {len(rows)} of {total} rows with the most images" if len(rows) < total else ""
-        tables.append(
-            {
-                "title": name.replace("_", " ") + cut,
-                "columns": [column.replace("_", " ") for column in table["columns"]],
-                "rows": [[_printed(value) for value in row] for row in rows],
-            }
-        )
+    try:
+        tables = [_top_k_table(details)]
+        tables += [
+            _detail_table(name, table)
+            for name, table in details.items()
+            if isinstance(table, Mapping) and "rows" in table
+        ]
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise CzslkitError(
+            f"{file} is not as czslkit writes it: {type(error).__name__}: {shortened(str(error))}"
+        ) from error
     return tables
 
 
@@ -79,6 +81,18 @@ def _shortened(text: str) -> str:
     return (
         text if more <= 0 else f"{text[:MOST_CHARACTERS]}\n... and {more:,} more characters in the file of the result"
     )
+def _detail_table(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    if len(table["columns"]) > _MOST_COLUMNS:
+        raise ValueError(f"{name} has {len(table['columns'])} columns")
+    images = table["columns"].index("images")
+    rows = sorted(table["rows"], key=lambda row: -row[images])[:MOST_ROWS]
+    total = len(table["rows"])
+    cut = f": the {len(rows)} of {total} rows with the most images" if len(rows) < total else ""
+    return {
+        "title": name.replace("_", " ") + cut,
+        "columns": [column.replace("_", " ") for column in table["columns"]],
+        "rows": [[_printed(value) for value in row[:_MOST_COLUMNS]] for row in rows],
+    }
 
 
 def _top_k_table(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,4 +109,4 @@ def _printed(value: Any) -> str:
     """Return a fraction in percent, a flag as seen or unseen, and any other value as text."""
     if isinstance(value, bool):
         return "seen" if value else "unseen"
-    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
+    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)[:_LONGEST_TEXT]

@@ -16,7 +16,7 @@ def printable(text: str) -> str:
     'red name'
     """
     text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", " ".join(text.splitlines()))
-    return "".join(character for character in text if unicodedata.category(character) not in ("Cc", "Cf"))
+    return text.translate({ord(char): None for char in set(text) if unicodedata.category(char) in ("Cc", "Cf", "Cs")})
 
 
 def printable_tree(value: Any) -> Any:

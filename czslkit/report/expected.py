@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import did_you_mean
+from ..errors import did_you_mean, shortened
 from ..metrics.names import METRICS, WORLDS
 
 
@@ -19,7 +19,7 @@ def expected_problems(expected: Any) -> list[str]:
     ['expected.closed: U is 499, expected a percentage from 0 to 100', 'expected.closed lacks AUC']
     """
     if not isinstance(expected, Mapping):
-        return [f"expected is {expected!r}, expected the worlds with their numbers"]
+        return [f"expected is {shortened(expected)}, expected the worlds with their numbers"]
     problems = _unknown_keys("expected", expected, WORLDS)
     for world in WORLDS:
         if world in expected:
@@ -45,12 +45,12 @@ def world_problems(where: str, content: Any) -> list[str]:
 def _number_problems(where: str, content: Any, *, text: str, optional: tuple[str, ...] = ()) -> list[str]:
     """Return the mistakes in a section with a percentage for each metric and a description under the key ``text``."""
     if not isinstance(content, Mapping):
-        return [f"{where} is {content!r}, expected {', '.join(METRICS)} and {text}"]
+        return [f"{where} is {shortened(content)}, expected {', '.join(METRICS)} and {text}"]
     problems = _unknown_keys(where, content, (*METRICS, text, *optional))
     for name in METRICS:
         value = content.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:
-            problems.append(f"{where}: {name} is {value!r}, expected a percentage from 0 to 100")
+            problems.append(f"{where}: {name} is {shortened(value)}, expected a percentage from 0 to 100")
     if text in content:
         problems += _text_problems(where, text, content[text])
     if missing := [name for name in (*METRICS, text) if name not in content]:
@@ -60,11 +60,13 @@ def _number_problems(where: str, content: Any, *, text: str, optional: tuple[str
 
 def _unknown_keys(where: str, content: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
     return [
-        f"{where} has no key {key}.{did_you_mean(str(key), known)} Known: {', '.join(known)}."
+        f"{where} has no key {str(key)[:100]}.{did_you_mean(str(key), known)} Known: {', '.join(known)}."
         for key in content
         if key not in known
     ]
 
 
 def _text_problems(where: str, name: str, value: Any) -> list[str]:
-    return [] if isinstance(value, str) and value.strip() else [f"{where}: {name} is {value!r}, expected a text"]
+    return (
+        [] if isinstance(value, str) and value.strip() else [f"{where}: {name} is {shortened(value)}, expected a text"]
+    )

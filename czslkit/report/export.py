@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..csv_cells import csv_cell
 from ..metrics.names import defined_metrics
 from ..result_store import Result
 from .arrangement import Arrangement
@@ -47,7 +48,8 @@ def as_csv(arrangement: Arrangement, significance: Significance, comparisons: Se
         pd.DataFrame([published.get(key, {}) for key in keys]),
     ]
     lines = pd.concat(parts, axis=1)
-    return lines.to_csv(index=False, header=list(map(printable, lines.columns)), lineterminator="\n")
+    header = [csv_cell(printable(name)) for name in lines.columns]
+    return lines.map(csv_cell).to_csv(index=False, header=header, lineterminator="\n")
 
 
 def as_json(

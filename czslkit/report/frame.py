@@ -12,6 +12,7 @@ from ..errors import CzslkitError
 from ..metrics.names import METRICS, defined_metrics
 from ..options import flatten
 from ..result_store import Result, Store
+from .escaping import printable
 from .labels import differing_settings, row_labels, setting_name, transductive
 from .resamples import Attached, Folder, Resamples, resampled_result
 
@@ -56,7 +57,7 @@ def stored_results(runs: str | Path, log: Callable[[str], None]) -> tuple[Store,
         raise CzslkitError(f"no folder {store.root}; expected the folder of results that czslkit bench wrote")
     found = store.results()
     for problem in store.problems:
-        log(f"left out: {problem}")
+        log(f"left out: {printable(problem)}")
     if not found:
         raise CzslkitError(f"no results in {runs}; expected DATASET/METHOD/seedN-ID/WORLD.json from czslkit bench")
     return store, found
@@ -112,11 +113,10 @@ def cells_frame(results: Sequence[Result], resamples: Sequence[Resamples | Czslk
         "seed": pd.Series([cell["seed"] for cell in cells], dtype="int64"),
         "status": _texts(result["status"] for result in results),
     }
-    last = {
-        **_metric_columns(results, resamples),
-        **_training_columns(results),
-        **_timing_columns(results),
-        **_version_columns(results),
+    last = _metric_columns(results, resamples)
+    for columns in (_training_columns(results), _timing_columns(results), _version_columns(results)):
+        last |= {name: column for name, column in columns.items() if name not in last}
+    last |= {
         "transductive": pd.Series(transductive(results), dtype="bool"),
         "error": _texts(_error_text(result) for result in results),
         "stale": _texts(result.get("stale") for result in results),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import file_digest, write_bytes
+from ..foreign_files import parse_json, read_regular
 
 if TYPE_CHECKING:  # numpy is imported only if there are numbers to resample
     from ..metrics.bootstrap import Floats
@@ -46,25 +47,16 @@ def read_kept(file: Path, made_from: Mapping[str, Any]) -> KeptResamples | None:
     from ..metrics.bootstrap import RESAMPLES
 
     try:
-        if not file.is_file() or file.stat().st_size > _MOST_BYTES:
-            return None
-        digest, _, rest = file.read_bytes().partition(b"\n")
+        digest, _, rest = read_regular(file, _MOST_BYTES).partition(b"\n")
         if digest != _digest(rest):
             return None
         head, _, numbers = rest.partition(b"\n")
-        described = json.loads(head)
+        described = parse_json(head)
         if described["made_from"] != {**made_from, **_code()}:
             return None
         intervals = {metric: (float(low), float(high)) for metric, (low, high) in described["intervals"].items()}
         values = np.frombuffer(numbers, "<f8").reshape(len(intervals), RESAMPLES)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        RecursionError,
-    ):  # damaged, or a file of others
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):  # damaged, or a file of others
         return None
     return KeptResamples(str(described["images"]), dict(zip(intervals, values, strict=True)), intervals)
 

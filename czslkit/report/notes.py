@@ -112,10 +112,10 @@ def _cells_in_words(dataset: str, cells: Sequence[tuple[str, str, int]]) -> str:
 
 def _error_text(kind: str, message: str) -> str:
     """Return the first line of an error, or the first ``_MOST_LINES`` lines of an error that lists problems."""
-    lines = [printable(line) for line in message.splitlines() if line.strip()] or [""]
+    lines = [line for line in message.splitlines() if line.strip()] or [""]
     if kind not in _MULTILINE_ERRORS:
         lines = lines[:1]
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} more lines"]
-    short = [line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…" for line in lines]
-    return f"{printable(kind)}: " + "\n  ".join(short)
+    lines = [line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…" for line in map(printable, lines)]
+    return f"{printable(kind)}: " + "\n  ".join(lines)

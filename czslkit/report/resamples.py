@@ -69,7 +69,7 @@ def resampled_result(
     found = read_kept(file, made_from) if file else None
     if found is None:
         try:
-            found = _resampled(content, bins)
+            found = _resampled(content, result)
         except ValueError as error:
             return CzslkitError(f"seed {cell['seed']}: {IMAGES_FILE}: {error}")
         if file:
@@ -88,16 +88,19 @@ def mean_over_seeds(seeds: Sequence[Resamples]) -> Resamples:
     return Resamples(first.measurement, values, _intervals(values))
 
 
-def _resampled(content: bytes, bins: Any) -> KeptResamples:
+def _resampled(content: bytes, result: Result) -> KeptResamples:
     """Compute the metrics on the resamples of the images in a file of numbers per image.
 
     Raises:
-        ValueError: the file holds something else, or ``bins`` is unknown.
+        ValueError: the file holds something else, or the curve of the result is unknown.
     """
     from ..metrics import bootstrap
     from ..metrics.outcomes import Outcomes
 
-    images = Outcomes.from_bytes(content)
+    images, bins = Outcomes.from_bytes(content), result["protocol"].get("bins")
+    counts = [result["metrics"].get(name) for name in ("n_seen", "n_unseen")]
+    if None not in counts and sum(counts) != len(images):
+        raise ValueError(f"has numbers of {len(images):,} images, its result of {sum(counts):,}")
     values = bootstrap.resampled_metrics(images, bins, bootstrap.RESAMPLES, bootstrap.SEED)
     kinds = {"n_seen": int(images.is_seen.sum()), "n_unseen": int((~images.is_seen).sum())}
     for metric in undefined_metrics({**values, **kinds}, bins):

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from ..entry_points import is_builtin
-from ..errors import ConfigError, CzslkitError
+from ..errors import ConfigError, CzslkitError, shortened
+from ..foreign_files import YAML_LIMIT, read_text
 from ..method import METHODS, Method
 from ..options import user_path
 from ..report.expected import expected_problems
@@ -111,7 +112,7 @@ def load_recipe(path: Path, given_for: str | None = None) -> dict[str, dict[str,
         ConfigError: the file is not a recipe, or does not fit its method; the message lists every problem.
     """
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml(read_text(path, YAML_LIMIT))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError([f"{path}: cannot be read as YAML: {error}"]) from error
     known = ("method", "source", *SECTION_NAMES, "expected")
@@ -119,11 +120,15 @@ def load_recipe(path: Path, given_for: str | None = None) -> dict[str, dict[str,
         raise ConfigError([f"{path}: the recipe has no method; expected {', '.join(known)}"])
     recipe = {key: {} if content.get(key) is None else content[key] for key in (*SECTION_NAMES, "expected")}
     sections = {key: recipe[key] for key in SECTION_NAMES if isinstance(recipe[key], dict)}
-    method, named = str(content["method"]), given_for or path.stem.partition("_")[2]
+    method, named = str(content["method"])[:100], given_for or path.stem.partition("_")[2]
     named_by = "it was given for" if given_for else "its file name says"
-    problems = [f"{key} is not part of a recipe; expected {', '.join(known)}" for key in content if key not in known]
+    problems = [
+        f"{str(key)[:100]} is not part of a recipe; expected {', '.join(known)}" for key in content if key not in known
+    ]
     problems += [f"its method is {method!r}, but {named_by} {named!r}"] if method != named else []
-    problems += [f"{key} is {recipe[key]!r}, expected settings" for key in SECTION_NAMES if key not in sections]
+    problems += [
+        f"{key} is {shortened(recipe[key])}, expected settings" for key in SECTION_NAMES if key not in sections
+    ]
     problems += expected_problems(recipe["expected"])
     problems = [f"{path}: {problem}" for problem in problems]
     try:

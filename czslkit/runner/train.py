@@ -154,10 +154,10 @@ def _load_trained(job: Job, method: Method, folder: Path, record: Mapping[str, A
 def _recorded_key(folder: Path) -> str | None:
     """Return the key in the description of a trained method, None if there is none, or if it is damaged."""
     try:
-        key: str | None = read_description(folder).get("training_key")
+        key = read_description(folder).get("training_key")
     except ConfigError:
         return None
-    return key
+    return key if isinstance(key, str) else None
 
 
 def _stored_training(job: Job, folder: Path, accepted: Collection[str]) -> StoredTraining:

@@ -7,10 +7,12 @@ from typing import Any
 
 import yaml
 
+from ..yaml_files import PlainLoader, check_digits, parse_yaml
+
 _BRACKETS = {"[": "]", "{": "}", '"': '"', "'": "'"}  # first character of a value that is no plain text -> its last
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(PlainLoader):
     """A loader with the numbers of YAML 1.2: ``064`` is 64, and ``1:04``, ``1_000`` and dates are texts."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (an instance variable in the base class)
@@ -18,6 +20,7 @@ class _Loader(yaml.SafeLoader):
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """Return a whole number: decimal, also with leading zeros, or octal or hexadecimal after ``0o`` or ``0x``."""
         text = str(self.construct_scalar(node))
+        check_digits(text)
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
@@ -73,7 +76,7 @@ def load_yaml(text: str) -> Any:
     >>> load_yaml("{a: 064, b: 1:04, c: 1e-3, d: 0x10}")
     {'a': 64, 'b': '1:04', 'c': 0.001, 'd': 16}
     """
-    return yaml.load(text, _Loader)
+    return parse_yaml(text, _Loader)
 
 
 def parse_value(text: str) -> Any:

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..foreign_files import check_regular
 from ..learned_state import learned_state, load_learned
 from ..method import Method
 from ..weights import read_safetensors, write_tensors
@@ -133,6 +134,7 @@ def state_key(folder: Path, accepted: Container[str] | None = None) -> str | Non
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a state, nothing if there is no file or if it is damaged."""
     try:
+        check_regular(file)
         return read_safetensors(file)
     except (SafetensorError, OSError, ValueError):
         return {}, {}

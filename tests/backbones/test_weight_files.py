@@ -286,6 +286,14 @@ def test_a_damaged_configuration_is_named(folder):
             load_backbone(f"local-dir:{folder}")
 
 
+def test_a_configuration_far_larger_than_its_weights_is_refused_before_a_model_is_built(folder):
+    wide = {**CONFIG, "text_cfg": {**CONFIG["text_cfg"], "width": 32_768}}
+    write_config(folder, model_cfg=wide)
+    message = r"the model of open_clip_config\.json has \d{2},\d{3},\d{3},\d{3} numbers, but its tensors hold only \d+"
+    with pytest.raises(ConfigError, match=message):
+        load_backbone(f"local-dir:{folder}")
+
+
 def test_a_configuration_with_an_unknown_resize_mode_is_named(folder):
     write_config(folder, preprocess_cfg={"resize_mode": "stretch"})
     with pytest.raises(ConfigError, match="the resize mode is 'stretch', expected shortest, longest, squash"):

@@ -76,7 +76,7 @@ def test_unreadable_metadata_is_a_data_error_naming_the_file(tmp_path: Path, con
 
 def test_metadata_that_may_not_be_read_is_not_called_hostile(tmp_path: Path) -> None:
     (tmp_path / "metadata.t7").mkdir()
-    with pytest.raises(DataError, match=r"metadata.t7 cannot be read: .*[Dd]irectory"):
+    with pytest.raises(DataError, match=r"metadata.t7 cannot be read: it is a folder, expected a regular file"):
         read_metadata(tmp_path / "metadata.t7")
 
 

@@ -108,7 +108,7 @@ def test_tensors_and_settings_that_do_not_fit_are_listed_together(csp):
             {"soft_embeddings": "x"},
             r"the checkpoint is not a state dict of tensors: it contains more than tensors: 'soft_embeddings'",
         ),
-        ({3: torch.zeros(1)}, "3 is unknown"),
+        ({3: torch.zeros(1)}, "it has the key 3, expected names"),
     ],
 )
 def test_a_dict_that_is_no_state_dict_is_refused(csp, state, message):

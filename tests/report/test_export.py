@@ -36,6 +36,18 @@ def test_every_metric_reaches_the_csv(result: Make) -> None:
     assert (row["attr_acc_mean"], row["attr_acc_n"]) == ("0.25", "1")
 
 
+def test_no_text_of_a_result_is_a_formula_in_the_csv(result: Make) -> None:
+    results = [
+        result(config={"options": {"backbone": "=cmd|' /C calc'!A0", "shift": -1.5, "@name": "+1"}}, config_id="a"),
+        result(config={"options": {"backbone": "-x", "shift": 2, "@name": "@x"}}, config_id="b"),
+    ]
+    lines = Table(results).to_csv().splitlines()
+    assert lines[0].startswith("method,backbone,shift,'@name,dataset")
+    first, second = csv.DictReader(io.StringIO("\n".join(lines)))
+    assert (first["backbone"], first["shift"], first["'@name"]) == ("'=cmd|' /C calc'!A0", "-1.5", "+1")
+    assert (second["backbone"], second["shift"], second["'@name"]) == ("'-x", "2", "'@x")
+
+
 def test_json_holds_every_seed_and_every_error(result: Make, failed: Make) -> None:
     table = Table([result(auc=0.1, seed=0), result(auc=None, seed=1), failed(DIVERGED, seed=2)])
     content = json.loads(table.to_json())

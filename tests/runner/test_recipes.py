@@ -300,6 +300,11 @@ def test_an_unreadable_recipe_is_named(tmp_path):
     (tmp_path / "x_csp.yaml").write_bytes(b"method: \xff\xfe")
     with pytest.raises(ConfigError, match=r"x_csp\.yaml: cannot be read as YAML"):
         load_recipe(tmp_path / "x_csp.yaml")
+    (tmp_path / "x_csp.yaml").write_text("method: csp\noptions: &a {context: 3}\ntrain: *a\n")
+    with pytest.raises(
+        ConfigError, match=r"x_csp\.yaml: cannot be read as YAML: it has the alias \*a; write the value"
+    ):
+        load_recipe(tmp_path / "x_csp.yaml")
 
 
 def test_a_broken_recipe_stops_the_plan_with_its_name(tmp_path, monkeypatch):

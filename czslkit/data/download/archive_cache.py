@@ -13,12 +13,13 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...files import file_lock, write_text
+from ...foreign_files import read_json
 from ..sources import Refused, RemoteFile
 from .archives import check_archive
 from .resumable_http import HttpClient, TransferRecord, discard_partial, partial_path
 
 Log = Callable[[str], None]
-_READ_BYTES = 1 << 20
+_READ_BYTES, _RECORD_LIMIT = 1 << 20, 1 << 16  # bytes read at a time; largest size of a record
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class ArchiveCache:
         """
         record = self._digest_path(file)
         try:
-            return str(json.loads(record.read_text(encoding="utf-8"))["sha256"]) if record.exists() else ""
-        except (ValueError, KeyError, TypeError) as error:
+            return str(read_json(record, _RECORD_LIMIT)["sha256"]) if record.exists() else ""
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{record} has no SHA-256; delete this file if you trust {file.name}") from error
 
     def _use_source(self, source: str, file: RemoteFile, consume: Callable[[Path], None] | None) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import DataError
+from ...foreign_files import TEXT_LIMIT, read_text
 from ..layout import SPLITS
 from .labelled_pictures import SUFFIXES, LabelledPicture, is_image, label_problem, normalized_label, refuse_if_any
 
@@ -46,9 +48,11 @@ def read_table(source: Path) -> list[LabelledPicture]:
 def _read_rows(source: Path) -> tuple[Sequence[str], list[tuple[int, Row]]]:
     """Return the column names, and every row with its line number."""
     try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter="\t" if source.suffix.lower() == ".tsv" else ",")
-            return list(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
+        text = read_text(source, TEXT_LIMIT, "utf-8-sig")
+        reader = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter="\t" if source.suffix.lower() == ".tsv" else ","
+        )
+        return list(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source} is not a readable table: {error}") from error
 

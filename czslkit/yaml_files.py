@@ -1,0 +1,72 @@
+"""YAML that costs no more than its text: without aliases, with numbers of few digits. No torch is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .foreign_files import YAML_LIMIT, read_text
+
+_MOST_DIGITS = 40  # of a whole number
+
+
+class PlainLoader(yaml.SafeLoader):
+    """A loader of plain values that refuses aliases, which could stand for any number of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a node, as the base class does.
+
+        Raises:
+            yaml.YAMLError: the node is an alias.
+        """
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(f"it has the alias *{str(event.anchor)[:40]}; write the value where it is used")
+        return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Return a whole number, as the base class does.
+
+        Raises:
+            ValueError: the number has too many digits.
+        """
+        check_digits(str(self.construct_scalar(node)))
+        return super().construct_yaml_int(node)
+
+
+PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_yaml_int)
+
+
+def check_digits(text: str) -> None:
+    """Raise ValueError if the text of a whole number is too long."""
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"it has a whole number of {len(text):,} digits, expected at most {_MOST_DIGITS}")
+
+
+def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
+    """Return the content of a YAML document.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML, or has aliases.
+        ValueError: a number has too many digits, or lists and mappings are in too many others.
+
+    >>> parse_yaml("{a: [1, 2]}")
+    {'a': [1, 2]}
+    """
+    try:
+        return yaml.load(text, loader)
+    except RecursionError:
+        raise ValueError("its lists and mappings are in too many others") from None
+
+
+def read_yaml(path: str | Path, loader: type[PlainLoader] = PlainLoader) -> Any:
+    """Return the content of a YAML file of at most ``YAML_LIMIT`` bytes, as :func:`parse_yaml` does.
+
+    Raises:
+        OSError: the file cannot be read, is not a regular file, or is too large.
+        ValueError: the file is not UTF-8, or as :func:`parse_yaml`.
+        yaml.YAMLError: as :func:`parse_yaml`.
+    """
+    return parse_yaml(read_text(path, YAML_LIMIT), loader)
