@@ -81,6 +81,8 @@ def _shortened(text: str) -> str:
     return (
         text if more <= 0 else f"{text[:MOST_CHARACTERS]}\n... and {more:,} more characters in the file of the result"
     )
+
+
 def _detail_table(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
     if len(table["columns"]) > _MOST_COLUMNS:
         raise ValueError(f"{name} has {len(table['columns'])} columns")

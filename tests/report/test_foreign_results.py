@@ -172,7 +172,7 @@ HOSTILE: dict[str, tuple[Write, str]] = {
     "status": (section("status", "[]"), "has status [], neither 'done' nor 'failed'"),
     "error": (section("error", '{"type": "E"}'), "is done, but its error has no type and message"),
     "traceback": (section("error", json.dumps(FAILED | {"traceback": 1})), "but its error has no type and message"),
-    "format": (section("format", "[1]"), "is a result of format [1], this czslkit reads formats up to 2"),
+    "format": (section("format", "[1]"), "is a result of format [1], this czslkit reads formats up to 3"),
     "format flag": (section("format", "true"), "is a result of format True"),
     "versions": (section("versions", '{"torch": [1]}'), "has versions={'torch': [1]}"),
     "digests": (section("depends", '{"training": {"data": {"a": [1]}}}'), "has depends={"),
