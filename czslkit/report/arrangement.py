@@ -23,7 +23,7 @@ class Arrangement:
 
     Attributes:
         frame: one row for each cell, as :func:`czslkit.report.frame.results_frame` returns it.
-        rows: label of each row, in the order of the frame.
+        rows: label of each row, in order.
         columns: dataset and world of each column, in the order of the frame.
         finished: the finished cells of each entry, as row numbers of the frame.
         failed: the failed cells of each entry, likewise.
@@ -68,12 +68,13 @@ class Arrangement:
         return None if value != value else float(value)
 
 
-def arrange(frame: DataFrame, metrics: Sequence[str]) -> Arrangement:
+def arrange(frame: DataFrame, metrics: Sequence[str], rows: Sequence[str] | None = None) -> Arrangement:
     """Group the cells of a frame into entries.
 
     Args:
         frame: as :func:`czslkit.report.frame.results_frame` returns it.
         metrics: columns of the frame to summarise; they include all of ``METRICS``.
+        rows: every label of the frame, in the order of the rows; by default that of the frame.
     """
     groups = frame.groupby(KEY_COLUMNS, sort=False)
     summary: DataFrame = groups[list(metrics)].agg([_mean, _std, "count"])
@@ -81,7 +82,7 @@ def arrange(frame: DataFrame, metrics: Sequence[str]) -> Arrangement:
     cells: dict[Any, DataFrame] = dict(iter(groups))
     return Arrangement(
         frame,
-        rows=tuple(frame["label"].unique()),
+        rows=tuple(frame["label"].unique() if rows is None else rows),
         columns=tuple(frame[["dataset", "world"]].drop_duplicates().itertuples(index=False, name=None)),
         finished={key: list(cell.index[cell["status"] == "done"]) for key, cell in cells.items()},
         failed={key: list(cell.index[cell["status"] != "done"]) for key, cell in cells.items()},

@@ -181,11 +181,11 @@ def _short_values(values: set[str]) -> dict[str, str]:
 
 
 def _forms(values: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
-    """Yield ways to write values: without quotes, with quotes, as the names of files, without their common beginning."""
+    """Yield ways to write values: without quotes, with quotes, as names of files, without their common beginning."""
     texts = [printable(value) for value in values]
     plain = [text.replace('"', "") for text in texts]
-    shared = re.match(r"(.*[^\w.+-])?", os.path.commonprefix(plain))
-    start = shared.end() if shared else 0
+    shared = os.path.commonprefix(plain)  # noqa: RUF071 (character by character)
+    start = len(re.sub(r"[\w.+-]*$", "", shared))
     names = [text.rstrip("/").rpartition("/")[2] for text in plain]
     for form in (plain, texts, names, [f"...{text[start:]}" for text in plain]):
         yield list(zip(values, form, strict=True))

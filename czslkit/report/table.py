@@ -9,6 +9,7 @@ from ..errors import CzslkitError
 from ..metrics.names import METRICS
 from ..result_store import Result
 from .arrangement import KEY_COLUMNS, Column, Key, arrange, percent
+from .asked import Asked
 from .caption import table_caption
 from .cell_details import cell_details
 from .comparability import first_difference
@@ -33,6 +34,7 @@ class Table:
     Attributes:
         results: the results in the table, with printable names.
         labels: the row label of each result.
+        asked: the order of rows and columns, and the names in papers.
         arrangement: the entries of the table, and the frame of its cells.
         significance: intervals and differences to the best, for entries with numbers per image.
         comparisons: our numbers and the published numbers.
@@ -45,20 +47,24 @@ class Table:
         *,
         attached: Attached | None = None,
         intervals: bool = False,
+        asked: Asked | None = None,
     ) -> None:
         """Arrange results as a table.
 
         Args:
-            results: results as the store returns them, in the order of the rows.
+            results: results as the store returns them, in the order of the rows unless ``asked`` has another one.
             mixed: allow results that were not measured alike; the caption then names the first difference.
             attached: returns the files of a result, as :meth:`Store.attached`; without it the table has no intervals
                 and no tie marks.
             intervals: print the interval after each number.
+            asked: the order of rows and columns, and the names in papers, which tables in LaTeX print.
 
         Raises:
             CzslkitError: there are no results, a result occurs twice, or two results were not measured alike.
         """
-        self.results = tuple(_with_printable_names(result) for result in results)
+        self.asked = asked or Asked()
+        in_order = asked.sorted(results) if asked else results
+        self.results = tuple(_with_printable_names(result) for result in in_order)
         if not self.results:
             raise CzslkitError("there are no results to put in a table")
         self.labels = row_labels(self.results)
@@ -74,7 +80,9 @@ class Table:
             cell = self.results[i]["cell"]
             name = cell_name(self.labels[i], cell)
             raise CzslkitError(f"{name} occurs twice, each time with configuration {cell['config_id']}")
-        self.arrangement = arrange(frame, metric_names(self.results))
+        places = {label: self.asked.row_place(r["cell"]) for label, r in zip(self.labels, self.results, strict=True)}
+        rows = sorted(places, key=places.__getitem__) if asked else None
+        self.arrangement = arrange(frame, metric_names(self.results), rows)
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
         self._attached, self._intervals = attached, intervals

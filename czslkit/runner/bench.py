@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.trained import TrainedMethod
 from ..data.cache import Cache
-from ..data.dataset_folders import canonical, find_folder
+from ..data.dataset_folders import canonical, dataset, find_folder
 from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
 from ..files import checked_filename, log_to_stderr
+from ..method import METHODS
 from ..metrics.names import WORLDS
 from ..options import user_path
 from ..registry import failures
+from ..report.asked import Asked, Command, remember
 from ..report.frame import results_frame
+from ..report.paper_names import PaperName, paper_name
 from ..report.table import Table
 from ..result_store import Store
 from ..sizes import MEMORY, parse_bytes
@@ -39,6 +42,7 @@ class Benchmark:
 
     results: tuple[Mapping[str, Any], ...]
     store: Store | None = None  # the folder that holds the files attached to the results
+    asked: Asked | None = None  # the order of the table, and the names in papers
 
     @property
     def failed(self) -> int:
@@ -51,7 +55,7 @@ class Benchmark:
 
     @cached_property
     def _table(self) -> Table:
-        return Table(self.results, mixed=True, attached=self.store.attached if self.store else None)
+        return Table(self.results, mixed=True, attached=self.store.attached if self.store else None, asked=self.asked)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each cell; see :func:`czslkit.results`."""
@@ -163,13 +167,29 @@ def bench(
     for line in failures():
         log(f"set aside: {line}")
     read_code(specs)
+    asked = None if estimate else remember(store.root, _command(specs), _names(specs), log)
     source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing)
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"
         job = Job(spec, store, source, machine, verbose, keep_stale, _prefixed(log, prefix))
         results += _estimate_or_failures(job) if estimate else _run_or_failures(job)
-    return Benchmark(tuple(results), store)
+    return Benchmark(tuple(results), store, asked)
+
+
+def _command(specs: Sequence[Spec]) -> Command:
+    """Return the grid of cells that was asked for."""
+    cells = [spec.cell("closed") for spec in specs]
+    rows = dict.fromkeys((cell["dataset"], cell["method"], cell["config_id"]) for cell in cells)
+    return Command(tuple(rows), tuple(dict.fromkeys(spec.seed for spec in specs)), specs[0].worlds)
+
+
+def _names(specs: Sequence[Spec]) -> dict[str, dict[str, PaperName]]:
+    """Return the names in papers by ``"method"`` or ``"dataset"`` and registered name."""
+    return {
+        "method": {spec.method: paper_name(METHODS[spec.method], spec.method) for spec in specs},
+        "dataset": {spec.dataset: paper_name(type(dataset(spec.dataset)), spec.dataset) for spec in specs},
+    }
 
 
 def _run_or_failures(job: Job) -> list[dict[str, Any]]:

@@ -35,3 +35,24 @@ def test_a_table_of_what_is_not_there_names_what_is(bench, tmp_path, capsys):
     assert "has no results of mcsi. Known: clip, csp." in capsys.readouterr().err
     assert main(["table", str(tmp_path / "runs"), "--methods", "csp", "--datasets", "toys"]) == 0
     assert "clip" not in capsys.readouterr().out
+
+
+def test_a_table_is_in_the_order_in_which_bench_was_asked(bench, tmp_path, capsys):
+    _, out, _ = bench("--methods", "csp,clip")
+    assert out.index("\ncsp ") < out.index("\nclip ")
+    assert main(["table", str(tmp_path / "runs")]) == 0
+    assert capsys.readouterr().out == out
+    assert main(["table", str(tmp_path / "runs"), "--methods", "clip,csp"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("\nclip ") < shown.index("\ncsp ")
+
+
+def test_a_mistyped_command_leaves_no_trace_in_later_tables(bench, tmp_path, capsys):
+    (tmp_path / "empty" / "toys").mkdir(parents=True)
+    status, out, _ = bench("--data", str(tmp_path / "empty"), "--worlds", "closed", "--set", "csp.word_dropout=0.5")
+    assert status == 1 and "failed" in out
+    _, out, _ = bench("--worlds", "closed")
+    assert main(["table", str(tmp_path / "runs")]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == out and "failed" not in out
+    assert "left out: 1 failed cell " in shown.err

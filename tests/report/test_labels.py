@@ -79,9 +79,7 @@ def test_rows_that_differ_in_many_settings_are_named_by_the_fewest_that_tell_the
 
     labels = _labels(result, config(0.1, "sum", 1), config(0.2, "sum", 1), config(0.2, "max", 2))
     assert labels == ("csp fusion=sum, lr=0.1, ...", "csp fusion=sum, lr=0.2, ...", "csp fusion=max, lr=0.2, ...")
-    caption = Table(
-        [result(config=config(lr, "sum", lr), config_id=f"id{lr}") for lr in (1, 2)]
-    ).caption()  # type: ignore[arg-type]
+    caption = Table([result(config=config(lr, "sum", lr), config_id=f"id{lr}") for lr in (1, 2)]).caption()  # type: ignore[arg-type]
     assert "Rows whose name ends with ', ...' also differ in other settings, which are columns in CSV." in caption
 
 
