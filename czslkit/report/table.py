@@ -18,12 +18,14 @@ from .export import as_csv, as_json
 from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
+from .latex import Names, as_latex
 from .notes import failure_notes, left_out_notes, recipe_notes, stale_notes, undefined_notes, unfinished_notes
 from .page import as_page
+from .paper_names import PaperName
 from .published import comparison_rows, comparisons, published_caption, published_notes
 from .resamples import Attached, Resamples, resampled_result
 from .significance import significance
-from .text_markdown_latex import as_latex, as_markdown, as_text
+from .text_markdown import as_markdown, as_text
 
 _PRINTED_SECTIONS = ("cell", "config", "recipe", "published")  # sections of a result; their texts are made printable
 
@@ -110,7 +112,7 @@ class Table:
         ]
 
     def render(self, kind: str) -> str:
-        """Write the table as ``text``, ``markdown``, ``csv``, ``latex``, ``json`` or ``html``."""
+        """Write the table as ``text``, ``markdown``, ``csv``, ``latex``, ``bibtex``, ``json`` or ``html``."""
         rendered: str = getattr(self, f"to_{kind}")()
         return rendered
 
@@ -126,9 +128,31 @@ class Table:
         """Write the table in GitHub's dialect of Markdown, with a grid for each dataset."""
         return as_markdown(self._blocks("dataset"))
 
-    def to_latex(self) -> str:
-        """Write the table as floats with a tabular for each world, as papers print them; needs ``booktabs``."""
-        return as_latex(self._blocks("world"))
+    def to_latex(self, wide: bool = False) -> str:
+        """Write a float for each world that fits the text of an article, with names in papers; needs ``booktabs``.
+
+        Args:
+            wide: use ``table*`` and small type, with more datasets side by side.
+        """
+        methods = {
+            label: (self.asked.name("method", (method := r["cell"]["method"])), label[len(method) :])
+            for label, r in zip(self.labels, self.results, strict=True)
+        }
+
+        def row(label: str) -> tuple[PaperName, str]:
+            start, mark, kind = label.rpartition(": ")  # "csp: ours" in a comparison with published numbers
+            name, rest = methods.get(label) or methods[start]
+            return name, rest if label in methods else rest + mark + kind
+
+        names = Names(row, lambda name: self.asked.name("dataset", name))
+        return as_latex(self._blocks("world"), names, wide=wide)
+
+    def to_bibtex(self) -> str:
+        """Write the BibTeX entries that the table in LaTeX cites."""
+        cells = [result["cell"] for result in self.results]
+        kinds = [(kind, cell[kind]) for kind in ("method", "dataset") for cell in cells]
+        found = dict.fromkeys(self.asked.name(kind, name).citation for kind, name in kinds)
+        return "\n\n".join(["% entries that table.tex cites", *(e for e in found if e.startswith("@"))]) + "\n"
 
     def to_html(self) -> str:
         """Write an HTML page that needs no other file, with a grid for each dataset and the details of each cell."""
@@ -173,7 +197,8 @@ class Table:
                 published.append(Grid(corner, columns, rows))
         blocks = [Block(grids, self.caption(), self.notes())]
         if published:
-            blocks.append(Block(published, published_caption(self.comparisons), published_notes(self.comparisons)))
+            caption, notes = published_caption(self.comparisons), published_notes(self.comparisons)
+            blocks.append(Block(published, caption, notes, "Our numbers and published numbers", "published"))
         return blocks
 
     def _was_run(self, label: str, columns: Sequence[Column]) -> bool:

@@ -1,4 +1,4 @@
-"""Blocks of a table written as text, Markdown and LaTeX."""
+"""Blocks of a table written as text and Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ..metrics.names import METRICS
-from .escaping import escape_latex, escape_markdown
+from .escaping import escape_markdown
 from .grids import TIED_MARK, Block, Grid, Number
 
 WIDTH = 100  # columns of a terminal
@@ -29,7 +29,7 @@ def as_text(blocks: Sequence[Block], color: bool = False) -> str:
         for grid in block.grids:
             lines = _text_lines(grid, mark, pad)
             fits = max(map(_visible_width, lines)) <= WIDTH
-            parts += [lines] if fits else [_text_lines(part, mark, pad) for part in grid.split()]
+            parts += [lines] if fits else [_text_lines(part, mark, pad) for part in grid.parts()]
         best, second = mark(Number("best", rank=1)), mark(Number("second best", rank=2))
         ranks_sentence = [f"In each column, the {best} and the {second} number are marked."] if block.has_ranks else []
         parts.append([*block.caption, *ranks_sentence, *block.notes])
@@ -50,19 +50,6 @@ def as_markdown(blocks: Sequence[Block]) -> str:
         if block.notes:
             parts.append("\n".join("- " + escape_markdown(note).replace("\n", "\\\n") for note in block.notes))
     return "\n\n".join(parts) + "\n"
-
-
-def as_latex(blocks: Sequence[Block]) -> str:
-    """Write each block as a float with a tabular for each grid; the document needs ``booktabs``."""
-    lines = ["% needs booktabs"]
-    for block in blocks:
-        caption = escape_latex(" ".join(caption_with_ranks(block)))
-        lines += [r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}"]
-        for grid in block.grids:
-            lines += [*_tabular(grid), ""]
-        lines[-1] = r"\end{table*}"
-        lines += [f"% {line}" for note in block.notes for line in note.split("\n")]
-    return "\n".join(lines) + "\n"
 
 
 def caption_with_ranks(block: Block) -> list[str]:
@@ -89,13 +76,6 @@ def markdown_number(number: Number) -> str:
     return marked + (escape_markdown(TIED_MARK) if number.tied else "")
 
 
-def latex_number(number: Number) -> str:
-    """Return a number in bold or underlined type for LaTeX."""
-    text = escape_latex(number.text)
-    marked = (text, rf"\textbf{{{text}}}", rf"\underline{{{text}}}")[number.rank]
-    return marked + (escape_latex(TIED_MARK) if number.tied else "")
-
-
 def _text_lines(grid: Grid, mark: Callable[[Number, str], str], pad: str) -> list[str]:
     """Return the lines of a grid, numbers aligned to the right and each world above its numbers."""
     from tabulate import tabulate
@@ -119,20 +99,3 @@ def _text_lines(grid: Grid, mark: Callable[[Number, str], str], pad: str) -> lis
 
 def _visible_width(text: str) -> int:
     return len(re.sub(r"\x1b\[\d+m", "", text))
-
-
-def _tabular(grid: Grid) -> list[str]:
-    n = len(METRICS)
-    starts = range(2, 2 + n * len(grid.columns), n)
-    spans = [rf"\multicolumn{{{n}}}{{c}}{{{escape_latex(dataset)}}}" for dataset, _ in grid.columns]
-    return [
-        rf"\begin{{tabular}}{{l{'r' * n * len(grid.columns)}}}",
-        r"\toprule",
-        " & ".join([escape_latex(f"{grid.corner} world"), *spans]) + r" \\",
-        " ".join(rf"\cmidrule(lr){{{start}-{start + n - 1}}}" for start in starts),
-        " & ".join(["Method", *list(METRICS) * len(grid.columns)]) + r" \\",
-        r"\midrule",
-        *(" & ".join([escape_latex(label), *map(latex_number, numbers)]) + r" \\" for label, numbers in grid.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
