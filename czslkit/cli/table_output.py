@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Result = dict[str, Any]  # as the store returns it
 #: Formats of a table that are written to files, each with the suffix of its file.
-FILE_SUFFIXES = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
+FILE_SUFFIXES = {"markdown": "md", "csv": "csv", "latex": "tex", "bibtex": "bib", "json": "json"}
 
 
 def add_table_format(parser: argparse._ActionsContainer) -> None:

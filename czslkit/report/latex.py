@@ -11,7 +11,7 @@ from ..metrics.names import METRICS
 from .escaping import escape_latex, printable
 from .grids import TIED_MARK, Block, Grid, Number
 from .paper_names import PaperName
-from .text_markdown import RANKS_SENTENCE
+from .text_markdown_latex import RANKS_SENTENCE, latex_number
 
 TEXT_WIDTH = 345.0  # points, \textwidth of the class article with 10-point type
 _LINES = 36  # lines of tables in a float; more would not leave a page room for the caption and the note
@@ -68,13 +68,6 @@ def as_latex(blocks: Sequence[Block], names: Names, *, wide: bool = False) -> st
     return "\n".join(lines) + "\n"
 
 
-def latex_number(number: Number) -> str:
-    """Return a number in bold or underlined type for LaTeX."""
-    text = escape_latex(number.text)
-    marked = (text, rf"\textbf{{{text}}}", rf"\underline{{{text}}}")[number.rank]
-    return marked + (escape_latex(TIED_MARK) if number.tied else "")
-
-
 def _floats(grid: Grid, names: Names, label: str, caption: str, note: str, wide: bool) -> Iterator[str]:
     """Yield the lines of the floats of one world; further floats have only the rest of the rows."""
     layout = _layout(grid, names, wide)
@@ -96,7 +89,7 @@ def _floats(grid: Grid, names: Names, label: str, caption: str, note: str, wide:
         yield from (rf"\begin{{{kind}}}", r"\centering")
         own_caption = rf"Continuation of Table~\ref{{{label}}}." if number else caption
         yield rf"\caption{{{own_caption}}}"
-        yield rf"\label{{{label}{f'-{number + 1}' if number else ''}}}"
+        yield rf"\label{{{label}{f'-{number + 1}' if number else ''}}}\medskip"
         yield from [rf"{layout.size}\setlength{{\tabcolsep}}{{{layout.gap:g}pt}}"] * bool(layout.size)
         yield from page
         if not number:

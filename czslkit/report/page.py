@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ..metrics.names import METRICS
 from .grids import TIED_MARK, Block, Number
-from .text_markdown import caption_with_ranks
+from .text_markdown_latex import caption_with_ranks
 
 
 def as_page(blocks: Sequence[Block], cells: Sequence[Mapping[str, Any]]) -> str:

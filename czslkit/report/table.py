@@ -25,7 +25,7 @@ from .paper_names import PaperName
 from .published import comparison_rows, comparisons, published_caption, published_notes
 from .resamples import Attached, Resamples, resampled_result
 from .significance import significance
-from .text_markdown import as_markdown, as_text
+from .text_markdown_latex import as_markdown, as_text
 
 _PRINTED_SECTIONS = ("cell", "config", "recipe", "published")  # sections of a result; their texts are made printable
 

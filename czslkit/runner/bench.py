@@ -69,9 +69,13 @@ class Benchmark:
         """Return the table as CSV, with a line for each row, dataset and world."""
         return self.table().to_csv()
 
-    def to_latex(self) -> str:
-        """Return the table in LaTeX."""
-        return self.table().to_latex()
+    def to_latex(self, wide: bool = False) -> str:
+        """Return the table in LaTeX; ``wide`` uses ``table*`` and puts more datasets side by side."""
+        return self.table().to_latex(wide)
+
+    def to_bibtex(self) -> str:
+        """Return the BibTeX entries that the table in LaTeX cites."""
+        return self.table().to_bibtex()
 
     def to_json(self) -> str:
         """Return the table as JSON, with the numbers of every seed."""

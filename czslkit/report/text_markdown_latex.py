@@ -1,4 +1,4 @@
-"""Blocks of a table written as text and Markdown."""
+"""Blocks of a table written as text and Markdown, and numbers with their marks, also in LaTeX."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ..metrics.names import METRICS
-from .escaping import escape_markdown
+from .escaping import escape_latex, escape_markdown
 from .grids import TIED_MARK, Block, Grid, Number
 
 WIDTH = 100  # columns of a terminal
@@ -74,6 +74,13 @@ def markdown_number(number: Number) -> str:
     text = escape_markdown(number.text)
     marked = (text, f"**{text}**", f"<u>{text}</u>")[number.rank]
     return marked + (escape_markdown(TIED_MARK) if number.tied else "")
+
+
+def latex_number(number: Number) -> str:
+    """Return a number in bold or underlined type for LaTeX."""
+    text = escape_latex(number.text)
+    marked = (text, rf"\textbf{{{text}}}", rf"\underline{{{text}}}")[number.rank]
+    return marked + (escape_latex(TIED_MARK) if number.tied else "")
 
 
 def _text_lines(grid: Grid, mark: Callable[[Number, str], str], pad: str) -> list[str]:

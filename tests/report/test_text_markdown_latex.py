@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from czslkit.report.grids import Block, Grid, Number
-from czslkit.report.latex import latex_number
 from czslkit.report.page import html_number
 from czslkit.report.table import Table
-from czslkit.report.text_markdown import WIDTH, ansi, as_text, asterisks, markdown_number
+from czslkit.report.text_markdown_latex import WIDTH, ansi, as_text, asterisks, latex_number, markdown_number
 
 Make = Callable[..., dict[str, Any]]
 MakeTable = Callable[..., Table]
