@@ -43,6 +43,9 @@ _HOME = {
     "feasibility": "metrics.feasibility",
     "word_feasibility": "evaluation.feasibility_source",
     "results": "report.frame",
+    "list_runs": "stored_runs",
+    "remove_runs": "stored_runs",
+    "prune_runs": "stored_runs",
     "bench": "runner.bench",
     "CzslkitError": "errors",
 }
@@ -80,6 +83,9 @@ if TYPE_CHECKING:
     from .prompts import SoftPrompt as SoftPrompt
     from .report.frame import results as results
     from .runner.bench import bench as bench
+    from .stored_runs import list_runs as list_runs
+    from .stored_runs import prune_runs as prune_runs
+    from .stored_runs import remove_runs as remove_runs
     from .types import Batch as Batch
     from .types import ImageFeatures as ImageFeatures
     from .types import PairSpace as PairSpace

@@ -32,6 +32,7 @@ LAYERS = (
     {"evaluation"},
     {"checkpoints"},
     {"report"},
+    {"stored_runs"},
     {"runner"},
     {"explain"},
     {"testing", "doctor"},
