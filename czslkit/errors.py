@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 class CzslkitError(Exception):
@@ -43,6 +44,22 @@ class PluginError(CzslkitError, TypeError):
 
 class TrainingError(CzslkitError, ArithmeticError):
     """A training that cannot continue, for example because the loss is not finite."""
+
+
+class LockError(CzslkitError, OSError):
+    """A file that cannot be locked, for example because its folder cannot be written."""
+
+
+class LockedError(CzslkitError):
+    """A file that another process has locked.
+
+    Attributes:
+        holder: which process took the lock and when, as text.
+    """
+
+    def __init__(self, path: Path, holder: str) -> None:
+        self.holder = holder
+        super().__init__(f"{path} is locked: {holder}")
 
 
 def class_in_file(cls: type) -> str:

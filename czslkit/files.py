@@ -1,4 +1,7 @@
-"""Atomic writes, locks, checked names and digests of files, and lines on standard error. It does not import torch."""
+"""Files that are written whole or not at all, locks, checked names and digests, and lines on standard error.
+
+It does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,23 @@ import functools
 import hashlib
 import os
 import re
+import secrets
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from .errors import CzslkitError
+from .errors import CzslkitError, LockedError, LockError
+from .locks import Holder, try_lock
+from .processes import Process
 
 _BLOCK_BYTES = 1 << 20  # bytes read at a time for a digest
+_UNFINISHED = re.compile(r"\..+\.(?P<space>[0-9a-f]*)-(?P<pid>[0-9]+)-(?P<started>[0-9]*)-[0-9a-f]{8}\.tmp")
+_UNFINISHED_BY_OTHERS = re.compile(r"\.tmp\w{6}|\..+\.tmp")  # safetensors, and earlier versions of czslkit
+_ABANDONED_SECONDS = 86400.0  # age of an unfinished file after which its process counts as gone
+_LONGEST_PAUSE = 1.0  # seconds between two looks at a lock that another process holds
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,36 +39,76 @@ def write_bytes(path: Path, content: bytes) -> None:
     Missing parent folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with unfinished(path) as file:
+        file.write_bytes(content)
 
 
 @contextmanager
-def file_lock(path: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Lock the file ``path`` within the ``with`` block.
+def unfinished(path: Path) -> Iterator[Path]:
+    """Give a file or folder its name ``path`` once the ``with`` block has written it whole.
+
+    The block gets another path next to ``path``, and makes a file or a folder there. No other process uses the same
+    one, on whatever host or in whatever container. After an error, nothing is left; what a killed process leaves is
+    removed by :func:`remove_unfinished`.
+    """
+    me = Process.current()
+    writer = f"{me.space}-{me.pid}-{me.started}-{secrets.token_hex(4)}"
+    made = path.with_name(f".{path.name[:40]}.{writer}.tmp")
+    try:
+        yield made
+        if made.is_file():
+            with made.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(made, path)
+    except BaseException:
+        _remove(made)
+        raise
+
+
+def remove_unfinished(folder: Path, *, locked: bool = False) -> None:
+    """Remove the unfinished files and folders in a folder that processes left which are gone.
+
+    A process on another host or in another container counts as gone after a day. What cannot be removed stays.
+
+    Args:
+        locked: no other process writes into the folder and its subfolders. Then everything unfinished is removed in
+            all of them, also of safetensors and of earlier versions, but for what living processes of this host write.
+    """
+    for path in [*(folder.rglob if locked else folder.glob)(".*")]:
+        if match := _UNFINISHED.fullmatch(path.name):
+            writer = Process("", int(match["pid"]), match["started"], match["space"])
+            if writer.is_gone or (not writer.is_visible and (locked or _is_abandoned(path))):
+                _remove(path)
+        elif locked and _UNFINISHED_BY_OTHERS.fullmatch(path.name):
+            _remove(path)
+
+
+@contextmanager
+def file_lock(path: Path, log: Callable[[str], None], *, wait: bool = True) -> Iterator[None]:
+    """Lock the file ``path`` within the ``with`` block, against all processes that can see the file.
 
     Args:
         path: the lock file; it and its folder are made if missing.
-        log: called with one line of text if this process has to wait for another process.
+        log: called with one line of text if this process has to wait for another process, and if it breaks the lock
+            of a process that is gone.
+        wait: wait for the process that holds the lock.
+
+    Raises:
+        LockedError: another process holds the lock, and ``wait`` is False.
+        LockError: there is no way to lock the file, for example because its folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log(f"waiting for another process that has locked {path}")
-        lock.acquire()
+    pause, told = 0.05, False
+    while isinstance(found := _try_lock(path, log), Holder):
+        if not wait:
+            raise LockedError(path, str(found))
+        if not told:
+            log(f"waiting for the lock {path}: {found}")
+        told, pause = True, min(2 * pause, _LONGEST_PAUSE)
+        time.sleep(pause)
     try:
         yield
     finally:
-        lock.release()
+        found()
 
 
 def checked_filename(name: str) -> str:
@@ -97,6 +147,31 @@ def _digest_of_version(path: Path, size: int, modified_ns: int) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def _try_lock(path: Path, log: Callable[[str], None]) -> Callable[[], None] | Holder:
+    """Lock a file if no process holds it, as :func:`czslkit.locks.try_lock`; every failure is a ``LockError``."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return try_lock(path, log)
+    except OSError as error:
+        reason = f"{type(error).__name__}: {error.strerror or error}"
+        raise LockError(f"{path} cannot be locked, which needs a folder that can be written: {reason}") from error
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Return whether a file was last written so long ago that its process counts as gone."""
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+    return False
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it exists and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def log_to_stderr(line: str) -> None:

@@ -7,15 +7,13 @@ import re
 import struct
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from .errors import ConfigError, CzslkitError
-from .files import log_to_stderr
+from .errors import ConfigError, CzslkitError, LockedError
+from .files import file_lock, log_to_stderr
 from .options import user_path
 from .report.asked import Asked, read_asked
 from .result_store import Store
@@ -216,20 +214,16 @@ def _remove(items: Sequence[Item], dry_run: bool) -> Cleaning:
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
     """Hold the lock of a cell within the ``with`` block, if no other process holds it; give whether it is held."""
-    file = folder / ".lock"
-    if not file.exists():
+    if not (folder / ".lock").exists():
         yield True
         return
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(folder / ".lock", log_to_stderr, wait=False))
+        except LockedError:
+            yield False
+            return
         yield True
-    finally:
-        lock.release()
 
 
 def _remove_empty(folder: Path) -> list[str]:

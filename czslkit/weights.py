@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .errors import ConfigError, did_you_mean
+from .files import unfinished
 from .options import user_path
 from .torchscript import archive_folder, read_archive
 
@@ -69,18 +70,12 @@ def tensors_of(content: Any) -> dict[str, Tensor]:
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors; after an interruption, the old file is unchanged."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with unfinished(path) as made:
         copies = {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
         }
-        save_file(copies, unfinished, metadata)
-        unfinished.chmod(0o666 & ~_UMASK)  # usual permissions; safetensors gives permissions only to the owner
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        save_file(copies, made, metadata)
+        made.chmod(0o666 & ~_UMASK)  # usual permissions; safetensors gives permissions only to the owner
 
 
 def state_dict_mismatches(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:

@@ -1,24 +1,31 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from czslkit.errors import CzslkitError
+from czslkit.errors import CzslkitError, LockedError, LockError
 from czslkit.files import (
     checked_filename,
     file_digest,
     file_lock,
     folder_digest,
     log_to_stderr,
+    remove_unfinished,
+    unfinished,
     write_bytes,
     write_text,
 )
+from czslkit.processes import Process
 
 
 def test_text_is_written_in_utf_8_and_missing_folders_are_made(tmp_path: Path) -> None:
@@ -81,7 +88,123 @@ def test_a_lock_that_another_process_holds_is_waited_for_with_a_line(tmp_path: P
 
         with file_lock(lock, log):
             assert other.returncode == 0
-    assert lines == [f"waiting for another process that has locked {lock}"]
+    (line,) = lines
+    assert re.fullmatch(rf"waiting for the lock {lock}: process {other.pid} on \S+ took it \d+ s ago", line)
+
+
+def test_a_lock_that_is_not_waited_for_says_who_holds_it(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    held = rf"^{lock} is locked: process {os.getpid()} on \S+ took it 1 s ago$"
+    with file_lock(lock, print), pytest.raises(LockedError, match=held), file_lock(lock, print, wait=False):
+        pytest.fail("both hold it")
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_a_file_that_cannot_be_locked_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", refuse)
+    message = re.escape(f"{tmp_path / '.lock'} cannot be locked, which needs a folder that can be written: ")
+    with pytest.raises(LockError, match=rf"^{message}\w+: {os.strerror(code)}$"), file_lock(tmp_path / ".lock", print):
+        pytest.fail("locked")
+
+
+WRITERS = """
+import os, sys
+from pathlib import Path
+from czslkit.files import write_bytes
+os.getpid = lambda: 7
+for i in range(500):
+    write_bytes(Path(sys.argv[1]), bytes([48 + i % 10]) * 20_000)
+"""
+
+
+def test_processes_with_one_number_write_one_file_whole(tmp_path: Path) -> None:
+    file, command = tmp_path / "result", [sys.executable, "-c", WRITERS, str(tmp_path / "result")]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    while any(writer.poll() is None for writer in writers):
+        content = file.read_bytes() if file.exists() else b""
+        assert content in (b"", content[:1] * 20_000)
+    assert [writer.communicate()[1] for writer in writers] == ["", ""]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def write_folder(folder: Path, then: Callable[[], float]) -> None:
+    with unfinished(folder) as made:
+        made.mkdir()
+        (made / "image").touch()
+        then()
+
+
+def test_a_folder_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        write_folder(tmp_path / "pets", lambda: 1 / 0)
+    assert not list(tmp_path.iterdir())
+    write_folder(tmp_path / "pets", lambda: 1)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["pets", "pets/image"]
+
+
+def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+    for name in ("x" * 255, "ü" * 127):
+        write_bytes(tmp_path / name, b"whole")
+        assert (tmp_path / name).read_bytes() == b"whole"
+
+
+def left_by(process: Process, folder: Path, age: float = 0.0) -> Path:
+    file = folder / f".closed.json.{process.space}-{process.pid}-{process.started}-01234567.tmp"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    os.utime(file, (time.time() - age,) * 2)
+    return file
+
+
+def test_unfinished_names_say_who_writes(tmp_path: Path) -> None:
+    with unfinished(tmp_path / "closed.json") as made:
+        made.touch()
+        expected = left_by(Process.current(), tmp_path)
+        assert made.name[:-12] == expected.name[:-12]
+        assert made != expected
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_what_processes_left_that_are_gone_is_removed(tmp_path: Path, locked: bool) -> None:
+    me = Process.current()
+    gone, elsewhere = replace(me, started="1"), replace(me, space="01234567")
+    unknown = replace(me, space="", started="")
+    alive = left_by(me, tmp_path, age=2 * DAY)
+    writing = [left_by(elsewhere, tmp_path, age=DAY / 2), left_by(unknown, tmp_path, age=DAY / 2)]
+    left_by(gone, tmp_path)
+    left_by(replace(elsewhere, pid=8), tmp_path, age=2 * DAY)
+    folder = tmp_path / left_by(replace(gone, pid=9), tmp_path).name
+    folder.unlink()
+    folder.mkdir()
+    (folder / "image.png").touch()
+    other = tmp_path / ".bashrc"
+    other.touch()
+    remove_unfinished(tmp_path, locked=locked)
+    assert {*tmp_path.iterdir()} == {alive, other, *([] if locked else writing)}
+
+
+def test_with_the_lock_the_unfinished_files_of_other_programs_are_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / "closed.json", tmp_path / "training" / ".lock", tmp_path / ".tmp"]
+    left = [tmp_path / "training" / ".tmpAb3dE6", tmp_path / ".closed.json.77.tmp", tmp_path / ".last.safetensors.tmp"]
+    for file in (*kept, *left):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    remove_unfinished(tmp_path)
+    assert all(file.exists() for file in (*kept, *left))
+    remove_unfinished(tmp_path, locked=True)
+    assert [file.exists() for file in (*kept, *left)] == [True] * 3 + [False] * 3
+
+
+def test_of_a_folder_that_is_missing_nothing_is_removed(tmp_path: Path) -> None:
+    for locked in (False, True):
+        remove_unfinished(tmp_path / "nowhere", locked=locked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_is_free_after_an_error(tmp_path: Path) -> None:

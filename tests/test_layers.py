@@ -16,7 +16,9 @@ CORE, PLUGINS = ROOT / "czslkit", ROOT / "plugins" / "czslkit_plugins"
 #: Lowest first. A package is one unit, whose modules may know each other, unless a module of it stands here too.
 LAYERS = (
     {"errors"},
-    {"entry_points", "options", "sizes", "files", "types", "torchscript"},
+    {"processes", "sizes"},
+    {"locks"},
+    {"entry_points", "options", "files", "types", "torchscript"},
     {"registry", "source_code"},
     {"provenance", "weights", "translation", "result_store", "training_hooks"},
     {"components"},

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 import czslkit
 from czslkit.cli import main
 from czslkit.errors import ConfigError, CzslkitError
+from czslkit.files import file_lock
 from czslkit.report.asked import Command, remember
 from czslkit.result_store import Store
 
@@ -123,7 +123,7 @@ def test_removing_without_a_selection_or_of_unknown_names_is_refused(runs: Path)
 
 def test_a_cell_that_a_process_holds_is_skipped_and_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lock = runs / "demo/csp/seed0-aaaaaaaa/.lock"
-    with FileLock(lock):
+    with file_lock(lock, print):
         assert main(["runs", str(runs), "remove", "--datasets", "demo"]) == 0
     assert names(runs) == {CLOSED, OPEN, TRAINED, OTHER}
     assert (

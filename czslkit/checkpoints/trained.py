@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..files import file_digest, write_text
+from ..files import file_digest, remove_unfinished, write_text
 from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
 from ..options import parse, user_path
@@ -141,6 +141,7 @@ def save(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
     for outdated in (METADATA_FILE, BACKBONE_FILE):
         (folder / outdated).unlink(missing_ok=True)
     write_tensors(learned_state(method), folder / WEIGHTS_FILE)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..files import file_lock, log_to_stderr
+from ..files import file_lock, log_to_stderr, remove_unfinished, unfinished
 from ..sizes import format_bytes
 
 T = TypeVar("T")
@@ -67,10 +66,12 @@ class Cache:
                 with file_lock(self.folder / f".{name}.lock", self.log):
                     content = self._read(path, description, read)  # another process may have made it meanwhile
                     if content is None:
+                        remove_unfinished(self.folder)
                         self._delete({*self.folder.glob(f"{name}-*{suffix}")} - {path})
                         if self._has_room(description, size):
                             self.log(f"making {description}: {format_bytes(size)} in {path}")
-                            _write_whole(path, write)
+                            with unfinished(path) as made:
+                                write(made)
                             content = read(path)
         except OSError as error:
             self.log(f"continuing without a file of {description}: {error}")
@@ -98,15 +99,3 @@ class Cache:
             needed, left = format_bytes(size), format_bytes(free)
             self.log(f"no space for {description}: {needed} needed, {left} free in {self.folder}; continuing without")
         return size <= free
-
-
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under another name, and rename it to ``path`` once it is complete."""
-    partial = path.with_name(f".{path.name}.partial")  # overwrites the file of a killed process
-    try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import DataError, first_ten
-from ..files import write_text
+from ..files import log_to_stderr, remove_unfinished, write_text
 from .image_transforms import open_rgb
 from .splits import Splits
 
 
-def check_images(splits: Splits, *, workers: int | None = None, cache: Path | None = None) -> None:
+def check_images(
+    splits: Splits,
+    *,
+    workers: int | None = None,
+    cache: Path | None = None,
+    log: Callable[[str], None] = log_to_stderr,
+) -> None:
     """Decode every image, so that a broken image cannot stop a training halfway.
 
     Args:
         splits: the loaded dataset.
         workers: threads; by default a few more than there are processors.
         cache: folder in which success is recorded; the same files are then not decoded again.
+        log: called with a line of text if success cannot be recorded.
 
     Raises:
         DataError: some images cannot be read. The message has their number and names the first ten.
     """
     record = cache / f"images-{splits.fingerprint}.json" if cache else None
-    if record and record.is_file():
+    if record and os.path.isfile(record):  # also without the right to look into the folder
         return
     paths = sorted({path for split in (splits.train, splits.val, splits.test) for path in split.paths})
     with ThreadPoolExecutor(workers) as pool:
@@ -34,7 +42,11 @@ def check_images(splits: Splits, *, workers: int | None = None, cache: Path | No
         raise unreadable_images(errors, f"{len(paths)} images of {splits.name}")
     if record:
         content = {"dataset": splits.name, "fingerprint": splits.fingerprint, "images": len(paths)}
-        write_text(record, json.dumps(content, indent=1))
+        remove_unfinished(record.parent)
+        try:
+            write_text(record, json.dumps(content, indent=1))
+        except OSError as error:
+            log(f"the images of {splits.name} are readable, but the record of it cannot be written: {error}")
 
 
 def unreadable_images(errors: Sequence[str], total: str) -> DataError:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from filelock import FileLock
 from PIL import Image
 
 from ..errors import DataError
+from ..files import file_lock, log_to_stderr, remove_unfinished, unfinished
 from .layout import SPLITS, Pair, images_folder, metadata_file, pairs_file
 from .pair_lists import encode_pairs
 
@@ -20,7 +20,12 @@ LabelledImage = tuple[dict[str, str], Image.Image | Path]
 
 
 def write_dataset(
-    folder: Path, pairs: Mapping[str, Iterable[Pair]], images: Iterable[LabelledImage], *, link: bool = False
+    folder: Path,
+    pairs: Mapping[str, Iterable[Pair]],
+    images: Iterable[LabelledImage],
+    *,
+    link: bool = False,
+    log: Callable[[str], None] = log_to_stderr,
 ) -> bool:
     """Write a whole dataset, or nothing: the folder gets its name once it is complete.
 
@@ -31,6 +36,7 @@ def write_dataset(
         pairs: pairs of each split, in the order of the lists.
         images: metadata entry of each image, and the image or its file. It is written to ``images/<entry["image"]>``.
         link: hard-link files instead of copying them.
+        log: called with a line of text if this process has to wait.
 
     Returns:
         False if the folder already existed and was not changed, else True.
@@ -39,18 +45,12 @@ def write_dataset(
         DataError: the folder cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with file_lock(folder.with_name(f".{folder.name}.lock"), log):
             if folder.exists():
                 return False
-            partial = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left it
-            try:
-                _write_files(partial, pairs, images, link)
-                os.replace(partial, folder)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
+            remove_unfinished(folder.parent)
+            with unfinished(folder) as made:
+                _write_files(made, pairs, images, link)
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error}") from error
     return True

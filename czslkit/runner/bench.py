@@ -13,7 +13,7 @@ from ..data.cache import Cache
 from ..data.dataset_folders import canonical, dataset, find_folder
 from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
-from ..files import checked_filename, log_to_stderr
+from ..files import checked_filename, log_to_stderr, remove_unfinished
 from ..method import METHODS
 from ..metrics.names import WORLDS
 from ..options import user_path
@@ -29,7 +29,8 @@ from .job import Job
 from .machine import Machine
 from .plan import Spec, plan
 from .run_job import estimate as estimate_job
-from .run_job import failed_results, record_failure, run_job
+from .run_job import failed_results
+from .run_jobs import run_jobs
 from .staleness import read_code
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ def bench(
     """Train and evaluate every method on every dataset; stored results that are not stale are used again.
 
     A cell that fails is recorded with its reason, and the other cells run. The same call resumes a benchmark that was
-    killed. This function is longer than others because it documents every argument of the runner.
+    killed. A job that another process runs is put off until after the other jobs, so the same call on several hosts
+    with one folder of results shares the work. This function is longer than others because it documents every argument
+    of the runner.
 
     Args:
         methods: registered names, as a sequence or separated by commas; the methods of ``checkpoints`` if None.
@@ -171,14 +174,16 @@ def bench(
     for line in failures():
         log(f"set aside: {line}")
     read_code(specs)
-    asked = None if estimate else remember(store.root, _command(specs), _names(specs), log)
-    source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing)
-    results: list[Mapping[str, Any]] = []
+    source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing, log=log)
+    jobs = []
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"
-        job = Job(spec, store, source, machine, verbose, keep_stale, _prefixed(log, prefix))
-        results += _estimate_or_failures(job) if estimate else _run_or_failures(job)
-    return Benchmark(tuple(results), store, asked)
+        jobs.append(Job(spec, store, source, machine, verbose, keep_stale, _prefixed(log, prefix)))
+    if estimate:
+        return Benchmark(tuple(result for job in jobs for result in _estimate_or_failures(job)), store)
+    remove_unfinished(store.root)
+    asked = remember(store.root, _command(specs), _names(specs), log)
+    return Benchmark(tuple(run_jobs(jobs)), store, asked)
 
 
 def _command(specs: Sequence[Spec]) -> Command:
@@ -194,14 +199,6 @@ def _names(specs: Sequence[Spec]) -> dict[str, dict[str, PaperName]]:
         "method": {spec.method: paper_name(METHODS[spec.method], spec.method) for spec in specs},
         "dataset": {spec.dataset: paper_name(type(dataset(spec.dataset)), spec.dataset) for spec in specs},
     }
-
-
-def _run_or_failures(job: Job) -> list[dict[str, Any]]:
-    """Run a job; an error such as a missing weight file is recorded for this job, and the other jobs run."""
-    try:
-        return run_job(job)
-    except Exception as error:
-        return record_failure(job, error)
 
 
 def _estimate_or_failures(job: Job) -> list[dict[str, Any]]:

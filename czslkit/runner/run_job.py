@@ -10,7 +10,7 @@ from typing import Any
 from ..data.splits import Splits
 from ..errors import CzslkitError, DataError
 from ..evaluation.evaluator import Evaluation
-from ..files import file_lock
+from ..files import file_lock, remove_unfinished
 from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
 from ..sizes import format_duration
@@ -43,15 +43,18 @@ TRACEBACK_FILE = "error.txt"  # file of a failed result that has the traceback
 def run_job(job: Job) -> list[dict[str, Any]]:
     """Return the result of every world: the stored one if it is usable, otherwise a new one, which is stored.
 
-    An error is stored as the result of each world that it stopped.
+    An error is stored as the result of each world that it stopped. What killed processes left unfinished in the folder
+    of the job is removed.
 
     Raises:
+        LockedError: another process runs the job.
+        LockError: the folder of the job cannot be locked.
         DataError: the dataset cannot be read; no finished result has been replaced.
     """
     spec = job.spec
     folder = job.store.folder(spec.cell("closed"))
-    folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder / ".lock", job.log):
+    with file_lock(folder / ".lock", job.log, wait=False):
+        remove_unfinished(folder, locked=True)
         stored = usable_results(job)
         results = dict(stored.usable)
         for result in results.values():

@@ -13,6 +13,7 @@ from ..checkpoints.trained import METADATA_FILE, WEIGHTS_FILE, TrainedMethod, sa
 from ..data.dataset_folders import dataset
 from ..errors import ConfigError
 from ..evaluation.validation import plan_validation
+from ..files import unfinished
 from ..method import Method
 from ..options import as_dict
 from ..provenance import held_classes
@@ -165,9 +166,8 @@ def _copy_same_training(job: Job, folder: Path, accepted: Collection[str]) -> No
             folder.mkdir(parents=True, exist_ok=True)
             for name in (STATE_FILE, WEIGHTS_FILE, METADATA_FILE):
                 if (other / name).exists():
-                    unfinished = folder / f".{name}.tmp"
-                    shutil.copyfile(other / name, unfinished)
-                    unfinished.replace(folder / name)
+                    with unfinished(folder / name) as made:
+                        shutil.copyfile(other / name, made)
             job.log(f"the training in {other} has the same settings, data and code, and is used here")
             return
 

@@ -41,8 +41,6 @@ class TrainingState:
 
     def __init__(self, folder: Path, key: str, accepted: Collection[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in folder.glob(".*.tmp"):  # left by a killed process
-            unfinished.unlink()
         self.key, self.accepted, self.file = key, {key, *accepted}, folder / STATE_FILE
 
     def save(self, method: Method, optimizers: Sequence[torch.optim.Optimizer], progress: Progress) -> None:

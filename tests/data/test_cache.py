@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from filelock import FileLock
 
 from czslkit.data.cache import Cache
+from czslkit.files import file_lock
 
 
 class Usage(NamedTuple):
@@ -98,6 +98,17 @@ def test_without_a_usable_folder_nothing_is_cached(kept: Kept) -> None:
     assert re.fullmatch(rf"continuing without a file of a test: .*{kept.cache.folder}.*", kept.said[0])
 
 
+def test_a_folder_that_cannot_be_locked_is_a_line(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert kept.obtain() is None
+    (line,) = kept.said
+    lock = kept.cache.folder / ".thing.lock"
+    assert line.startswith(f"continuing without a file of a test: {lock} cannot be locked")
+
+
 def test_existing_files_are_read_without_a_lock(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.obtain()
     monkeypatch.setattr("czslkit.data.cache.file_lock", lambda *a: pytest.fail("locked"))
@@ -137,7 +148,7 @@ def test_another_process_is_waited_for_and_its_file_read(kept: Kept) -> None:
     locked = threading.Event()
 
     def another() -> None:
-        with FileLock(kept.cache.folder / ".thing.lock"):
+        with file_lock(kept.cache.folder / ".thing.lock", kept.said.append):
             locked.set()
             time.sleep(0.3)
             (kept.cache.folder / "thing-1.bin").write_bytes(b"what another made")
@@ -145,7 +156,8 @@ def test_another_process_is_waited_for_and_its_file_read(kept: Kept) -> None:
     threading.Thread(target=another).start()
     locked.wait()
     assert kept.obtain() == b"what another made"
-    assert kept.said == [f"waiting for another process that has locked {kept.cache.folder / '.thing.lock'}"]
+    (line,) = kept.said
+    assert line.startswith(f"waiting for the lock {kept.cache.folder / '.thing.lock'}: process ")
     assert not kept.written
 
 
@@ -153,6 +165,7 @@ PROCESS = """
 import os, signal, sys, time
 from pathlib import Path
 from czslkit.data.cache import Cache
+from czslkit.files import file_lock
 folder, fate = Path(sys.argv[1]), sys.argv[2]
 def write(file):
     with (folder / "log").open("a") as log:
@@ -183,9 +196,10 @@ def test_a_partial_file_of_a_killed_process_is_not_used(
     killed = start("killed")
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / ".thing-1.bin.partial").read_bytes() == b"half "
+    (left,) = tmp_path.glob(".thing-1.bin.*.tmp")
+    assert left.read_bytes() == b"half "
     assert start("whole").communicate()[0] == "half and half\n"
-    assert not list(tmp_path.glob(".*.partial"))
+    assert not left.exists()
 
 
 def test_of_several_processes_one_makes_the_file(tmp_path: Path, start: Callable[[str], subprocess.Popen[str]]) -> None:

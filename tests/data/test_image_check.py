@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from czslkit.data.image_check import check_images
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Splits
 from czslkit.errors import DataError
+from czslkit.processes import Process
 
 
 def test_images_that_cannot_be_read_are_counted_and_named(splits: Splits, tmp_path: Path) -> None:
@@ -45,3 +47,20 @@ def test_images_found_readable_are_not_read_again(
     splits.train.paths[0].write_bytes(b"another size")
     check_images(load_dataset("pets", pets.parent), cache=tmp_path / "cache")
     assert len(read) == 28
+
+
+def test_a_record_that_cannot_be_written_is_a_line_and_no_error(splits: Splits, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    lines: list[str] = []
+    check_images(splits, cache=tmp_path / "cache" / "checked", log=lines.append)
+    (line,) = lines
+    assert line.startswith("the images of pets are readable, but the record of it cannot be written: ")
+    assert str(tmp_path / "cache") in line
+
+
+def test_what_a_killed_check_left_is_removed(splits: Splits, tmp_path: Path) -> None:
+    gone = replace(Process.current(), started="1")
+    left = tmp_path / f".images.json.{gone.space}-{gone.pid}-{gone.started}-01234567.tmp"
+    left.touch()
+    check_images(splits, cache=tmp_path)
+    assert not left.exists()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from czslkit.data.writing import write_dataset
 from czslkit.errors import DataError
+from czslkit.processes import Process
 
 PAIRS = {split: [("wet", "dog")] for split in ("train", "val", "test")}
 
@@ -28,7 +30,7 @@ def test_writing_leaves_a_folder_that_is_there_as_it_was(pets: Path) -> None:
 def test_writing_that_breaks_off_leaves_nothing(tmp_path: Path, blow: BaseException) -> None:
     def broken() -> Iterator[tuple[dict[str, str], Image.Image]]:
         yield from one_picture()
-        assert (tmp_path / ".pets.partial" / "images" / "wet_dog" / "a.png").is_file()
+        assert list(tmp_path.glob(".pets.*.tmp/images/wet_dog/a.png"))
         assert not (tmp_path / "pets").exists()
         raise blow
 
@@ -38,11 +40,14 @@ def test_writing_that_breaks_off_leaves_nothing(tmp_path: Path, blow: BaseExcept
     assert write_dataset(tmp_path / "pets", PAIRS, one_picture())
 
 
-def test_what_a_killed_process_left_is_not_taken_over(tmp_path: Path) -> None:
-    (tmp_path / ".pets.partial" / "images").mkdir(parents=True)
-    (tmp_path / ".pets.partial" / "images" / "half.jpg").touch()
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    gone = replace(Process.current(), started="1")
+    left = tmp_path / f".pets.{gone.space}-{gone.pid}-{gone.started}-01234567.tmp"
+    (left / "images").mkdir(parents=True)
+    (left / "images" / "half.jpg").touch()
     assert write_dataset(tmp_path / "pets", PAIRS, one_picture())
     assert [file.name for file in (tmp_path / "pets" / "images").rglob("*.*")] == ["a.png"]
+    assert not left.exists()
 
 
 def test_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+import czslkit
 from czslkit import provenance
 from czslkit.errors import ConfigError, DataError
 from czslkit.method import METHODS
 from czslkit.registry import load_unpackaged
 from czslkit.result_store import Store
-from czslkit.runner import bench
+from czslkit.runner import run_jobs
 
 METHOD = '''"""A method."""
 from __future__ import annotations
@@ -252,13 +253,13 @@ def test_a_file_that_is_lost_during_a_benchmark_keeps_what_was_measured(
     file = tmp_path / "glove.txt"
     file.write_text("wet 1 0\n")
     ran(settings={"vectors": str(file)})
-    real = bench.run_job
+    real = run_jobs.run_job
 
     def lost(job: Any) -> Any:
         file.unlink(missing_ok=True)
         return real(job)
 
-    monkeypatch.setattr(bench, "run_job", lost)
+    monkeypatch.setattr(run_jobs, "run_job", lost)
     result = bench_toys("mine", "closed,open", settings={"vectors": str(file)})
     assert [found["status"] for found in result.results] == ["done", "failed"]
     assert f"mine: vectors is {file}, which does not exist" in result.results[1]["error"]["message"]
@@ -274,6 +275,6 @@ def test_a_trained_method_finds_the_files_of_its_options_from_every_folder(
     assert result["config"]["options"]["vectors"] == "glove.txt"
     (folder,) = (tmp_path / "runs").rglob("training")
     monkeypatch.chdir(tmp_path / "runs")
-    evaluated = bench.bench(None, "toys", "closed", checkpoints=[folder], data=toys, runs=tmp_path / "again", log=str)
+    evaluated = czslkit.bench(None, "toys", "closed", checkpoints=[folder], data=toys, runs=tmp_path / "again", log=str)
     assert evaluated.failed == 0
     assert evaluated.results[0]["metrics"] == result["metrics"]

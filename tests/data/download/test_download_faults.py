@@ -151,7 +151,7 @@ def test_of_two_processes_one_works_and_the_other_waits(
     until(lambda: bool(shop.requests))
     second = started(processes, tmp_path, shop)
     assert second.stderr is not None
-    assert second.stderr.readline() == f"waiting for another process that has locked {tmp_path}/.cgqa.lock\n"
+    assert second.stderr.readline().startswith(f"waiting for the lock {tmp_path}/.cgqa.lock: process {first.pid} on ")
     gate.set()
     for process in (first, second):
         out, err = process.communicate(timeout=30)
@@ -234,7 +234,8 @@ def test_a_read_only_folder_can_be_used_but_not_extended() -> None:
         done = subprocess.run([sys.executable, "-c", AS_NOBODY, folder], capture_output=True, text=True)
         os.chmod(folder, 0o755)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"cgqa: cannot write in {folder}: [Errno 13] Permission denied")
+    lock = f"{folder}/.cgqa.lock cannot be locked, which needs a folder that can be written: PermissionError: "
+    assert done.stdout.startswith(f"cgqa: cannot write in {folder}: {lock}Permission denied")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, shop: Any) -> None:

@@ -1,0 +1,55 @@
+"""Run the jobs of a benchmark, beside other processes that run the same ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import chain, repeat
+from typing import Any
+
+from ..errors import LockedError
+from .job import Job
+from .run_job import record_failure, run_job
+
+_PAUSE = 1.0  # seconds between two looks at jobs that other processes run
+_PUT_OFF = "locked by another process, so it is taken up after the other jobs"
+_WAITING = "waiting for another process"
+
+
+def run_jobs(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Run jobs and return the results of all their worlds, in the order of the jobs.
+
+    A job that another process runs is put off until after the other jobs. Once that process has finished it, its
+    stored results are returned; if that process ends without results, the job is run here. So processes that run the
+    same jobs, also on several hosts, share them.
+    """
+    results: dict[int, list[dict[str, Any]]] = {}
+    put_off = list(range(len(jobs)))
+    for line in chain([_PUT_OFF] * (len(jobs) > 1), [_WAITING], repeat("")):
+        if not put_off:
+            break
+        numbers, put_off = put_off, []
+        for number in numbers:
+            try:
+                results[number] = _run_or_failures(jobs[number])
+            except LockedError as error:
+                put_off.append(number)
+                if line:
+                    jobs[number].log(f"{line}: {error.holder}")
+        if put_off == numbers:
+            time.sleep(_PAUSE)
+    return [result for number in range(len(jobs)) for result in results[number]]
+
+
+def _run_or_failures(job: Job) -> list[dict[str, Any]]:
+    """Run a job; an error such as a missing weight file is recorded for this job, and the other jobs run.
+
+    Raises:
+        LockedError: another process runs the job.
+    """
+    try:
+        return run_job(job)
+    except LockedError:
+        raise
+    except Exception as error:
+        return record_failure(job, error)
