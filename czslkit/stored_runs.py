@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, CzslkitError, LockedError
-from .files import file_lock, log_to_stderr
+from .files import file_lock
 from .options import user_path
 from .report.asked import Asked, read_asked
 from .result_store import Store
@@ -163,7 +164,7 @@ def prune_runs(runs: str | Path, *, cache: bool = False, dry_run: bool = False) 
     """
     root = user_path(runs)
     items = list_runs(root)
-    asked = read_asked(root, log_to_stderr)
+    asked = read_asked(root, _print_to_stderr)
     used = {key for item in items if item.what in WORLDS and item.status != "stale" for key in item.keys}
     chosen, kept = [], []
     for item in items:
@@ -219,7 +220,7 @@ def _lock(folder: Path) -> Iterator[bool]:
         return
     with ExitStack() as stack:
         try:
-            stack.enter_context(file_lock(folder / ".lock", log_to_stderr, wait=False))
+            stack.enter_context(file_lock(folder / ".lock", _print_to_stderr, wait=False))
         except LockedError:
             yield False
             return
@@ -334,3 +335,7 @@ def _cache_files(root: Path) -> list[Path]:
     folder = root / "cache"
     files = sorted(folder.iterdir()) if _is_folder(folder) else []
     return [path for path in files if _CACHE_FILE.fullmatch(path.name) and _is_file(path)]
+
+
+def _print_to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -28,7 +28,7 @@ class Grid:
     columns: Sequence[Column]
     rows: Sequence[tuple[str, Sequence[Number]]]
 
-    def parts(self, columns: int = 1) -> list[Grid]:
+    def split(self, columns: int = 1) -> list[Grid]:
         """Return grids of at most ``columns`` columns each."""
         n = len(METRICS)
         return [

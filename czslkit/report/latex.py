@@ -74,7 +74,7 @@ def _floats(grid: Grid, names: Names, label: str, caption: str, note: str, wide:
     kind = "table*" if wide else "table"
     pages: list[list[str]] = []
     room = 0
-    for part in grid.parts(layout.datasets):
+    for part in grid.split(layout.datasets):
         height = 1 + layout.below * (max(len(_parts(number)) for number in part.numbers()) - 1)
         for start in range(0, len(part.rows), most := (_LINES - 3) // height):
             rows = part.rows[start : start + most]
@@ -103,7 +103,7 @@ def _layout(grid: Grid, names: Names, wide: bool) -> _Layout:
     # Where there is no need for few lines, spreads stay beside the means.
     orders = product(counts, (False, True)) if wide else [*product(counts, (False,)), (1, True)]
     layouts = [_Layout(n, below, *size) for n, below in orders for size in _SIZES[1 if wide else 0 :]]
-    fitting = (one for one in layouts if all(_width(p, names, one) <= TEXT_WIDTH for p in grid.parts(one.datasets)))
+    fitting = (one for one in layouts if all(_width(p, names, one) <= TEXT_WIDTH for p in grid.split(one.datasets)))
     return next(fitting, layouts[-1])
 
 

@@ -29,7 +29,7 @@ def as_text(blocks: Sequence[Block], color: bool = False) -> str:
         for grid in block.grids:
             lines = _text_lines(grid, mark, pad)
             fits = max(map(_visible_width, lines)) <= WIDTH
-            parts += [lines] if fits else [_text_lines(part, mark, pad) for part in grid.parts()]
+            parts += [lines] if fits else [_text_lines(part, mark, pad) for part in grid.split()]
         best, second = mark(Number("best", rank=1)), mark(Number("second best", rank=2))
         ranks_sentence = [f"In each column, the {best} and the {second} number are marked."] if block.has_ranks else []
         parts.append([*block.caption, *ranks_sentence, *block.notes])
