@@ -28,7 +28,7 @@ _TRAINING_FILES = ("method.json", "weights.safetensors", "last.safetensors", "ba
 _UNFINISHED = re.compile(r"\..+\.(tmp|partial)|\.tmp\w{6}")
 _CACHE_FILE = re.compile(r"(features|images)-.+\.(safetensors|npy)")
 _ABANDONED = 3600.0  # seconds after which an unfinished file belongs to no living process, where no lock tells
-_LONGEST_HEADER = 100 << 20  # bytes
+_MOST_BYTES = 64 << 20  # bytes of a result, or of the header of a state; larger ones were not written by czslkit
 
 
 @dataclass(frozen=True)
@@ -296,6 +296,8 @@ def _items(store: Store, folder: Path) -> Iterator[Item]:
 def _result_status(path: Path) -> tuple[str, str, tuple[str, ...]]:
     """Return the status of a result, why it is stale, and the key of its training."""
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            return "damaged", "", ()
         content = json.loads(path.read_text(encoding="utf-8"))
         key = content.get("training_key")
         return str(content["status"]), str(content.get("stale") or ""), (str(key),) if key else ()
@@ -311,7 +313,7 @@ def _training_keys(folder: Path) -> tuple[str, ...]:
     try:
         with (folder / "last.safetensors").open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length)) if length <= _LONGEST_HEADER else {}
+            header = json.loads(file.read(length)) if length <= _MOST_BYTES else {}
             keys.append(header.get("__metadata__", {}).get("key"))
     except (OSError, ValueError, struct.error, AttributeError, RecursionError):
         pass
