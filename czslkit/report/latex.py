@@ -14,7 +14,8 @@ from .paper_names import PaperName
 from .text_markdown_latex import RANKS_SENTENCE, latex_number
 
 TEXT_WIDTH = 345.0  # points, \textwidth of the class article with 10-point type
-_LINES = 36  # lines of tables in a float; more would not leave a page room for the caption and the note
+_LINES = 33  # lines of tables in a float; more would not leave a page room for the caption and the note
+_HEAD_LINES = 3  # lines of the head of a table
 _CITATION = " [99]"  # a printed citation, for the width of a label
 _LONGEST_LABEL, _LONGEST_HEAD = 110.0, 150.0  # points; longer texts are broken into lines
 _LONGEST_WORD = 16  # characters; longer words may be broken
@@ -72,29 +73,40 @@ def _floats(grid: Grid, names: Names, label: str, caption: str, note: str, wide:
     """Yield the lines of the floats of one world; further floats have only the rest of the rows."""
     layout = _layout(grid, names, wide)
     kind = "table*" if wide else "table"
-    pages: list[list[str]] = []
-    room = 0
-    for part in grid.split(layout.datasets):
-        height = 1 + layout.below * (max(len(_parts(number)) for number in part.numbers()) - 1)
-        for start in range(0, len(part.rows), most := (_LINES - 3) // height):
-            rows = part.rows[start : start + most]
-            needed = 3 + height * len(rows)
-            if needed > room:
-                pages.append([])
-                room = _LINES
-            pages[-1] += ["", r"\medskip"] * bool(pages[-1])
-            pages[-1] += _tabular(Grid(part.corner, part.columns, rows), names, layout)
-            room -= needed
-    for number, page in enumerate(pages):
+    for number, page in enumerate(_pages(grid, names, layout)):
         yield from (rf"\begin{{{kind}}}", r"\centering")
         own_caption = rf"Continuation of Table~\ref{{{label}}}." if number else caption
         yield rf"\caption{{{own_caption}}}"
         yield rf"\label{{{label}{f'-{number + 1}' if number else ''}}}\medskip"
         yield from [rf"{layout.size}\setlength{{\tabcolsep}}{{{layout.gap:g}pt}}"] * bool(layout.size)
-        yield from page
+        for i, part in enumerate(page):
+            yield from ["", r"\medskip"] * bool(i)
+            yield from _tabular(part, names, layout)
         if not number:
             yield from ("", r"\smallskip", rf"\parbox{{\linewidth}}{{\footnotesize\raggedright {note}}}")
         yield rf"\end{{{kind}}}"
+
+
+def _pages(grid: Grid, names: Names, layout: _Layout) -> list[list[Grid]]:
+    """Return the grids of each float: parts of the columns and, if a page has no room for them, of the rows."""
+    pages: list[list[Grid]] = [[]]
+    room = _LINES
+    for part in grid.split(layout.datasets):
+        start = 0
+        for i, (label, numbers) in enumerate(part.rows):
+            height = max(
+                max(len(_parts(number)) for number in numbers) if layout.below else 1,
+                1 + int(1.2 * _points(_shown(*names.row(label))) / _LONGEST_LABEL),
+            )
+            head = _HEAD_LINES if i == start else 0
+            if head + height > room and (pages[-1] or i > start):
+                if i > start:
+                    pages[-1].append(Grid(part.corner, part.columns, part.rows[start:i]))
+                pages.append([])
+                start, room, head = i, _LINES, _HEAD_LINES
+            room -= head + height
+        pages[-1].append(Grid(part.corner, part.columns, part.rows[start:]))
+    return pages
 
 
 def _layout(grid: Grid, names: Names, wide: bool) -> _Layout:
