@@ -20,7 +20,12 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("runs", metavar="RUNS", type=expanded_path, help="folder of results: --runs of czslkit bench")
     actions = parser.add_subparsers(required=True, metavar="list|remove|prune")
-    actions.add_parser("list", help="print every result and training with its size and age").set_defaults(command=_list)
+    found = actions.add_parser(
+        "list",
+        help="print every result and training with its size and age",
+        description="Print every result and training in the folder with its status, size and age.",
+    )
+    found.set_defaults(command=_list)
     _add_remove(actions)
     prune = actions.add_parser(
         "prune",
