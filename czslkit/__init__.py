@@ -43,6 +43,9 @@ _HOME = {
     "feasibility": "metrics.feasibility",
     "word_feasibility": "evaluation.feasibility_source",
     "results": "report.frame",
+    "list_runs": "stored_runs",
+    "remove_runs": "stored_runs",
+    "prune_runs": "stored_runs",
     "bench": "runner.bench",
     "Grid": "runner.grid",
     "CzslkitError": "errors",
@@ -82,6 +85,9 @@ if TYPE_CHECKING:
     from .report.frame import results as results
     from .runner.bench import bench as bench
     from .runner.grid import Grid as Grid
+    from .stored_runs import list_runs as list_runs
+    from .stored_runs import prune_runs as prune_runs
+    from .stored_runs import remove_runs as remove_runs
     from .types import Batch as Batch
     from .types import ImageFeatures as ImageFeatures
     from .types import PairSpace as PairSpace

@@ -40,6 +40,10 @@ class Method(TrainingHooks, nn.Module):
         ValueError: one of the parts is not a ``torch.nn.Module``.
     """
 
+    #: Name in papers, such as ``CSP``, which tables in LaTeX print; subclasses do not inherit it.
+    display_name: ClassVar[str] = ""
+    #: BibTeX entry of the paper, or only its key, which tables in LaTeX cite; subclasses do not inherit it.
+    citation: ClassVar[str] = ""
     #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
     version: ClassVar[int] = 1
     #: Dataclass of the options that a configuration may set; other keys are an error.

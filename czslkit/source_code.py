@@ -89,12 +89,14 @@ def module_file(module: str) -> Path | None:
 
 
 def syntax(node: ast.AST) -> str:
-    """Return code as text that is the same in every version of Python, without docstrings."""
+    """Return code as text that is the same in every version of Python, without docstrings and names in papers."""
     tree = copy.deepcopy(node)
     for part in ast.walk(tree):
         body = getattr(part, "body", None)
         if isinstance(body, list):
-            part.body = [line for line in body if not _is_text(line)]  # type: ignore[attr-defined]
+            in_class = isinstance(part, ast.ClassDef)
+            kept = [line for line in body if not (_is_text(line) or (in_class and _is_name_in_papers(line)))]
+            part.body = kept  # type: ignore[attr-defined]
     return json.dumps(_plain(tree))
 
 
@@ -123,6 +125,12 @@ def _imports(tree: ast.AST, package: str, follows: Callable[[str], bool]) -> Ite
 def _is_text(node: ast.AST) -> bool:
     """Return whether a line is only a text, such as a docstring."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_name_in_papers(node: ast.AST) -> bool:
+    """Return whether a line of a class is its name in papers or what they cite, which no number depends on."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [getattr(target, "id", None) for target in targets] in (["display_name"], ["citation"])
 
 
 def _plain(value: Any) -> Any:

@@ -36,6 +36,7 @@ LAYERS = (
     {"evaluation"},
     {"checkpoints"},
     {"report"},
+    {"stored_runs"},
     {"runner"},
     {"explain"},
     {"testing", "doctor"},

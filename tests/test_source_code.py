@@ -104,3 +104,10 @@ def test_syntax_is_the_same_in_every_version_of_python() -> None:
         "body": [["Return", {"value": ["ListComp", {"elt": y, "generators": [loop]}]}]],
     }
     assert json.loads(syntax(tree.body[0])) == ["FunctionDef", expected]
+
+
+def test_names_in_papers_change_no_digest() -> None:
+    plain = ast.parse("class A:\n    size = 1\n")
+    named = ast.parse("class A:\n    display_name = 'A'\n    citation: ClassVar[str] = '@misc{a}'\n    size = 1\n")
+    assert syntax(named) == syntax(plain)
+    assert syntax(ast.parse("display_name = 'A'")) != syntax(ast.parse(""))  # outside a class it may mean anything

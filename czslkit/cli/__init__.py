@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError
-from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, table
+from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, runs, table
 
 #: The module of each command, in the order of ``czslkit --help``.
-_COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, report, data, doctor)
+_COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, report, runs, data, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -219,5 +219,5 @@ def run(args: argparse.Namespace) -> int:
         print_table(table, args.format)
         for kind, suffix in FILE_SUFFIXES.items():
             write_text(args.runs / f"table.{suffix}", table.render(kind))
-        print(f"also written to {args.runs}/table.{{md,csv,tex,json}}", file=sys.stderr)
+        print(f"also written to {args.runs}/table.{{{','.join(FILE_SUFFIXES.values())}}}", file=sys.stderr)
     return 1 if result.failed else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,12 @@ from ..options import user_path
 from .arguments import expanded_path, names
 
 if TYPE_CHECKING:
+    from ..report.asked import Asked
     from ..report.table import Table
 
 Result = dict[str, Any]  # as the store returns it
 #: Formats of a table that are written to files, each with the suffix of its file.
-FILE_SUFFIXES = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
+FILE_SUFFIXES = {"markdown": "md", "csv": "csv", "latex": "tex", "bibtex": "bib", "json": "json"}
 
 
 def add_table_format(parser: argparse._ActionsContainer) -> None:
@@ -38,14 +40,21 @@ def add_result_selection(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action=_JoinNames,
         metavar="NAME",
-        help="show only the results of these methods (default: all methods in RUNS)",
+        help="show only the results of these methods, in this order "
+        "(default: all methods in RUNS, in the order in which czslkit bench was asked for them)",
     )
     parser.add_argument(
         "--datasets",
         nargs="+",
         action=_JoinNames,
         metavar="NAME",
-        help="show only the results on these datasets (default: all datasets in RUNS)",
+        help="show only the results on these datasets, in this order (default: all datasets in RUNS, as for methods)",
+    )
+    parser.add_argument(
+        "--failed",
+        action="store_true",
+        help="also show failed cells that the last czslkit bench in RUNS did not ask for, such as those of a mistyped "
+        "command (default: only their number is printed)",
     )
     parser.add_argument(
         "--mixed",
@@ -90,6 +99,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
         CzslkitError: the folder does not exist or has no results, or the results differ in their protocol or data.
         ConfigError: the folder has no results of a selected method or dataset.
     """
+    from ..report.asked import read_asked
     from ..report.escaping import printable
     from ..report.table import Table
     from ..result_store import Store
@@ -98,6 +108,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
     if not runs.is_dir():
         raise CzslkitError(f"no folder {runs}; expected the folder of results that czslkit bench wrote")
     store = Store(runs)
+    asked = read_asked(store.root, lambda line: print(line, file=sys.stderr))
     results = store.results()
     results = _with_names(results, "method", args.methods, runs)
     results = _with_names(results, "dataset", args.datasets, runs)
@@ -107,7 +118,38 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
         print(f"not used: {printable(error)}", file=sys.stderr)
     if not results:
         raise CzslkitError(f"no results in {runs}; expected DATASET/METHOD/seedN-ID/WORLD.json from czslkit bench")
-    return Table(results, mixed=args.mixed, attached=store.attached, folder=store.folder, intervals=intervals)
+    if not args.failed:
+        results = _without_old_failures(results, asked)
+    asked = replace(asked, methods=_names(args.methods), datasets=_names(args.datasets))
+    return Table(
+        results,
+        mixed=args.mixed,
+        attached=store.attached,
+        folder=store.folder,
+        intervals=intervals,
+        asked=asked,
+    )
+
+
+def _without_old_failures(results: list[Result], asked: Asked) -> list[Result]:
+    """Return results without the failed cells that the last command did not ask for; print their number.
+
+    Raises:
+        CzslkitError: no result is left.
+    """
+    shown = [result for result in results if not asked.is_left_out(result)]
+    if number := len(results) - len(shown):
+        line = (
+            f"{number} failed cell{'s' * (number > 1)} that the last czslkit bench did not ask for; --failed shows them"
+        )
+        if not shown:
+            raise CzslkitError(f"there are only {line}")
+        print(f"left out: {line}, and czslkit runs RUNS remove --failed removes all failed cells", file=sys.stderr)
+    return shown
+
+
+def _names(names: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",")) if names else ()
 
 
 def _with_names(results: list[Result], key: str, names: str | None, runs: Path) -> list[Result]:
@@ -123,7 +165,7 @@ def _with_names(results: list[Result], key: str, names: str | None, runs: Path) 
     """
     if names is None:
         return results
-    chosen = [name.strip() for name in names.split(",")]
+    chosen = _names(names)
     known = sorted({result["cell"][key] for result in results})
     if unknown := [name for name in chosen if name not in known]:
         raise ConfigError([f"{runs} has no results of {', '.join(unknown)}. Known: {', '.join(known)}."])

@@ -55,6 +55,10 @@ class Dataset:
 
     version: ClassVar[int] = 1
     """Raise it when ``listing`` returns something else for the same files, so that older results are run again."""
+    display_name: ClassVar[str] = ""
+    """Name in papers, such as ``C-GQA``, which tables in LaTeX print; subclasses do not inherit it."""
+    citation: ClassVar[str] = ""
+    """BibTeX entry of the paper, or only its key, which tables in LaTeX cite; subclasses do not inherit it."""
     aliases: ClassVar[tuple[str, ...]] = ()
     """Other names of the dataset and of its folder."""
     sources: ClassVar[tuple[Source, ...]] = ()

@@ -24,6 +24,15 @@ class MitStates(Dataset):
     """MIT-States: objects in different states, from web searches."""
 
     version = 1
+    display_name = "MIT-States"
+    citation = """
+@inproceedings{isola2015mitstates,
+  author = {Isola, Phillip and Lim, Joseph J. and Adelson, Edward H.},
+  title = {Discovering States and Transformations in Image Collections},
+  booktitle = {Conference on Computer Vision and Pattern Recognition},
+  year = {2015}
+}
+"""
     sources = sources.MIT_STATES
     counts = Counts(
         attrs=115,
@@ -52,6 +61,15 @@ class UtZappos(Dataset):
     """UT-Zappos: kinds of shoes and their materials."""
 
     version = 1
+    display_name = "UT-Zappos"
+    citation = """
+@inproceedings{yu2014zappos,
+  author = {Yu, Aron and Grauman, Kristen},
+  title = {Fine-Grained Visual Comparisons with Local Learning},
+  booktitle = {Conference on Computer Vision and Pattern Recognition},
+  year = {2014}
+}
+"""
     aliases = ("ut-zap50k",)
     sources = sources.UT_ZAPPOS
     counts = Counts(
@@ -80,6 +98,15 @@ class Cgqa(Dataset):
     """C-GQA in its updated version: crops of everyday scenes."""
 
     version = 1
+    display_name = "C-GQA"
+    citation = """
+@inproceedings{naeem2021cgqa,
+  author = {Naeem, Muhammad Ferjad and Xian, Yongqin and Tombari, Federico and Akata, Zeynep},
+  title = {Learning Graph Embeddings for Compositional Zero-Shot Learning},
+  booktitle = {Conference on Computer Vision and Pattern Recognition},
+  year = {2021}
+}
+"""
     sources = sources.CGQA
     counts = Counts(
         attrs=413,

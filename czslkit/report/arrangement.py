@@ -26,7 +26,7 @@ class Arrangement:
 
     Attributes:
         frame: one row for each cell, as :func:`czslkit.report.frame.results_frame` returns it.
-        rows: label of each row, in the order of the frame.
+        rows: label of each row, in order.
         columns: dataset and world of each column, in the order of the frame.
         finished: the finished cells of each entry, as row numbers of the frame.
         failed: the failed cells of each entry, likewise.
@@ -82,12 +82,13 @@ class Arrangement:
         return None if found is None or found[position] != found[position] else found[position]
 
 
-def arrange(frame: DataFrame, metrics: Sequence[str]) -> Arrangement:
+def arrange(frame: DataFrame, metrics: Sequence[str], rows: Sequence[str] | None = None) -> Arrangement:
     """Group the cells of a frame into entries.
 
     Args:
         frame: as :func:`czslkit.report.frame.results_frame` returns it.
         metrics: columns of the frame to summarise; they include all of ``METRICS``.
+        rows: every label of the frame, in the order of the rows; by default that of the frame.
     """
     cells: dict[Key, list[int]] = {}
     for row, key in enumerate(frame[KEY_COLUMNS].itertuples(index=False, name=None)):
@@ -95,15 +96,15 @@ def arrange(frame: DataFrame, metrics: Sequence[str]) -> Arrangement:
     values = {metric: frame[metric].tolist() for metric in metrics}
     done = (frame["status"] == "done").tolist()
     entries = {
-        key: {metric: _statistics([values[metric][row] for row in rows]) for metric in metrics}
-        for key, rows in cells.items()
+        key: {metric: _statistics([values[metric][row] for row in found]) for metric in metrics}
+        for key, found in cells.items()
     }
     return Arrangement(
         frame,
-        rows=tuple(frame["label"].unique()),
+        rows=tuple(frame["label"].unique() if rows is None else rows),
         columns=tuple(dict.fromkeys(key[1:] for key in cells)),
-        finished={key: [row for row in rows if done[row]] for key, rows in cells.items()},
-        failed={key: [row for row in rows if not done[row]] for key, rows in cells.items()},
+        finished={key: [row for row in found if done[row]] for key, found in cells.items()},
+        failed={key: [row for row in found if not done[row]] for key, found in cells.items()},
         statistics=entries,
         ranks=_ranks(entries),
     )

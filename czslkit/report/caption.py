@@ -8,7 +8,7 @@ from ..metrics.names import METRICS
 from ..result_store import Result
 from .arrangement import Arrangement
 from .escaping import printable
-from .labels import TRANSDUCTIVE
+from .labels import MORE, TRANSDUCTIVE
 from .open_world import open_world_sentences
 from .significance import Significance
 
@@ -45,6 +45,8 @@ def table_caption(
     if difference:
         sentences.append(f"Not all results were measured alike: {difference}.")
     labels = list(arrangement.frame["label"])
+    if any(label.endswith(MORE) for label in labels):
+        sentences.append(f"Rows whose name ends with '{MORE}' also differ in other settings, which are columns in CSV.")
     sentences += _method_sentences(labels, results)
     sentences += open_world_sentences(labels, results)
     counts = sorted({len(finished) for finished in arrangement.finished.values() if finished})

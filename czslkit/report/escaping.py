@@ -44,6 +44,8 @@ def escape_markdown(text: str) -> str:
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "_&%#${}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    | {"–": "--", "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}", "×": r"$\times$"}
+    | {"ß": r"\ss{}", "ł": r"\l{}", "Ł": r"\L{}", "ø": r"\o{}", "Ø": r"\O{}", "æ": r"\ae{}", "Æ": r"\AE{}"}
     | {"[": "{[}", "*": "{*}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
 )
 
@@ -53,5 +55,22 @@ def escape_latex(text: str) -> str:
 
     >>> print(escape_latex("a_b & 50%"))
     a\_b \& 50\%
+    >>> print(escape_latex("Müller 猫"))
+    M\"{u}ller U+732B
     """
-    return text.translate(_LATEX)
+    return "".join(map(_latex_letter, unicodedata.normalize("NFC", text.translate(_LATEX))))
+
+
+#: LaTeX commands of the accents that a letter can be decomposed into.
+_ACCENTS = dict(
+    zip("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327", "`'^~=u.\"rHvc", strict=True)
+)
+
+
+def _latex_letter(letter: str) -> str:
+    """Return LaTeX for one letter; letters that pdfLaTeX has no type for are written as ``U+732B``."""
+    base, *accents = list(unicodedata.normalize("NFD", letter))
+    if letter.isascii():
+        return letter
+    known = len(accents) == 1 and accents[0] in _ACCENTS and base.isascii()
+    return rf"\{_ACCENTS[accents[0]]}{{{base}}}" if known else f"U+{ord(letter):04X}"

@@ -29,12 +29,16 @@ class Grid:
     columns: Sequence[Column]
     rows: Sequence[tuple[str, Sequence[Number]]]
 
-    def split(self) -> list[Grid]:
-        """Return a grid for each column."""
+    def split(self, columns: int = 1) -> list[Grid]:
+        """Return grids of at most ``columns`` columns each."""
         n = len(METRICS)
         return [
-            Grid(self.corner, [column], [(label, numbers[n * i : n * i + n]) for label, numbers in self.rows])
-            for i, column in enumerate(self.columns)
+            Grid(
+                self.corner,
+                self.columns[i : i + columns],
+                [(label, numbers[n * i : n * (i + columns)]) for label, numbers in self.rows],
+            )
+            for i in range(0, len(self.columns), columns)
         ]
 
     def numbers(self) -> list[Number]:
@@ -49,6 +53,8 @@ class Block:
     grids: Sequence[Grid]
     caption: Sequence[str]  # sentences
     notes: Sequence[str]
+    title: str = "Results"  # start of the caption in LaTeX
+    name: str = "results"  # start of the labels in LaTeX
 
     @property
     def has_ranks(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..options import flatten
@@ -11,7 +13,9 @@ from ..result_store import Result
 from .escaping import printable
 
 TRANSDUCTIVE = "transductive"  # mark of a method that adapts to the test images
-_LONGEST_LABEL = 30  # characters of settings in a label; longer labels name the configuration by its hash
+MORE = ", ..."  # end of a label whose row also differs in settings that the label does not name
+_LONGEST_SUFFIX = 40  # characters; if all settings that differ need more, a label has only those that it needs
+_LONGEST_VALUES = (20, 60)  # characters of a value: the second only if rows cannot be told apart with the first
 
 
 def cell_name(label: str, cell: Mapping[str, Any]) -> str:
@@ -56,6 +60,11 @@ def row_labels(results: Sequence[Result]) -> list[str]:
     """Return the row label of each result: its method and, for several configurations, the settings that differ.
 
     A method that adapts to the test images is marked as transductive.
+
+    >>> cells = [{"method": "csp", "dataset": "demo", "config_id": str(lr)} for lr in (0.01, 0.005)]
+    >>> configs = [{"train": {"lr": float(cell["config_id"])}} for cell in cells]
+    >>> row_labels([{"cell": cell, "config": config} for cell, config in zip(cells, configs)])
+    ['csp lr=0.01', 'csp lr=0.005']
     """
     by_method: dict[str, list[Result]] = defaultdict(list)
     for result in results:
@@ -65,33 +74,127 @@ def row_labels(results: Sequence[Result]) -> list[str]:
     for result, adapts in zip(results, transductive(results), strict=True):
         method = result["cell"]["method"]
         suffix = suffixes[method][result["cell"]["config_id"]]
-        labels.append(method + (f" ({TRANSDUCTIVE})" if adapts else "") + (f" [{suffix}]" if suffix else ""))
+        labels.append(method + (f" ({TRANSDUCTIVE})" if adapts else "") + (f" {suffix}" if suffix else ""))
     return labels
 
 
 def _configuration_suffixes(results: Sequence[Result]) -> dict[str, str]:
     """Return the settings that distinguish the configurations of one method, by ``config_id``; empty if there are none.
 
-    Only settings that differ within a dataset count: the recipes of two datasets differ but share a row.
+    Only settings that differ within a dataset count: the recipes of two datasets differ but share a row. If all of them
+    are too long for a label, it has the fewest that tell the rows apart. If none do, it has the ``config_id``.
     """
-    configs = {result["cell"]["config_id"]: flatten(result.get("config") or {}) for result in results}
-    ids_by_dataset: dict[str, set[str]] = defaultdict(set)
-    for result in results:
-        ids_by_dataset[result["cell"]["dataset"]].add(result["cell"]["config_id"])
-    differing = {key for ids in ids_by_dataset.values() for key in _differing([configs[i] for i in ids])}
-    keys = [key for key in dict.fromkeys(key for config in configs.values() for key in config) if key in differing]
-    suffixes = {
-        i: ", ".join(_setting_text(key, config[key]) for key in keys if key in config) for i, config in configs.items()
-    }
-    unique = all(len({suffixes[i] for i in ids}) == len(ids) for ids in ids_by_dataset.values())
-    short = max(map(len, suffixes.values())) <= _LONGEST_LABEL
-    return suffixes if unique and short else {i: f"config {i}" for i in configs}
+    configs: dict[str, dict[str, str]] = {}
+    for result in results:  # a failed result may have no configuration
+        configs[result["cell"]["config_id"]] = configs.get(result["cell"]["config_id"]) or flatten(
+            result.get("config") or {}
+        )
+    ids_by_dataset: dict[str, list[str]] = defaultdict(list)
+    for dataset, i in dict.fromkeys((r["cell"]["dataset"], r["cell"]["config_id"]) for r in results):
+        ids_by_dataset[dataset].append(i)
+    rows = [(dataset, i) for dataset, ids in ids_by_dataset.items() for i in ids]
+    within = {key for ids in ids_by_dataset.values() for key in _differing([configs[i] for i in ids])}
+    differing = [key for key in _differing(list(configs.values())) if key in within]
+    texts = _setting_texts(configs, differing)
+    keys = differing
+    if max(len(_joined(texts[i], differing)) for i in configs) > _LONGEST_SUFFIX:
+        keys = _fewest_settings(rows, texts, differing)
+    suffixes = {i: _joined(texts[i], keys) for i in configs}
+    uses = Counter((dataset, suffixes[i]) for dataset, i in rows)
+    for i in {i for dataset, i in rows if uses[dataset, suffixes[i]] > 1}:
+        suffixes[i] = ", ".join(filter(None, [suffixes[i], f"config {i}"]))
+    return {i: suffix + (MORE if suffix and keys != differing else "") for i, suffix in suffixes.items()}
+
+
+def _fewest_settings(
+    rows: Sequence[tuple[str, str]], texts: Mapping[str, Mapping[str, str]], keys: Sequence[str]
+) -> list[str]:
+    """Return a few settings that tell as many rows apart as all of them do, in the order of ``keys``.
+
+    Args:
+        rows: dataset and ``config_id`` of each row.
+        texts: the text of each setting by ``config_id`` and key.
+        keys: the settings in which rows differ.
+    """
+
+    def groups(before: Sequence[int], key: str) -> list[int]:
+        """Return the group of each row if rows of one group may also differ in ``key``."""
+        numbers: dict[tuple[int, str | None], int] = {}
+        return [
+            numbers.setdefault((group, texts[i].get(key)), len(numbers))
+            for group, (_, i) in zip(before, rows, strict=True)
+        ]
+
+    numbers = {dataset: n for n, dataset in enumerate(dict(rows))}
+    found = everything = [numbers[dataset] for dataset, _ in rows]
+    for key in keys:
+        everything = groups(everything, key)
+    length = {key: max(len(text.get(key, "")) for text in texts.values()) for key in keys}
+    chosen: set[str] = set()
+    while len(set(found)) < len(set(everything)):
+        best = max(keys, key=lambda key: (len(set(groups(found, key))), -length[key]))
+        found = groups(found, best)
+        chosen.add(best)
+    return [key for key in keys if key in chosen]
+
+
+def _setting_texts(configs: Mapping[str, Mapping[str, str]], keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the text of each setting, such as ``lr=0.005``, by ``config_id`` and key."""
+    names = _short_names(keys)
+    texts: dict[str, dict[str, str]] = {i: {} for i in configs}
+    for key in keys:
+        shown = _short_values({config[key] for config in configs.values() if key in config})
+        for i, config in configs.items():
+            if key in config:
+                texts[i][key] = f"{names[key]}={shown[config[key]]}"
+    return texts
+
+
+def _short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the name of each setting in labels: without section and outer dicts, unless two would be called alike.
+
+    >>> list(_short_names(["train.lr", "options.image.size", "train.batch_size", "eval.batch_size"]).values())
+    ['lr', 'size', 'train.batch_size', 'eval.batch_size']
+    """
+    short = {key: key.rpartition(".")[2] if key.split(".")[0] in ("options", "train", "eval") else key for key in keys}
+    uses = Counter(short.values())
+    return {key: printable(name if uses[name] == 1 else setting_name(key)) for key, name in short.items()}
+
+
+def _short_values(values: set[str]) -> dict[str, str]:
+    """Return a short text for each value, given as JSON; different values have different texts if that is possible.
+
+    >>> sorted(_short_values({'"adam"', '"sgd"', "null"}).values())
+    ['adam', 'null', 'sgd']
+    >>> sorted(_short_values({'"/home/someone/weights/a.pt"', '"/home/someone/weights/b.pt"'}).values())
+    ['a.pt', 'b.pt']
+    >>> sorted(_short_values({"[0,1,2,3,4,5,6,7,8,9,11]", "[0,1,2,3,4,5,6,7,8,9,12,13]"}).values())
+    ['...11]', '...12,13]']
+    """
+    shown: dict[str, str] = {}
+    for longest in _LONGEST_VALUES:
+        for form in _forms(sorted(values)):
+            shown = {value: text if len(text) <= longest else f"{text[: longest - 3]}..." for value, text in form}
+            if len(set(shown.values())) == len(values):
+                return shown
+    return shown
+
+
+def _forms(values: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
+    """Yield ways to write values: without quotes, with quotes, as names of files, without their common beginning."""
+    texts = [printable(value) for value in values]
+    plain = [text.replace('"', "") for text in texts]
+    shared = os.path.commonprefix(plain)  # noqa: RUF071 (character by character)
+    start = len(re.sub(r"[\w.+-]*$", "", shared))
+    names = [text.rstrip("/").rpartition("/")[2] for text in plain]
+    for form in (plain, texts, names, [f"...{text[start:]}" for text in plain]):
+        yield list(zip(values, form, strict=True))
+
+
+def _joined(texts: Mapping[str, str], keys: Sequence[str]) -> str:
+    return ", ".join(texts[key] for key in keys if key in texts)
 
 
 def _differing(configs: Sequence[Mapping[str, str]]) -> list[str]:
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if len({config.get(key) for config in configs}) > 1]
-
-
-def _setting_text(key: str, value: str) -> str:
-    return printable(f"{setting_name(key)}={value}").replace('"', "")

@@ -10,6 +10,7 @@ from ..errors import CzslkitError
 from ..metrics.names import METRICS
 from ..result_store import Result, relative_path
 from .arrangement import KEY_COLUMNS, Column, Key, arrange, percent
+from .asked import Asked
 from .caption import table_caption
 from .cell_details import cell_details
 from .comparability import first_difference
@@ -18,12 +19,14 @@ from .export import as_csv, as_json
 from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
+from .latex import Names, as_latex
 from .notes import failure_notes, left_out_notes, recipe_notes, stale_notes, undefined_notes, unfinished_notes
 from .page import Cell, as_page
+from .paper_names import PaperName
 from .published import comparison_rows, comparisons, published_caption, published_notes
 from .resamples import Attached, Folder, Resamples, resampled_result
 from .significance import significance
-from .text_markdown_latex import as_latex, as_markdown, as_text
+from .text_markdown_latex import as_markdown, as_text
 
 _PRINTED_SECTIONS = (
     "cell",
@@ -40,6 +43,7 @@ class Table:
     Attributes:
         results: the results in the table, with printable names.
         labels: the row label of each result.
+        asked: the order of rows and columns, and the names in papers.
         arrangement: the entries of the table, and the frame of its cells.
         significance: intervals and differences to the best, for entries with numbers per image.
         comparisons: our numbers and the published numbers.
@@ -53,22 +57,26 @@ class Table:
         attached: Attached | None = None,
         folder: Folder | None = None,
         intervals: bool = False,
+        asked: Asked | None = None,
     ) -> None:
         """Arrange results as a table.
 
         Args:
-            results: results as the store returns them, in the order of the rows.
+            results: results as the store returns them, in the order of the rows unless ``asked`` has another one.
             mixed: allow results that were not measured alike; the caption then names the first difference.
             attached: returns the files of a result, as :meth:`Store.attached`; without it the table has no intervals
                 and no tie marks.
             folder: returns the folder of a cell, as :meth:`Store.folder`; numbers that take long are kept there,
                 so that the next table needs less time.
             intervals: print the interval after each number.
+            asked: the order of rows and columns, and the names in papers, which tables in LaTeX print.
 
         Raises:
             CzslkitError: there are no results, a result occurs twice, or two results were not measured alike.
         """
-        self.results = tuple(_with_printable_names(result) for result in results)
+        self.asked = asked or Asked()
+        in_order = asked.sorted(results) if asked else results
+        self.results = tuple(_with_printable_names(result) for result in in_order)
         if not self.results:
             raise CzslkitError("there are no results to put in a table")
         self.labels = row_labels(self.results)
@@ -84,7 +92,9 @@ class Table:
             cell = self.results[i]["cell"]
             name = cell_name(self.labels[i], cell)
             raise CzslkitError(f"{name} occurs twice, each time with configuration {cell['config_id']}")
-        self.arrangement = arrange(frame, metric_names(self.results))
+        places = {label: self.asked.row_place(r["cell"]) for label, r in zip(self.labels, self.results, strict=True)}
+        rows = sorted(places, key=places.__getitem__) if asked else None
+        self.arrangement = arrange(frame, metric_names(self.results), rows)
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
         self._attached, self._intervals = attached, intervals
@@ -112,7 +122,7 @@ class Table:
         ]
 
     def render(self, kind: str) -> str:
-        """Write the table as ``text``, ``markdown``, ``csv``, ``latex``, ``json`` or ``html``."""
+        """Write the table as ``text``, ``markdown``, ``csv``, ``latex``, ``bibtex``, ``json`` or ``html``."""
         rendered: str = getattr(self, f"to_{kind}")()
         return rendered
 
@@ -128,9 +138,31 @@ class Table:
         """Write the table in GitHub's dialect of Markdown, with a grid for each dataset."""
         return as_markdown(self._blocks("dataset"))
 
-    def to_latex(self) -> str:
-        """Write the table as floats with a tabular for each world, as papers print them; needs ``booktabs``."""
-        return as_latex(self._blocks("world"))
+    def to_latex(self, wide: bool = False) -> str:
+        """Write a float for each world that fits the text of an article, with names in papers; needs ``booktabs``.
+
+        Args:
+            wide: use ``table*`` and small type, with more datasets side by side.
+        """
+        methods = {
+            label: (self.asked.name("method", (method := r["cell"]["method"])), label[len(method) :])
+            for label, r in zip(self.labels, self.results, strict=True)
+        }
+
+        def row(label: str) -> tuple[PaperName, str]:
+            start, mark, kind = label.rpartition(": ")  # "csp: ours" in a comparison with published numbers
+            name, rest = methods.get(label) or methods[start]
+            return name, rest if label in methods else rest + mark + kind
+
+        names = Names(row, lambda name: self.asked.name("dataset", name))
+        return as_latex(self._blocks("world"), names, wide=wide)
+
+    def to_bibtex(self) -> str:
+        """Write the BibTeX entries that the table in LaTeX cites."""
+        cells = [result["cell"] for result in self.results]
+        kinds = [(kind, cell[kind]) for kind in ("method", "dataset") for cell in cells]
+        found = dict.fromkeys(self.asked.name(kind, name).citation for kind, name in kinds)
+        return "\n\n".join(["% entries that table.tex cites", *(e for e in found if e.startswith("@"))]) + "\n"
 
     def to_html(self) -> str:
         """Write an HTML page that needs no other file, with a grid for each dataset and the details of each cell."""
@@ -175,7 +207,8 @@ class Table:
                 published.append(Grid(corner, columns, rows))
         blocks = [Block(grids, self.caption(), self.notes())]
         if published:
-            blocks.append(Block(published, published_caption(self.comparisons), published_notes(self.comparisons)))
+            caption, notes = published_caption(self.comparisons), published_notes(self.comparisons)
+            blocks.append(Block(published, caption, notes, "Our numbers and published numbers", "published"))
         return blocks
 
     def _was_run(self, label: str, columns: Sequence[Column]) -> bool:

@@ -1,4 +1,4 @@
-"""Blocks of a table written as text, Markdown and LaTeX."""
+"""Blocks of a table written as text and Markdown, and numbers with their marks, also in LaTeX."""
 
 from __future__ import annotations
 
@@ -50,19 +50,6 @@ def as_markdown(blocks: Sequence[Block]) -> str:
         if block.notes:
             parts.append("\n".join("- " + escape_markdown(note).replace("\n", "\\\n") for note in block.notes))
     return "\n\n".join(parts) + "\n"
-
-
-def as_latex(blocks: Sequence[Block]) -> str:
-    """Write each block as a float with a tabular for each grid; the document needs ``booktabs``."""
-    lines = ["% needs booktabs"]
-    for block in blocks:
-        caption = escape_latex(" ".join(caption_with_ranks(block)))
-        lines += [r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}"]
-        for grid in block.grids:
-            lines += [*_tabular(grid), ""]
-        lines[-1] = r"\end{table*}"
-        lines += [f"% {line}" for note in block.notes for line in note.split("\n")]
-    return "\n".join(lines) + "\n"
 
 
 def caption_with_ranks(block: Block) -> list[str]:
@@ -121,23 +108,3 @@ def _text_lines(grid: Grid, mark: Callable[[Number, str], str], pad: str) -> lis
 
 def _visible_width(text: str) -> int:
     return len(re.sub(r"\x1b\[\d+m", "", text))
-
-
-def _tabular(grid: Grid) -> list[str]:
-    n = len(METRICS)
-    starts = range(2, 2 + n * len(grid.columns), n)
-    spans = [rf"\multicolumn{{{n}}}{{c}}{{{escape_latex(dataset)}}}" for dataset, _ in grid.columns]
-    return [
-        rf"\begin{{tabular}}{{l{'r' * n * len(grid.columns)}}}",
-        r"\toprule",
-        " & ".join([escape_latex(f"{grid.corner} world"), *spans]) + r" \\",
-        " ".join(rf"\cmidrule(lr){{{start}-{start + n - 1}}}" for start in starts),
-        " & ".join(["Method", *list(METRICS) * len(grid.columns)]) + r" \\",
-        r"\midrule",
-        *(
-            " & ".join([escape_latex(label), *(latex_number(number) for number in numbers if number.span)]) + r" \\"
-            for label, numbers in grid.rows
-        ),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.trained import TrainedMethod
 from ..data.cache import Cache
-from ..data.dataset_folders import canonical, find_folder
+from ..data.dataset_folders import canonical, dataset, find_folder
 from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
 from ..files import checked_filename, log_to_stderr, remove_unfinished
+from ..method import METHODS
 from ..metrics.names import WORLDS
 from ..options import user_path
 from ..registry import failures
+from ..report.asked import Asked, Command, remember
 from ..report.frame import results_frame
+from ..report.paper_names import PaperName, paper_name
 from ..report.table import Table
 from ..result_store import Store
 from ..sizes import MEMORY, parse_bytes
@@ -40,6 +43,7 @@ class Benchmark:
 
     results: tuple[Mapping[str, Any], ...]
     store: Store | None = None  # the folder that holds the files attached to the results
+    asked: Asked | None = None  # the order of the table, and the names in papers
 
     @property
     def failed(self) -> int:
@@ -52,7 +56,7 @@ class Benchmark:
 
     @cached_property
     def _table(self) -> Table:
-        return Table(self.results, mixed=True, **self._files)
+        return Table(self.results, mixed=True, asked=self.asked, **self._files)
 
     @property
     def _files(self) -> dict[str, Any]:
@@ -70,9 +74,13 @@ class Benchmark:
         """Return the table as CSV, with a line for each row, dataset and world."""
         return self.table().to_csv()
 
-    def to_latex(self) -> str:
-        """Return the table in LaTeX."""
-        return self.table().to_latex()
+    def to_latex(self, wide: bool = False) -> str:
+        """Return the table in LaTeX; ``wide`` uses ``table*`` and puts more datasets side by side."""
+        return self.table().to_latex(wide)
+
+    def to_bibtex(self) -> str:
+        """Return the BibTeX entries that the table in LaTeX cites."""
+        return self.table().to_bibtex()
 
     def to_json(self) -> str:
         """Return the table as JSON, with the numbers of every seed."""
@@ -180,7 +188,23 @@ def bench(
     if estimate:
         return Benchmark(tuple(result for job in jobs for result in _estimate_or_failures(job)), store)
     remove_unfinished(store.root)
-    return Benchmark(tuple(run_jobs(jobs)), store)
+    asked = remember(store.root, _command(specs), _names(specs), log)
+    return Benchmark(tuple(run_jobs(jobs)), store, asked)
+
+
+def _command(specs: Sequence[Spec]) -> Command:
+    """Return the grid of cells that was asked for."""
+    cells = [spec.cell("closed") for spec in specs]
+    rows = dict.fromkeys((cell["dataset"], cell["method"], cell["config_id"]) for cell in cells)
+    return Command(tuple(rows), tuple(dict.fromkeys(spec.seed for spec in specs)), specs[0].worlds)
+
+
+def _names(specs: Sequence[Spec]) -> dict[str, dict[str, PaperName]]:
+    """Return the names in papers by ``"method"`` or ``"dataset"`` and registered name."""
+    return {
+        "method": {spec.method: paper_name(METHODS[spec.method], spec.method) for spec in specs},
+        "dataset": {spec.dataset: paper_name(type(dataset(spec.dataset)), spec.dataset) for spec in specs},
+    }
 
 
 def _estimate_or_failures(job: Job) -> list[dict[str, Any]]:

@@ -30,6 +30,15 @@ class Clip(Method):
     """Zero-shot CLIP, without training."""
 
     version = 1
+    display_name = "CLIP"
+    citation = """
+@inproceedings{radford2021clip,
+  author = {Radford, Alec and Kim, Jong Wook and Hallacy, Chris and others},
+  title = {Learning Transferable Visual Models From Natural Language Supervision},
+  booktitle = {International Conference on Machine Learning},
+  year = {2021}
+}
+"""
     Options = ClipOptions
     translation = Translation(names={}, fixed={"experiment_name": "clip"})
 

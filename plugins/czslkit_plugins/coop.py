@@ -22,6 +22,15 @@ class Coop(Method):
     """CoOp: a learned prompt context that all pairs share."""
 
     version = 1
+    display_name = "CoOp"
+    citation = """
+@article{zhou2022coop,
+  author = {Zhou, Kaiyang and Yang, Jingkang and Loy, Chen Change and Liu, Ziwei},
+  title = {Learning to Prompt for Vision-Language Models},
+  journal = {International Journal of Computer Vision},
+  year = {2022}
+}
+"""
     Options = SoftPromptOptions
     translation = Translation(names={r"prompt\.context\.0": "soft_embeddings"}, fixed={"experiment_name": "coop"})
     recipe: ClassVar[Mapping[str, Any]] = {"lr": 5e-5, "accumulation": 2, "schedule": "constant"}

@@ -22,6 +22,15 @@ class Csp(Method):
     """CSP: learned words of attributes and objects in a fixed context."""
 
     version = 1
+    display_name = "CSP"
+    citation = """
+@inproceedings{nayak2023csp,
+  author = {Nayak, Nihal V. and Yu, Peilin and Bach, Stephen H.},
+  title = {Learning to Compose Soft Prompts for Compositional Zero-Shot Learning},
+  booktitle = {International Conference on Learning Representations},
+  year = {2023}
+}
+"""
     Options = LearnedWordOptions
     translation = Translation(
         names={r"prompt\.words": "soft_embeddings"},

@@ -22,9 +22,9 @@ from czslkit.linear import Linear
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.prompts import LearnedWordOptions, SoftPrompt, in_parts
-from czslkit.translation import State, Translation, distinct_numbers
 from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures, pair_targets
 
+from .dfsp_checkpoints import CITATION, translation_of
 from .dfsp_fusion import ImageToText, TextToImage, self_attention
 
 PAIRS_PER_CHUNK = 1024  # pairs scored at a time
@@ -227,57 +227,6 @@ class ImageToTextOptions(FusionOptions):
     batch_mixing: Literal["none", "original"] = option("none", "original mixes images of a batch, none does not")
 
 
-def _prompt_sizes(state: State) -> dict[str, int]:
-    """Return the options that the shapes of a variant without fusion determine."""
-    positions = state.get("clip.positional_embedding")
-    return {} if positions is None else {"context_length": len(positions)}
-
-
-def _fusion_sizes(state: State) -> dict[str, int]:
-    """Return the options that the shapes of a variant with a fusion determine."""
-    layers = distinct_numbers(state, r"fusion\.resblocks_img\.(\d+)\.")
-    return ({"layers": layers} if layers else {}) | _prompt_sizes(state)
-
-
-def _translation(fusion: str) -> Translation:
-    """Return the translation of the variant with the authors' name ``fusion``."""
-    fuses = fusion != "OnlySPM"
-    return Translation(
-        names={
-            r"prompt\.words": "soft_att_obj",
-            r"prompt\.context\.0": "soft_prompt",
-            r"interaction\.image_to_text\.(cross|refine)": r"interaction.\1_text",
-            r"interaction\.text_to_image\.cross": "interaction.cross_image",
-            r"interaction\.cross_(text|image)\.norm\.": r"interaction.cross_\1.ln_x.",
-            r"\.norm_other\.": ".ln_y.",
-            r"\.norm\.": ".ln_1.",
-            r"\.norm_mlp\.": ".ln_2.",
-            r"\.mlp\.0\.": ".mlp.c_fc.",
-            r"\.mlp\.3\.": ".mlp.c_proj.",
-            r"interaction\.image_to_text\.": "fusion.img2txt_transform_",
-            r"interaction\.text_to_image\.": "fusion.txt2img_transform_",
-            r"_transform_project": "_transform_layer1",
-            r"_transform_place": "_transform_layer2",
-            r"interaction\.cross_text": "fusion.crossblock_txt",
-            r"interaction\.cross_image": "fusion.crossblock_img",
-            r"interaction\.refine_text": "fusion.resblocks_txt",
-            r"interaction\.refine_image": "fusion.resblocks_img",
-            r"head\.compose": "fusion.txt_fine_tune",
-        },
-        unused=r"fusion\.((img2txt|txt2img)_transform_layer[12]|crossblock_(img|txt)|resblocks_(img|txt)\.\d+|"
-        r"txt_fine_tune)\..*",
-        settings={
-            "attr_dropout": "word_dropout",
-            "att_obj_w": "primitive_loss_weight",
-            "sp_w": "soft_loss_weight",
-            **({"SA_K": "layers", "res_w": "keep"} if fuses else {}),
-        },
-        fixed={"fusion": fusion},
-        required_config=("fusion",),
-        sizes=_fusion_sizes if fuses else _prompt_sizes,
-    )
-
-
 class Dfsp(Method):
     """A method with a decomposed soft prompt, a fusion with the image and four cross-entropies.
 
@@ -350,8 +299,10 @@ class DfspI2T(Dfsp):
     """DFSP with image-to-text fusion: texts attend to the image."""
 
     version = 1
+    display_name = "DFSP (i2t)"
+    citation = CITATION
     Options = ImageToTextOptions
-    translation = _translation("img2txt")
+    translation = translation_of("img2txt")
 
     def fusion(self, options: ImageToTextOptions) -> FusionSettings:  # type: ignore[override]
         return FusionSettings(
@@ -367,8 +318,10 @@ class DfspT2I(Dfsp):
     """DFSP with text-to-image fusion: the image attends to texts."""
 
     version = 1
+    display_name = "DFSP (t2i)"
+    citation = CITATION
     Options = FusionOptions
-    translation = _translation("txt2img")
+    translation = translation_of("txt2img")
 
     def fusion(self, options: FusionOptions) -> FusionSettings:  # type: ignore[override]
         return FusionSettings(text_to_image=True, layers=options.layers, residual_weight=options.keep)
@@ -379,8 +332,10 @@ class DfspBif(Dfsp):
     """DFSP with bidirectional fusion: texts and image attend to each other."""
 
     version = 1
+    display_name = "DFSP (BiF)"
+    citation = CITATION
     Options = ImageToTextOptions
-    translation = _translation("BiFusion")
+    translation = translation_of("BiFusion")
 
     def fusion(self, options: ImageToTextOptions) -> FusionSettings:  # type: ignore[override]
         return FusionSettings(
@@ -397,4 +352,6 @@ class DfspSpm(Dfsp):
     """DFSP without fusion: only the soft prompt."""
 
     version = 1
-    translation = _translation("OnlySPM")
+    display_name = "DFSP (SPM)"
+    citation = CITATION
+    translation = translation_of("OnlySPM")

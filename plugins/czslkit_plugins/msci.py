@@ -262,6 +262,15 @@ class Msci(ThreeBranch):
     """MSCI: adapters, three soft prompts, two-stage interaction, three branches."""
 
     version = 1
+    display_name = "MSCI"
+    citation = """
+@inproceedings{wang2025msci,
+  author = {Wang, Yue and Xu, Shuai and Zhu, Xuelin and Li, Yicong},
+  title = {{MSCI}: Addressing {CLIP}'s Inherent Limitations for Compositional Zero-Shot Learning},
+  booktitle = {International Joint Conference on Artificial Intelligence},
+  year = {2025}
+}
+"""
     Options = MsciOptions
     translation = Translation(
         names={

@@ -205,6 +205,15 @@ class Troika(ThreeBranch):
     """Troika: adapters, three soft prompts, cross-modal traction, three branches."""
 
     version = 1
+    display_name = "Troika"
+    citation = """
+@inproceedings{huang2024troika,
+  author = {Huang, Siteng and Gong, Biao and Feng, Yutong and Zhang, Min and Lv, Yiliang and Wang, Donglin},
+  title = {{Troika}: Multi-Path Cross-Modal Traction for Compositional Zero-Shot Learning},
+  booktitle = {Conference on Computer Vision and Pattern Recognition},
+  year = {2024}
+}
+"""
     Options = TroikaOptions
     translation = Translation(
         names={

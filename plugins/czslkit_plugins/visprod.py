@@ -76,6 +76,15 @@ class Visprod(Method):
     """VisProd: separate attribute and object classifiers on an image tower."""
 
     version = 1
+    display_name = "VisProd"
+    citation = """
+@inproceedings{misra2017redwine,
+  author = {Misra, Ishan and Gupta, Abhinav and Hebert, Martial},
+  title = {From Red Wine to Red Tomato: Composition with Context},
+  booktitle = {Conference on Computer Vision and Pattern Recognition},
+  year = {2017}
+}
+"""
     Options = VisprodOptions
 
     def __init__(self, options: VisprodOptions, space: PairSpace) -> None:

@@ -35,7 +35,7 @@ def test_bench_prints_a_table_and_writes_it_in_every_format(bench, tmp_path):
     assert [line.split()[0] for line in out.splitlines()[:4]] == ["toys", "method", "clip", "csp"]
     assert "[2/2] csp on toys, seed 0: running" in err
     written = {path.name: path.read_text() for path in (tmp_path / "runs").glob("table.*")}
-    assert sorted(written) == ["table.csv", "table.json", "table.md", "table.tex"]
+    assert sorted(written) == ["table.bib", "table.csv", "table.json", "table.md", "table.tex"]
     assert written["table.md"].startswith("| toys | closed S |")
     assert r"\toprule" in written["table.tex"]
     assert len(written["table.csv"].splitlines()) == 1 + 2 * 2

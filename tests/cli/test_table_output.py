@@ -56,3 +56,24 @@ def test_names_may_have_spaces_between_them_also_before_the_folder(bench, tmp_pa
     assert capsys.readouterr().out == "runs/report.html\n"
     assert main(["table", "--methods", "csp", "clip"]) == 2
     assert capsys.readouterr().err.startswith("czslkit: RUNS is missing: give the folder of results")
+
+
+def test_a_table_is_in_the_order_in_which_bench_was_asked(bench, tmp_path, capsys):
+    _, out, _ = bench("--methods", "csp,clip")
+    assert out.index("\ncsp ") < out.index("\nclip ")
+    assert main(["table", str(tmp_path / "runs")]) == 0
+    assert capsys.readouterr().out == out
+    assert main(["table", str(tmp_path / "runs"), "--methods", "clip,csp"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("\nclip ") < shown.index("\ncsp ")
+
+
+def test_a_mistyped_command_leaves_no_trace_in_later_tables(bench, tmp_path, capsys):
+    (tmp_path / "empty" / "toys").mkdir(parents=True)
+    status, out, _ = bench("--data", str(tmp_path / "empty"), "--worlds", "closed", "--set", "csp.word_dropout=0.5")
+    assert status == 1 and "failed" in out
+    _, out, _ = bench("--worlds", "closed")
+    assert main(["table", str(tmp_path / "runs")]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == out and "failed" not in out
+    assert "left out: 1 failed cell " in shown.err

@@ -124,7 +124,7 @@ def test_the_caption_says_that_rows_adapt_to_the_test_images(result: Make, faile
     configs: list[dict[str, Any]] = [{"eval": {}}, {"eval": {"stream_seed": 1}}]
     rows = [result("drift", config=config, config_id=str(n)) for n, config in enumerate(configs)]
     table = Table([adapted(rows[0]), adapted(rows[1], transductive=other)])
-    assert table.arrangement.rows == ("drift (transductive)", "drift (transductive) [eval.stream_seed=1]")
+    assert table.arrangement.rows == ("drift (transductive)", "drift (transductive) stream_seed=1")
     assert any(sentence.endswith("in a random order (seeds 0, 1).") for sentence in table.caption())
     assert "transductive" not in " ".join(Table([result()]).caption())
 

@@ -69,7 +69,7 @@ def test_columns_are_in_the_order_of_the_documentation(result: Make) -> None:
     versions = ["czslkit", "torch", "python", "device", "timm"]
     rest = ["val_auc", "best_epoch", "train_s", "eval_s", *versions, "transductive", "error", "stale"]
     assert list(frame.columns) == [*IDENTITY, "depth", *metrics, *rest]
-    assert list(frame["label"]) == ["csp [depth=1]", "csp [depth=2]"]
+    assert list(frame["label"]) == ["csp depth=1", "csp depth=2"]
 
 
 def test_settings_that_differ_are_columns_of_plain_values(result: Make) -> None:

@@ -271,7 +271,7 @@ def test_markdown_has_as_many_cells_in_every_line_of_a_block() -> None:
 
 def test_latex_has_a_second_float() -> None:
     text = Table([result(published=PRINTED | {"spread": SPREAD}, changed=("train.lr",))]).to_latex()
-    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == text.count(r"\caption{") == 2
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\caption{") == 2
     assert r"csp: published & 68.0 $\pm$ 0.4 & 60.0 $\pm$ 0.2 & 50.05 $\pm$ 0.2 & 40.25 $\pm$ 0.1 \\" in text
     assert text.endswith("% csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp\n")
 
@@ -330,8 +330,8 @@ def test_no_hostile_text_gets_through(render: str) -> None:
     if render in ("to_markdown", "to_html"):
         assert "<script>" not in text
     if render == "to_latex":
-        assert all(line.startswith("%") for line in text.split("\\end{table*}\n")[-1].splitlines())
-        assert "input{x}" not in text.split("\\end{table*}")[1]
+        assert all(line.startswith("%") for line in text.split("\\end{table}\n")[-1].splitlines())
+        assert "input{x}" not in text.split("\\end{table}")[1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,13 @@ def test_markdown_has_not_changed() -> None:
     assert grids(recorded_table().to_markdown()) == grids(recorded)
 
 
-def test_latex_has_not_changed() -> None:
+def test_latex_has_the_same_rows() -> None:
+    """The rows are those of the first layout, which had a float with both worlds and no names in papers."""
     now, recorded = (
-        [line for line in text.splitlines() if not line.startswith(r"\caption")]
+        [line for line in text.splitlines() if re.search(r" & .*\d\.\d.* \\\\$", line)]
         for text in (recorded_table().to_latex(), (RECORDED / "table.tex").read_text(encoding="utf-8"))
     )
-    assert now == recorded
+    assert now == recorded and len(now) >= 4
 
 
 def test_csv_has_the_same_numbers_and_new_columns_for_settings() -> None:

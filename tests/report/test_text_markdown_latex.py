@@ -1,4 +1,4 @@
-"""Marks, alignment and escaped names in text, Markdown and LaTeX."""
+"""Marks, alignment and escaped names in text and Markdown, and marks in every format."""
 
 from __future__ import annotations
 
@@ -82,30 +82,6 @@ def test_markdown_has_as_many_cells_in_every_line(result: Make, failed: Make) ->
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {10}
     assert lines[0].startswith("| demo | closed S | closed U | closed H | closed AUC | open S |")
-
-
-def test_latex_has_a_tabular_for_each_world(result: Make) -> None:
-    text = Table(
-        [result("csp", seed=seed, auc=0.4 + 0.02 * seed) for seed in (0, 1)] + [result(world="open")]
-    ).to_latex()
-    assert text.count(r"\begin{tabular}{lrrrr}") == text.count(r"\end{tabular}") == 2
-    assert r"closed world & \multicolumn{4}{c}{demo} \\" in text
-    assert r"csp & 70.0 $\pm$ 0.0 & 60.0 $\pm$ 0.0 & 50.0 $\pm$ 0.0 & 41.0 $\pm$ 1.4 \\" in text
-    assert text.index(r"\toprule") < text.index(r"\cmidrule") < text.index(r"\midrule") < text.index(r"\bottomrule")
-
-
-def test_latex_shows_hostile_names_as_they_are(result: Make) -> None:
-    text = Table([result(HOSTILE), result("[x]"), result("*y")]).to_latex()
-    name = r"\textless{}script\textgreater{}a\_b\&c\textbar{}50\%\#\$\textasciitilde{}\textasciicircum{}"
-    assert name + r"\textbackslash{}\{x\} & " in text
-    assert "\n{[}x] & " in text  # after the \\ of the line before, a bare bracket or star would be read as its argument
-    assert "\n{*}y & " in text
-
-
-def test_an_error_cannot_leave_its_latex_comment(failed: Make) -> None:
-    text = Table([failed({"type": "DataError", "message": "a\nb\r\\input{x}\x0b\u2028c"})]).to_latex()
-    after = text.split("\\end{table*}\n")[1]
-    assert all(line.startswith("% ") for line in after.splitlines())
 
 
 def test_markdown_shows_hostile_names_as_they_are(result: Make) -> None:

@@ -1,0 +1,192 @@
+"""What ``czslkit bench`` was asked for, kept in the folder of results: the order of tables, and the names in papers."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..files import file_lock, write_text
+from ..result_store import Result
+from .paper_names import PaperName
+
+ASKED_FILE = "bench.json"
+_FORMAT = 1
+_MOST_BYTES = 64 << 20  # a larger file was not written by a bench
+_KINDS = ("method", "dataset")
+
+
+@dataclass(frozen=True)
+class Command:
+    """The grid of cells that one command asked for."""
+
+    rows: tuple[tuple[str, str, str], ...]  # dataset, method and config_id, in the order asked for
+    seeds: tuple[int, ...]
+    worlds: tuple[str, ...]
+
+    def asks_for(self, cell: Mapping[str, Any]) -> bool:
+        """Return whether a cell is in the grid."""
+        row = (cell["dataset"], cell["method"], cell["config_id"])
+        return row in self._rows and cell["seed"] in self.seeds and cell["world"] in self.worlds
+
+    def covers(self, other: Command) -> bool:
+        """Return whether all cells of another command are in the grid."""
+        return self._rows >= other._rows and {*self.seeds} >= {*other.seeds} and {*self.worlds} >= {*other.worlds}
+
+    @cached_property
+    def _rows(self) -> frozenset[tuple[str, str, str]]:
+        return frozenset(self.rows)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The commands that were run in a folder of results.
+
+    Attributes:
+        commands: in the order of asking; one that asks for all cells of earlier ones takes the place of the first.
+        last: the command that was run last.
+        names: names in papers by ``"method"`` or ``"dataset"`` and registered name.
+        methods, datasets: names that come first, before those of the commands.
+    """
+
+    commands: tuple[Command, ...] = ()
+    last: Command | None = None
+    names: Mapping[str, Mapping[str, PaperName]] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+
+    def then(self, command: Command, names: Mapping[str, Mapping[str, PaperName]]) -> Asked:
+        """Return what is known after another command."""
+        covered = [i for i, earlier in enumerate(self.commands) if command.covers(earlier)]
+        commands = [earlier for i, earlier in enumerate(self.commands) if i not in covered]
+        commands.insert(covered[0] if covered else len(commands), command)
+        merged = {kind: {**self.names.get(kind, {}), **names.get(kind, {})} for kind in _KINDS}
+        return replace(self, commands=tuple(commands), last=command, names=merged)
+
+    def asks_for(self, cell: Mapping[str, Any]) -> bool:
+        """Return whether one of the commands asked for a cell."""
+        return any(command.asks_for(cell) for command in self.commands)
+
+    def is_left_out(self, result: Result) -> bool:
+        """Return whether a cell failed and the last command did not ask for it, as after a mistake in a command."""
+        return bool(self.last and result["status"] == "failed" and not self.last.asks_for(result["cell"]))
+
+    def name(self, kind: str, name: str) -> PaperName:
+        """Return how papers write a method or dataset; its registered name if no command has recorded it."""
+        return self.names.get(kind, {}).get(name) or PaperName(name)
+
+    def sorted(self, results: Iterable[Result]) -> list[Result]:
+        """Return results in the order asked for: by dataset, method, configuration, seed and world."""
+
+        def key(result: Result) -> tuple[Any, ...]:
+            cell = result["cell"]
+            dataset, world = self._place("dataset", cell["dataset"]), self._place("world", cell["world"])
+            return dataset, *self.row_place(cell), cell["seed"], world
+
+        return sorted(results, key=key)
+
+    def row_place(self, cell: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the place of a cell's row: by method, then by configuration."""
+        return self._place("method", cell["method"]), self._place("config", cell["config_id"])
+
+    def _place(self, kind: str, name: str) -> tuple[int, str]:
+        """Return the place of a name; names that no command has are last and in alphabetical order."""
+        places = self._places[kind]
+        return places.get(name, len(places)), name
+
+    @cached_property
+    def _places(self) -> dict[str, dict[str, int]]:
+        rows = [row for command in self.commands for row in command.rows]
+        orders: dict[str, Sequence[str]] = {
+            "dataset": [*self.datasets, *(dataset for dataset, _, _ in rows)],
+            "method": [*self.methods, *(method for _, method, _ in rows)],
+            "config": [config for _, _, config in rows],
+            "world": [world for command in self.commands for world in command.worlds],
+        }
+        return {kind: {name: i for i, name in enumerate(dict.fromkeys(names))} for kind, names in orders.items()}
+
+
+def read_asked(runs: Path, log: Callable[[str], None]) -> Asked:
+    """Return what the commands in a folder of results asked for, nothing if there is no usable record of them.
+
+    Args:
+        runs: the folder of results.
+        log: called with a line if the record is damaged.
+    """
+    file = runs / ASKED_FILE
+    try:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+            raise ValueError(f"is not a file of at most {_MOST_BYTES:,} bytes")
+        return _parsed(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Asked()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        log(f"the order in which cells were asked for is not known: {file} cannot be used: {error}"[:300])
+        return Asked()
+
+
+def remember(
+    runs: Path, command: Command, names: Mapping[str, Mapping[str, PaperName]], log: Callable[[str], None]
+) -> Asked:
+    """Add a command to the record in a folder of results and return the command with its names.
+
+    Args:
+        runs: the folder of results.
+        command: what is asked for now.
+        names: names in papers by ``"method"`` or ``"dataset"`` and registered name.
+        log: called with a line if the record cannot be written, which stops no benchmark.
+    """
+    try:
+        with file_lock(runs / f".{ASKED_FILE}.lock", log):
+            asked = read_asked(runs, log).then(command, names)
+            write_text(runs / ASKED_FILE, json.dumps(_content(asked), separators=(",", ":")))
+    except OSError as error:
+        log(f"the order of this command cannot be kept in {runs / ASKED_FILE}: {error}")
+    return Asked().then(command, names)
+
+
+def _content(asked: Asked) -> dict[str, Any]:
+    assert asked.last is not None
+    return {
+        "format": _FORMAT,
+        "commands": [asdict(command) for command in asked.commands],
+        "last": asked.commands.index(asked.last),
+        "names": {kind: {n: asdict(name) for n, name in names.items()} for kind, names in asked.names.items()},
+    }
+
+
+def _parsed(content: Any) -> Asked:
+    """Return the record in a file.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, IndexError: it is not a record.
+    """
+    if content["format"] != _FORMAT:
+        raise ValueError(f"it has format {content['format']!r}, this czslkit reads format {_FORMAT}")
+    commands = tuple(
+        Command(
+            tuple((_text(dataset), _text(method), _text(config)) for dataset, method, config in command["rows"]),
+            tuple(map(int, command["seeds"])),
+            tuple(map(_text, command["worlds"])),
+        )
+        for command in content["commands"]
+    )
+    names = {
+        kind: {
+            _text(n): PaperName(_text(name["display_name"]), _text(name["citation"]))
+            for n, name in content["names"].get(kind, {}).items()
+        }
+        for kind in _KINDS
+    }
+    return Asked(commands, commands[int(content["last"])], names)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is not a text")
+    return value
