@@ -1,4 +1,4 @@
-"""Atomic writes, locks, checked names and digests of files, and lines on standard error. It does not import torch."""
+"""Atomic writes, locks, checked names and digests of files. It does not import torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,8 +96,3 @@ def _digest_of_version(path: Path, size: int, modified_ns: int) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()[:16]
-
-
-def log_to_stderr(line: str) -> None:
-    """Print a line to standard error without buffering."""
-    print(line, file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ CORE, PLUGINS = ROOT / "czslkit", ROOT / "plugins" / "czslkit_plugins"
 LAYERS = (
     {"errors"},
     {"entry_points", "options", "sizes", "files", "types", "torchscript"},
-    {"registry", "source_code"},
+    {"registry", "source_code", "terminal"},
     {"provenance", "weights", "translation", "result_store", "training_hooks"},
     {"components"},
     {"prompts", "aggregators", "interactions", "heads", "backbones"},

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..files import file_lock, log_to_stderr
+from ..files import file_lock
 from ..sizes import format_bytes
+from ..terminal import log_to_stderr
 
 T = TypeVar("T")
 

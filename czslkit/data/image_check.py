@@ -9,17 +9,21 @@ from pathlib import Path
 
 from ..errors import DataError, first_ten
 from ..files import write_text
+from ..terminal import tracked
 from .image_transforms import open_rgb
 from .splits import Splits
 
 
-def check_images(splits: Splits, *, workers: int | None = None, cache: Path | None = None) -> None:
+def check_images(
+    splits: Splits, *, workers: int | None = None, cache: Path | None = None, progress: bool = False
+) -> None:
     """Decode every image, so that a broken image cannot stop a training halfway.
 
     Args:
         splits: the loaded dataset.
         workers: threads; by default a few more than there are processors.
         cache: folder in which success is recorded; the same files are then not decoded again.
+        progress: show how many images are decoded.
 
     Raises:
         DataError: some images cannot be read. The message has their number and names the first ten.
@@ -29,7 +33,8 @@ def check_images(splits: Splits, *, workers: int | None = None, cache: Path | No
         return
     paths = sorted({path for split in (splits.train, splits.val, splits.test) for path in split.paths})
     with ThreadPoolExecutor(workers) as pool:
-        errors = [error for error in pool.map(_read_error, paths) if error]
+        checked = tracked(pool.map(_read_error, paths), f"images of {splits.name} checked", len(paths), show=progress)
+        errors = [error for error in checked if error]
     if errors:
         raise unreadable_images(errors, f"{len(paths)} images of {splits.name}")
     if record:

@@ -26,12 +26,20 @@ class DataSource:
         checked: a folder that records which datasets have readable images.
         cache: the cache of the benchmark; it may hold decoded images. None without a cache.
         allow_missing: accept a dataset of the user of which more than 1 % of a split is left out.
+        progress: show how many images are checked.
     """
 
     def __init__(
-        self, root: str | Path | None, checked: Path, cache: Cache | None, *, allow_missing: bool = False
+        self,
+        root: str | Path | None,
+        checked: Path,
+        cache: Cache | None,
+        *,
+        allow_missing: bool = False,
+        progress: bool = False,
     ) -> None:
         self._root, self._checked, self._cache, self._allow_missing = root, checked, cache, allow_missing
+        self._progress = progress
         self._outcomes: dict[Hashable, Any] = {}
 
     def digests(self, name: str) -> dict[str, str]:
@@ -71,9 +79,12 @@ class DataSource:
         return fingerprint_parts(folder, dataset(name).files(folder))
 
     def _check_images(self, data: Splits, preprocessing: Preprocessing) -> None:
-        splits, cache = (data.train, data.val, data.test), self._cache
-        if not (cache and cache.images) or None in [decoded_images(cache, split, preprocessing) for split in splits]:
-            check_images(data, cache=self._checked)
+        splits, cache, progress = (data.train, data.val, data.test), self._cache, self._progress
+        if cache and cache.images:
+            decoded = [decoded_images(cache, split, preprocessing, progress=progress) for split in splits]
+            if None not in decoded:
+                return
+        check_images(data, cache=self._checked, progress=progress)
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         if key not in self._outcomes:

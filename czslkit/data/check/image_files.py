@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from PIL import ExifTags, Image
-from tqdm import tqdm
 
 from ...errors import DataError
 from ...files import file_digest
+from ...terminal import tracked
 from ..fingerprint import image_sizes
 from ..image_transforms import open_rgb
 from ..integrity import Finding, leads_out
@@ -67,8 +67,8 @@ def _decoding_findings(images: Path, names: Sequence[str], workers: int | None) 
     unusual: dict[str, list[str]] = defaultdict(list)
     with ThreadPoolExecutor(workers) as pool:
         examined = pool.map(_examine_image, (images / name for name in names))
-        progress = tqdm(examined, "images decoded", len(names), leave=False, disable=None)  # None: on a terminal only
-        for name, (error, kinds) in zip(names, progress, strict=True):
+        found = zip(names, examined, strict=True)
+        for name, (error, kinds) in tracked(found, "images decoded", len(names)):
             unreadable += [f"{name}: {error}"] if error else []
             for kind in kinds:
                 unusual[kind].append(name)

@@ -8,10 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ...errors import ConfigError, DataError
 from ...options import user_path
+from ...terminal import tracked
 from ..dataset_folders import canonical, data_root
 from ..datasets import DATASETS
 from ..integrity import listing_errors
@@ -66,8 +65,7 @@ def import_dataset(
         ({"image": i.image, "attr": i.attr, "obj": i.obj, "set": i.set}, picture.file)
         for i, picture in zip(instances, pictures, strict=True)
     )
-    progress = tqdm(entries, "images imported", len(instances), leave=False, disable=None)  # None: on a terminal only
-    if not write_dataset(folder, pairs, progress, link=link):
+    if not write_dataset(folder, pairs, tracked(entries, "images imported", len(instances)), link=link):
         raise _already_exists(folder)
     return folder
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from ...errors import DataError, first_ten
+from ...terminal import log_to_stderr
 from ..integrity import printable
 from ..layout import Pair
 from .labelled_pictures import LabelledPicture, is_image, label_problem, normalized_label, refuse_if_any
@@ -42,7 +42,7 @@ def read_folder(source: Path) -> list[LabelledPicture]:
     if not pictures:
         raise DataError(f"{source} has no folder of images; expected {source.name}/ATTR_OBJ/*.jpg")
     if skipped:
-        print(f"skipped files without an image suffix: {first_ten(list(map(printable, skipped)))}", file=sys.stderr)
+        log_to_stderr(f"skipped files without an image suffix: {first_ten(list(map(printable, skipped)))}")
     return pictures
 
 
