@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from typing import Any, TypeVar
 from .errors import ConfigError, class_in_file, did_you_mean
 
 T = TypeVar("T")
+#: Largest random seed: torch and tables of results hold whole numbers of 64 bits.
+LARGEST_SEED = 2**63 - 1
 _SUPPORTED = "int, float, bool, str, Path, Literal, a tuple such as tuple[int, ...], or one of these or None"
 #: Type of an option -> what its value should be, in messages.
 _EXPECTED = {
@@ -307,6 +310,17 @@ def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
             raise ValueError(f"at least {low}")
         if high is not None and not number <= high:
             raise ValueError(f"at most {high}")
+
+
+def seed_problems(*seeds: Any) -> list[str]:
+    """Return a message for each value that is not a random seed.
+
+    >>> seed_problems(0, 2**63)
+    ['seed 9223372036854775808 is not a whole number from 0 to 9223372036854775807 (2^63 - 1)']
+    """
+    wrong = (s for s in seeds if not isinstance(s, int) or isinstance(s, bool) or not 0 <= s <= LARGEST_SEED)
+    expected = f"a whole number from 0 to {LARGEST_SEED} (2^63 - 1)"
+    return [f"seed {reprlib.repr(seed)} is not {expected}" for seed in wrong]
 
 
 def config_id(config: Mapping[str, Any]) -> str:

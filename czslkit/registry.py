@@ -223,7 +223,7 @@ def load_unpackaged(name: str) -> None:
     load_plugins("")  # all modules
     before = _snapshot()
     try:
-        if name.endswith(".py"):
+        if name.lower().endswith(".py"):
             _import_file(Path(name))
         else:
             if (here := str(Path.cwd())) not in sys.path:

@@ -114,7 +114,7 @@ class Progress:
     def _make_bar(self) -> Any:
         from tqdm.auto import tqdm
 
-        unit = {"unit": "B", "unit_scale": True} if self.unit == "B" else {}
+        unit: dict[str, Any] = {"unit": "B", "unit_scale": True} if self.unit == "B" else {}
         # At position 0, a bar inside another one replaces it for a while, which needs no escape sequences.
         return tqdm(total=self.total, initial=self.done, desc=self.name, leave=False, position=0, **unit)
 

@@ -38,7 +38,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         if not path.is_file():
             raise ValueError("there is no such file")
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             tensors = load_file(path)
         elif folder := archive_folder(path):
             tensors = read_archive(path, folder)

@@ -58,7 +58,7 @@ def lasting_streams() -> Iterator[LastingStream]:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     before = sys.stdout, sys.stderr
     streams = [
-        LastingStream(stream or open(descriptor, "w", encoding="utf-8", closefd=False))
+        LastingStream(stream or open(descriptor, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         for descriptor, stream in ((1, sys.stdout), (2, sys.stderr))
     ]
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)

@@ -99,9 +99,7 @@ def _open_decoded(file: Path, shape: tuple[int, ...]) -> DecodedImages:
     return decoded
 
 
-def _write_decoded(
-    file: Path, split: Split, preprocessing: Preprocessing, workers: int | None, progress: bool
-) -> None:
+def _write_decoded(file: Path, split: Split, preprocessing: Preprocessing, workers: int | None, progress: bool) -> None:
     """Write the decoded images of a split to a file.
 
     Raises:

@@ -17,7 +17,7 @@ from ..method import Method, ranked
 from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
-from ..options import option, user_path
+from ..options import LARGEST_SEED, option, user_path
 from ..sizes import MEMORY
 from ..terminal import Progress
 from ..types import Setting
@@ -60,6 +60,7 @@ class EvalOptions:
         0,
         "seed of the order in which a method that adapts to the test images gets them; no other method depends on it",
         minimum=0,
+        maximum=LARGEST_SEED,
         added_later=True,
     )
 

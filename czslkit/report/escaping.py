@@ -15,6 +15,7 @@ def printable(text: str) -> str:
     >>> printable("\\x1b[31mred\\x1b[0m\\nname")
     'red name'
     """
+    text = text.encode(errors="backslashreplace").decode()  # half characters, from names that are not UTF-8
     text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", " ".join(text.splitlines()))
     return "".join(character for character in text if unicodedata.category(character) not in ("Cc", "Cf"))
 

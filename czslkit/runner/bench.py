@@ -164,9 +164,7 @@ def bench(
     for line in failures():
         log(f"set aside: {line}")
     read_code(specs)
-    source = DataSource(
-        data, store.root / "checked", machine.cache, allow_missing=allow_missing, progress=progress
-    )
+    source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing, progress=progress)
     results: list[Mapping[str, Any]] = []
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.method} on {spec.dataset}, seed {spec.seed}"

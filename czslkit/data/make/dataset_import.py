@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...errors import ConfigError, DataError
-from ...options import user_path
+from ...options import seed_problems, user_path
 from ...terminal import tracked
 from ..dataset_folders import canonical, data_root
 from ..datasets import DATASETS
@@ -50,11 +50,11 @@ def import_dataset(
         The new folder, which appears once it is complete.
 
     Raises:
-        ConfigError: the name is taken or not allowed, or ``unseen`` is not between 0 and 1.
+        ConfigError: the name is taken or not allowed, ``unseen`` is not between 0 and 1, or ``seed`` is no seed.
         DataError: the source has problems, which the message lists; or the dataset cannot be written.
     """
     source, folder = user_path(source), data_root(root) / name
-    if problems := [*_dataset_name_problems(name), *_share_problems(unseen)]:
+    if problems := [*_dataset_name_problems(name), *_share_problems(unseen), *seed_problems(seed)]:
         raise ConfigError(problems)
     if folder.exists():
         raise _already_exists(folder)
