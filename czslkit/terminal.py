@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import os
+import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -53,15 +56,20 @@ def log_to_stderr(line: str) -> None:
     Progress.silent_since = time.monotonic()
     if sys.stderr is not None:
         with suppress(OSError, ValueError):  # ValueError: it is closed
+            if bars := Progress.bars:
+                bars[-1].clear()
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
+            if bars:
+                bars[-1].refresh()
 
 
 class Progress:
     """The progress of a loop, within a ``with`` block.
 
     On a terminal and in a notebook it is a bar. In a file, and on a terminal without escape sequences, it is a line
-    whenever nothing was printed for ``QUIET_SECONDS``; loops that follow each other count as one.
+    whenever nothing was printed for ``QUIET_SECONDS``, also during a long step; loops that follow each other count as
+    one.
 
     Args:
         name: what is done, such as ``images decoded``.
@@ -72,51 +80,64 @@ class Progress:
     """
 
     silent_since: ClassVar[float] = time.monotonic()  # time of the last line, or of the start of the work after it
-    _active_at: ClassVar[float] = time.monotonic()
+    bars: ClassVar[list[Any]] = []  # bars on the terminal, the visible one last
+    _told: ClassVar[list[Progress]] = []  # loops that are told in lines, the innermost last
+    _worked_at: ClassVar[float] = time.monotonic()
 
     def __init__(self, name: str, total: int | None, *, show: bool = True, done: int = 0, unit: str = "") -> None:
         self.name, self.total, self.done, self.unit = name, total, done, unit
-        self._first, self._start = done, time.monotonic()
-        if self._start - Progress._active_at > QUIET_SECONDS:
-            Progress.silent_since = self._start
-        Progress._active_at = self._start
-        has_bar = show and (_in_notebook() or (sys.stderr is not None and _moves_cursor(sys.stderr)))
-        self._bar = self._make_bar() if has_bar else None
-        self._prints_lines = show and not has_bar
+        self._first, self._start, self._note = done, time.monotonic(), ""
+        on_terminal = show and sys.stderr is not None and _moves_cursor(sys.stderr)
+        self._bar = self._make_bar(on_terminal) if on_terminal or (show and _in_notebook()) else None
+        if show and self._bar is None:
+            self._tell()
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
+        Progress._worked_at = time.monotonic()
+        Progress._told = [other for other in Progress._told if other is not self]
         if self._bar is not None:
             self._bar.close()
+            Progress.bars = [bar for bar in Progress.bars if bar is not self._bar]
 
     def update(self, count: int = 1, note: str = "") -> None:
         """Count some more steps as done; ``note`` is printed beside their number, such as ``loss 0.123``."""
         self.done += count
+        self._note = note
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-            return
-        now = Progress._active_at = time.monotonic()
-        if self._prints_lines and now - Progress.silent_since >= QUIET_SECONDS:
-            log_to_stderr(self._line(now - self._start, note))
 
-    def _line(self, seconds: float, note: str) -> str:
-        """Return a line with the number of steps and the time that is left, after some seconds of work."""
+    def line(self) -> str:
+        """Return a line with the number of steps and the time that is left."""
         done, total = (format_bytes(n) if self.unit == "B" else f"{n:,}" for n in (self.done, self.total or 0))
-        parts = [f"{done} of {total}" if self.total else done, *filter(None, [note])]
-        if self.total and self.done > self._first:
-            left = seconds / (self.done - self._first) * max(self.total - self.done, 0)
-            parts.append(f"about {format_duration(left)} left")
+        parts = [f"{done} of {total}" if self.total else done, *filter(None, [self._note])]
+        if self.total and self._first < self.done < self.total:
+            share = (self.total - self.done) / (self.done - self._first)
+            parts.append(f"about {format_duration(share * (time.monotonic() - self._start))} left")
         return f"{self.name}: {', '.join(parts)}"
 
-    def _make_bar(self) -> Any:
+    def _tell(self) -> None:
+        """Let the progress be printed in lines."""
+        if not Progress._told and self._start - Progress._worked_at > QUIET_SECONDS:
+            Progress.silent_since = self._start
+        Progress._told = [*Progress._told, self]
+        _start_printing(os.getpid())
+
+    def _make_bar(self, on_terminal: bool) -> Any:
         from tqdm.auto import tqdm
 
-        unit: dict[str, Any] = {"unit": "B", "unit_scale": True} if self.unit == "B" else {}
+        kind: dict[str, Any] = {"unit": "B", "unit_scale": True} if self.unit == "B" else {}
+        if on_terminal:  # tqdm shows nothing on a terminal that does not know its size
+            size = shutil.get_terminal_size()
+            kind |= {"ncols": size.columns - 1, "nrows": size.lines}
         # At position 0, a bar inside another one replaces it for a while, which needs no escape sequences.
-        return tqdm(total=self.total, initial=self.done, desc=self.name, leave=False, position=0, **unit)
+        bar = tqdm(total=self.total, initial=self.done, desc=self.name, leave=False, position=0, **kind)
+        if on_terminal:
+            Progress.bars.append(bar)
+        return bar
 
 
 def tracked(items: Iterable[T], name: str, total: int | None, *, show: bool = True) -> Iterator[T]:
@@ -127,9 +148,27 @@ def tracked(items: Iterable[T], name: str, total: int | None, *, show: bool = Tr
             progress.update()
 
 
+@functools.cache
+def _start_printing(process: int) -> None:
+    """Start the thread that prints lines, once in each process."""
+    threading.Thread(target=_print_lines, name="czslkit progress", daemon=True).start()
+
+
+def _print_lines() -> None:
+    """Print the progress of the innermost loop whenever nothing was printed for a while."""
+    while True:
+        time.sleep(min(1.0, QUIET_SECONDS))
+        told = Progress._told
+        if told and time.monotonic() - Progress.silent_since >= QUIET_SECONDS:
+            log_to_stderr(told[-1].line())
+
+
 def _moves_cursor(stream: TextIO) -> bool:
     """Return whether a stream is a terminal with escape sequences."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    try:
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+    except ValueError:  # it is closed
+        return False
 
 
 def _in_notebook() -> bool:

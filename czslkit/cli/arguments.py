@@ -75,6 +75,15 @@ def new_file(text: str) -> Path:
     return file
 
 
+def new_file_or_output(text: str) -> Path:
+    """Return the path of a file to write; ``-`` stands for standard output.
+
+    Raises:
+        argparse.ArgumentTypeError: as :func:`new_file`.
+    """
+    return Path(text) if text == "-" else new_file(text)
+
+
 def whole_numbers(text: str) -> list[int]:
     """Return the whole numbers in a text such as ``0,1,2``.
 
