@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -318,9 +317,9 @@ def seed_problems(*seeds: Any) -> list[str]:
     >>> seed_problems(0, 2**63)
     ['seed 9223372036854775808 is not a whole number from 0 to 9223372036854775807 (2^63 - 1)']
     """
-    wrong = (s for s in seeds if not isinstance(s, int) or isinstance(s, bool) or not 0 <= s <= LARGEST_SEED)
-    expected = f"a whole number from 0 to {LARGEST_SEED} (2^63 - 1)"
-    return [f"seed {reprlib.repr(seed)} is not {expected}" for seed in wrong]
+    wrong = [s for s in seeds if not isinstance(s, int) or isinstance(s, bool) or not 0 <= s <= LARGEST_SEED]
+    shown = (f"of {s.bit_length()} bits" if isinstance(s, int) and s.bit_length() > 128 else repr(s) for s in wrong)
+    return [f"seed {seed} is not a whole number from 0 to {LARGEST_SEED} (2^63 - 1)" for seed in shown]
 
 
 def config_id(config: Mapping[str, Any]) -> str:

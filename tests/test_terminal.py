@@ -26,13 +26,12 @@ class Full(io.StringIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Standard error, as a terminal."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    assert isinstance(sys.stderr, Terminal)
-    return sys.stderr
+def terminal_as_stderr(monkeypatch: pytest.MonkeyPatch, kind: str = "xterm") -> Terminal:
+    """Let standard error be a terminal; a fixture cannot, since pytest sets standard error again before each test."""
+    screen = Terminal()
+    monkeypatch.setenv("TERM", kind)
+    monkeypatch.setattr(sys, "stderr", screen)
+    return screen
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def wait_for(text: str, capsys: pytest.CaptureFixture[str], seconds: float = 5.0
         ("41.0 ± 0.3 …", "utf-8", "41.0 ± 0.3 …"),
         ("41.0 ± 0.3 …", "ascii", "41.0 +- 0.3 ..."),
         ("41.0 ± 0.3 …", "latin-1", "41.0 ± 0.3 ..."),
-        ("“a” – b × c", "ascii", "\"a\" - b x c"),
+        ("“a” – b × c", "ascii", '"a" - b x c'),
         ("café 海", "ascii", "caf\\xe9 \\u6d77"),
         ("café 海", "cp1252", "café \\u6d77"),
         ("photo\udcff.jpg", "utf-8", "photo\\udcff.jpg"),
@@ -166,9 +165,8 @@ def test_the_innermost_loop_is_told(quiet_for: None, capsys: pytest.CaptureFixtu
         assert "outer: 0 of 3" in wait_for("outer", capsys)
 
 
-def test_a_loop_is_not_shown_against_the_will_of_the_user(
-    quiet_for: None, screen: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loop_is_not_shown_against_the_will_of_the_user(quiet_for: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal_as_stderr(monkeypatch)
     list(tracked("abc", "letters", 3, show=False))
     monkeypatch.setenv("TERM", "dumb")
     with Progress("hidden", 3, show=False):
@@ -176,7 +174,8 @@ def test_a_loop_is_not_shown_against_the_will_of_the_user(
     assert screen.getvalue() == ""
 
 
-def test_a_terminal_gets_a_bar_that_goes_away(screen: Terminal) -> None:
+def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal_as_stderr(monkeypatch)
     with Progress("images decoded", 4) as progress:
         progress.update(2, note="loss 1.25")
         assert "images decoded:   0%" in screen.getvalue()
@@ -184,10 +183,8 @@ def test_a_terminal_gets_a_bar_that_goes_away(screen: Terminal) -> None:
     assert screen.getvalue().rsplit("\r", 2)[1].isspace()
 
 
-def test_a_dumb_terminal_gets_lines(
-    quiet_for: None, screen: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TERM", "dumb")
+def test_a_dumb_terminal_gets_lines(quiet_for: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal_as_stderr(monkeypatch, "dumb")
     with Progress("images decoded", 4):
         end = time.monotonic() + 5
         while not screen.getvalue() and time.monotonic() < end:
@@ -195,7 +192,8 @@ def test_a_dumb_terminal_gets_lines(
     assert set(screen.getvalue().splitlines()) == {"images decoded: 0 of 4"}
 
 
-def test_a_bar_inside_another_takes_its_place_without_escape_sequences(screen: Terminal) -> None:
+def test_a_bar_inside_another_takes_its_place_without_escape_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal_as_stderr(monkeypatch)
     with Progress("outer", 2) as outer:
         with Progress("inner", 2):
             assert len(Progress.bars) == 2
@@ -205,7 +203,8 @@ def test_a_bar_inside_another_takes_its_place_without_escape_sequences(screen: T
     assert "\n" not in screen.getvalue()
 
 
-def test_a_line_during_a_bar_starts_on_a_line_of_its_own(screen: Terminal) -> None:
+def test_a_line_during_a_bar_starts_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal_as_stderr(monkeypatch)
     with Progress("images decoded", 2):
         log_to_stderr("making features")
     (line,) = [line for line in screen.getvalue().split("\r") if "making" in line]

@@ -23,6 +23,11 @@ def test_torch_files_are_read_with_and_without_a_training_run_around(tmp_path, w
     same(read_tensors(tmp_path / "w.pt"), TENSORS)
 
 
+def test_the_case_of_a_suffix_does_not_matter(tmp_path):
+    save_file(TENSORS, tmp_path / "W.SafeTensors")
+    same(read_tensors(tmp_path / "W.SafeTensors"), TENSORS)
+
+
 @pytest.mark.parametrize("save", [torch.save, save_file])
 def test_the_prefix_of_data_parallel_is_dropped_only_where_all_have_it(tmp_path, save):
     file = tmp_path / ("w.safetensors" if save is save_file else "w.pt")
