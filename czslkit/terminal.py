@@ -155,12 +155,17 @@ def _start_printing(process: int) -> None:
 
 
 def _print_lines() -> None:
-    """Print the progress of the innermost loop whenever nothing was printed for a while."""
+    """Print the progress of loops as long as the process lives."""
     while True:
         time.sleep(min(1.0, QUIET_SECONDS))
-        told = Progress._told
-        if told and time.monotonic() - Progress.silent_since >= QUIET_SECONDS:
-            log_to_stderr(told[-1].line())
+        _print_if_quiet()
+
+
+def _print_if_quiet() -> None:
+    """Print the progress of the innermost loop if nothing was printed for a while."""
+    told = Progress._told
+    if told and time.monotonic() - Progress.silent_since >= QUIET_SECONDS:
+        log_to_stderr(told[-1].line())
 
 
 def _moves_cursor(stream: TextIO) -> bool:

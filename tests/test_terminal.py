@@ -147,15 +147,28 @@ def test_a_short_loop_prints_no_line(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr() == ("", "")
 
 
-def test_other_lines_put_off_a_line_of_progress(
+def test_lines_come_after_half_a_minute_without_a_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "QUIET_SECONDS", 0.5)
-    with Progress("images decoded", 3):
-        for _ in range(8):
-            log_to_stderr("epoch")
-            time.sleep(0.1)
-    assert set(capsys.readouterr().err.splitlines()) == {"epoch"}
+    clock = [1000.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Progress, "silent_since", 0.0)
+    monkeypatch.setattr(Progress, "_worked_at", 0.0)
+
+    def printed_at(seconds: float) -> str:
+        clock[0] = seconds
+        terminal._print_if_quiet()
+        return capsys.readouterr().err
+
+    with Progress("first", 3):  # nothing was done for long before, so the silence begins here
+        assert printed_at(1029) == ""
+        assert printed_at(1030) == "first: 0 of 3\n"
+        assert printed_at(1059) == ""
+        log_to_stderr("epoch")
+        assert printed_at(1088) == "epoch\n"
+    assert printed_at(1089) == ""
+    with Progress("second", 3):  # the silence goes on from the loop before
+        assert printed_at(1090) == "second: 0 of 3\n"
 
 
 def test_the_innermost_loop_is_told(quiet_for: None, capsys: pytest.CaptureFixture[str]) -> None:
