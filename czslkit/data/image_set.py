@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from ..types import Preprocessing
 from .image_cache import DecodedImages
 from .image_transforms import augment, open_rgb, resize_and_crop, to_normalized_tensor
-from .reader_errors import Failure, ReaderTraceback, ReportedImages, tell_deaths, told_reader_errors
+from .reader_errors import Failure, ReaderTraceback, check_queues, ReportedImages, tell_deaths, told_reader_errors
 from .splits import Split
 
 T = TypeVar("T")
@@ -115,6 +115,8 @@ def image_batches(
     for _ in index_batches:
         with told_reader_errors(workers):
             if batches is None:
+                if workers:
+                    check_queues(workers)
                 batches = iter(loader)
                 if workers:
                     tell_deaths(workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import pickle
 import re
 import shutil
@@ -125,6 +126,17 @@ def _free_memory() -> str:
 
 def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
+
+
+def check_queues(workers: int) -> None:
+    """Make the queues that reading processes need, and drop them.
+
+    If torch cannot make them, it leaves a half-made object, which prints a traceback when Python deletes it.
+
+    Raises:
+        OSError: the shared memory is full, or too many files are open.
+    """
+    _ = [multiprocessing.Queue() for _ in range(workers + 3)]  # all at once; three for results and for the end
 
 
 def tell_deaths(workers: int) -> None:

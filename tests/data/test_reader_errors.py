@@ -126,6 +126,18 @@ def test_a_machine_without_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch
     assert "there is no /nowhere" in reader_problem(MEMORY_MESSAGES[0], 2)
 
 
+def test_full_shared_memory_is_found_before_torch_starts_anything(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.Queue", refuse)
+    monkeypatch.setattr("torch.utils.data.DataLoader.__iter__", lambda loader: pytest.fail("started"))
+    with pytest.raises(ReaderError, match=r"the 3 processes that read images cannot get shared memory \(\[Errno 28\]"):
+        list(image_batches(images, BATCHES, workers=3))
+
+
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENOSYS])
 def test_processes_that_cannot_be_started_say_what_to_do(
     number: int, images: Images, monkeypatch: pytest.MonkeyPatch
