@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from ..types import Preprocessing
 from .image_cache import DecodedImages
 from .image_transforms import augment, open_rgb, resize_and_crop, to_normalized_tensor
-from .reader_errors import Failure, ReaderTraceback, check_queues, ReportedImages, tell_deaths, told_reader_errors
+from .reader_errors import Failure, ReaderTraceback, ReportedImages, check_queues, tell_deaths, told_reader_errors
 from .splits import Split
 
 T = TypeVar("T")
