@@ -40,9 +40,16 @@ class ConfigError(CzslkitError, ValueError):
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)  # the argument of the constructor is not the message
+
 
 class DataError(CzslkitError, ValueError):
     """A dataset that is absent or contradicts its lists, or a file that cannot be used."""
+
+
+class ReaderError(CzslkitError, RuntimeError):
+    """A process that reads images has ended, or has no shared memory left."""
 
 
 class PluginError(CzslkitError, TypeError):

@@ -1,7 +1,4 @@
-"""Files that are written whole or not at all, locks, checked names and digests, and lines on standard error.
-
-It does not import torch.
-"""
+"""Files that are written whole or not at all, locks, checked names and digests. It does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -172,8 +168,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink(missing_ok=True)
-
-
-def log_to_stderr(line: str) -> None:
-    """Print a line to standard error without buffering."""
-    print(line, file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
@@ -223,7 +224,7 @@ def load_unpackaged(name: str) -> None:
     load_plugins("")  # all modules
     before = _snapshot()
     try:
-        if name.endswith(".py"):
+        if name.lower().endswith(".py"):
             _import_file(Path(name))
         else:
             if (here := str(Path.cwd())) not in sys.path:
@@ -317,7 +318,8 @@ def _undo_registrations(before: dict[str, _Registrations], failed: Plugin | None
 def _import_file(path: Path) -> None:
     """Import a Python file under a name that no installed module has, since the file may be called ``timm.py``."""
     name = f"czslkit_file_{re.sub(r'[^0-9a-zA-Z_]', '_', path.stem)}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    loader = SourceFileLoader(name, str(path))  # whatever the case of the suffix
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     assert spec.loader is not None
     sys.modules[name] = module = importlib.util.module_from_spec(spec)

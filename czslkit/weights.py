@@ -48,7 +48,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         if not path.exists():
             raise ValueError("there is no such file")
         check_regular(path)
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             tensors, _ = read_safetensors(path)
         elif folder := archive_folder(path):
             tensors = read_archive(path, folder)

@@ -19,7 +19,6 @@ from czslkit.files import (
     file_digest,
     file_lock,
     folder_digest,
-    log_to_stderr,
     remove_unfinished,
     unfinished,
     write_bytes,
@@ -239,11 +238,6 @@ def test_an_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     digest = file_digest(file)
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("read again"))
     assert file_digest(file) == digest
-
-
-def test_a_line_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    log_to_stderr("a line")
-    assert capsys.readouterr() == ("", "a line\n")
 
 
 def test_the_digest_of_a_folder_is_of_relative_names_and_contents(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ LAYERS = (
     {"processes", "sizes"},
     {"locks"},
     {"entry_points", "options", "csv_cells", "files", "json_digest", "types", "metrics.names", "linear", "recompute"},
-    {"registry", "source_code", "foreign_files", "pickle_scan", "report.expected"},
+    {"registry", "source_code", "foreign_files", "pickle_scan", "report.expected", "terminal"},
     {"result_schema", "torch_files", "yaml_files"},
     {"torchscript"},
     {"provenance", "weights", "translation", "result_store", "training_hooks"},

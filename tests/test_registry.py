@@ -386,10 +386,11 @@ def test_a_module_is_named_with_its_distribution_if_a_plugin_ships_it(install: I
 
 
 @pytest.mark.usefixtures("install")
-def test_a_file_of_code_is_loaded(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(claim("mine"))
-    load_unpackaged(str(tmp_path / "mine.py"))
-    load_unpackaged(str(tmp_path / "mine.py"))
+@pytest.mark.parametrize("name", ["mine.py", "MINE.PY"])
+def test_a_file_of_code_is_loaded(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(claim("mine"))
+    load_unpackaged(str(tmp_path / name))
+    load_unpackaged(str(tmp_path / name))
     assert AGGREGATORS["mine"].__name__ == "Mine"
 
 

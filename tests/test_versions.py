@@ -55,6 +55,7 @@ WITHOUT_NUMBERS = (
     "registry",
     "files",
     "sizes",
+    "terminal",
     "provenance",
     "source_code",
     "result_store",

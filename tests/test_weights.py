@@ -65,6 +65,11 @@ def test_a_file_of_another_program_needs_no_digest(tmp_path):
     same(read_tensors(tmp_path / "w.safetensors"), TENSORS)
 
 
+def test_the_case_of_a_suffix_does_not_matter(tmp_path):
+    save_file(TENSORS, tmp_path / "W.SafeTensors")
+    same(read_tensors(tmp_path / "W.SafeTensors"), TENSORS)
+
+
 @pytest.mark.parametrize("save", [torch.save, save_file])
 def test_the_prefix_of_data_parallel_is_dropped_only_where_all_have_it(tmp_path, save):
     file = tmp_path / ("w.safetensors" if save is save_file else "w.pt")

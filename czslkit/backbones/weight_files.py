@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ConfigError, first_ten
-from ..files import log_to_stderr
 from ..foreign_files import read_json
+from ..terminal import log_to_stderr
 from ..types import Preprocessing
 from ..weights import load_strict, read_tensors
 from .openai_format import HEAD_WIDTH, NON_WEIGHTS, ClipSizes, clip_sizes, from_openai

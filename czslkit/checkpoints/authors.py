@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..backbones.openai_format import NON_WEIGHTS, from_openai, model_from_shapes
 from ..errors import ConfigError
-from ..files import file_digest, log_to_stderr
+from ..files import file_digest
 from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
 from ..options import as_dict, parse, user_path
+from ..terminal import log_to_stderr
 from ..translation import Translation
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, tensors_of

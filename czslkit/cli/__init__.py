@@ -1,12 +1,12 @@
 """The command line: parse the arguments and run the module of the command.
 
-The exit status is 0 on success, 1 on failure, 2 on wrong usage and 130 on an interruption.
+The exit status is 0 on success, 1 on failure, 2 on wrong usage and 130 on an interruption. What a terminal or a pipe
+does with the output ends no command: text that cannot be written is dropped, and a full disk is reported at the end.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError
 from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, runs, table
+from .streams import lasting_streams
 
 #: The module of each command, in the order of ``czslkit --help``.
 _COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, report, runs, data, doctor)
@@ -25,18 +26,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments after ``czslkit``; ``sys.argv[1:]`` if None.
     """
-    args = _parser().parse_args(argv)
+    with lasting_streams() as output:
+        status = _run(_parser().parse_args(argv))
+        output.flush()
+        if output.problem is None or isinstance(output.problem, BrokenPipeError):  # as in czslkit ... | head
+            return status
+        print(f"czslkit: standard output cannot be written: {output.problem.strerror}", file=sys.stderr)
+        return status or 1
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run the command of the arguments and return its exit status; print user errors to standard error."""
     command: Callable[[argparse.Namespace], int] = args.command
     try:
-        status = command(args)
-        sys.stdout.flush()  # inside the try, which handles a closed pipe
-        return status
+        return command(args)
     except (ConfigError, NameTakenError, UnknownNameError) as error:
         _print_error(error, args)
         return 2
-    except BrokenPipeError:  # the reading program has ended, as in czslkit ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (CzslkitError, OSError) as error:
         _print_error(error, args)
         return 1

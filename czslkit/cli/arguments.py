@@ -103,6 +103,15 @@ def new_file(text: str) -> Path:
     return file
 
 
+def new_file_or_output(text: str) -> Path:
+    """Return the path of a file to write; ``-`` stands for standard output.
+
+    Raises:
+        argparse.ArgumentTypeError: as :func:`new_file`.
+    """
+    return Path(text) if text == "-" else new_file(text)
+
+
 def names(texts: Iterable[str]) -> list[str]:
     """Return the names in texts, which are parted by commas; a text may have several names.
 

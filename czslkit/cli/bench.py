@@ -182,7 +182,7 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the benchmark, print its table and write it to the folder of results in every format.
+    """Run the benchmark, write its table to the folder of results in every format, and print it.
 
     Returns the exit status, 1 if a cell failed.
     """
@@ -216,8 +216,10 @@ def run(args: argparse.Namespace) -> int:
     )
     if not args.estimate:
         table = result.table()
-        print_table(table, args.format)
-        for kind, suffix in FILE_SUFFIXES.items():
-            write_text(args.runs / f"table.{suffix}", table.render(kind))
+        try:
+            for kind, suffix in FILE_SUFFIXES.items():
+                write_text(args.runs / f"table.{suffix}", table.render(kind))
+        finally:  # also if the files cannot be written
+            print_table(table, args.format)
         print(f"also written to {args.runs}/table.{{{','.join(FILE_SUFFIXES.values())}}}", file=sys.stderr)
     return 1 if result.failed else 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import write_text
-from .arguments import Commands, add_data_folder, add_plugins, load_given_plugins, path_or_name
+from .arguments import Commands, add_data_folder, add_plugins, load_given_plugins, new_file_or_output
 
 
 def add_parser(commands: Commands) -> None:
@@ -43,7 +43,7 @@ def add_parser(commands: Commands) -> None:
     add_data_folder(parser)
     parser.add_argument(
         "--json",
-        type=path_or_name,
+        type=new_file_or_output,
         metavar="FILE|-",
         help="file to write the reports to as JSON; with -, they are printed instead of the lines (default: none)",
     )
@@ -67,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
     reports = []
     for name, kind in kinds.items():
         reports.append(report_of(name, kind, options[name], args.data))
-        print(reports[-1].to_text(), file=sys.stderr if args.json == "-" else sys.stdout)
+        print(reports[-1].to_text(), file=sys.stderr if args.json == Path("-") else sys.stdout)
     if args.json:
         text = json.dumps([report.to_json() for report in reports], indent=1)
-        print(text) if args.json == "-" else write_text(Path(args.json), text)
+        print(text) if args.json == Path("-") else write_text(args.json, text)
     return 0 if all(report.passed for report in reports) else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, CzslkitError
 from ..options import user_path
+from ..terminal import shows_styles
 from .arguments import expanded_path, names
 
 if TYPE_CHECKING:
@@ -176,6 +178,12 @@ def print_table(table: Table, kind: str) -> None:
     """Print a table to standard output.
 
     Args:
-        kind: ``text``, which has colours on a terminal, or a format of ``FILE_SUFFIXES``.
+        kind: ``text``, which has bold type on a terminal and fits its width, or a format of ``FILE_SUFFIXES``.
     """
-    print(table.to_text(color=sys.stdout.isatty()) if kind == "text" else table.render(kind), end="")
+    if kind != "text":
+        print(table.render(kind), end="")
+        return
+    from ..report.text_markdown_latex import WIDTH
+
+    width = shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else None
+    print(table.to_text(color=shows_styles(sys.stdout), width=width, encoding=sys.stdout.encoding), end="")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..method import Method
+from ..terminal import tracked
 from ..types import Batch, ImageFeatures
 from .cache import Cache
 from .feature_cache import pooled_features
@@ -44,6 +45,7 @@ class Feed:
         seed: seed of the augmentation.
         workers: processes that read images; 0 reads them in this process.
         cache: cache of decoded images and features; None writes nothing to disk.
+        progress: show the progress of whatever reads the images.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class Feed:
         seed: int = 0,
         workers: int = 0,
         cache: Cache | None = None,
+        progress: bool = False,
     ) -> None:
         self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
-        self.augment, self.seed, self.cache = augment, seed, cache
+        self.augment, self.seed, self.cache, self.progress = augment, seed, cache, progress
         self._fixed = False if augment else None  # whether features are fixed; None before it is measured
         self._features: Tensor | None = None
         self._probe: Tensor | None = None  # features of the sample from the same encoder
@@ -205,7 +208,9 @@ class Feed:
 
     def _encode(self, size: int) -> Tensor:
         index_batches = torch.arange(len(self.split)).split(size)
-        return torch.cat([self.method.encode(pixels).pooled for pixels in self._read(index_batches, 0)])
+        name, show = f"{self.split.name} images encoded, batches", self.progress
+        read = tracked(self._read(index_batches, 0), name, len(index_batches), show=show)
+        return torch.cat([self.method.encode(pixels).pooled for pixels in read])
 
 
 def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tensor]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..files import file_lock, log_to_stderr, remove_unfinished, unfinished
+from ..files import file_lock, remove_unfinished, unfinished
 from ..sizes import format_bytes
+from ..terminal import log_to_stderr
 
 T = TypeVar("T")
 

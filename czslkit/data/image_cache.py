@@ -16,6 +16,7 @@ from .. import provenance
 from ..errors import DataError
 from ..foreign_files import check_regular
 from ..options import config_id
+from ..terminal import tracked
 from ..types import Preprocessing
 from . import image_transforms
 from .cache import Cache
@@ -62,7 +63,12 @@ class DecodedImages:
 
 
 def decoded_images(
-    cache: Cache, split: Split, preprocessing: Preprocessing, *, workers: int | None = None
+    cache: Cache,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    workers: int | None = None,
+    progress: bool = False,
 ) -> DecodedImages | None:
     """Return the decoded images of a split from the cache; decode them if they are not in the cache.
 
@@ -71,6 +77,7 @@ def decoded_images(
         split: the images.
         preprocessing: how a photo becomes a square image.
         workers: threads that decode; by default a few more than there are processors.
+        progress: show how many images are decoded.
 
     Returns:
         The decoded images, or None if they cannot be written; the log of the cache then gives the reason.
@@ -88,7 +95,7 @@ def decoded_images(
         description=f"{len(split):,} decoded {split.name} images",
         size=int(np.prod(shape)) + len(split) * _CHECKSUM.itemsize,
         read=partial(_open_decoded, shape=shape),
-        write=partial(_write_decoded, split=split, preprocessing=preprocessing, workers=workers),
+        write=partial(_write_decoded, split=split, preprocessing=preprocessing, workers=workers, progress=progress),
     )
 
 
@@ -115,7 +122,7 @@ def _open_decoded(file: Path, shape: tuple[int, ...]) -> DecodedImages:
     return decoded
 
 
-def _write_decoded(file: Path, split: Split, preprocessing: Preprocessing, workers: int | None) -> None:
+def _write_decoded(file: Path, split: Split, preprocessing: Preprocessing, workers: int | None, progress: bool) -> None:
     """Write the decoded images of a split to a file, followed by the CRC-32 of each image.
 
     Raises:
@@ -126,7 +133,8 @@ def _write_decoded(file: Path, split: Split, preprocessing: Preprocessing, worke
     shape = (len(split), preprocessing.size, preprocessing.size, 3)
     with file.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for pixels in _decode(split.paths, preprocessing, workers):
+        decoded = _decode(split.paths, preprocessing, workers)
+        for pixels in tracked(decoded, f"{split.name} images decoded", len(split), show=progress):
             if isinstance(pixels, DataError):
                 errors.append(str(pixels))
             elif not errors:

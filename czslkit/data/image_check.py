@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import DataError, first_ten
-from ..files import log_to_stderr, remove_unfinished, write_text
+from ..files import remove_unfinished, write_text
+from ..terminal import log_to_stderr, tracked
 from .images import open_rgb
 from .splits import Splits
 
@@ -19,6 +20,7 @@ def check_images(
     *,
     workers: int | None = None,
     cache: Path | None = None,
+    progress: bool = False,
     log: Callable[[str], None] = log_to_stderr,
 ) -> None:
     """Decode every image, so that a broken image cannot stop a training halfway.
@@ -27,6 +29,7 @@ def check_images(
         splits: the loaded dataset.
         workers: threads; by default a few more than there are processors.
         cache: folder in which success is recorded; the same files are then not decoded again.
+        progress: show how many images are decoded.
         log: called with a line of text if success cannot be recorded.
 
     Raises:
@@ -37,7 +40,8 @@ def check_images(
         return
     paths = sorted({path for split in (splits.train, splits.val, splits.test) for path in split.paths})
     with ThreadPoolExecutor(workers) as pool:
-        errors = [error for error in pool.map(_read_error, paths) if error]
+        checked = tracked(pool.map(_read_error, paths), f"images of {splits.name} checked", len(paths), show=progress)
+        errors = [error for error in checked if error]
     if errors:
         raise unreadable_images(errors, f"{len(paths)} images of {splits.name}")
     if record:

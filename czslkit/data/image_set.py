@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..files import log_to_stderr
+from ..terminal import log_to_stderr
 from ..types import Preprocessing
 from .image_cache import DecodedImages
 from .image_transforms import augment, read_square, to_normalized_tensor
+from .reader_errors import Failure, ReaderTraceback, ReportedImages, check_queues, tell_deaths, told_reader_errors
 from .splits import Split
 
 T = TypeVar("T")
@@ -94,21 +95,36 @@ def image_batches(
 ) -> Iterator[Tensor]:
     """Read images and yield them in batches, ``[n, 3, size, size]``.
 
+    An error in a process that reads images is raised here as it was raised there, with its traceback as the cause.
+
     Args:
         images: the images.
         index_batches: indices of the images of every batch, ``[n]`` long each.
         workers: processes that read images, which end with the iterator; 0 reads images in this process.
         device: device to put the batches on; by default the CPU.
+
+    Raises:
+        DataError: an image cannot be read.
+        ReaderError: a process has ended, or the shared memory is full.
     """
-    loader = DataLoader(
-        images,
+    loader: DataLoader[Tensor | Failure] = DataLoader(
+        ReportedImages(images) if workers else images,
         batch_sampler=[index.tolist() for index in index_batches],
         num_workers=workers,
         collate_fn=_unchanged,  # the set returns whole batches
         pin_memory=torch.cuda.is_available(),
         generator=Generator(),  # by default, the loader would draw from the global generator
     )
-    for pixels in loader:
+    batches = None
+    for _ in index_batches:
+        with told_reader_errors(workers):
+            if batches is None:
+                if workers:
+                    check_queues(workers)
+                batches = iter(loader)
+                if workers:
+                    tell_deaths(workers)
+            pixels = _next_images(batches)
         yield pixels.to(device, non_blocking=True)
 
 
@@ -116,6 +132,17 @@ def image_batches(
 def _report_damage(file: Path) -> None:
     """Print, once in a process, that a file of decoded images is damaged."""
     log_to_stderr(f"{file} is damaged: its damaged images are decoded again. Delete it to have it made again.")
+
+
+def _next_images(batches: Iterator[Tensor | Failure]) -> Tensor:
+    """Return the next images; raise the error of the process that reads them."""
+    images = next(batches)
+    if not isinstance(images, Failure):
+        return images
+    try:
+        raise images.error from ReaderTraceback(images.traceback)
+    finally:
+        del images  # would keep the processes alive, as the error keeps this frame
 
 
 def _unchanged(batch: T) -> T:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from ..errors import DataError, first_ten
 from ..files import write_bytes
 from ..foreign_files import TEXT_LIMIT, read_regular, text_lines
+from ..terminal import log_to_stderr
 from .layout import ABSENT, SPLITS, Pair, metadata_file, pairs_file
 from .metadata import read_metadata
 
@@ -161,7 +161,5 @@ def _rebuild_lists(folder: Path, splits: Sequence[str]) -> dict[str, bytes]:
     return lists
 
 
-@functools.cache
-def _print_once(message: str) -> None:
-    """Print a message to standard error, unless this process has printed it before."""
-    print(message, file=sys.stderr)
+#: Prints a message to standard error, unless this process has printed it before.
+_print_once = functools.cache(log_to_stderr)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from ..terminal import log_to_stderr, tracked
 from . import sources
 from .datasets import DATASETS, Counts, Dataset, SplitCounts
 from .layout import metadata_file
@@ -130,8 +130,9 @@ class Demo(Dataset):
         """Render the dataset into ``folder``."""
         from . import demo_world  # imports numpy
 
-        print(f"rendering the demo dataset into {folder} (only at its first use)", file=sys.stderr)
-        write_dataset(folder, demo_world.split_pairs(), _demo_images())
+        log_to_stderr(f"rendering the demo dataset into {folder} (only at its first use)")
+        total = sum(1 for _ in demo_world.instances())
+        write_dataset(folder, demo_world.split_pairs(), tracked(_demo_images(), "images rendered", total))
 
 
 def _demo_images() -> Iterator[tuple[dict[str, str], Image.Image]]:

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from ..errors import DataError, first_ten
-from ..files import file_lock, log_to_stderr
+from ..files import file_lock
+from ..terminal import log_to_stderr
 
 WRITTEN = "written.json"
 """File in the folder of a dataset that lists the files that czslkit wrote."""

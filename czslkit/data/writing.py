@@ -12,7 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import DataError
-from ..files import file_lock, log_to_stderr, remove_unfinished, unfinished
+from ..files import file_lock, remove_unfinished, unfinished
+from ..terminal import log_to_stderr
 from .layout import SPLITS, Pair, images_folder, import_record, metadata_file, pairs_file
 from .pair_lists import encode_pairs
 from .removal import check_removable, delete_folder, list_written, lock_file

@@ -17,8 +17,9 @@ from ..method import Method, ranked
 from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
-from ..options import option, user_path
+from ..options import LARGEST_SEED, option, user_path
 from ..sizes import MEMORY
+from ..terminal import Progress
 from ..types import Setting
 from .feasibility_source import NAMED_SOURCES
 from .memory_budget import Chunks, Costs, WorldTask, fit_chunks
@@ -59,6 +60,7 @@ class EvalOptions:
         0,
         "seed of the order in which a method that adapts to the test images gets them; no other method depends on it",
         minimum=0,
+        maximum=LARGEST_SEED,
         added_later=True,
     )
 
@@ -148,24 +150,30 @@ class Evaluation:
         if method.streams:
             return {world: stream_pass(method, self.feed, task, self.stream_seed) for world, task in self.tasks.items()}
         sweeps = {world: task.sweep() for world, task in self.tasks.items()}
-        for part in _parts(self.tasks, chunks.texts, whole=not method.chunkable):
-            texts = {
-                world: method.text(self.tasks[world].pairs[rows].to(method.device)) for world, rows in part.items()
-            }
-            for batch in self.feed.batches(size=chunks.images):
-                image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
-                labels = batch.attr.cpu(), batch.obj.cpu()
-                for world, rows in part.items():
-                    task = self.tasks[world]
-                    columns = task.columns[rows]
-                    for start in range(0, len(columns), chunks.pairs):
-                        chunk = slice(start, start + chunks.pairs)
-                        scores = ranked(method, image, texts[world].rows(chunk), task.setting)
-                        sweeps[world].update(scores.float().cpu(), *labels, columns=columns[chunk])
-                        del scores
-                del batch, image  # frees their memory before the next batch is read
-            del texts
+        parts = _parts(self.tasks, chunks.texts, whole=not method.chunkable)
+        name, total = f"{self.feed.split.name} images scored", len(self.feed.split) * len(parts)
+        with Progress(name, total, show=self.feed.progress) as progress:
+            for part in parts:
+                self._score(part, sweeps, progress)
         return sweeps
+
+    def _score(self, part: Mapping[str, slice], sweeps: Mapping[str, Sweep], progress: Progress) -> None:
+        """Score every image against some rows of each world, and add the scores to the sweeps."""
+        method, chunks = self.method, self.chunks
+        texts = {world: method.text(self.tasks[world].pairs[rows].to(method.device)) for world, rows in part.items()}
+        for batch in self.feed.batches(size=chunks.images):
+            image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
+            labels = batch.attr.cpu(), batch.obj.cpu()
+            for world, rows in part.items():
+                task = self.tasks[world]
+                columns = task.columns[rows]
+                for start in range(0, len(columns), chunks.pairs):
+                    chunk = slice(start, start + chunks.pairs)
+                    scores = ranked(method, image, texts[world].rows(chunk), task.setting)
+                    sweeps[world].update(scores.float().cpu(), *labels, columns=columns[chunk])
+                    del scores
+            progress.update(len(labels[0]))
+            del batch, image  # frees their memory before the next batch is read
 
 
 def searched_threshold(

@@ -156,12 +156,12 @@ def read_feasibility(file: Path, space: PairSpace) -> Tensor:
     Raises:
         DataError: the file cannot be read, or does not fit the label space.
     """
-    if file.suffix == ".safetensors":
+    if file.suffix.lower() == ".safetensors":
         names = read_safetensors(file, lambda content: content.keys())
         words = {word for name in (*space.attrs, *space.objs) for word in label_words(name)} - {"feasibility"}
         holds_words = len(names) > 1 and not words.isdisjoint(names)
     else:
-        holds_words = file.suffix not in SCORE_SUFFIXES
+        holds_words = file.suffix.lower() not in SCORE_SUFFIXES
     return word_feasibility(space, file) if holds_words else read_feasibility_vector(file, space)
 
 
@@ -229,9 +229,9 @@ def _load_file(file: Path) -> Any:
     """Return the content of a torch, .safetensors or .npy file without running anything in it."""
     try:
         check_regular(file)
-        if file.suffix == ".npy":
+        if file.suffix.lower() == ".npy":
             return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))  # reads only what is used
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(file)
@@ -246,7 +246,7 @@ def _only_tensor(file: Path, content: Any) -> Tensor:
         tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         if "feasibility" not in tensors and len(tensors) != 1:
             held = f"tensors {first_ten(list(tensors))}" if tensors else "no tensor"
-            also = ", or one tensor for each word of the labels" if file.suffix == ".safetensors" else ""
+            also = ", or one tensor for each word of the labels" if file.suffix.lower() == ".safetensors" else ""
             raise DataError(f"{file} holds {held}, expected one tensor, or one named feasibility{also}")
         content = tensors.get("feasibility", next(iter(tensors.values())))
     if not isinstance(content, Tensor):

@@ -13,6 +13,7 @@ from ..data.fixed_features import close
 from ..errors import ConfigError
 from ..method import Method, ranked
 from ..metrics.sweep import Sweep
+from ..terminal import tracked
 from .memory_budget import WorldTask
 
 
@@ -51,7 +52,9 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
         adapting, pairs = _copy_of(method), task.pairs.to(device)
         adapting.begin(task.setting, pairs)
         text = adapting.text(pairs)
-        for number, batch in zip(order.split(1), chain([first], batches), strict=True):
+        numbered = zip(order.split(1), chain([first], batches), strict=True)
+        name = f"{feed.split.name} images scored, {task.setting.world} world"
+        for number, batch in tracked(numbered, name, len(order), show=feed.progress):
             scores = ranked(adapting, batch.images, text, task.setting)
             labels = batch.attr.cpu(), batch.obj.cpu()
             sweep.update(scores.detach().float().cpu(), *labels, columns=task.columns, images=number)

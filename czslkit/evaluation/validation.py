@@ -15,6 +15,7 @@ from ..learned_state import kept_buffers
 from ..method import Method
 from ..metrics.sweep import Bins
 from ..sizes import MEMORY
+from ..terminal import tracked
 from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
 from .evaluator import Evaluation, OpenWorld
@@ -82,5 +83,6 @@ def validation_loss(method: Method, feed: Feed, pairs: Tensor, *, fused: bool = 
     method.eval()
     text = method.text(pairs)
     with kept_buffers(method):  # a loss may fill a queue, which belongs to the training
-        losses = (method.validation_loss(batch, text, fused=fused) for batch in feed.batches())
+        batches = tracked(feed.batches(), "validation loss, batches", len(feed), show=feed.progress)
+        losses = (method.validation_loss(batch, text, fused=fused) for batch in batches)
         return fmean(loss_parts(method, loss)["loss"].item() for loss in losses)

@@ -73,7 +73,7 @@ def word_vectors(vectors: WordVectors, labels: Sequence[str]) -> Tensor:
     else:
         file = user_path(vectors)
         source = str(file)
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             expected, found = "a tensor named like each", _vectors_from_safetensors(file, words)
         else:
             expected, found = "'word v1 v2 ...' a line", _vectors_from_text(file, words)

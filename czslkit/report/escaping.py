@@ -15,6 +15,7 @@ def printable(text: str) -> str:
     >>> printable("\\x1b[31mred\\x1b[0m\\nname")
     'red name'
     """
+    text = text.encode(errors="backslashreplace").decode()  # half characters, from names that are not UTF-8
     text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", " ".join(text.splitlines()))
     return text.translate({ord(char): None for char in set(text) if unicodedata.category(char) in ("Cc", "Cf", "Cs")})
 

@@ -11,8 +11,7 @@ from .arrangement import Arrangement
 from .escaping import printable
 from .labels import cell_name
 
-_MULTILINE_ERRORS = {"DataError", "ConfigError"}  # errors that have a problem in each line
-_MOST_LINES, _LONGEST_LINE = 12, 300  # largest number of lines of a printed error, and of characters in a line
+_MOST_LINES, _LONGEST_LINE = 12, 1000  # largest number of lines of a printed error, and of characters in a line
 
 
 def unfinished_notes(arrangement: Arrangement) -> list[str]:
@@ -111,11 +110,18 @@ def _cells_in_words(dataset: str, cells: Sequence[tuple[str, str, int]]) -> str:
 
 
 def _error_text(kind: str, message: str) -> str:
-    """Return the first line of an error, or the first ``_MOST_LINES`` lines of an error that lists problems."""
-    lines = [line for line in message.splitlines() if line.strip()] or [""]
-    if kind not in _MULTILINE_ERRORS:
-        lines = lines[:1]
+    """Return the lines of an error; of long ones, the middle is left out, since the remedy is at the end."""
+    lines = [_shortened(printable(line)) for line in message.splitlines() if line.strip()] or [""]
     if len(lines) > _MOST_LINES:
-        lines = [*lines[:_MOST_LINES], f"... and {len(lines) - _MOST_LINES} more lines"]
-    lines = [line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…" for line in map(printable, lines)]
+        lines = [*lines[: _MOST_LINES - 1], f"... and {len(lines) - _MOST_LINES} more lines ...", lines[-1]]
     return f"{printable(kind)}: " + "\n  ".join(lines)
+
+
+def _shortened(line: str) -> str:
+    """Return a line without its middle if it is too long.
+
+    >>> len(_shortened("x" * 5000)), _shortened("x")
+    (1000, 'x')
+    """
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[: half - 1]}…{line[-half:]}"

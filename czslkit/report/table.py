@@ -126,13 +126,15 @@ class Table:
         rendered: str = getattr(self, f"to_{kind}")()
         return rendered
 
-    def to_text(self, color: bool = False) -> str:
+    def to_text(self, color: bool = False, width: int | None = None, encoding: str = "utf-8") -> str:
         """Write the table for a terminal, with a grid for each dataset, or for each world if that would be too wide.
 
         Args:
             color: mark the best numbers by bold and underlined type instead of asterisks and underscores.
+            width: columns of the terminal, in which the text then fits; None wraps no note or sentence.
+            encoding: of the terminal; characters that it does not have are replaced by ASCII.
         """
-        return as_text(self._blocks("dataset"), color)
+        return as_text(self._blocks("dataset"), color, width, encoding)
 
     def to_markdown(self) -> str:
         """Write the table in GitHub's dialect of Markdown, with a grid for each dataset."""

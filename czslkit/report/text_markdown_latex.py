@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..metrics.names import METRICS
+from ..terminal import encodable
 from .escaping import escape_latex, escape_markdown
 from .grids import TIED_MARK, Block, Grid, Number
 
-WIDTH = 100  # columns of a terminal
+WIDTH = 100  # columns of a text for a terminal of unknown width
+_NARROWEST = 40  # fewest columns in which notes are wrapped
 #: Sentence below a table in Markdown, LaTeX and HTML.
 RANKS_SENTENCE = "In each column, the best number is bold and the second best is underlined."
 
 
-def as_text(blocks: Sequence[Block], color: bool = False) -> str:
-    """Write blocks for a terminal; a grid wider than ``WIDTH`` is written one column at a time.
+def as_text(blocks: Sequence[Block], color: bool = False, width: int | None = None, encoding: str = "utf-8") -> str:
+    """Write blocks for a terminal; a grid that is too wide is written one column at a time.
 
     Args:
         blocks: what to write.
         color: mark the best numbers by bold and underlined type instead of asterisks and underscores.
+        width: columns of the terminal, in which notes and sentences are wrapped; None wraps none, and splits grids that
+            are wider than ``WIDTH``.
+        encoding: of the terminal; characters that it does not have are replaced by ASCII.
     """
     ranked = any(block.has_ranks for block in blocks)
     mark = ansi if color or not ranked else asterisks
     parts: list[list[str]] = []
     for block in blocks:
         pad = " " if block.has_ties else ""
-        for grid in block.grids:
+        for grid in (_encodable_grid(grid, encoding) for grid in block.grids):
             lines = _text_lines(grid, mark, pad)
-            fits = max(map(_visible_width, lines)) <= WIDTH
+            fits = max(map(_visible_width, lines)) <= (width or WIDTH)
             parts += [lines] if fits else [_text_lines(part, mark, pad) for part in grid.split()]
         best, second = mark(Number("best", rank=1)), mark(Number("second best", rank=2))
         ranks_sentence = [f"In each column, the {best} and the {second} number are marked."] if block.has_ranks else []
-        parts.append([*block.caption, *ranks_sentence, *block.notes])
+        sentences = [encodable(text, encoding) for text in (*block.caption, *ranks_sentence, *block.notes)]
+        parts.append(_wrapped(sentences, width) if width else sentences)
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
@@ -104,6 +112,30 @@ def _text_lines(grid: Grid, mark: Callable[[Number, str], str], pad: str) -> lis
     spans = [sum(widths[i : i + n]) + 2 * (n - 1) for i in range(1, len(widths), n)]
     worlds = [f" {world} ".center(span, "-") for (_, world), span in zip(grid.columns, spans, strict=True)]
     return ["  ".join([grid.corner.ljust(widths[0]), *worlds]).rstrip(), *table.splitlines()]
+
+
+def _encodable_grid(grid: Grid, encoding: str) -> Grid:
+    """Return a grid with the characters of an encoding, before its columns are aligned."""
+    rows = [
+        (encodable(label, encoding), [replace(number, text=encodable(number.text, encoding)) for number in numbers])
+        for label, numbers in grid.rows
+    ]
+    return replace(grid, rows=rows)
+
+
+def _wrapped(sentences: Sequence[str], width: int) -> list[str]:
+    """Return sentences and notes in lines that fit a terminal; names and paths are not divided."""
+    return [
+        part
+        for line in "\n".join(sentences).split("\n")
+        for part in textwrap.wrap(
+            line,
+            max(width, _NARROWEST),
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
 
 
 def _visible_width(text: str) -> int:

@@ -13,7 +13,7 @@ from ..data.cache import Cache
 from ..data.dataset_folders import canonical, dataset, find_folder
 from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
-from ..files import checked_filename, log_to_stderr, remove_unfinished
+from ..files import checked_filename, remove_unfinished
 from ..method import METHODS
 from ..metrics.names import WORLDS
 from ..options import user_path
@@ -24,6 +24,7 @@ from ..report.paper_names import PaperName, paper_name
 from ..report.table import Table
 from ..result_store import Store
 from ..sizes import MEMORY, parse_bytes
+from ..terminal import log_to_stderr
 from .data_source import DataSource
 from .job import Job
 from .machine import Machine
@@ -144,7 +145,7 @@ def bench(
         allow_missing: also use a dataset of your own if more than 1 % of the images of a split have a pair that is in
             no list, and are therefore left out.
         verbose: log the traceback of every error; without it, the log has the file of the traceback.
-        progress: show progress bars on a terminal.
+        progress: show progress: bars on a terminal and in a notebook, elsewhere a line at least every minute.
         log: called with a line for every step; prints to standard error by default.
 
     Raises:
@@ -180,7 +181,9 @@ def bench(
     for line in failures():
         log(f"set aside: {line}")
     read_code(specs)
-    source = DataSource(data, store.root / "checked", machine.cache, allow_missing=allow_missing, log=log)
+    source = DataSource(
+        data, store.root / "checked", machine.cache, allow_missing=allow_missing, progress=progress, log=log
+    )
     jobs = []
     for number, spec in enumerate(specs, 1):
         prefix = f"[{number}/{len(specs)}] {spec.name} on {spec.dataset}, seed {spec.seed}"

@@ -16,7 +16,7 @@ from ..data.left_out import refuse_large_shares
 from ..data.loading import load_dataset
 from ..data.splits import Splits
 from ..errors import CzslkitError
-from ..files import log_to_stderr
+from ..terminal import log_to_stderr
 from ..types import Preprocessing
 
 
@@ -28,6 +28,7 @@ class DataSource:
         checked: a folder that records which datasets have readable images.
         cache: the cache of the benchmark; it may hold decoded images. None without a cache.
         allow_missing: accept a dataset of the user of which more than 1 % of a split is left out.
+        progress: show how many images are checked.
         log: called with a line of text if it cannot be recorded that images are readable.
     """
 
@@ -38,10 +39,11 @@ class DataSource:
         cache: Cache | None,
         *,
         allow_missing: bool = False,
+        progress: bool = False,
         log: Callable[[str], None] = log_to_stderr,
     ) -> None:
         self._root, self._checked, self._cache, self._allow_missing = root, checked, cache, allow_missing
-        self._log = log
+        self._progress, self._log = progress, log
         self._outcomes: dict[Hashable, Any] = {}
 
     def digests(self, name: str) -> dict[str, str]:
@@ -90,9 +92,12 @@ class DataSource:
         return fingerprint_parts(folder, dataset(name).files(folder))
 
     def _check_images(self, data: Splits, preprocessing: Preprocessing) -> None:
-        splits, cache = (data.train, data.val, data.test), self._cache
-        if not (cache and cache.images) or None in [decoded_images(cache, split, preprocessing) for split in splits]:
-            check_images(data, cache=self._checked, log=self._log)
+        splits, cache, progress = (data.train, data.val, data.test), self._cache, self._progress
+        if cache and cache.images:
+            decoded = [decoded_images(cache, split, preprocessing, progress=progress) for split in splits]
+            if None not in decoded:
+                return
+        check_images(data, cache=self._checked, progress=progress, log=self._log)
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         if key not in self._outcomes:

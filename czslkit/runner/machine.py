@@ -26,7 +26,7 @@ class Machine:
     device: str = "auto"  # auto, or a device name of torch: cpu, cuda, cuda:1, mps
     workers: int = 0  # processes that read images
     memory: int = MEMORY  # bytes that an evaluation may take, without the weights of the method
-    progress: bool = True  # show progress bars on a terminal
+    progress: bool = True  # show progress; see czslkit.terminal.Progress
     cache: Cache | None = None  # features and decoded images on disk; None without a cache
 
     def torch_device(self) -> torch.device:
@@ -44,7 +44,15 @@ class Machine:
 
     def feed(self, method: Method, split: Split, batch_size: int, **augmentation: Any) -> Feed:
         """Return batches of a split, read with this machine's processes and caches."""
-        return Feed(method, split, batch_size, workers=self.workers, cache=self.cache, **augmentation)
+        return Feed(
+            method,
+            split,
+            batch_size,
+            workers=self.workers,
+            cache=self.cache,
+            progress=self.progress,
+            **augmentation,
+        )
 
 
 def total_memory(device: torch.device) -> int | None:

@@ -14,7 +14,7 @@ from ..errors import ConfigError, CzslkitError, did_you_mean
 from ..evaluation.evaluator import EvalOptions
 from ..method import METHODS
 from ..metrics.names import WORLDS
-from ..options import as_dict, config_id, named_files
+from ..options import as_dict, config_id, named_files, seed_problems
 from ..training.options import TrainOptions
 from .grid import texts_hint
 from .recipes import PRESETS
@@ -207,7 +207,7 @@ def _name_problems(
         if not asked:
             yield f"no {kind} to run"
         yield from (f"{kind} {x!r} is asked for twice" for x in dict.fromkeys(asked) if list(asked).count(x) > 1)
-    yield from (f"seed {s!r} is not a whole number from 0 up" for s in seeds if not (isinstance(s, int) and s >= 0))
+    yield from seed_problems(*seeds)
     for name in dict.fromkeys(methods):
         try:
             yield from method_problems(name, METHODS[name])

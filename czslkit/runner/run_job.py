@@ -222,7 +222,7 @@ def _write_traceback(job: Job, result: Mapping[str, Any]) -> None:
         file.unlink(missing_ok=True)
         return
     text = result["error"]["traceback"]
-    job.store.attach(cell, {TRACEBACK_FILE: text.encode()})
+    job.store.attach(cell, {TRACEBACK_FILE: text.encode(errors="backslashreplace")})
     job.log(text if job.verbose else f"the traceback of the {cell['world']} world is in {file}")
 
 

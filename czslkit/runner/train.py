@@ -124,7 +124,6 @@ def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> 
         state,
         data=data.training_data(),
         seed=spec.seed,
-        progress=machine.progress,
         log=job.log,
     )
 

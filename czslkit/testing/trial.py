@@ -138,7 +138,6 @@ class MethodTrial:
             TrainingState(folder, KEY),
             data=data.training_data(),
             seed=spec.seed,
-            progress=False,
             log=log,
         )
         save(folder, self.name, method, as_dict(spec.options))

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from ..data.batches import Companions, Feed
 from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
 from ..method import Method
+from ..terminal import Progress
 from ..training_hooks import TrainingData, TrainingHooks, TrainingPosition
 from ..types import Batch
 from .optimizers import check_groups, lr_factor
@@ -36,7 +36,6 @@ class Trainer:
     data: TrainingData
     optimizers: list[torch.optim.Optimizer]
     seed: int
-    progress: bool = True  # show a progress bar on a terminal
 
     def __post_init__(self) -> None:
         self.frozen = frozen_fingerprint(self.method)
@@ -60,7 +59,7 @@ class Trainer:
         check_groups(method, [p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]])
         idle = {name: p for name, p in method.named_parameters() if p.requires_grad and not epoch}
         batches = -(-len(order) // feed.batch_size)
-        with _progress_bar(batches, f"epoch {epoch + 1}/{options.epochs}", self.progress) as bar:
+        with Progress(f"epoch {epoch + 1}/{options.epochs}, batches", batches, show=feed.progress) as progress:
             companions = companion_choice(method, self.data, self._generator("companions", epoch))
             groups = _groups(_without_single_images(feed.batches(order, epoch, None, companions)), options.accumulation)
             for step, group in enumerate(groups):
@@ -69,8 +68,7 @@ class Trainer:
                 method.before_step(position)
                 for batch in group:
                     self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
-                    bar.update()
-                    bar.set_postfix(loss=f"{losses.mean('loss'):.3f}")
+                    progress.update(note=f"loss {losses.mean('loss'):.3f}")
                 idle = {name: p for name, p in idle.items() if p.grad is None}
                 self._step()
                 method.after_step(TrainingPosition(epoch, options.epochs, step + 1, steps))
@@ -270,11 +268,6 @@ def _training_images(found: Any, count: int, where: str, least: int = 0) -> Tens
     if is_list:
         shown += f" with values from {int(found.min())} to {int(found.max())}"
     raise TrainingError(f"{where} {shown}, expected indices of training images, [n] long, from 0 to {count - 1}")
-
-
-def _progress_bar(batches: int, name: str, show: bool) -> Any:
-    """Return the progress bar of an epoch; it is shown only on a terminal, and only with ``show``."""
-    return tqdm(total=batches, desc=name, leave=False, disable=None if show else True)
 
 
 def _without_single_images(batches: Iterator[Batch]) -> Iterator[Batch]:

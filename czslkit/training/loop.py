@@ -42,7 +42,6 @@ def train(
     *,
     data: TrainingData,
     seed: int,
-    progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
 ) -> Training:
     """Train a method and leave it with the weights of its best epoch, which ``options.select`` chooses.
@@ -57,7 +56,6 @@ def train(
             ``val_loss`` if epochs are selected by it.
         state: the file to resume from.
         data: the training split as hooks receive it.
-        progress: show a progress bar on a terminal.
         log: called with a line for every epoch.
 
     Raises:
@@ -66,7 +64,7 @@ def train(
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())
-    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed, progress)
+    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed)
     restored = state.restore(method, trainer.optimizers)
     history, best = restored.history, restored.best
     start = time.monotonic() - restored.seconds

@@ -52,7 +52,7 @@ def trained(toy, tmp_path):
         options = TrainOptions(epochs=epochs, batch_size=8, lr=1e-2, augment=False, **settings)
         validate = plan_validation(method, toy, Feed(method, toy.val, 8), options, bins="original")
         feed, state = Feed(method, toy.train, 8), TrainingState(tmp_path, "k")
-        record = train(method, feed, options, validate, state, data=toy.training_data(), seed=0, progress=False)
+        record = train(method, feed, options, validate, state, data=toy.training_data(), seed=0)
         return record.history, validate
 
     return go

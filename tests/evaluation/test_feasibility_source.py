@@ -53,6 +53,8 @@ WRITTEN: dict[str, Callable[[Path], Any]] = {
     "other.pt": functools.partial(torch.save, {"scores": VALUES, "made": "by hand"}),
     "array.npy": lambda file: np.save(file, VALUES.double().numpy()),
     "tensors.safetensors": lambda file: save_file({"feasibility": VALUES}, file),
+    "TENSOR.PT": functools.partial(torch.save, VALUES),
+    "TENSORS.SAFETENSORS": lambda file: save_file({"feasibility": VALUES}, file),
 }
 
 
@@ -62,6 +64,7 @@ def test_a_vector_is_the_same_in_every_format(tmp_path: Path, name: str) -> None
     found = read_feasibility_vector(tmp_path / name, SPACE)
     assert found.dtype == torch.float32
     assert torch.equal(found, VALUES)
+    assert torch.equal(read_feasibility(tmp_path / name, SPACE), VALUES)
     assert FeasibilityScores(found, name).digest == hashlib.sha256(struct.pack("<6f", *VALUES.tolist())).hexdigest()
 
 
@@ -167,7 +170,9 @@ def test_word_vectors_give_the_same_from_every_source(tmp_path: Path) -> None:
     sources: list[Any] = [glove, str(glove), tensors, vectors.get, vectors.__getitem__, trained.__getitem__]
     for source in sources:
         assert torch.allclose(czslkit.word_feasibility(SPACE, source), expected, atol=1e-6)
-    for file in (glove, tensors):
+    capitals = tensors.rename(tmp_path / "GLOVE.SAFETENSORS")
+    assert torch.allclose(czslkit.word_feasibility(SPACE, capitals), expected, atol=1e-6)
+    for file in (glove, capitals):
         assert torch.allclose(read_feasibility(file, SPACE), expected, atol=1e-6)
 
 

@@ -28,8 +28,7 @@ def test_seeds_that_failed_are_left_out_and_counted(result: Make, failed: Make, 
     )
     assert printed_aucs(table) == ["50.0 ± 14.1"]  # sqrt(2 * 10^2 / 1)
     assert "msci on demo (closed): 2 of 3 seeds finished\n" in table.to_text()
-    assert "failed: msci on demo (closed, seed 1): TrainingError: loss is nan\n" in table.to_text()
-    assert "step 3" not in table.to_text()
+    assert "failed: msci on demo (closed, seed 1): TrainingError: loss is nan\n  at step 3\n" in table.to_text()
 
 
 def test_a_dataset_that_is_not_there_is_explained_once(failed: Make) -> None:
@@ -50,11 +49,33 @@ def test_one_error_on_two_datasets_has_a_note_for_each(failed: Make) -> None:
     assert [note.split(":")[1] for note in notes] == [" csp on cgqa (closed, seed 0)", " csp on demo (closed, seed 0)"]
 
 
-def test_a_long_error_is_cut(failed: Make) -> None:
+def test_a_long_error_keeps_the_remedy_at_its_end(failed: Make) -> None:
     many = {"type": "DataError", "message": "\n".join(f"line {n}" for n in range(20))}
-    assert Table([failed(many)]).notes()[0].splitlines()[-2:] == ["  line 11", "  ... and 8 more lines"]
-    wide = {"type": "RuntimeError", "message": "x" * 1000}
-    assert Table([failed(wide)]).notes() == [f"failed: csp on demo (closed, seed 0): RuntimeError: {'x' * 299}…"]
+    assert Table([failed(many)]).notes()[0].splitlines()[-3:] == [
+        "  line 10",
+        "  ... and 8 more lines ...",
+        "  line 19",
+    ]
+    wide = {"type": "RuntimeError", "message": f"{'x' * 5000}: set train.lr to a smaller number"}
+    (note,) = Table([failed(wide)]).notes()
+    assert note.startswith("failed: csp on demo (closed, seed 0): RuntimeError: xxx")
+    assert note.endswith("x: set train.lr to a smaller number")
+    assert len(note) < 1100
+
+
+def test_a_remedy_is_kept_on_a_narrow_terminal(failed: Make) -> None:
+    path = f"/data/{'folder/' * 20}images"
+    message = f"{path} is missing, and without it no image of the dataset can be read: run czslkit data download cgqa"
+    text = Table([failed({"type": "DataError", "message": message})]).to_text(width=50)
+    assert all(len(line) <= 50 or line == f"  {path}" for line in text.splitlines())
+    assert message in " ".join(text.split())
+
+
+def test_a_name_that_is_not_utf_8_can_be_written(failed: Make) -> None:
+    error = {"type": "DataError", "message": "photo\udcff.jpg is not readable"}
+    table = Table([failed(error)])
+    assert table.notes()[0].endswith(r"photo\udcff.jpg is not readable")
+    assert table.to_markdown().encode()
 
 
 def test_results_that_were_kept_although_they_are_stale_are_named(result: Make) -> None:

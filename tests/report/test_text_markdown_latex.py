@@ -84,6 +84,23 @@ def test_markdown_has_as_many_cells_in_every_line(result: Make, failed: Make) ->
     assert lines[0].startswith("| demo | closed S | closed U | closed H | closed AUC | open S |")
 
 
+def test_text_stays_aligned_if_the_terminal_lacks_a_sign(result: Make) -> None:
+    table = Table([result("csp", seed=seed, auc=0.4 + 0.02 * seed) for seed in (0, 1)] + [result("msci", auc=0.05)])
+    text = table.to_text(encoding="ascii")
+    assert text.isascii()
+    assert "*41.0 +- 1.4*" in text
+    assert len({len(row) for row in text.split("\n\n")[0].splitlines()[2:]}) == 1
+
+
+def test_text_fits_the_terminal(result: Make) -> None:
+    table = Table([result("csp", world=world) for world in ("closed", "open")])
+    wide, narrow = table.to_text(width=200), table.to_text(width=50)
+    assert wide.splitlines()[0].count("closed") == wide.splitlines()[0].count("open") == 1
+    assert "open" not in narrow.splitlines()[0]
+    assert max(map(len, narrow.splitlines())) <= 50
+    assert narrow.split("\n\n")[-1].split() == wide.split("\n\n")[-1].split()
+
+
 def test_markdown_shows_hostile_names_as_they_are(result: Make) -> None:
     text = Table([result(HOSTILE)]).to_markdown()
     assert r"| &lt;script&gt;a\_b&amp;c\|50\%\#\$\~^\\\{x\} | 70.0 |" in text

@@ -41,7 +41,7 @@ def run(toy, clip_file, tmp_path):
         feed = Feed(method, toy.train, options.batch_size, augment=options.augment)
         state = TrainingState(tmp_path / folder, "k")
         said = [] if said is None else said
-        return method, train(method, feed, options, validate, state, data=data, seed=0, progress=False, log=said.append)
+        return method, train(method, feed, options, validate, state, data=data, seed=0, log=said.append)
 
     return go
 

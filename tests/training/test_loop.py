@@ -80,7 +80,6 @@ def run(toy, build, validating, tmp_path):
             state.TrainingState(tmp_path / folder, key),
             data=toy.training_data(),
             seed=seed,
-            progress=False,
             log=(said if said is not None else []).append,
         )
         return method, result

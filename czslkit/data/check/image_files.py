@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from tqdm import tqdm
-
 from ...errors import DataError
 from ...files import file_digest
+from ...terminal import tracked
 from ..fingerprint import image_sizes
 from ..images import decoded, depth, open_image, orientation
 from ..integrity import Finding, leads_out
@@ -122,8 +121,7 @@ def examined_images(
     """
     with ThreadPoolExecutor(workers) as pool:
         examined = pool.map(partial(_examine_image, imported=imported), files)
-        progress = tqdm(examined, "images decoded", len(files), leave=False, disable=None)  # None: on a terminal only
-        yield from zip(files, progress, strict=True)
+        yield from zip(files, tracked(examined, "images decoded", len(files)), strict=True)
 
 
 def _examine_image(file: Path, imported: bool) -> ExaminedImage:

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
+from ...terminal import tracked
 from ..sources import Refused
 
 MAX_MEMBERS = 500_000
@@ -70,7 +71,7 @@ def unpack(archive: Path, destinations: Callable[[str], Sequence[str]], target: 
         OSError: a file cannot be written.
     """
     needed, left = 0, _max_unpacked(archive)
-    for name, open_member in _members(archive):
+    for name, open_member in tracked(_members(archive), f"{archive.name}: files unpacked", None):
         _check_inside(name)
         if not (paths := destinations(name)):
             continue

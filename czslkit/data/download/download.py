@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...errors import ConfigError, DataError
-from ...files import log_to_stderr
+from ...terminal import log_to_stderr
 from ..dataset_folders import data_root, dataset, find_folder
 from ..published import BENCHMARKS
 from ..sources import DOWNLOADS, GLOVE_MEMBER

@@ -14,12 +14,11 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from tqdm import tqdm
-
 from ... import __version__
 from ...errors import DataError
 from ...files import write_text
 from ...sizes import format_bytes
+from ...terminal import Progress
 from ..sources import Refused
 
 _READ_BYTES = 1 << 16
@@ -41,7 +40,7 @@ class HttpClient:
     pause: float = 0.5
     """Seconds before the next attempt, doubled after each consecutive attempt without new bytes."""
     progress: bool = True
-    """Show a progress bar on a terminal."""
+    """Show the progress: a bar on a terminal, elsewhere a line from time to time."""
 
     def fetch(self, url: str, target: Path, size: int | None = None) -> None:
         """Download ``url`` to ``<target>.partial``, and rename the complete file to ``target``.
@@ -118,13 +117,10 @@ class HttpClient:
         """
         name = Path(out.name).name.removesuffix(".partial")
         limit = out.tell() + shutil.disk_usage(Path(out.name).parent).free // 2 if size is None else size
-        hide_bar = None if self.progress else True  # None: tqdm shows the bar on a terminal only
-        with tqdm(
-            total=total, initial=out.tell(), desc=name, unit="B", unit_scale=True, leave=False, disable=hide_bar
-        ) as bar:
+        with Progress(name, total, show=self.progress, done=out.tell(), unit="B") as progress:
             while block := self._read_block(response):
                 out.write(block)
-                bar.update(len(block))
+                progress.update(len(block))
                 if total is None and out.tell() > limit:
                     out.truncate(0)
                     raise Refused(f"the server gives no length and sent more than {format_bytes(limit)}")

@@ -9,10 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ...errors import ConfigError, DataError, first_ten
-from ...options import user_path
+from ...options import seed_problems, user_path
+from ...terminal import tracked
 from ..check.image_files import examined_images
 from ..dataset_folders import canonical, data_root
 from ..datasets import DATASETS
@@ -61,12 +60,12 @@ def import_dataset(
         The new folder, which appears once it is complete.
 
     Raises:
-        ConfigError: the name is taken or not allowed, or ``unseen`` is not 0 or more and below 1.
+        ConfigError: the name is taken or not allowed, ``unseen`` is not 0 or more and below 1, or ``seed`` is no seed.
         DataError: the source has problems, which the message lists; the dataset exists, and ``force`` is false or
             czslkit did not write it; or the dataset cannot be written.
     """
     source, folder = user_path(source), data_root(root) / name
-    if problems := [*_dataset_name_problems(name), *_share_problems(unseen)]:
+    if problems := [*_dataset_name_problems(name), *_share_problems(unseen), *seed_problems(seed)]:
         raise ConfigError(problems)
     if folder.exists():
         if not force:
@@ -82,9 +81,9 @@ def import_dataset(
         ({"image": i.image, "attr": i.attr, "obj": i.obj, "set": i.set}, picture.file)
         for i, picture in zip(instances, pictures, strict=True)
     )
-    progress = tqdm(entries, "images imported", len(instances), leave=False, disable=None)  # None: on a terminal only
+    shown = tracked(entries, "images imported", len(instances))
     imported = {"layout": layout, "seed": seed, "unseen": unseen, **record}
-    if not write_dataset(folder, pairs, progress, link=link, replace=force, imported=imported):
+    if not write_dataset(folder, pairs, shown, link=link, replace=force, imported=imported):
         raise _already_exists(folder)
     return folder
 

@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from ...errors import DataError, UnknownNameError, did_you_mean
-from ...options import user_path
+from ...errors import ConfigError, DataError, UnknownNameError, did_you_mean
+from ...options import seed_problems, user_path
 from .. import demo_world
 from ..dataset_folders import canonical
 from ..datasets import Counts, SplitCounts
@@ -64,11 +64,14 @@ def write_mini(name: str, root: str | Path, seed: int = 0) -> Path:
 
     Raises:
         UnknownNameError: there is no replica of this name.
+        ConfigError: ``seed`` is no seed.
         DataError: the folder exists already; nothing is overwritten.
     """
     if canonical(name) not in REPLICAS:
         known = ", ".join(REPLICAS)
         raise UnknownNameError(f"no small replica of {name!r}.{did_you_mean(name, REPLICAS)} Known: {known}.")
+    if problems := seed_problems(seed):
+        raise ConfigError(problems)
     folder = user_path(root) / name
     replica = REPLICAS[canonical(name)]
     rng = np.random.default_rng([seed, list(REPLICAS).index(canonical(name))])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from ...errors import DataError, first_ten
+from ...terminal import log_to_stderr
 from ..integrity import printable
 from ..layout import Pair
 from .labelled_pictures import LabelledPicture, is_image, label_problem, normalized_label, refuse_if_any
@@ -49,7 +49,7 @@ def read_folder(source: Path) -> tuple[str, list[LabelledPicture]]:
         )
     if skipped := [file for file in _visible_files(source) if not is_image(file)]:
         names = [printable(file.relative_to(source).as_posix()) for file in skipped]
-        print(f"skipped files without an image suffix: {first_ten(names)}", file=sys.stderr)
+        log_to_stderr(f"skipped files without an image suffix: {first_ten(names)}")
     return layout, pictures
 
 

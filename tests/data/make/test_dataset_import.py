@@ -272,6 +272,12 @@ def test_labels_that_look_split_wrongly_are_warned_of(
     assert f"{warning} 'dry' and 'teddy bear'?\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_has_64_bits(photos: Path, tmp_path: Path, seed: int) -> None:
+    with pytest.raises(ConfigError, match=f"seed {seed} is not a whole number from 0 to 9223372036854775807"):
+        import_dataset(photos, "mine", tmp_path, seed=seed)
+
+
 def test_linked_images_take_no_space(photos: Path, tmp_path: Path) -> None:
     folder = import_dataset(photos, "mine", tmp_path, link=True)
     assert (images_folder(folder) / "wet_dog" / "0.png").samefile(photos / "wet_dog" / "0.png")

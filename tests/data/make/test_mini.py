@@ -12,7 +12,7 @@ from czslkit.data.layout import metadata_file, pairs_file
 from czslkit.data.loading import load_dataset
 from czslkit.data.make.mini import REPLICAS, write_mini
 from czslkit.data.pair_lists import read_pairs
-from czslkit.errors import DataError, UnknownNameError
+from czslkit.errors import ConfigError, DataError, UnknownNameError
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,9 @@ def test_nothing_is_overwritten(pets: Path) -> None:
 def test_there_is_no_replica_of_an_unknown_dataset(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"no small replica of 'cgqq'. Did you mean 'cgqa'\? Known: mit-states"):
         write_mini("cgqq", tmp_path)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_has_64_bits(seed: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"seed {seed} is not a whole number from 0 to 9223372036854775807"):
+        write_mini("cgqa", tmp_path, seed)

@@ -1,0 +1,163 @@
+"""Errors in the processes that read images."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import traceback
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from czslkit.data import reader_errors
+from czslkit.data.image_set import ImageSet, image_batches
+from czslkit.data.reader_errors import reader_problem, tell_deaths, told_reader_errors
+from czslkit.data.splits import Splits
+from czslkit.errors import ConfigError, DataError, ReaderError
+from czslkit.types import Preprocessing
+
+BATCHES = torch.arange(6).split(2)
+#: What torch and the system say -> what a user is told.
+MEMORY_MESSAGES = [
+    RuntimeError("unable to write to file </torch_13_42_0>: No space left on device (28)"),
+    RuntimeError("unable to open shared memory object </torch_1_2_3> in read-write mode: Too many open files (24)"),
+    RuntimeError(
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "shared memory. Please try to raise your shared memory limit."
+    ),
+    OSError(errno.ENOSPC, "No space left on device"),
+]
+
+
+class StrangeError(Exception):
+    """An error that cannot be made from its arguments."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+
+
+class Images(ImageSet):
+    """Images of which the fourth raises an error, or ends its process."""
+
+    error: Exception | None = None
+    signal: int | None = None
+
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        if 3 in indices and self.signal is not None:
+            os.kill(os.getpid(), self.signal)
+        if 3 in indices and self.error:
+            raise self.error
+        return super().__getitems__(indices)
+
+
+@pytest.fixture
+def images(splits: Splits) -> Images:
+    return Images(splits.train, Preprocessing(24, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("a.jpg is not a readable image"),
+        ConfigError(["lr: too small", "momentum: too large"]),
+        KeyError("wet"),
+        OSError(errno.EACCES, "Permission denied", "a.jpg"),
+        RuntimeError("an error of a plugin"),
+    ],
+)
+def test_an_error_is_the_same_whoever_reads(error: Exception, images: Images) -> None:
+    images.error = error
+    told = []
+    for workers in (0, 2):
+        with pytest.raises(type(error)) as caught:
+            list(image_batches(images, BATCHES, workers=workers))
+        told.append((type(caught.value), str(caught.value), vars(caught.value)))
+    assert told[0] == told[1]
+
+
+def test_the_traceback_of_the_process_is_kept(images: Images) -> None:
+    images.error = DataError("a.jpg is not a readable image")
+    with pytest.raises(DataError, match=r"^a\.jpg is not a readable image$") as caught:
+        list(image_batches(images, BATCHES, workers=1))
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "in __getitems__" in printed
+    assert "raise self.error" in printed
+
+
+def test_an_error_that_cannot_be_sent_is_told_with_its_type(images: Images) -> None:
+    images.error = StrangeError("a.jpg", "too strange")
+    with pytest.raises(RuntimeError, match=r"^StrangeError: a\.jpg: too strange$"):
+        list(image_batches(images, BATCHES, workers=1))
+
+
+def test_a_process_that_was_killed_says_what_to_do(images: Images) -> None:
+    images.signal = signal.SIGKILL
+    with pytest.raises(ReaderError, match=r"was ended by the signal Killed; .* fewer processes with --workers"):
+        list(image_batches(images, BATCHES, workers=2))
+
+
+def test_the_death_of_a_process_is_told_outside_of_reading_too() -> None:
+    def raise_as_torch(number: int, frame: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    before = signal.signal(signal.SIGCHLD, raise_as_torch)
+    try:
+        for workers in (3, 2):  # the second number is that of the processes that read now
+            tell_deaths(workers)
+        with pytest.raises(ReaderError, match="one of the 2 processes that read images was ended by the signal Killed"):
+            os.kill(os.getpid(), signal.SIGCHLD)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.parametrize("error", MEMORY_MESSAGES)
+def test_full_shared_memory_says_what_to_do(error: Exception, images: Images) -> None:
+    images.error = error
+    with pytest.raises(ReaderError, match=r"cannot get shared memory .*--workers 0 .*docker run --shm-size") as caught:
+        list(image_batches(images, BATCHES, workers=2))
+    assert str(error).split(".")[0] in str(caught.value)
+
+
+def test_a_machine_without_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_errors, "_SHARED_MEMORY", "/nowhere")
+    assert "there is no /nowhere" in reader_problem(MEMORY_MESSAGES[0], 2)
+
+
+def test_full_shared_memory_is_found_before_torch_starts_anything(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.Queue", refuse)
+    monkeypatch.setattr("torch.utils.data.DataLoader.__iter__", lambda loader: pytest.fail("started"))
+    with pytest.raises(ReaderError, match=r"the 2 processes that read images cannot get shared memory \(\[Errno 28\]"):
+        list(image_batches(images, BATCHES, workers=2))
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENOSYS])
+def test_processes_that_cannot_be_started_say_what_to_do(
+    number: int, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("torch.utils.data.DataLoader.__iter__", refuse)
+    with pytest.raises(ReaderError, match=f"the process that reads images cannot be started: .*{os.strerror(number)}"):
+        list(image_batches(images, BATCHES, workers=1))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("size mismatch"), OSError(errno.EACCES, "Permission denied")])
+def test_other_errors_stay_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, told_reader_errors(2):
+        raise error
+    assert caught.value is error
+
+
+def test_errors_of_the_main_process_are_no_errors_of_readers() -> None:
+    with pytest.raises(RuntimeError, match="out of shared memory") as caught, told_reader_errors(0):
+        raise RuntimeError("out of resource: out of shared memory on the device")
+    assert not isinstance(caught.value, ReaderError)
