@@ -165,7 +165,10 @@ def _is_training(value: Any) -> bool:
     epoch, history = value.get("best_epoch"), value.get("history")
     if not isinstance(history, (list, type(None))) or not (epoch is None or _is_count(epoch)):
         return False
-    return not epoch or not history or epoch > len(history) or _are_numbers(history[epoch - 1])
+    if not epoch or not history or epoch > len(history):
+        return True
+    row = history[epoch - 1]  # parts of a loss have any name
+    return isinstance(row, dict) and _are_numbers({key: row[key] for key in row if key.startswith("val_")})
 
 
 def _are_left_out(value: Any) -> bool:

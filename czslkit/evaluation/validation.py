@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from statistics import fmean
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +20,25 @@ from ..sizes import MEMORY
 from ..terminal import tracked
 from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
+from ..types import Batch
 from .evaluator import Evaluation, OpenWorld
+
+
+class Batches(Protocol):
+    """Batches that can be read several times."""
+
+    def batches(self) -> Iterable[Batch]: ...
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The batches of a feed, which show their progress."""
+
+    feed: Feed
+
+    def batches(self) -> Iterable[Batch]:
+        feed = self.feed
+        return tracked(feed.batches(), "validation loss, batches", len(feed), show=feed.progress)
 
 
 def plan_validation(
@@ -63,14 +83,14 @@ def plan_validation(
         if options.select != "loss":
             return found
         pairs = data.space.pairs.to(method.device)
-        loss = validation_loss(method, feed, pairs, fused=options.fused_validation_loss)
+        loss = validation_loss(method, _Shown(feed), pairs, fused=options.fused_validation_loss)
         return {**found, "val_loss": loss}
 
     return validate
 
 
 @torch.no_grad()
-def validation_loss(method: Method, feed: Feed, pairs: Tensor, *, fused: bool = False) -> float:
+def validation_loss(method: Method, feed: Batches, pairs: Tensor, *, fused: bool = False) -> float:
     """Return the loss of a split against the candidates ``pairs`` ``[P, 2]``, in evaluation mode.
 
     It is the mean of the mean losses of the batches, as in the authors' programs, so images in a short last batch have
@@ -83,6 +103,5 @@ def validation_loss(method: Method, feed: Feed, pairs: Tensor, *, fused: bool = 
     method.eval()
     text = method.text(pairs)
     with kept_buffers(method):  # a loss may fill a queue, which belongs to the training
-        batches = tracked(feed.batches(), "validation loss, batches", len(feed), show=feed.progress)
-        losses = (method.validation_loss(batch, text, fused=fused) for batch in batches)
+        losses = (method.validation_loss(batch, text, fused=fused) for batch in feed.batches())
         return fmean(loss_parts(method, loss)["loss"].item() for loss in losses)

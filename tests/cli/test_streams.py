@@ -56,7 +56,7 @@ def test_a_table_is_printed_by_a_terminal_with_ascii_alone(
     assert status == 0
     assert "+-" in printed
     assert "mean +- sample standard deviation" in printed
-    assert tables(tmp_path / "runs") == ["table.csv", "table.json", "table.md", "table.tex"]
+    assert tables(tmp_path / "runs") == ["table.bib", "table.csv", "table.json", "table.md", "table.tex"]
     assert "±" in (tmp_path / "runs" / "table.md").read_text(encoding="utf-8")
 
 
@@ -66,7 +66,7 @@ def test_a_full_disk_behind_a_stream_costs_no_result(
 ) -> None:
     monkeypatch.setattr(sys, stream, Full())
     status, out, err = bench()
-    assert len(tables(tmp_path / "runs")) == 4
+    assert len(tables(tmp_path / "runs")) == 5
     if stream == "stdout":
         assert status == 1
         assert err.endswith("czslkit: standard output cannot be written: No space left on device\n")
@@ -143,7 +143,7 @@ def test_the_table_fits_the_terminal(bench: Bench, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("folder", [".", "somewhere/"])
-@pytest.mark.parametrize("command", ["check clip --json", "report runs --out", "explain a.png --checkpoint b --out"])
+@pytest.mark.parametrize("command", ["check clip --json", "report runs --out"])
 def test_a_folder_in_place_of_a_file_is_wrong_usage(
     command: str, folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,7 +80,7 @@ def contents(runs: Path) -> dict[str, Any]:
         name = path.relative_to(runs).as_posix()
         if path.name == "closed.json":
             result = json.loads(path.read_text())
-            found[name] = {key: result[key] for key in result.keys() - {"finished", "timing", "training"}}
+            found[name] = {key: result[key] for key in result.keys() - {"digest", "finished", "timing", "training"}}
             found[name] |= {key: result["training"][key] for key in ("history", "best_epoch")}
         elif path.suffix == ".safetensors":
             found[name] = {key: value.tolist() for key, value in load_file(path).items()}
