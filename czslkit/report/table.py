@@ -111,6 +111,9 @@ class Table:
 
     def notes(self) -> list[str]:
         """Return notes on missing seeds, undefined metrics, missing comparisons or recipes, stale results, errors."""
+        return [*self._notes_on_numbers(), *failure_notes(self.labels, self.results)]
+
+    def _notes_on_numbers(self) -> list[str]:
         return [
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
@@ -118,7 +121,6 @@ class Table:
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
-            *failure_notes(self.labels, self.results),
         ]
 
     def render(self, kind: str) -> str:
@@ -207,7 +209,8 @@ class Table:
             grids.append(Grid(corner, columns, [(label, self._numbers(label, columns)) for label in labels]))
             if rows := comparison_rows(self.comparisons, self.arrangement.rows, columns):
                 published.append(Grid(corner, columns, rows))
-        blocks = [Block(grids, self.caption(), self.notes())]
+        errors = failure_notes(self.labels, self.results)
+        blocks = [Block(grids, self.caption(), self._notes_on_numbers(), errors=errors)]
         if published:
             caption, notes = published_caption(self.comparisons), published_notes(self.comparisons)
             blocks.append(Block(published, caption, notes, "Our numbers and published numbers", "published"))
