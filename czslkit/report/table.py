@@ -32,6 +32,7 @@ _PRINTED_SECTIONS = (
     "cell",
     "config",
     "recipe",
+    "preset",
     "published",
     "data_differences",
 )  # sections of a result; their texts are made printable
