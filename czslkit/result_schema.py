@@ -211,6 +211,7 @@ _SECTIONS: dict[str, dict[str, tuple[Check, str]]] = {
     "timing": {"": _NUMBERS},
     "versions": {"": (_are_versions, "texts by name")},
     "recipe": {"name": _TEXT, "changed": (_is_list_of_texts, "a list of texts")},
+    "preset": {"name": _TEXT, "shared": (_is_list_of_texts, "a list of texts")},
     "left_out": {"": (_are_left_out, "for each split the counts images and of")},
     "files": {"": (_are_texts, "digests by name")},
 }

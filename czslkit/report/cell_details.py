@@ -21,7 +21,7 @@ MOST_CHARACTERS = 20_000  # largest length of a section
 _MOST_COLUMNS, _LONGEST_TEXT, _LARGEST_FILE = 20, 300, 4 << 20
 #: Keys of a result that are shown as JSON, in this order.
 _SECTIONS = (
-    *("stale", "metrics", "recipe", "published", "config", "protocol", "depends"),
+    *("stale", "metrics", "recipe", "preset", "published", "config", "protocol", "depends"),
     *("versions", "training", "timing", "finished"),
 )
 

@@ -68,16 +68,19 @@ def stale_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
 
 
 def recipe_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
-    """Return a note for each dataset on which some results follow a recipe and others do not."""
+    """Return notes on the results without a recipe that got settings of a preset, or are beside results with one."""
     with_recipe = {result["cell"]["dataset"] for result in results if result.get("recipe")}
-    without: dict[str, dict[str, None]] = defaultdict(dict)
+    without: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for label, result in zip(labels, results, strict=True):
-        if result["cell"]["dataset"] in with_recipe and not result.get("recipe"):
-            without[result["cell"]["dataset"]][label] = None
+        dataset, preset = result["cell"]["dataset"], result.get("preset") or {}
+        shared = ", ".join(map(str, preset.get("shared") or ()))
+        from_preset = f" and those of the preset {preset.get('name')} for the dataset: {shared}" if shared else ""
+        if not result.get("recipe") and (from_preset or dataset in with_recipe):
+            without[dataset, from_preset][label] = None
     return [
-        f"{', '.join(names)} on {dataset}: no recipe; the defaults of the method, apart from settings that were given "
-        "or, with the preset paper, evaluation settings that the recipes of the dataset share"
-        for dataset, names in without.items()
+        f"{', '.join(names)} on {dataset}: no recipe; the defaults of the method, apart from settings that were given"
+        + from_preset
+        for (dataset, from_preset), names in without.items()
     ]
 
 

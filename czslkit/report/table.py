@@ -40,6 +40,7 @@ _PRINTED_SECTIONS = (
     "cell",
     "config",
     "recipe",
+    "preset",
     "published",
     "data_differences",
 )  # sections of a result; their texts are made printable
@@ -119,6 +120,9 @@ class Table:
 
     def notes(self) -> list[str]:
         """Return notes on missing cells, seeds, metrics, comparisons and recipes, on stale results and on errors."""
+        return [*self._notes_on_numbers(), *failure_notes(self.labels, self.results)]
+
+    def _notes_on_numbers(self) -> list[str]:
         return [
             *missing_notes(self.asked.missing(self.results)),
             *unfinished_notes(self.arrangement),
@@ -127,7 +131,6 @@ class Table:
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
-            *failure_notes(self.labels, self.results),
         ]
 
     def render(self, kind: str) -> str:
@@ -216,7 +219,8 @@ class Table:
             grids.append(Grid(corner, columns, [(label, self._numbers(label, columns)) for label in labels]))
             if rows := comparison_rows(self.comparisons, self.arrangement.rows, columns):
                 published.append(Grid(corner, columns, rows))
-        blocks = [Block(grids, self.caption(), self.notes())]
+        errors = failure_notes(self.labels, self.results)
+        blocks = [Block(grids, self.caption(), self._notes_on_numbers(), errors=errors)]
         if published:
             caption, notes = published_caption(self.comparisons), published_notes(self.comparisons)
             blocks.append(Block(published, caption, notes, "Our numbers and published numbers", "published"))

@@ -306,7 +306,7 @@ def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
     Args:
         stale: why the result is stale; empty if it is not.
     """
-    replaced = ("recipe", "published", "data_differences", "stale")
+    replaced = ("recipe", "preset", "published", "data_differences", "stale")
     kept = {key: value for key, value in result.items() if key not in replaced}
     info = _recipe_info(job, result["cell"]["world"], result["status"])
     return {**kept, **info} | ({"stale": stale} if stale else {})
