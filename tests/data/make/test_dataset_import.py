@@ -188,19 +188,22 @@ def test_pictures_are_turned_and_scaled_only_in_imported_datasets(
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (20, 10)).save(photos / "wet_dog" / "turned.jpg", exif=exif)
+    Image.effect_noise((20, 10), 50).convert("RGB").save(photos / "wet_dog" / "turned.tif", exif=exif)
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(photos / "wet_dog" / "grey.tif")
     assert main(["data", "import", str(photos), "--name", "mine", "--data", str(tmp_path)]) == 0
     said = capsys.readouterr().err
-    assert "1 pictures are turned\n" in said
+    assert "2 pictures are turned\n" in said
     assert "1 pictures are float\n" in said
     images = images_folder(tmp_path / "mine") / "wet_dog"
     assert (open_rgb(images / "turned.jpg").size, open_rgb(photos / "wet_dog" / "turned.jpg").size) == (
         (10, 20),
         (20, 10),
     )
+    assert open_rgb(images / "turned.tif").size == (10, 20)
     assert open_rgb(images / "grey.tif").getpixel((0, 0)) == (128, 128, 128)
     found = {finding.kind: finding for finding in verify("mine", tmp_path).findings}
     assert {kind: finding.severity for kind, finding in found.items()} == {"float": "warning", "turned": "note"}
+    assert found["turned"].where == ("wet_dog/turned.jpg", "wet_dog/turned.tif")
     assert found["turned"].remedy == "they are read upright, because the dataset was imported"
     assert found["float"].remedy.startswith("they are read in 8 bits; white is the largest value of 1 (floats)")
 
@@ -263,13 +266,25 @@ def test_the_layout_is_told(photos: Path, tmp_path: Path, capsys: pytest.Capture
     assert f"read from {photos} as ATTR_OBJ\n" in capsys.readouterr().out
 
 
-def test_labels_that_look_split_wrongly_are_warned_of(
-    photos: Path, tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+def test_attributes_that_look_split_wrongly_are_warned_of(
+    photos: Path, tmp_path: Path, draw: Draw, table: Table, all_rows: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw(photos / "dry_teddy bear" / "0.png", 99)
-    assert main(["data", "import", str(photos), "--name", "mine", "--data", str(tmp_path)]) == 0
+    draw(photos / "0.png", 99)
+    source = str(table(*all_rows, "0.png,dry teddy,bear"))
+    assert main(["data", "import", source, "--name", "mine", "--data", str(tmp_path)]) == 0
     warning = "warning: 'dry teddy' is the attribute of 'bear' only, and 'dry' is another attribute: is it"
     assert f"{warning} 'dry' and 'teddy bear'?\n" in capsys.readouterr().err
+
+
+def test_objects_that_look_split_wrongly_and_spellings_are_warned_of(
+    photos: Path, tmp_path: Path, table: Table, all_rows: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row.replace(",wet,dog", ",Wet,blue dog", 1) for row in all_rows]
+    source = str(table(*rows))
+    assert main(["data", "import", source, "--name", "mine", "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "warning: 'blue dog' is the object of 'Wet' only, and 'dog' is another object: is it 'Wet blue' and" in said
+    assert "warning: 1 attribute names have several spellings: 'Wet' = 'wet'\n" in said
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
