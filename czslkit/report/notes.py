@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 
 from ..metrics.names import METRICS, undefined_metrics
 from ..result_store import Result
-from .arrangement import Arrangement
+from .arrangement import Arrangement, percent
+from .cell_details import pair_accuracy
 from .escaping import printable
 from .labels import cell_name
+from .resamples import Attached
 
 _MOST_LINES, _LONGEST_LINE = 12, 1000  # largest number of lines of a printed error, and of characters in a line
 
@@ -39,6 +42,29 @@ def undefined_notes(labels: Sequence[str], results: Sequence[Result]) -> list[st
         if "undefined" in selected_by and (result.get("training") or {}).get("best_epoch"):
             notes[f"{label} on {result['cell']['dataset']}: epoch selected by {printable(selected_by)}"] = None
     return list(notes)
+
+
+def seen_accuracy_notes(labels: Sequence[str], results: Sequence[Result], attached: Attached | None) -> list[str]:
+    """Return a note with the accuracy of each entry whose S, U, H and AUC are all undefined; the mean of its seeds.
+
+    Args:
+        labels: label of each result.
+        results: the results.
+        attached: returns the files of a result, as :meth:`Store.attached`; without it there are no notes.
+    """
+    accuracies: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for label, result in zip(labels, results, strict=True):
+        bins = str((result.get("protocol") or {}).get("bins"))
+        if set(METRICS.values()) <= undefined_metrics(result.get("metrics") or {}, bins).keys():
+            accuracy = pair_accuracy(result, attached)
+            entry = label, result["cell"]["dataset"], result["cell"]["world"]
+            accuracies[entry] += [] if accuracy is None else [accuracy]
+    return [
+        f"{label} on {dataset} ({world}): every pair is seen: accuracy {percent(fmean(found))} %, of the pair at bias 0"
+        + (f", mean of {len(found)} seeds" if len(found) > 1 else "")
+        for (label, dataset, world), found in accuracies.items()
+        if found
+    ]
 
 
 def left_out_notes(results: Sequence[Result]) -> list[str]:

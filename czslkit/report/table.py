@@ -20,7 +20,15 @@ from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
 from .latex import Names, as_latex
-from .notes import failure_notes, left_out_notes, recipe_notes, stale_notes, undefined_notes, unfinished_notes
+from .notes import (
+    failure_notes,
+    left_out_notes,
+    recipe_notes,
+    seen_accuracy_notes,
+    stale_notes,
+    undefined_notes,
+    unfinished_notes,
+)
 from .page import Cell, as_page
 from .paper_names import PaperName
 from .published import comparison_rows, comparisons, published_caption, published_notes
@@ -115,6 +123,7 @@ class Table:
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
             *undefined_notes(self.labels, self.results),
+            *seen_accuracy_notes(self.labels, self.results, self._attached),
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),

@@ -78,7 +78,8 @@ def _log_undefined(job: Job, method: Method, data: Splits) -> None:
             "Set train.select to loss or last for another criterion"
         )
     if reason := data.undefined_auc("test"):
-        job.log(f"{reason}: some of S, U, H and AUC are undefined, and the table has a dash for them")
+        share = "all" if "unseen" in reason and job.spec.evaluation.bins == "original" else "some"
+        job.log(f"{reason}: {share} of S, U, H and AUC are undefined, and the table has a dash for them")
 
 
 def world_failure(job: Job, world: str, error: Exception) -> dict[str, Any]:
