@@ -68,12 +68,17 @@ def seen_accuracy_notes(labels: Sequence[str], results: Sequence[Result], attach
 
 
 def left_out_notes(results: Sequence[Result]) -> list[str]:
-    """Return a note for each dataset of which images are left out."""
+    """Return a note for each dataset of which images are left out, or were set aside when it was imported."""
     notes = {
         f"{result['cell']['dataset']}: left out, because their pair is in no list: "
         + ", ".join(f"{n['images']} of {n['of']} {split} images" for split, n in result["left_out"].items()): None
         for result in results
         if result.get("left_out")
+    } | {
+        f"{result['cell']['dataset']}: could not be read and were set aside when the dataset was imported: "
+        f"{result['set_aside']['images']} of {result['set_aside']['of']} pictures": None
+        for result in results
+        if result.get("set_aside")
     }
     return list(map(printable, notes))
 

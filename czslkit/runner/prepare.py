@@ -46,8 +46,9 @@ def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
     if job.spec.backbone:
         backbone_digest(job.spec.backbone)  # raises an error if the weight file is missing
     data = job.source.load(job.spec.dataset)
-    for left_out in data.left_out:
-        job.log(str(left_out))
+    for missing in (*data.left_out, data.set_aside):
+        if missing:
+            job.log(str(missing))
     method = build_method(job, data)
     _log_undefined(job, method, data)
     job.source.check_images(job.spec.dataset, method.backbone.preprocessing)

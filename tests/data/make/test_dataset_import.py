@@ -17,6 +17,7 @@ from czslkit.cli import main
 from czslkit.data.check.verification import verify
 from czslkit.data.images import open_rgb
 from czslkit.data.layout import Instance, images_folder, metadata_file
+from czslkit.data.left_out import refuse_many_set_aside
 from czslkit.data.listing import read_listing
 from czslkit.data.loading import load_dataset
 from czslkit.data.make.dataset_import import import_dataset
@@ -173,7 +174,37 @@ def test_pictures_that_cannot_be_read_are_set_aside_with_the_reason(
     aside = json.loads((folder / "imported.json").read_text())["set_aside"]
     assert [one["file"] for one in aside] == [str(photos / "wet_dog" / f"{n}.png") for n in (1, 2)]
     assert aside[0]["reason"]
-    assert verify("mine", tmp_path / "data").findings == ()
+    limit = "which is more than 1%: czslkit bench needs --allow-missing to run without them"
+    assert f"warning: 2 of 36 pictures cannot be read and are set aside, {limit}\n" in said
+    [finding] = verify("mine", tmp_path / "data").findings
+    assert (finding.severity, finding.kind, len(finding.where)) == ("warning", "set-aside", 2)
+    assert finding.what == "2 of 36 pictures could not be read and were set aside when the dataset was imported"
+    assert finding.where[1].startswith(f"{photos / 'wet_dog' / '2.png'}: it is in none of the formats JPEG")
+
+
+def test_one_percent_of_the_pictures_may_be_set_aside(
+    photos: Path, tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(64):
+        draw(photos / "wet_dog" / f"more{n}.png", 100 + n)
+    (photos / "wet_dog" / "1.png").write_text("no image")
+    import_dataset(photos, "mine", tmp_path / "data")
+    said = capsys.readouterr().err
+    assert "warning: 1 of 100 pictures cannot be read and are set aside:\n" in said
+    assert "--allow-missing" not in said
+    set_aside = load_dataset("mine", tmp_path / "data").set_aside
+    assert set_aside and (set_aside.images, set_aside.of, set_aside.many) == (1, 100, False)
+    refuse_many_set_aside("mine", set_aside)
+
+
+@pytest.mark.parametrize("record", ["[]", "{", '{"set_aside": 1}', '{"set_aside": [{"file": "a.jpg"}]}'])
+def test_a_damaged_record_of_an_import_is_named(photos: Path, tmp_path: Path, record: str) -> None:
+    folder = import_dataset(photos, "mine", tmp_path / "data")
+    (folder / "imported.json").write_text(record)
+    with pytest.raises(DataError, match=r"mine/imported\.json is not as czslkit writes it: .* again with --force"):
+        load_dataset("mine", tmp_path / "data")
+    [finding] = verify("mine", tmp_path / "data").findings
+    assert finding.severity == "error" and "imported.json is not as czslkit writes it" in finding.what
 
 
 def test_a_source_of_unreadable_pictures_is_refused(tmp_path: Path, refused: Refused) -> None:
