@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
+from ..errors import first_ten
 from ..metrics.names import METRICS, undefined_metrics
 from ..result_store import Result
 from .arrangement import Arrangement, percent
@@ -26,6 +27,11 @@ def unfinished_notes(arrangement: Arrangement) -> list[str]:
             total = len(finished) + len(failed)
             notes.append(f"{label} on {dataset} ({world}): {len(finished)} of {total} seeds finished")
     return notes
+
+
+def missing_notes(missing: Sequence[str]) -> list[str]:
+    """Return a note on cells that were asked for and have no result, empty if there are none."""
+    return [f"asked for, but without a result: {first_ten(list(map(printable, missing)))}"] if missing else []
 
 
 def undefined_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:

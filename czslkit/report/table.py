@@ -23,6 +23,7 @@ from .latex import Names, as_latex
 from .notes import (
     failure_notes,
     left_out_notes,
+    missing_notes,
     recipe_notes,
     seen_accuracy_notes,
     stale_notes,
@@ -118,8 +119,9 @@ class Table:
         )
 
     def notes(self) -> list[str]:
-        """Return notes on missing seeds, undefined metrics, missing comparisons or recipes, stale results, errors."""
+        """Return notes on missing cells, seeds, metrics, comparisons and recipes, on stale results and on errors."""
         return [
+            *missing_notes(self.asked.missing(self.results)),
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
             *undefined_notes(self.labels, self.results),
