@@ -165,7 +165,8 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         "--allow-missing",
         action="store_true",
         help="use a dataset of your own even if more than 1 %% of a split is left out, because the lists do not have "
-        "its pairs; the table names the number of images (default: stop with an error)",
+        "its pairs, or more than 1 %% of its pictures could not be read when it was imported; the table names their "
+        "number (default: stop with an error)",
     )
     group.add_argument(
         "--estimate",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 
 from ..errors import first_ten
 from ..metrics.names import METRICS, undefined_metrics
 from ..result_store import Result
-from .arrangement import Arrangement
+from .arrangement import Arrangement, percent
+from .cell_details import pair_accuracy
 from .escaping import printable
 from .labels import cell_name
+from .resamples import Attached
 
 _MOST_LINES, _LONGEST_LINE = 12, 1000  # largest number of lines of a printed error, and of characters in a line
 
@@ -47,13 +50,41 @@ def undefined_notes(labels: Sequence[str], results: Sequence[Result]) -> list[st
     return list(notes)
 
 
+def seen_accuracy_notes(labels: Sequence[str], results: Sequence[Result], attached: Attached | None) -> list[str]:
+    """Return a note with the accuracy of each entry whose S, U, H and AUC are all undefined; the mean of its seeds.
+
+    Args:
+        labels: label of each result.
+        results: the results.
+        attached: returns the files of a result, as :meth:`Store.attached`; without it there are no notes.
+    """
+    accuracies: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for label, result in zip(labels, results, strict=True):
+        bins = str((result.get("protocol") or {}).get("bins"))
+        if set(METRICS.values()) <= undefined_metrics(result.get("metrics") or {}, bins).keys():
+            accuracy = pair_accuracy(result, attached)
+            entry = label, result["cell"]["dataset"], result["cell"]["world"]
+            accuracies[entry] += [] if accuracy is None else [accuracy]
+    return [
+        f"{label} on {dataset} ({world}): every pair is seen: accuracy {percent(fmean(found))} %, of the pair at bias 0"
+        + (f", mean of {len(found)} seeds" if len(found) > 1 else "")
+        for (label, dataset, world), found in accuracies.items()
+        if found
+    ]
+
+
 def left_out_notes(results: Sequence[Result]) -> list[str]:
-    """Return a note for each dataset of which images are left out."""
+    """Return a note for each dataset of which images are left out, or were set aside when it was imported."""
     notes = {
         f"{result['cell']['dataset']}: left out, because their pair is in no list: "
         + ", ".join(f"{n['images']} of {n['of']} {split} images" for split, n in result["left_out"].items()): None
         for result in results
         if result.get("left_out")
+    } | {
+        f"{result['cell']['dataset']}: could not be read and were set aside when the dataset was imported: "
+        f"{result['set_aside']['images']} of {result['set_aside']['of']} pictures": None
+        for result in results
+        if result.get("set_aside")
     }
     return list(map(printable, notes))
 

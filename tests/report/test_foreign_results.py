@@ -166,6 +166,7 @@ HOSTILE: dict[str, tuple[Write, str]] = {
     "recipe": (section("recipe", '{"changed": "abc"}'), "has recipe.changed='abc', expected a list of texts"),
     "recipe name": (section("recipe", '{"name": {}}'), "has recipe.name={}, expected a text"),
     "left out": (section("left_out", '{"test": 1}'), "has left_out={'test': 1}, expected for each split"),
+    "set aside": (section("set_aside", '{"images": 1}'), "has set_aside={'images': 1}, expected the counts images and"),
     "counts": (section("left_out", '{"test": {"images": "a", "of": 1}}'), "has left_out="),
     "files": (section("files", '{"images.npz": 1}'), "has files={'images.npz': 1}, expected digests by name"),
     "seed": (section("cell", json.dumps(CELL | {"seed": 10**30})), "has cell.seed=10000"),
