@@ -66,6 +66,19 @@ def is_marked(text: str) -> bool:
     return len(text) > 1 and text[-1] == _BRACKETS.get(text[0])
 
 
+def is_text(text: str) -> bool:
+    """Return whether a value without quotes or brackets is a text, not a number or another value of YAML.
+
+    >>> is_text("adam"), is_text("1e-3"), is_text("null"), is_text("'adam'")
+    (True, False, False, False)
+    """
+    return not is_marked(text) and _tag(text) == "tag:yaml.org,2002:str"
+
+
+def _tag(text: str) -> str:
+    return str(_Loader("").resolve(yaml.ScalarNode, text, (True, False)))
+
+
 def load_yaml(text: str) -> Any:
     """Return the content of a YAML document; its numbers are those of YAML 1.2.
 
@@ -94,6 +107,4 @@ def parse_value(text: str) -> Any:
     text = text.strip()
     if is_marked(text):
         return load_yaml(text)
-    loader = _Loader("")
-    node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
-    return loader.construct_object(node)
+    return _Loader("").construct_object(yaml.ScalarNode(_tag(text), text))
