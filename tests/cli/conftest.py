@@ -9,7 +9,10 @@ from czslkit.cli import main
 
 @pytest.fixture
 def bench(toys, clip_file, tmp_path, capsys):
-    """Run ``czslkit bench`` on the toys, with arguments that replace those of the fixture; returns exit status, standard output and standard error."""
+    """Run ``czslkit bench`` on the toys; returns exit status, standard output and standard error.
+
+    Options and settings that are given take the place of those of the fixture.
+    """
 
     def go(*arguments: str) -> tuple[int, str, str]:
         fixed = {

@@ -104,5 +104,6 @@ def test_a_reader_that_ends_early_is_no_error(unbuffered):
 
 
 def test_a_repeated_threshold_is_one_more():
-    arguments = _parser().parse_args(["evaluate", "a.npz", "--pairs", "p", "--threshold", "0.1", "--threshold", "0.2"])
+    files = ["a.npz", "--pairs", "p", "--seen", "s"]
+    arguments = _parser().parse_args(["evaluate", *files, "--threshold", "0.1", "--threshold", "0.2"])
     assert arguments.threshold == [0.1, 0.2]
