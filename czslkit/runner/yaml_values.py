@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..options import NUMBER
 from ..yaml_files import PlainLoader, check_digits, parse_yaml
 
 _BRACKETS = {"[": "]", "{": "}", '"': '"', "'": "'"}  # first character of a value that is no plain text -> its last
@@ -25,7 +26,7 @@ class _Loader(PlainLoader):
 
 
 _INT = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
-_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_FLOAT = rf"{NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 for _kind, _pattern, _first in (
     ("null", "~|null|Null|NULL|", "~nN\0"),
     ("bool", r"(?i:true|false|yes|no|on|off)", "tTfFyYnNoO"),
