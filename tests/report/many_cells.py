@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from czslkit import options
+from czslkit.json_digest import with_digest
 from czslkit.metrics.outcomes import Outcomes
+from czslkit.result_schema import FORMAT
 
 SHAPES = ("seeds", "settings", "failed")
 _DIGESTS = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("train", "val", "test", "metadata", "images")}
@@ -32,7 +35,8 @@ def write_many_cells(folder: Path, cells: int, shape: str = "seeds", images: int
         methods = [f"method{i}" for i in range(-(-cells // per_method))]
         grid = product(methods, [f"data{i}" for i in range(5)], ["closed", "open"], range(10), [0])
     for number, (method, dataset, world, seed, setting) in enumerate(islice(grid, cells)):
-        config_id = hashlib.sha256(f"{method} {setting}".encode()).hexdigest()[:8]
+        config = _config(setting)
+        config_id = options.config_id(config)
         cell = {"method": method, "dataset": dataset, "world": world, "seed": seed, "config_id": config_id}
         home = folder / dataset / method / f"seed{seed}-{config_id}"
         home.mkdir(parents=True, exist_ok=True)
@@ -40,7 +44,7 @@ def write_many_cells(folder: Path, cells: int, shape: str = "seeds", images: int
         for name, content in attached.items():
             (home / f"{world}.{name}").write_bytes(content)
         digests = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in attached.items()}
-        made = _result(cell, number, setting, digests)
+        made = _result(cell, config, number, digests)
         if shape == "failed" and number % 3 == 0:
             error = {
                 "type": "TrainingError",
@@ -48,29 +52,30 @@ def write_many_cells(folder: Path, cells: int, shape: str = "seeds", images: int
                 "traceback": "at ...\n" * 20,
             }
             made |= {"status": "failed", "error": error, "metrics": {}, "protocol": {}, "files": {}}
-        (home / f"{world}.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
+        (home / f"{world}.json").write_text(with_digest(made, indent=1), encoding="utf-8")
 
 
-def _result(cell: dict[str, Any], number: int, setting: int, files: dict[str, str]) -> dict[str, Any]:
+def _config(setting: int) -> dict[str, Any]:
+    """Return a configuration."""
+    train = {"epochs": 10, "batch_size": 64, "lr": 0.001 + setting / 1e6, "optimizer": "adam", "schedule": "step"}
+    return {"options": {"backbone": "demo", "context": "a photo of"}, "train": train, "eval": {"bins": "original"}}
+
+
+def _result(cell: dict[str, Any], config: dict[str, Any], number: int, files: dict[str, str]) -> dict[str, Any]:
     """Return a finished result with as much content as a real one."""
     auc = 0.2 + (number * 7919 % 1000) / 5000
     code = {f"czslkit.part{i}": "version 1" for i in range(20)}
-    train = {"epochs": 10, "batch_size": 64, "lr": 0.001 + setting / 1e6, "optimizer": "adam", "schedule": "step"}
     history = [{"loss": 1 / (1 + e), "lr": 0.001, "val_auc": auc * e / 10} for e in range(10)]
     return {
-        "format": 2,
+        "format": FORMAT,
         "cell": cell,
-        "config": {
-            "options": {"backbone": "demo", "context": "a photo of"},
-            "train": train,
-            "eval": {"bins": "original"},
-        },
+        "config": config,
         "depends": {
             "training": {"data": _DIGESTS, "weights": _DIGESTS["images"], "code": code},
             "evaluation": {"code": {"czslkit.evaluation": "version 1"}},
         },
         "recipe": {"name": f"{cell['dataset']}/nayak2023_{cell['method']}", "changed": ["train.lr"]},
-        "published": {"S": 70.0, "U": 60.0, "H": 50.0, "AUC": 30.0, "source": f"Table {setting % 3}"},
+        "published": {"S": 70.0, "U": 60.0, "H": 50.0, "AUC": 30.0, "source": f"Table {number % 3}"},
         "status": "done",
         "error": None,
         "training": {"epochs": 10, "best_epoch": 9, "trainable_parameters": 288, "history": history},

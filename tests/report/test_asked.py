@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from czslkit.cli import main
+from czslkit.options import config_id
 from czslkit.report.asked import ASKED_FILE, Asked, Command, read_asked, remember
 from czslkit.report.paper_names import PaperName, paper_name
 from czslkit.report.table import Table
 from czslkit.result_store import Store
 
 Make = Callable[..., dict[str, Any]]
+ID, MISTYPED = config_id({}), {"options": {"backbone": "dmeo"}}
 ERROR = {"type": "DataError", "message": "toys is absent", "traceback": "Traceback ..."}
 
 
-def command(methods: str, datasets: str = "demo", config: str = "aaaaaaaa", seeds: Sequence[int] = (0,)) -> Command:
+def command(methods: str, datasets: str = "demo", config: str = ID, seeds: Sequence[int] = (0,)) -> Command:
     rows = tuple((dataset, method, config) for dataset in datasets.split() for method in methods.split())
     return Command(rows, tuple(seeds), ("closed",))
 
@@ -32,7 +34,7 @@ def asked(*commands: Command) -> Asked:
 
 
 def rows(result: Make, commands: Sequence[Command], names: str = "a b c") -> tuple[str, ...]:
-    return Table([result(name) for name in names.split()], asked=asked(*commands)).arrangement.rows
+    return Table([result(name, config_id=ID) for name in names.split()], asked=asked(*commands)).arrangement.rows
 
 
 def test_rows_are_in_the_order_asked_for_and_then_by_name(result: Make) -> None:
@@ -49,7 +51,8 @@ def test_a_command_takes_the_place_of_those_whose_cells_it_asks_for(result: Make
 
 
 def test_a_method_keeps_its_place_where_the_first_dataset_lacks_it(result: Make) -> None:
-    results = [result("a", "cgqa"), result("c", "cgqa"), result("a"), result("b"), result("c")]
+    cells = [("a", "cgqa"), ("c", "cgqa"), ("a", "demo"), ("b", "demo"), ("c", "demo")]
+    results = [result(*cell, config_id=ID) for cell in cells]
     table = Table(results, asked=asked(command("a b c", "cgqa demo")))
     assert table.arrangement.rows == ("a", "b", "c")
     assert table.arrangement.columns == (("cgqa", "closed"), ("demo", "closed"))
@@ -66,10 +69,10 @@ def test_configurations_of_a_method_are_in_the_order_asked_for(result: Make) -> 
 def runs(tmp_path: Path, result: Make, failed: Make) -> Path:
     """Return a folder with finished results of a and b, and failed ones of a mistyped dataset and setting."""
     store = Store(tmp_path)
-    for one in (result("b"), result("a"), result("a", "cgqa"), result("b", "cgqa")):
-        store.put(one)
-    for cell in ({"method": "a", "dataset": "dmeo"}, {"method": "a", "config_id": "bbbbbbbb"}):
-        store.put(failed(ERROR, **cell) | {"config": {"options": {"backbone": cell.get("config_id", "")}}})
+    for cell in (("b", "demo"), ("a", "demo"), ("a", "cgqa"), ("b", "cgqa")):
+        store.put(result(*cell, config_id=ID))
+    store.put(failed(ERROR, method="a", dataset="dmeo", config_id=ID))
+    store.put(failed(ERROR, method="a", config=MISTYPED, config_id=config_id(MISTYPED)))
     return tmp_path
 
 
@@ -88,7 +91,7 @@ def test_failed_cells_that_the_last_command_did_not_ask_for_are_left_out(
     ]
     assert main(["table", str(runs), "--failed"]) == 0
     everything = capsys.readouterr()
-    assert "dmeo" in everything.out and "a backbone=bbbbbbbb" in everything.out and not everything.err
+    assert "dmeo" in everything.out and "a backbone=dmeo" in everything.out and not everything.err
     assert main(["report", str(runs)]) == 0
     assert "left out: 2 failed cells" in capsys.readouterr().err
     assert "dmeo" not in (runs / "report.html").read_text()
@@ -105,6 +108,19 @@ def test_only_failed_cells_that_nobody_asked_for_are_an_error(runs: Path, capsys
     remember(runs, command("a"), {}, print)
     assert main(["table", str(runs), "--datasets", "dmeo"]) == 1
     assert "there are only 1 failed cell that the last czslkit bench did not ask for" in capsys.readouterr().err
+
+
+def test_cells_that_were_asked_for_and_have_no_result_are_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note = "asked for, but without a result: b on demo (1 of 2 cells), c on demo (2 of 2 cells)"
+    remember(runs, command("b c", seeds=(0, 1)), {}, print)
+    assert main(["table", str(runs)]) == 0
+    assert note in " ".join(capsys.readouterr().out.split())
+    assert main(["table", str(runs), "--methods", "c", "a", "--format", "markdown"]) == 2
+    assert main(["table", str(runs), "--methods", "a", "--format", "markdown"]) == 0
+    assert "without a result" not in capsys.readouterr().out
+    remember(runs, command("b a", "demo cgqa"), {}, print)
+    assert main(["table", str(runs), "--format", "markdown"]) == 0
+    assert "without a result" not in capsys.readouterr().out
 
 
 def test_selected_names_are_in_the_order_of_the_selection(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,6 @@ import pytest
 
 from czslkit.cli import main
 from czslkit.errors import CzslkitError
-from czslkit.result_schema import fault
 from czslkit.result_store import Store
 
 RUNS = Path(__file__).parent / "recorded" / "runs"
@@ -124,6 +123,11 @@ HOSTILE: dict[str, tuple[Write, str]] = {
     "null": (content("null"), "is not a result of czslkit"),
     "list": (content("[]"), "is not a result of czslkit"),
     "deep": (content("[" * 10**6), "it has lists or dicts in more than 40 others"),
+    "surrogate key": (section("config", json.dumps({"options": {"\ud800": 1}})), "has a configuration with the id "),
+    "dotted settings": (
+        section("config", '{"options": {"a.b": 1, "a": {"b": 2}}}'),
+        "has a configuration with the id ",
+    ),
     "deep setting": (section("config", DEEP), "more than 40 others"),
     "deep dependency": (section("depends", DEEP), "more than 40 others"),
     "digits": (section("timing", '{"train_s": 1' + "0" * 4000 + "}"), "a whole number of 4,001 digits"),
@@ -198,13 +202,11 @@ def test_a_hostile_file_is_left_out_by_name_and_reason(
 
 ODD: dict[str, Write] = {
     "surrogate": section("recipe", json.dumps({"name": "\ud800"})),
-    "surrogate key": section("config", json.dumps({"options": {"\ud800": 1}})),
     "long texts": section("recipe", json.dumps({"name": "x" * 7_000_000})),
     "long error": content(
         json.dumps({**RESULT, "status": "failed", "error": {"type": "DataError", "message": "m\n" * 10**6}})
     ),
     "a version called auc": section("versions", '{"auc": "x"}'),
-    "dotted settings": section("config", '{"options": {"a.b": 1, "a": {"b": 2}}}'),
     "formulas": section("published", json.dumps(PAPER | {"source": "=cmd|' /C calc'!A0"})),
 }
 
@@ -268,7 +270,7 @@ ATTACHED: dict[str, tuple[str, bytes, str]] = {
     "deep": ("details.json", b"[" * 10**6, "it has lists or dicts in more than 40 others"),
     "no details": ("details.json", b"[]", "closed.details.json does not have format 1"),
     "biases": ("details.json", details(biases=[1]), "is not as czslkit writes it: AttributeError"),
-    "bias": ("details.json", details(biases={"a": "x"}), "ValueError: &#34;could not convert string to float"),
+    "bias": ("details.json", details(biases={"a": "x"}), 'ValueError: "could not convert string to float'),
     "rows": (
         "details.json",
         details(pairs={"columns": ["images"], "rows": [["a"]]}),
@@ -299,10 +301,3 @@ def test_a_pipe_beside_a_result_is_not_waited_for(runs: Path, make: Write) -> No
     make(runs / BAD / "closed.images.npz")
     with pytest.raises(CzslkitError, match=r"images\.npz cannot be read: it is a (pipe|folder|device), expected a reg"):
         Store(runs).attached({**RESULT, "files": {"images.npz": "0" * 16}}, "images.npz")
-
-
-def test_the_check_of_a_result_takes_a_tenth_of_a_millisecond() -> None:
-    started = time.process_time()
-    for _ in range(100):
-        assert fault(RESULT) is None
-    assert time.process_time() - started < 0.1
