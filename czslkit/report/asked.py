@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..files import file_lock, write_text
+from ..foreign_files import read_json
 from ..result_store import Result
 from .paper_names import PaperName
 
 ASKED_FILE = "bench.json"
 _FORMAT = 1
-_MOST_BYTES = 64 << 20  # a larger file was not written by a bench
 _KINDS = ("method", "dataset")
 
 
@@ -141,13 +140,10 @@ def read_asked(runs: Path, log: Callable[[str], None]) -> Asked:
     """
     file = runs / ASKED_FILE
     try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
-            raise ValueError(f"is not a file of at most {_MOST_BYTES:,} bytes")
-        return _parsed(json.loads(file.read_text(encoding="utf-8")))
+        return _parsed(read_json(file))
     except FileNotFoundError:
         return Asked()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         log(f"the order in which cells were asked for is not known: {file} cannot be used: {error}"[:300])
         return Asked()
 
