@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after ``czslkit``; ``sys.argv[1:]`` if None.
     """
     with lasting_streams() as output:
-        status = _run(_parser().parse_args(argv))
+        status = _run(_parser().parse_args(runs.in_order(sys.argv[1:] if argv is None else argv)))
         output.flush()
         if output.problem is None or isinstance(output.problem, BrokenPipeError):  # as in czslkit ... | head
             return status
