@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -214,3 +215,131 @@ def test_the_command_says_what_it_removes(runs: Path, capsys: pytest.CaptureFixt
     assert f"removed: {line}" in capsys.readouterr().out
     assert main(["runs", str(runs), "remove"]) == 2
     assert main(["runs", str(runs), "prune"]) == 0
+
+
+def test_a_changed_result_is_damaged_as_in_tables(runs: Path) -> None:
+    file = runs / "demo/csp/seed0-44136fa3/open.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed":  0'))
+    assert (*OPEN[:5], "damaged") in names(runs)
+    store = Store(runs)
+    assert len(store.results()) == 3 and str(file) in store.problems[0]
+
+
+def test_the_training_of_a_result_without_its_key_stays(runs: Path) -> None:
+    """Results of format 1 have no key of their training."""
+    for file in (runs / "demo/csp/seed0-44136fa3").glob("*.json"):
+        content = json.loads(file.read_text())
+        del content["digest"], content["training_key"]
+        file.write_text(json.dumps({**content, "format": 1}))
+    before = names(runs)
+    done = czslkit.prune_runs(runs)
+    assert before == names(runs) and TRAINED in before and not done.removed
+    assert "trained: the result beside it does not name it" in done.kept[0]
+
+
+@pytest.mark.parametrize("name", ["training", "training.stale"])
+def test_trainings_beside_a_damaged_result_stay(name: str, runs: Path) -> None:
+    training = train(put(runs, method="clip", key="k3"), "k3", name=name)
+    assert czslkit.prune_runs(runs, dry_run=True).removed == ()
+    (training.parent / "closed.json").write_text("{")
+    done = czslkit.prune_runs(runs)
+    assert (training / "method.json").exists()
+    assert "the result beside it is damaged, and may refer to it" in done.kept[0]
+
+
+def test_a_training_without_a_result_stays_if_the_record_of_commands_cannot_be_read(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = train(runs / "demo/csp/seed6-44136fa3", "killed", finished=False)
+    (runs / "bench.json").write_text("{")
+    assert "but bench.json, which tells whether it was asked for, cannot be read" in czslkit.prune_runs(runs).kept[0]
+    assert training.exists() and "bench.json cannot be used" in capsys.readouterr().err
+    (runs / "bench.json").unlink()
+    czslkit.prune_runs(runs)
+    assert not training.exists()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_training_of_a_failed_cell_stays_and_is_named(finished: bool, runs: Path) -> None:
+    training = train(runs / "demo/csp/seed0-d9be7d34", "k4", finished=finished)
+    done = czslkit.remove_runs(runs, failed=True)
+    assert (training / "last.safetensors").exists() and FAILED not in names(runs)
+    assert len(done.removed) == 1
+    assert done.kept[0].endswith(": the next run of its cell goes on with it")
+
+
+def test_a_cell_that_a_process_holds_by_a_claim_stays(runs: Path) -> None:
+    folder = runs / "demo/csp/seed0-44136fa3"
+    train(folder, "old", name="training.stale")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("czslkit.locks.holds_on_one_host_only", lambda path: True)
+        (folder / ".lock").unlink()
+        with file_lock(folder / ".lock", print):
+            patch.undo()
+            before = sorted(runs.rglob("*"))
+            for done in (czslkit.remove_runs(runs, config_ids=["44136fa3"], methods=["csp"]), czslkit.prune_runs(runs)):
+                assert not done.removed and f"a process holds {folder / '.lock'}" in done.kept[0]
+            assert {*before} <= {*runs.rglob("*")}
+    assert len(czslkit.prune_runs(runs).removed) == 1
+
+
+def no_service(*_: Any) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize("replaced", [("fcntl.flock", no_service), ("czslkit.locks.fcntl", None)])
+def test_an_emptied_cell_keeps_no_file_of_any_lock(
+    replaced: tuple[str, Any], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (runs / "demo/csp/seed0-44136fa3/.lock-7-free").touch()
+    monkeypatch.setattr(*replaced)
+    assert not czslkit.remove_runs(runs, datasets=["demo"]).kept
+    assert not (runs / "demo").exists()
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_looking_at_a_cell_leaves_no_lock_in_it(dry_run: bool, runs: Path) -> None:
+    for lock in runs.rglob(".lock"):
+        lock.unlink()
+    before = sorted(runs.rglob("*"))
+    czslkit.prune_runs(runs, dry_run=dry_run)
+    assert sorted(runs.rglob("*")) == before
+
+
+def test_a_cell_that_cannot_be_locked_stays_and_the_others_are_cleaned(runs: Path) -> None:
+    (runs / "demo/csp/seed0-44136fa3/.lock").unlink()
+    (runs / "demo/csp/seed0-44136fa3/.lock").mkdir()
+    done = czslkit.remove_runs(runs, datasets=["demo"])
+    assert names(runs) == {CLOSED, OPEN, TRAINED, OTHER}
+    assert all("seed0-44136fa3/.lock cannot be locked" in line for line in done.kept)
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "method.json"])
+def test_a_pipe_in_place_of_a_file_of_a_training_is_not_opened(name: str, runs: Path) -> None:
+    training = runs / "demo/csp/seed0-44136fa3/training"
+    (training / name).unlink()
+    os.mkfifo(training / name)
+    (found,) = (item for item in czslkit.list_runs(runs) if item.what == "training")
+    assert found.keys == ("k1",) and training / name not in found.files
+    assert not czslkit.prune_runs(runs).removed
+
+
+def test_the_folder_comes_before_or_after_the_action(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for argv in (["list", str(runs)], [str(runs), "list"]):
+        assert main(["runs", *argv]) == 0
+        printed.append([line.split()[:6] for line in capsys.readouterr().out.splitlines()])
+    assert printed[0] == printed[1] and len(printed[0]) == 7
+    assert main(["runs", "remove", str(runs), "--failed", "--dry-run"]) == 0
+    assert main(["runs", "remove", "--failed", "--dry-run", str(runs)]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main(["runs", str(runs)])
+    assert "choose from" in capsys.readouterr().err
+
+
+def test_names_are_printed_on_one_line_without_escapes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "demo").rename(runs / "de\x1b[31m\nmo")
+    assert main(["runs", str(runs), "list"]) == 0
+    assert main(["runs", str(runs), "remove", "--methods", "csp"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\nmo" not in shown and "removed: csp on de mo" in shown
