@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,26 @@ class Asked:
     def asks_for(self, cell: Mapping[str, Any]) -> bool:
         """Return whether one of the commands asked for a cell."""
         return any(command.asks_for(cell) for command in self.commands)
+
+    def missing(self, results: Iterable[Result]) -> list[str]:
+        """Return a text for each method and dataset with cells that the last command asked for and that lack a result.
+
+        Methods and datasets that are not selected do not count.
+        """
+        if self.last is None:
+            return []
+        found = {
+            (c["dataset"], c["method"], c["config_id"], c["seed"], c["world"]) for c in (r["cell"] for r in results)
+        }
+        asked: Counter[str] = Counter()
+        lacking: Counter[str] = Counter()
+        for dataset, method, config in self.last.rows:
+            if (self.methods and method not in self.methods) or (self.datasets and dataset not in self.datasets):
+                continue
+            for seed, world in product(self.last.seeds, self.last.worlds):
+                asked[f"{method} on {dataset}"] += 1
+                lacking[f"{method} on {dataset}"] += (dataset, method, config, seed, world) not in found
+        return [f"{name} ({count} of {asked[name]} cells)" for name, count in lacking.items() if count]
 
     def is_left_out(self, result: Result) -> bool:
         """Return whether a cell failed and the last command did not ask for it, as after a mistake in a command."""

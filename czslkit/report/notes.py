@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from ..errors import first_ten
 from ..metrics.names import METRICS, undefined_metrics
 from ..result_store import Result
 from .arrangement import Arrangement
@@ -23,6 +24,11 @@ def unfinished_notes(arrangement: Arrangement) -> list[str]:
             total = len(finished) + len(failed)
             notes.append(f"{label} on {dataset} ({world}): {len(finished)} of {total} seeds finished")
     return notes
+
+
+def missing_notes(missing: Sequence[str]) -> list[str]:
+    """Return a note on cells that were asked for and have no result, empty if there are none."""
+    return [f"asked for, but without a result: {first_ten(list(map(printable, missing)))}"] if missing else []
 
 
 def undefined_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:

@@ -20,7 +20,15 @@ from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
 from .latex import Names, as_latex
-from .notes import failure_notes, left_out_notes, recipe_notes, stale_notes, undefined_notes, unfinished_notes
+from .notes import (
+    failure_notes,
+    left_out_notes,
+    missing_notes,
+    recipe_notes,
+    stale_notes,
+    undefined_notes,
+    unfinished_notes,
+)
 from .page import Cell, as_page
 from .paper_names import PaperName
 from .published import comparison_rows, comparisons, published_caption, published_notes
@@ -110,8 +118,9 @@ class Table:
         )
 
     def notes(self) -> list[str]:
-        """Return notes on missing seeds, undefined metrics, missing comparisons or recipes, stale results, errors."""
+        """Return notes on missing cells, seeds, metrics, comparisons and recipes, on stale results and on errors."""
         return [
+            *missing_notes(self.asked.missing(self.results)),
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
             *undefined_notes(self.labels, self.results),

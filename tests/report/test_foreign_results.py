@@ -270,7 +270,7 @@ ATTACHED: dict[str, tuple[str, bytes, str]] = {
     "deep": ("details.json", b"[" * 10**6, "it has lists or dicts in more than 40 others"),
     "no details": ("details.json", b"[]", "closed.details.json does not have format 1"),
     "biases": ("details.json", details(biases=[1]), "is not as czslkit writes it: AttributeError"),
-    "bias": ("details.json", details(biases={"a": "x"}), "ValueError: &#34;could not convert string to float"),
+    "bias": ("details.json", details(biases={"a": "x"}), 'ValueError: "could not convert string to float'),
     "rows": (
         "details.json",
         details(pairs={"columns": ["images"], "rows": [["a"]]}),
