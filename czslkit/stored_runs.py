@@ -135,7 +135,8 @@ def remove_runs(
         known = sorted({str(getattr(item, name)) for item in items if name != "what" or item.what in WORLDS})
         if unknown := [str(value) for value in chosen if str(value) not in known]:
             label = {"what": "world", "config_id": "configuration"}.get(name, name)
-            raise ConfigError([f"{runs} has no {label} {', '.join(unknown)}. Known: {', '.join(known) or 'none'}."])
+            shown = printable(", ".join(known)) or "none"
+            raise ConfigError([f"{runs} has no {label} {', '.join(unknown)}. Known: {shown}."])
 
     def is_selected(item: Item) -> bool:
         in_parts = all(getattr(item, name) in chosen for name, chosen in given.items() if name != "what")

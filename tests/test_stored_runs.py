@@ -340,6 +340,8 @@ def test_the_folder_comes_before_or_after_the_action(runs: Path, capsys: pytest.
 def test_names_are_printed_on_one_line_without_escapes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (runs / "demo").rename(runs / "de\x1b[31m\nmo")
     assert main(["runs", str(runs), "list"]) == 0
+    with pytest.raises(ConfigError, match=r"has no dataset demo\. Known: cgqa, de mo"):
+        czslkit.remove_runs(runs, datasets=["demo"])
     assert main(["runs", str(runs), "remove", "--methods", "csp"]) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and "\nmo" not in shown and "removed: csp on de mo" in shown
