@@ -62,21 +62,29 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path, *, locked: bool = False) -> None:
-    """Remove the unfinished files and folders in a folder that processes left which are gone.
+    """Remove the files and folders that :func:`left_unfinished` returns; what cannot be removed stays."""
+    for path in left_unfinished(folder, locked=locked):
+        _remove(path)
 
-    A process on another host or in another container counts as gone after a day. What cannot be removed stays.
+
+def left_unfinished(folder: Path, *, locked: bool = False) -> list[Path]:
+    """Return the unfinished files and folders in a folder that processes left which are gone.
+
+    A process on another host or in another container counts as gone after a day.
 
     Args:
-        locked: no other process writes into the folder and its subfolders. Then everything unfinished is removed in
-            all of them, also of safetensors and of earlier versions, but for what living processes of this host write.
+        locked: no other process writes into the folder and its subfolders. Then everything unfinished counts in all of
+            them, also that of safetensors and of earlier versions, but for what living processes of this host write.
     """
-    for path in [*(folder.rglob if locked else folder.glob)(".*")]:
+    found = []
+    for path in (folder.rglob if locked else folder.glob)(".*"):
         if match := _UNFINISHED.fullmatch(path.name):
             writer = Process("", int(match["pid"]), match["started"], match["space"])
             if writer.is_gone or (not writer.is_visible and (locked or _is_abandoned(path))):
-                _remove(path)
+                found.append(path)
         elif locked and _UNFINISHED_BY_OTHERS.fullmatch(path.name):
-            _remove(path)
+            found.append(path)
+    return sorted(found)
 
 
 @contextmanager

@@ -171,6 +171,11 @@ def _claims(path: Path) -> dict[int, Path]:
     return {int(match[1]): path.with_name(match[0]) for match in matches}
 
 
+def lock_files(path: Path) -> list[Path]:
+    """Return the files of a lock that exist: the lock file and its claims, the one that counts last."""
+    return [*filter(os.path.lexists, [path]), *(claim for _, claim in sorted(_claims(path).items()))]
+
+
 def _claimed(path: Path) -> Holder | None:
     """Return the process that holds a lock by a claim, None if there is none or if it is gone."""
     claims = _claims(path)

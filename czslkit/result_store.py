@@ -60,7 +60,7 @@ class Store:
             CzslkitError: the file of the cell is not a result.
         """
         path = self.path(cell)
-        return self._read(path) if path.exists() else None
+        return self.read(path) if path.exists() else None
 
     def put(self, result: Result) -> Path:
         """Write a result; a finished result with other dependencies is first renamed to ``<world>.stale.json``.
@@ -126,7 +126,7 @@ class Store:
             if re.search(_STALE, path.name) or path.stem.endswith(".details"):
                 continue
             try:
-                found.append(self._read(path))
+                found.append(self.read(path))
             except CzslkitError as error:
                 self.problems.append(str(error))
         return sorted(found, key=lambda r: [r["cell"][k] for k in ("dataset", "method", "seed", "config_id", "world")])
@@ -136,13 +136,18 @@ class Store:
         found = []
         for path in sorted(self.folder(cell).parent.glob(f"seed{cell['seed']}-*/*.json")):
             with suppress(CzslkitError):  # not a result
-                found.append(self._read(path))
+                found.append(self.read(path))
         return found
 
     def _attachment(self, cell: Mapping[str, Any], name: str) -> Path:
         return self.folder(cell) / checked_filename(f"{cell['world']}.{name}")
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def read(self, path: Path) -> dict[str, Any]:
+        """Return the result in a file of a cell's folder, also in one of a result that was replaced.
+
+        Raises:
+            CzslkitError: the file is not a result, was changed, or is that of another cell.
+        """
         try:
             file = read_regular(path, _RESULT_LIMIT)
             content: dict[str, Any] = parse_json(file)
@@ -162,7 +167,7 @@ class Store:
     def _is_worth_keeping(self, path: Path, result: Result) -> bool:
         """Return whether the file at ``path`` is a finished result with other dependencies, or is not a result."""
         try:
-            old = self._read(path)
+            old = self.read(path)
         except CzslkitError:
             return True
         return old["status"] == "done" and bool(differences(old["depends"], result["depends"]))

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, CzslkitError, LockedError
-from .files import file_lock
+from .errors import ConfigError, CzslkitError, LockedError, LockError
+from .files import file_lock, left_unfinished, remove_unfinished
 from .foreign_files import JSON_LIMIT, check_regular, parse_json, read_json
+from .locks import lock_files
+from .metrics.names import WORLDS
 from .options import user_path
-from .report.asked import Asked, read_asked
+from .report.asked import ASKED_FILE, Asked, read_asked
+from .report.escaping import printable
 from .result_store import Store
+from .training_files import BACKBONE_FILE, METADATA_FILE, STATE_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 
-WORLDS = ("closed", "open")
 _CELL_FOLDER = re.compile(r"seed(?P<seed>\d+)-(?P<config_id>[\w+-]+)")
 _RESULT_FILE = re.compile(r"(?P<world>closed|open)\.(stale(-\d+)?\.)?json")
 _RESULT_PARTS = re.compile(r"(?P<world>closed|open)\.(curve\.csv|images\.npz|details\.json|error\.txt|resamples)")
-_TRAINING = re.compile(r"training(\.stale(-\d+)?)?")
-_TRAINING_FILES = ("method.json", "weights.safetensors", "last.safetensors", "backbone.safetensors")
-_UNFINISHED = re.compile(r"\..+\.(tmp|partial)|\.tmp\w{6}")
+_TRAINING = re.compile(rf"{TRAINING_FOLDER}(\.stale(-\d+)?)?")
+_TRAINING_FILES = (METADATA_FILE, WEIGHTS_FILE, STATE_FILE, BACKBONE_FILE)
 _CACHE_FILE = re.compile(r"(features|images)-.+\.(safetensors|npy)")
-_ABANDONED = 3600.0  # seconds after which an unfinished file belongs to no living process, where no lock tells
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def remove_runs(
 ) -> Cleaning:
     """Remove the results that a selection names, and the trainings of cells of which no result is left.
 
-    A result must be named by every part of the selection that is given. The cell of a running process stays.
+    A result must be named by every part of the selection that is given. The cell of a running process stays. With
+    ``failed``, trainings stay, since the next run of their cells goes on with them.
 
     Args:
         runs: the folder of results.
@@ -132,7 +135,8 @@ def remove_runs(
         known = sorted({str(getattr(item, name)) for item in items if name != "what" or item.what in WORLDS})
         if unknown := [str(value) for value in chosen if str(value) not in known]:
             label = {"what": "world", "config_id": "configuration"}.get(name, name)
-            raise ConfigError([f"{runs} has no {label} {', '.join(unknown)}. Known: {', '.join(known) or 'none'}."])
+            shown = printable(", ".join(known)) or "none"
+            raise ConfigError([f"{runs} has no {label} {', '.join(unknown)}. Known: {shown}."])
 
     def is_selected(item: Item) -> bool:
         in_parts = all(getattr(item, name) in chosen for name, chosen in given.items() if name != "what")
@@ -144,14 +148,18 @@ def remove_runs(
     folders = {item.folder for item in chosen} - left
     if not (worlds or failed):  # trainings without a result
         folders |= {item.folder for item in items if is_selected(item)} - left
-    chosen += [item for item in items if item.what not in WORLDS and item.folder in folders]
-    return _remove(chosen, dry_run)
+    trainings = [item for item in items if item.what not in WORLDS and item.folder in folders]
+    done = _remove(chosen if failed else [*chosen, *trainings], dry_run)
+    resumed = [f"{item}: the next run of its cell goes on with it" for item in trainings if failed]
+    return replace(done, kept=(*done.kept, *resumed))
 
 
 def prune_runs(runs: str | Path, *, cache: bool = False, dry_run: bool = False) -> Cleaning:
     """Remove stale results and trainings, trainings that no result refers to, and unfinished files of killed processes.
 
-    A training without a result stays if a command of ``czslkit bench`` asked for its cell, since it can be resumed.
+    A training without a result stays if a command of ``czslkit bench`` asked for its cell, since it can be resumed, or
+    if the record of these commands cannot be read. A training beside a result stays also if the result is damaged or
+    does not name it.
 
     Args:
         runs: the folder of results.
@@ -165,27 +173,47 @@ def prune_runs(runs: str | Path, *, cache: bool = False, dry_run: bool = False) 
     items = list_runs(root)
     asked = read_asked(root, _print_to_stderr)
     used = {key for item in items if item.what in WORLDS and item.status != "stale" for key in item.keys}
-    chosen, kept = [], []
+    chosen: list[Item] = []
+    kept: list[str] = []
+    damaged = {item.folder for item in items if item.status == "damaged"}
     for item in items:
-        if item.status == "stale":
+        if item.what in WORLDS:
+            chosen += [item] if item.status == "stale" else []
+            continue
+        named = not used.isdisjoint(item.keys)
+        reason = "a result refers to it" if named else _use(item, asked, item.folder in damaged)
+        if not reason:
             chosen.append(item)
-        elif item.what not in WORLDS and not used.intersection(item.keys):
-            if _can_be_resumed(item, asked):
-                kept.append(f"{item}: no result refers to it, but czslkit bench was asked for its cell")
-            else:
-                chosen.append(item)
+        elif item.status == "stale" or not named:
+            kept.append(f"{item}: {reason}")
     done = _remove(chosen, dry_run)
-    files = [*_unfinished(root), *(_cache_files(root) if cache else ())]
-    size = sum(file.lstat().st_size for file in files)
-    for file in files:
+    files, size = _remove_unfinished(root, dry_run)
+    for file in _cache_files(root) if cache else ():
+        files.append(file)
+        size += file.lstat().st_size
         if not dry_run:
             file.unlink(missing_ok=True)
     return Cleaning((*done.removed, *map(str, files)), done.size + size, (*done.kept, *kept))
 
 
-def _can_be_resumed(item: Item, asked: Asked) -> bool:
+def _use(item: Item, asked: Asked, damaged: bool) -> str:
+    """Return why a training stays that no result names; an empty text if nothing needs it.
+
+    Args:
+        damaged: a result beside the training is damaged.
+    """
+    if damaged:
+        return "the result beside it is damaged, and may refer to it"
+    if item.status == "stale":
+        return ""
+    if any(os.path.lexists(item.folder / f"{world}.json") for world in WORLDS):
+        return "the result beside it does not name it"
+    if not asked.is_known:
+        return f"no result refers to it, but {ASKED_FILE}, which tells whether it was asked for, cannot be read"
     cell = {"dataset": item.dataset, "method": item.method, "seed": item.seed, "config_id": item.config_id}
-    return any(asked.asks_for({**cell, "world": world}) for world in WORLDS)
+    if any(asked.asks_for({**cell, "world": world}) for world in WORLDS):
+        return "no result refers to it, but czslkit bench was asked for its cell"
+    return ""
 
 
 def _remove(items: Sequence[Item], dry_run: bool) -> Cleaning:
@@ -197,9 +225,9 @@ def _remove(items: Sequence[Item], dry_run: bool) -> Cleaning:
     kept: list[str] = []
     size = 0
     for folder, together in by_folder.items():
-        with _lock(folder) as locked:
-            if not locked:
-                kept += [f"{item}: a process holds {folder / '.lock'}" for item in together]
+        with _lock(folder) as problem:
+            if problem:
+                kept += [f"{item}: {problem}" for item in together]
                 continue
             removed += map(str, together)
             size += sum(item.size for item in together)
@@ -212,18 +240,31 @@ def _remove(items: Sequence[Item], dry_run: bool) -> Cleaning:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a cell within the ``with`` block, if no other process holds it; give whether it is held."""
-    if not (folder / ".lock").exists():
-        yield True
-        return
+def _lock(folder: Path) -> Iterator[str]:
+    """Hold the lock of a cell within the ``with`` block; give why it cannot be held, an empty text if it is.
+
+    The files of a lock that was new are removed.
+    """
+    lock = folder / ".lock"
+    known = lock_files(lock)
     with ExitStack() as stack:
         try:
-            stack.enter_context(file_lock(folder / ".lock", _print_to_stderr, wait=False))
+            stack.enter_context(file_lock(lock, _print_to_stderr, wait=False))
         except LockedError:
-            yield False
+            yield f"a process holds {lock}"
             return
-        yield True
+        except LockError as error:
+            yield str(error)
+            return
+        yield ""
+        if not known and folder.exists():
+            _remove_lock(lock)
+
+
+def _remove_lock(lock: Path) -> None:
+    """Remove the files of a lock that this process holds; whoever waits for it sees that its file is gone."""
+    for file in lock_files(lock):
+        file.unlink(missing_ok=True)
 
 
 def _remove_empty(folder: Path) -> list[str]:
@@ -231,17 +272,19 @@ def _remove_empty(folder: Path) -> list[str]:
     for training in folder.iterdir():
         if _TRAINING.fullmatch(training.name) and _is_folder(training) and not any(training.iterdir()):
             training.rmdir()
-    rest = [path for path in folder.iterdir() if path.name != ".lock"]
+    rest = {*folder.iterdir()} - {*lock_files(folder / ".lock")}
     if not rest:
-        (folder / ".lock").unlink(missing_ok=True)
+        _remove_lock(folder / ".lock")
         for empty in (folder, folder.parent, folder.parent.parent):
             try:
                 empty.rmdir()
             except OSError:  # there are other cells
                 break
-    known = (_RESULT_FILE, _RESULT_PARTS, _TRAINING, _UNFINISHED)
+    known = (_RESULT_FILE, _RESULT_PARTS, _TRAINING)
     return [
-        f"{path}: czslkit did not write it" for path in rest if not any(kind.fullmatch(path.name) for kind in known)
+        f"{path}: czslkit did not write it"
+        for path in sorted(rest)
+        if not any(kind.fullmatch(path.name) for kind in known)
     ]
 
 
@@ -278,7 +321,7 @@ def _items(store: Store, folder: Path) -> Iterator[Item]:
     entries = sorted(path for path in folder.iterdir() if not path.is_symlink())
     for path in entries:
         if (found := _RESULT_FILE.fullmatch(path.name)) and _is_file(path):
-            status, stale, key = _result_status(path)
+            status, stale, key = _result_status(store, path)
             if ".stale" in path.name:
                 yield item(found["world"], "stale", [path], keys=key)
                 continue
@@ -292,41 +335,50 @@ def _items(store: Store, folder: Path) -> Iterator[Item]:
                 yield item("training", status, files, keys=_training_keys(path))
 
 
-def _result_status(path: Path) -> tuple[str, str, tuple[str, ...]]:
+def _result_status(store: Store, path: Path) -> tuple[str, str, tuple[str, ...]]:
     """Return the status of a result, why it is stale, and the key of its training."""
     try:
-        content = read_json(path)
-        key = content.get("training_key")
-        return str(content["status"]), str(content.get("stale") or ""), (str(key),) if key else ()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = store.read(path)
+    except CzslkitError:
         return "damaged", "", ()
+    key = content.get("training_key")
+    return content["status"], content.get("stale") or "", (key,) if key else ()
 
 
 def _training_keys(folder: Path) -> tuple[str, ...]:
     """Return the keys of the training in a folder: of its trained method, and of its state."""
     keys: list[Any] = []
     with suppress(OSError, ValueError, AttributeError):
-        keys.append(read_json(folder / "method.json").get("training_key"))
-    with suppress(OSError, ValueError, struct.error, AttributeError):
-        check_regular(state := folder / "last.safetensors")
-        with state.open("rb") as file:
+        keys.append(read_json(folder / METADATA_FILE).get("training_key"))
+    with suppress(OSError, ValueError, AttributeError, struct.error):
+        check_regular(folder / STATE_FILE)
+        with (folder / STATE_FILE).open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = parse_json(file.read(length)) if length <= JSON_LIMIT else {}
             keys.append(header.get("__metadata__", {}).get("key"))
     return tuple(dict.fromkeys(str(key) for key in keys if key))
 
 
-def _unfinished(root: Path) -> list[Path]:
-    """Return files that killed processes have left unfinished: in no cell that is locked, and not written lately."""
-    found = []
-    folders = [root, *(path for path in (root / "cache", root / "checked") if _is_folder(path))]
-    for cell in _cell_folders(root):
-        with _lock(cell) as locked:
-            folders += [cell, *(path for path in _folders(cell) if _TRAINING.fullmatch(path.name))] if locked else []
-    for folder in folders:
-        files = [path for path in folder.iterdir() if _UNFINISHED.fullmatch(path.name) and _is_file(path)]
-        found += [path for path in files if time.time() - path.lstat().st_mtime > _ABANDONED]
-    return sorted(found)
+def _remove_unfinished(root: Path, dry_run: bool) -> tuple[list[Path], int]:
+    """Remove what killed processes have left unfinished, also in the cells that no process holds.
+
+    Returns:
+        The files and folders, and the bytes of the files.
+    """
+    found, size = [], 0
+    others = {folder for folder in (root, root / "cache", root / "checked") if _is_folder(folder) or folder == root}
+    for folder in [*sorted(others), *_cell_folders(root)]:
+        with ExitStack() as stack:
+            if folder not in others and stack.enter_context(_lock(folder)):
+                continue
+            left = left_unfinished(folder, locked=folder not in others)
+            size += sum(path.lstat().st_size for path in left)
+            found += left
+            if left and not dry_run:
+                remove_unfinished(folder, locked=folder not in others)
+                if folder not in others:
+                    _remove_empty(folder)
+    return found, size
 
 
 def _cache_files(root: Path) -> list[Path]:
@@ -336,4 +388,4 @@ def _cache_files(root: Path) -> list[Path]:
 
 
 def _print_to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -17,7 +17,7 @@ CORE, PLUGINS = ROOT / "czslkit", ROOT / "plugins" / "czslkit_plugins"
 LAYERS = (
     {"errors"},
     {"processes", "sizes"},
-    {"locks"},
+    {"locks", "training_files"},
     {"entry_points", "options", "csv_cells", "files", "json_digest", "types", "metrics.names", "linear", "recompute"},
     {"registry", "source_code", "foreign_files", "pickle_scan", "report.expected", "terminal"},
     {"result_schema", "torch_files", "yaml_files"},

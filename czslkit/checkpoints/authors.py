@@ -20,11 +20,12 @@ from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
 from ..options import as_dict, parse, user_path
 from ..terminal import log_to_stderr
+from ..training_files import METADATA_FILE
 from ..translation import Translation
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, tensors_of
 from ..yaml_files import read_yaml
-from .trained import METADATA_FILE, save
+from .trained import save
 
 Log = Callable[[str], None]
 #: A file or the content of a file.

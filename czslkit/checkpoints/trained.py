@@ -16,16 +16,15 @@ from ..json_digest import change_since_written, with_digest
 from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
 from ..options import parse, user_path
+from ..training_files import BACKBONE_FILE, METADATA_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, write_tensors
 
-TRAINING_FOLDER = "training"  # in the folder of a run
 #: Format of the descriptions that are written; descriptions of this format and of lower formats are read.
 FORMAT = 2
 _FIRST_WITH_DIGEST = 2  # first format whose descriptions must hold digests
 _REMEDY = "Copy the whole folder again from its source, or train the method again in another folder"
 _LONGEST_REASON = 300  # characters of an error of a foreign file
-METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE = "method.json", "weights.safetensors", "backbone.safetensors"
 
 
 @dataclass(frozen=True)

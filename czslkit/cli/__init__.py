@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with lasting_streams() as output:
         try:
-            status = _run(_parser().parse_args(argv))
+            status = _run(_parser().parse_args(runs.in_order(sys.argv[1:] if argv is None else argv)))
         except SystemExit as end:  # after --help, --version and wrong usage
             if _is_lost(output) and not end.code:
                 raise SystemExit(1) from None

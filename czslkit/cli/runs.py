@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
+from ..report.escaping import printable
 from ..sizes import format_bytes, format_duration
 from ..stored_runs import Cleaning, list_runs, prune_runs, remove_runs
 from .arguments import Commands, expanded_path, names, seeds
+
+_ACTIONS = ("list", "remove", "prune")
+
+
+def in_order(argv: Sequence[str]) -> list[str]:
+    """Return arguments with the action before the folder of results, which may come first.
+
+    >>> in_order(["runs", "out", "list"]), in_order(["runs", "list", "out"]), in_order(["table", "out"])
+    (['runs', 'list', 'out'], ['runs', 'list', 'out'], ['table', 'out'])
+    """
+    command, first, second = [*argv[:3], "", "", ""][:3]
+    swaps = command == "runs" and second in _ACTIONS and first not in _ACTIONS and not first.startswith("-")
+    return [command, second, first, *argv[3:]] if swaps else [*argv]
 
 
 def add_parser(commands: Commands) -> None:
@@ -17,15 +32,15 @@ def add_parser(commands: Commands) -> None:
         help="list, remove and prune stored results",
         description="List the results and trainings in a folder of results, remove some of them, or remove what "
         "nothing needs. Only files that czslkit wrote are removed, none outside of the folder, and no cell that a "
-        "process runs.",
+        "process runs. The folder may also come before the action: 'czslkit runs RUNS list'.",
     )
-    parser.add_argument("runs", metavar="RUNS", type=expanded_path, help="folder of results: --runs of czslkit bench")
-    actions = parser.add_subparsers(required=True, metavar="list|remove|prune")
+    actions = parser.add_subparsers(required=True, metavar="|".join(_ACTIONS))
     found = actions.add_parser(
         "list",
         help="print every result and training with its size and age",
         description="Print every result and training in the folder with its status, size and age.",
     )
+    _add_folder(found)
     found.set_defaults(command=_list)
     _add_remove(actions)
     prune = actions.add_parser(
@@ -34,6 +49,7 @@ def add_parser(commands: Commands) -> None:
         description="Remove stale results and trainings, trainings that no result refers to and that no czslkit bench "
         "asked for, and unfinished files of killed processes.",
     )
+    _add_folder(prune)
     prune.add_argument("--cache", action="store_true", help="also remove cached features and images (default: keep)")
     _add_dry_run(prune)
     prune.set_defaults(command=_prune)
@@ -45,9 +61,10 @@ def _add_remove(actions: Commands) -> None:
         "remove",
         help="remove the results that a selection names",
         description="Remove the results that every given option names, and the trainings of cells of which no result "
-        "is left.",
+        "is left. With --failed, trainings stay, since the next run of their cells goes on with them.",
     )
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    _add_folder(remove)
     for name, what in (("methods", "methods"), ("datasets", "datasets"), ("worlds", "worlds")):
         remove.add_argument(f"--{name}", **several, metavar="NAME", help=f"{what} (default: all)")
     remove.add_argument("--seeds", **several, metavar="N|N-M", type=seeds, help="seeds (default: all)")
@@ -55,6 +72,10 @@ def _add_remove(actions: Commands) -> None:
     remove.add_argument("--failed", action="store_true", help="only failed cells (default: also finished ones)")
     _add_dry_run(remove)
     remove.set_defaults(command=_remove)
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUNS", type=expanded_path, help="folder of results: --runs of czslkit bench")
 
 
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +89,10 @@ def _list(args: argparse.Namespace) -> int:
     items = list_runs(args.runs)
     head = ("dataset", "method", "seed", "config", "what", "status", "size", "age", "note")
     rows = [
-        (i.dataset, i.method, i.seed, i.config_id, i.what, i.status, format_bytes(i.size), format_duration(i.age), note)
+        [
+            *map(printable, (i.dataset, i.method, str(i.seed), i.config_id, i.what, i.status)),
+            *(format_bytes(i.size), format_duration(i.age), printable(note)),
+        ]
         for i in items
         for note in [f"kept although it is stale: {i.stale}" if i.stale else ""]
     ]
@@ -101,8 +125,8 @@ def _prune(args: argparse.Namespace) -> int:
 def _print(found: Cleaning, dry_run: bool) -> int:
     """Print what was removed and what was kept; return the exit status."""
     for line in found.removed:
-        print(f"{'would remove' if dry_run else 'removed'}: {line}")
+        print(f"{'would remove' if dry_run else 'removed'}: {printable(line)}")
     for line in found.kept:
-        print(f"kept: {line}")
+        print(f"kept: {printable(line)}")
     print(f"{len(found.removed)} {'to remove' if dry_run else 'removed'}, {format_bytes(found.size)}")
     return 0

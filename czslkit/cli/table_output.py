@@ -111,7 +111,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
     if not runs.is_dir():
         raise CzslkitError(f"no folder {runs}; expected the folder of results that czslkit bench wrote")
     store = Store(runs)
-    asked = read_asked(store.root, lambda line: print(line, file=sys.stderr))
+    asked = read_asked(store.root, lambda line: print(printable(line), file=sys.stderr))
     results = store.results()
     results = _with_names(results, "method", args.methods, runs)
     results = _with_names(results, "dataset", args.datasets, runs)

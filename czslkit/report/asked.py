@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..files import file_lock, write_text
-from ..foreign_files import read_json
+from ..foreign_files import parse_json, read_regular
+from ..json_digest import change_since_written, with_digest
 from ..result_store import Result
 from .paper_names import PaperName
 
 ASKED_FILE = "bench.json"
-_FORMAT = 1
+_FORMAT = 2  # files of this format and of format 1, which has no digest, are read
+_MOST_BYTES = 1 << 20  # a larger file was not written by a bench
 _KINDS = ("method", "dataset")
 
 
@@ -52,6 +53,7 @@ class Asked:
         last: the command that was run last.
         names: names in papers by ``"method"`` or ``"dataset"`` and registered name.
         methods, datasets: names that come first, before those of the commands.
+        is_known: False if there is a record that cannot be read.
     """
 
     commands: tuple[Command, ...] = ()
@@ -59,6 +61,7 @@ class Asked:
     names: Mapping[str, Mapping[str, PaperName]] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+    is_known: bool = True
 
     def then(self, command: Command, names: Mapping[str, Mapping[str, PaperName]]) -> Asked:
         """Return what is known after another command."""
@@ -66,7 +69,7 @@ class Asked:
         commands = [earlier for i, earlier in enumerate(self.commands) if i not in covered]
         commands.insert(covered[0] if covered else len(commands), command)
         merged = {kind: {**self.names.get(kind, {}), **names.get(kind, {})} for kind in _KINDS}
-        return replace(self, commands=tuple(commands), last=command, names=merged)
+        return replace(self, commands=tuple(commands), last=command, names=merged, is_known=True)
 
     def asks_for(self, cell: Mapping[str, Any]) -> bool:
         """Return whether one of the commands asked for a cell."""
@@ -140,12 +143,12 @@ def read_asked(runs: Path, log: Callable[[str], None]) -> Asked:
     """
     file = runs / ASKED_FILE
     try:
-        return _parsed(read_json(file))
+        return _parsed(read_regular(file, _MOST_BYTES))
     except FileNotFoundError:
         return Asked()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         log(f"the order in which cells were asked for is not known: {file} cannot be used: {error}"[:300])
-        return Asked()
+        return Asked(is_known=False)
 
 
 def remember(
@@ -162,7 +165,7 @@ def remember(
     try:
         with file_lock(runs / f".{ASKED_FILE}.lock", log):
             asked = read_asked(runs, log).then(command, names)
-            write_text(runs / ASKED_FILE, json.dumps(_content(asked), separators=(",", ":")))
+            write_text(runs / ASKED_FILE, with_digest(_content(asked), separators=(",", ":")))
     except OSError as error:
         log(f"the order of this command cannot be kept in {runs / ASKED_FILE}: {error}")
     return Asked().then(command, names)
@@ -178,14 +181,17 @@ def _content(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _parsed(content: Any) -> Asked:
-    """Return the record in a file.
+def _parsed(file: bytes) -> Asked:
+    """Return the record in the bytes of a file.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError, IndexError: it is not a record.
+        ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError: it is not a record.
     """
-    if content["format"] != _FORMAT:
-        raise ValueError(f"it has format {content['format']!r}, this czslkit reads format {_FORMAT}")
+    content = parse_json(file)
+    if content["format"] not in (1, _FORMAT):
+        raise ValueError(f"it has format {content['format']!r}, this czslkit reads formats up to {_FORMAT}")
+    if change := change_since_written(file, required="digest" in content or content["format"] == _FORMAT):
+        raise ValueError(f"it {change}")
     commands = tuple(
         Command(
             tuple((_text(dataset), _text(method), _text(config)) for dataset, method, config in command["rows"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backbones import resolve
-from ..checkpoints.trained import BACKBONE_FILE, TrainedMethod
+from ..checkpoints.trained import TrainedMethod
 from ..data.splits import Splits
 from ..errors import ConfigError, CzslkitError, did_you_mean
 from ..evaluation.evaluator import EvalOptions
@@ -16,6 +16,7 @@ from ..method import METHODS
 from ..metrics.names import WORLDS
 from ..options import as_dict, config_id, named_files, seed_problems
 from ..training.options import TrainOptions
+from ..training_files import BACKBONE_FILE
 from .grid import texts_hint
 from .recipes import PRESETS
 from .resolve import resolve_settings

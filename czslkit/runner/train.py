@@ -8,15 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.trained import (
-    METADATA_FILE,
-    TRAINING_FOLDER,
-    WEIGHTS_FILE,
-    TrainedMethod,
-    is_intact,
-    read_description,
-    save,
-)
+from ..checkpoints.trained import TrainedMethod, is_intact, read_description, save
 from ..data.dataset_folders import dataset
 from ..errors import ConfigError
 from ..evaluation.validation import plan_validation
@@ -26,7 +18,8 @@ from ..options import as_dict
 from ..provenance import held_classes
 from ..result_store import unused_path
 from ..training.loop import Training, train
-from ..training.state import STATE_FILE, TrainingState, state_key
+from ..training.state import TrainingState, state_key
+from ..training_files import METADATA_FILE, STATE_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from .job import Job
 from .prepare import Prepared, evaluation_feed, selection_candidates
 

@@ -32,7 +32,8 @@ from ..runner.plan import Spec, plan
 from ..runner.prepare import build_method, evaluation_feed
 from ..training.epoch import companion_choice, epoch_order
 from ..training.loop import Training, train
-from ..training.state import STATE_FILE, TrainingState
+from ..training.state import TrainingState
+from ..training_files import STATE_FILE
 from ..types import Batch
 from .scores import Scoring, add_noise
 from .tiny_data import NAME, write_tiny

@@ -16,9 +16,8 @@ from torch import Tensor
 from ..foreign_files import check_regular
 from ..learned_state import learned_state, load_learned
 from ..method import Method
+from ..training_files import STATE_FILE
 from ..weights import read_safetensors, write_tensors
-
-STATE_FILE = "last.safetensors"
 
 
 @dataclass(frozen=True)

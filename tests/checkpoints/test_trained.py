@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 import czslkit
-from czslkit.checkpoints.trained import BACKBONE_FILE, METADATA_FILE, WEIGHTS_FILE, TrainedMethod, load_checkpoint, save
+from czslkit.checkpoints.trained import TrainedMethod, load_checkpoint, save
 from czslkit.cli import main
 from czslkit.errors import ConfigError
 from czslkit.json_digest import content_digest
 from czslkit.runner.plan import plan
+from czslkit.training_files import BACKBONE_FILE, METADATA_FILE, WEIGHTS_FILE
 from czslkit.types import PairSpace
 from czslkit.weights import read_tensors
 

@@ -139,6 +139,9 @@ DAMAGED: list[Any] = [
     '{"format": 1, "commands": [{"rows": [["a", "b"]], "seeds": [0], "worlds": []}], "last": 0, "names": {}}',
     '{"format": 1, "commands": [{"rows": [["a", "b", 3]], "seeds": [0], "worlds": []}], "last": 0, "names": {}}',
     '{"format": 1, "commands": [], "last": ' + "9" * 5000 + ', "names": {}}',
+    '{"format": 1, "commands": [{"rows": [], "seeds": [1e999], "worlds": []}], "last": 0, "names": {}}',
+    '{"format": 2, "commands": [{"rows": [], "seeds": [], "worlds": []}], "last": 0, "names": {}}',
+    '{"format": 1, "commands": [{"rows": [], "seeds": [], "worlds": []}], "last": 0, "names": {}}' + " " * (1 << 20),
     "[" * 100_000,
 ]
 
@@ -147,7 +150,7 @@ DAMAGED: list[Any] = [
 def test_a_damaged_record_is_told_and_replaced(content: str, tmp_path: Path) -> None:
     (tmp_path / ASKED_FILE).write_text(content)
     lines: list[str] = []
-    assert read_asked(tmp_path, lines.append) == Asked()
+    assert read_asked(tmp_path, lines.append) == Asked(is_known=False)
     assert len(lines) == 1 and f"{tmp_path / ASKED_FILE} cannot be used" in lines[0]
     remember(tmp_path, command("a"), {}, lines.append)
     assert read_asked(tmp_path, print) == asked(command("a")).then(command("a"), {})
@@ -167,7 +170,29 @@ def test_names_in_papers_are_kept(tmp_path: Path) -> None:
     found = read_asked(tmp_path, print)
     assert [found.name("method", name).display_name for name in ("csp", "mine", "clip")] == ["CSP", "Mine", "clip"]
     assert found.name("method", "csp").key == "k" and found.name("dataset", "cgqa").display_name == "C-GQA"
-    assert json.loads((tmp_path / ASKED_FILE).read_text())["format"] == 1
+    assert json.loads((tmp_path / ASKED_FILE).read_text())["format"] == 2
+
+
+def test_a_record_with_a_changed_byte_is_told_and_not_used(tmp_path: Path) -> None:
+    remember(tmp_path, command("csp"), {}, print)
+    written = (tmp_path / ASKED_FILE).read_bytes()
+    for place in range(len(written)):
+        lines: list[str] = []
+        (tmp_path / ASKED_FILE).write_bytes(written[:place] + bytes([written[place] ^ 1]) + written[place + 1 :])
+        assert not read_asked(tmp_path, lines.append).is_known
+        assert len(lines) == 1
+
+
+def test_a_record_without_a_digest_is_read_if_it_is_of_format_1(tmp_path: Path) -> None:
+    remember(tmp_path, command("csp"), {}, print)
+    content = json.loads((tmp_path / ASKED_FILE).read_text())
+    del content["digest"]
+    (tmp_path / ASKED_FILE).write_text(json.dumps({**content, "format": 1}))
+    assert read_asked(tmp_path, print) == asked(command("csp"))
+    (tmp_path / ASKED_FILE).write_text(json.dumps(content))
+    lines: list[str] = []
+    assert not read_asked(tmp_path, lines.append).is_known
+    assert "was changed after it was written: it does not start with its digest" in lines[0]
 
 
 class Named:

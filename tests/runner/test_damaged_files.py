@@ -17,7 +17,8 @@ from czslkit.cli import main
 from czslkit.errors import ConfigError
 from czslkit.learned_state import learned_state
 from czslkit.runner.train import stored_keys
-from czslkit.training.state import STATE_FILE, state_key
+from czslkit.training.state import state_key
+from czslkit.training_files import STATE_FILE
 from czslkit.weights import read_safetensors, read_tensors
 
 FEW_AND_MANY = [pytest.param(12, id="few"), pytest.param(1500, marks=pytest.mark.slow, id="many")]

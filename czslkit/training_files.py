@@ -1,0 +1,5 @@
+"""Names of the files of a training in the folder of a run. It does not import torch."""
+
+TRAINING_FOLDER = "training"  # in the folder of a run
+METADATA_FILE, WEIGHTS_FILE, BACKBONE_FILE = "method.json", "weights.safetensors", "backbone.safetensors"
+STATE_FILE = "last.safetensors"  # a training resumes from it
