@@ -179,7 +179,7 @@ def test_pictures_that_cannot_be_read_are_set_aside_with_the_reason(
 def test_a_source_of_unreadable_pictures_is_refused(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "photos" / "wet_dog").mkdir(parents=True)
     (tmp_path / "photos" / "wet_dog" / "0.jpg").touch()
-    refused(tmp_path / "photos", "photos: none of 1 pictures can be read:\n  .*0.jpg: it is in none of the formats")
+    refused(tmp_path / "photos", "photos: none of 1 pictures can be read:\n  .*0.jpg: it is empty")
 
 
 def test_pictures_are_turned_and_scaled_only_in_imported_datasets(
