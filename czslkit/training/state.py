@@ -122,6 +122,7 @@ def state_key(folder: Path, accepted: Container[str] | None = None) -> str | Non
     file = folder / STATE_FILE
     if accepted is not None:
         try:
+            check_regular(file)
             with safe_open(file, "pt") as content:
                 key = (content.metadata() or {}).get("key")
         except (SafetensorError, OSError):
