@@ -44,8 +44,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--pairs",
         metavar='"ATTR OBJ,..."',
-        help="pairs to explain, with commas between them; a pair with spaces in a word has a + between the two, such as "
-        "'wet+tin can' (default: the pairs that the method ranks highest)",
+        help="pairs to explain, with commas between them; write a + between words with spaces, as in 'wet+tin can' "
+        "(default: the pairs that the method ranks highest)",
     )
     parser.add_argument(
         "--top",

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..data.splits import Splits
-from ..errors import CzslkitError, DataError, PluginError
+from ..errors import CzslkitError, DataError, PluginError, without_middle
 from ..evaluation.evaluator import Evaluation
 from ..files import file_lock, remove_unfinished
 from ..method import Method
 from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
+from ..result_store import REMEDY, unused_path
 from ..sizes import format_bytes
 from . import forecast
 from .evaluate import evaluate, measured_records
@@ -41,6 +42,7 @@ from .train import classes_of, is_trained, stored_keys, train_method, training_f
 from .training_forecast import training
 
 TRACEBACK_FILE = "error.txt"  # file of a failed result that has the traceback
+_LONGEST_TEXT = 100_000  # characters of a message and of a traceback in a result
 
 
 def run_job(job: Job) -> list[dict[str, Any]]:
@@ -95,11 +97,17 @@ def finished_results(job: Job) -> Results:
         try:
             result = job.store.get(job.spec.cell(world))
         except (CzslkitError, OSError) as error:  # not a result: it is renamed when the new result is stored
-            job.log(str(error))
+            job.log(_made_again(job, world, error) if world in job.spec.worlds else str(error))
             continue
         if result and result["status"] == "done":
             found[world] = result
     return found
+
+
+def _made_again(job: Job, world: str, error: Exception) -> str:
+    """Return the error of a file that is not a result, with what happens to it in place of what a user can do."""
+    kept = unused_path(job.store.path(job.spec.cell(world)), ".stale").name
+    return f"{str(error).removesuffix(REMEDY)} This result is made again, and the old file is kept as {kept}"
 
 
 def usable_results(job: Job) -> Stored:
@@ -198,20 +206,28 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
 def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Results:
     """Store the results of some worlds and return them; a result that cannot be stored becomes a failure.
 
-    The traceback of a failure is written to ``<world>.error.txt``.
+    The traceback of a failure is written to ``<world>.error.txt``. The result has no more than the start and the end
+    of a long message and of a long traceback.
     """
     results: Results = {}
     for world, content in contents.items():
         identity = {"cell": job.spec.cell(world), "config": job.spec.config, "depends": {}}
         result = {**identity, **_recipe_info(job, world, content["status"]), **content}
         try:
-            job.store.put(result)
+            job.store.put(_shortened(result))
             _write_traceback(job, result)
         except OSError as error:
             results[world] = {**result, **failure(error)}
         else:
             results[world] = job.store.get(result["cell"]) or result
     return results
+
+
+def _shortened(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a result in which long texts of the error lack their middle, so that it can be read again."""
+    if not result["error"]:
+        return result
+    return {**result, "error": {name: without_middle(text, _LONGEST_TEXT) for name, text in result["error"].items()}}
 
 
 def _write_traceback(job: Job, result: Mapping[str, Any]) -> None:

@@ -84,10 +84,9 @@ def test_a_table_is_printed_if_its_files_cannot_be_written(bench: Bench, tmp_pat
     assert status == 1
     assert "csp" in out
     assert tables(tmp_path / "runs") == ["table.bib", "table.csv", "table.json", "table.md", "table.tex"]
-    runs = tmp_path / "runs"
-    assert err.endswith(
-        f"also written to {runs}/table.{{csv,tex,bib,json}}\nczslkit: {runs}/table.md cannot be written: Is a directory\n"
-    )
+    table = tmp_path / "runs" / "table"
+    told = f"also written to {table}.{{csv,tex,bib,json}}\nczslkit: {table}.md cannot be written: Is a directory\n"
+    assert err.endswith(told)
     assert err.count("cannot be written") == 1
 
 

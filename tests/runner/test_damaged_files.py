@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -143,9 +144,18 @@ def test_a_cell_with_a_damaged_result_is_evaluated_again(bench_toys: Any, cell: 
     assert bench_toys().results[0]["metrics"] == before
     assert not trainings
     assert (cell / "closed.stale.json").read_bytes() == damaged
-    assert any(f"{file}: was changed after it was written" in line for line in bench_toys.log_lines)
+    (told,) = (line for line in bench_toys.log_lines if f"{file}: was changed after it was written" in line)
+    assert told.endswith("This result is made again, and the old file is kept as closed.stale.json")
+    assert "Run czslkit bench" not in told
     bench_toys()
     assert any(line.endswith("done before") for line in bench_toys.log_lines)
+
+
+def test_a_damaged_result_of_a_world_that_is_not_asked_for_has_its_remedy(bench_toys: Any, cell: Path) -> None:
+    flip(cell / "open.json")
+    bench_toys()
+    (told,) = (line for line in bench_toys.log_lines if str(cell / "open.json") in line)
+    assert told.endswith("Run czslkit bench again to make this result anew, or remove the file.")
 
 
 @pytest.mark.parametrize("name", ATTACHED)
@@ -213,6 +223,14 @@ def test_the_damaged_state_of_another_cell_is_not_copied(bench_toys: Any, cell: 
     (cell / "training" / "method.json").unlink()
     flip(cell / "training" / STATE_FILE)
     assert bench_toys(settings={"eval.infeasible": "original"}).failed == 0
+    assert len(trainings) == 2
+
+
+def test_a_pipe_in_another_cell_is_not_waited_for(bench_toys: Any, cell: Path, trainings: list[int]) -> None:
+    (cell / "training" / STATE_FILE).unlink()
+    os.mkfifo(cell / "training" / STATE_FILE)
+    assert state_key(cell / "training", {"any"}) is None
+    assert bench_toys(settings={"train.lr": 2e-2}).failed == 0
     assert len(trainings) == 2
 
 
