@@ -226,6 +226,29 @@ def test_the_damaged_state_of_another_cell_is_not_copied(bench_toys: Any, cell: 
     assert len(trainings) == 2
 
 
+def rewritten(file: Path, change: Callable[[str], str], **metadata: str) -> None:
+    """Write a state as an earlier version did, without a digest, with other names of tensors and other metadata."""
+    tensors, known = read_safetensors(file)
+    save_file({change(name): value for name, value in tensors.items()}, file, {**known, **metadata})
+
+
+@pytest.mark.parametrize("section", ["method.", "best.", "optimizer.", "seconds", "history", "optimizers"])
+def test_a_state_without_a_digest_that_is_not_whole_starts_anew(
+    bench_toys: Any, cell: Path, trainings: list[int], section: str
+) -> None:
+    state, weights = cell / "training" / STATE_FILE, (cell / "training" / "weights.safetensors").read_bytes()
+    damaged = {} if section.endswith(".") else {section: "[x"}
+    rewritten(state, lambda name: name.replace(section, f"x{section[1:]}"), **damaged)
+    for file in (cell / "training" / "method.json", cell / "closed.json"):
+        file.unlink()
+    assert bench_toys().failed == 0
+    assert len(trainings) == 2
+    assert (cell / "training" / "weights.safetensors").read_bytes() == weights
+    message = f"{state} is damaged: it is kept in {cell / 'training.stale'}, and the training starts anew"
+    assert sum(line.endswith(message) for line in bench_toys.log_lines) == 1
+    assert (cell / "training.stale" / STATE_FILE).exists()
+
+
 def test_a_pipe_in_another_cell_is_not_waited_for(bench_toys: Any, cell: Path, trainings: list[int]) -> None:
     (cell / "training" / STATE_FILE).unlink()
     os.mkfifo(cell / "training" / STATE_FILE)
