@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..checkpoints.trained import is_intact
 from ..data.splits import Splits
 from ..errors import CzslkitError, DataError, PluginError, without_middle
 from ..evaluation.evaluator import Evaluation
@@ -16,6 +17,7 @@ from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
 from ..result_store import REMEDY, unused_path
 from ..sizes import format_bytes
+from ..training.state import state_key
 from . import forecast
 from .evaluate import evaluate, measured_records
 from .job import Job
@@ -77,8 +79,25 @@ def run_job(job: Job) -> list[dict[str, Any]]:
                 new = {world: failure(error) for world in missing}
             results |= store_results(job, new)
         else:
-            job.log("done before")
+            job.log("done before" + _repaired_training(job, results))
     return [results[world] for world in spec.worlds]
+
+
+def _repaired_training(job: Job, results: Results) -> str:
+    """Write a trained method that is lost or damaged again from its training state; return what to add to the log.
+
+    Nothing is trained or evaluated. A trained method that belongs to stale results is not written again.
+    """
+    folder, spec = training_folder(job), job.spec
+    if spec.checkpoint is not None or is_intact(folder):
+        return ""
+    key = next((result["training_key"] for result in results.values() if "stale" not in result), None)
+    prepared = prepare(job, ())
+    trains = prepared.method.trains and spec.train.epochs
+    if key is None or (trains and state_key(folder, {key}, prepared.method) is None):
+        return f", but its trained weights are gone: remove {folder.parent} to train the method again"
+    train_method(job, prepared, key, {})
+    return f", and its trained method is written again to {folder}"
 
 
 @dataclass(frozen=True)
