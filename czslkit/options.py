@@ -20,6 +20,8 @@ T = TypeVar("T")
 #: Largest random seed: torch and tables of results hold whole numbers of 64 bits.
 LARGEST_SEED = 2**63 - 1
 _SUPPORTED = "int, float, bool, str, Path, Literal, a tuple such as tuple[int, ...], or one of these or None"
+#: Finite numbers in the core schema of YAML 1.2, except octal and hexadecimal ones.
+NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 #: What may precede a path that starts with ``~`` in a backbone setting, such as ``ViT-B-32/openai/``.
 _BEFORE_PATH = re.compile(r"(?:local-dir:|[^/~]+/(?:[^/~]+/)?)?(?=~)")
 #: Type of an option -> what its value should be, in messages.
@@ -85,6 +87,11 @@ def parse(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
             continue
         if name == "backbone" and isinstance(value, str):  # a name or a path
             value = expand_home(value)
+            if not value.strip() and value != fields[name].default:
+                problems.append(
+                    f"{where}: backbone is {value!r}, expected the name of a backbone or the path of a file"
+                )
+                continue
         try:
             found[name] = _convert(value, hints[name])
             _check_range(found[name], fields[name].metadata)
@@ -251,12 +258,15 @@ def _convert_plain(value: Any, kind: type) -> Any:
     if kind is Path:
         return _convert_path(value)
     is_bool = isinstance(value, bool)  # a bool is also an int in Python
-    if kind is float and not is_bool:
+    if kind is float and not is_bool and not (isinstance(value, str) and not re.fullmatch(NUMBER, value)):
         try:
-            return float(value)  # YAML reads 1e-4 as a string
+            number = float(value)  # a text such as 1e-4, which YAML 1.1 reads as a string
         except (TypeError, ValueError, OverflowError):
-            pass
-    elif isinstance(value, kind) and is_bool == (kind is bool):
+            raise ValueError(_EXPECTED[float]) from None
+        if not math.isfinite(number):
+            raise ValueError("a finite number")
+        return number
+    if isinstance(value, kind) and is_bool == (kind is bool):
         return value
     raise ValueError(_EXPECTED[kind])
 

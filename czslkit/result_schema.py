@@ -172,8 +172,11 @@ def _is_training(value: Any) -> bool:
 
 
 def _are_left_out(value: Any) -> bool:
-    counts = [item for item in value.values() if isinstance(item, dict)]
-    return len(counts) == len(value) and all(_is_count(c.get("images")) and _is_count(c.get("of")) for c in counts)
+    return all(map(_are_counts, value.values()))
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, dict) and _is_count(value.get("images")) and _is_count(value.get("of"))
 
 
 def _are_data_digests(value: Any) -> bool:
@@ -211,6 +214,8 @@ _SECTIONS: dict[str, dict[str, tuple[Check, str]]] = {
     "timing": {"": _NUMBERS},
     "versions": {"": (_are_versions, "texts by name")},
     "recipe": {"name": _TEXT, "changed": (_is_list_of_texts, "a list of texts")},
+    "preset": {"name": _TEXT, "shared": (_is_list_of_texts, "a list of texts")},
     "left_out": {"": (_are_left_out, "for each split the counts images and of")},
+    "set_aside": {"": (_are_counts, "the counts images and of")},
     "files": {"": (_are_texts, "digests by name")},
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 from .errors import ConfigError, CzslkitError, LockedError
 from .files import file_lock
+from .foreign_files import JSON_LIMIT, check_regular, parse_json, read_json
 from .options import user_path
 from .report.asked import Asked, read_asked
 from .result_store import Store
@@ -28,7 +28,6 @@ _TRAINING_FILES = ("method.json", "weights.safetensors", "last.safetensors", "ba
 _UNFINISHED = re.compile(r"\..+\.(tmp|partial)|\.tmp\w{6}")
 _CACHE_FILE = re.compile(r"(features|images)-.+\.(safetensors|npy)")
 _ABANDONED = 3600.0  # seconds after which an unfinished file belongs to no living process, where no lock tells
-_MOST_BYTES = 64 << 20  # bytes of a result, or of the header of a state; larger ones were not written by czslkit
 
 
 @dataclass(frozen=True)
@@ -296,27 +295,24 @@ def _items(store: Store, folder: Path) -> Iterator[Item]:
 def _result_status(path: Path) -> tuple[str, str, tuple[str, ...]]:
     """Return the status of a result, why it is stale, and the key of its training."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            return "damaged", "", ()
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         key = content.get("training_key")
         return str(content["status"]), str(content.get("stale") or ""), (str(key),) if key else ()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "damaged", "", ()
 
 
 def _training_keys(folder: Path) -> tuple[str, ...]:
     """Return the keys of the training in a folder: of its trained method, and of its state."""
     keys: list[Any] = []
-    with suppress(OSError, ValueError, AttributeError, RecursionError):
-        keys.append(json.loads((folder / "method.json").read_text(encoding="utf-8")).get("training_key"))
-    try:
-        with (folder / "last.safetensors").open("rb") as file:
+    with suppress(OSError, ValueError, AttributeError):
+        keys.append(read_json(folder / "method.json").get("training_key"))
+    with suppress(OSError, ValueError, struct.error, AttributeError):
+        check_regular(state := folder / "last.safetensors")
+        with state.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length)) if length <= _MOST_BYTES else {}
+            header = parse_json(file.read(length)) if length <= JSON_LIMIT else {}
             keys.append(header.get("__metadata__", {}).get("key"))
-    except (OSError, ValueError, struct.error, AttributeError, RecursionError):
-        pass
     return tuple(dict.fromkeys(str(key) for key in keys if key))
 
 

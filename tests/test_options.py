@@ -42,6 +42,8 @@ def parsed(**values: Any) -> Options:
     [
         ("rate", "1e-1", 0.1),  # as YAML reads 1e-1
         ("rate", 1, 1.0),
+        ("free", "+.5E+1", 5.0),
+        ("free", "-064.", -64.0),
         ("count", 7, 7),
         ("size", None, None),
         ("size", 8, 8),
@@ -76,13 +78,19 @@ def test_a_value_of_the_right_kind_is_kept(name: str, given: Any, kept: Any) -> 
     ("name", "given", "expected"),
     [
         ("rate", "fast", "'fast', expected a number"),
+        *(("free", text, f"'{text}', expected a number") for text in ("1_000", "inf", "-Infinity", "nan", " 1 ", "١")),
+        ("free", ".inf", r"'\.inf', expected a number"),
+        ("free", "1e999", "'1e999', expected a finite number"),
+        ("free", math.inf, "inf, expected a finite number"),
+        ("line", -math.inf, "-inf, expected a finite number or search"),
+        ("weights", [1, math.nan], r"\[1, nan\], expected a finite number"),
         ("rate", None, "None, expected a number"),
         ("rate", True, "True, expected a number"),
         ("rate", [0.1], r"\[0.1\], expected a number"),
         ("free", 10**400, r"10+\.\.\.0+, expected a number"),
         ("rate", -0.1, "-0.1, expected at least 0"),
         ("rate", 1.1, "1.1, expected at most 1"),
-        ("rate", "nan", "'nan', expected at least 0"),
+        ("rate", "nan", "'nan', expected a number"),
         ("count", 0, "0, expected at least 1"),
         ("count", 2.0, "2.0, expected a whole number"),
         ("count", "2", "'2', expected a whole number"),
@@ -100,7 +108,7 @@ def test_a_value_of_the_right_kind_is_kept(name: str, given: Any, kept: Any) -> 
         ("line", "serach", r"'serach', expected a number or search\. Did you mean 'search'\?"),
         ("line", True, r"True, expected a number or search\."),
         ("line", -2, "-2, expected at least -1"),
-        ("line", "nan", "'nan', expected at least -1"),
+        ("line", "nan", "'nan', expected a number or search"),
         ("heads", [4], r"\[4\], expected 2 values"),
         ("heads", 4, "4, expected 2 values"),
         ("heads", [4, 0], r"\[4, 0\], expected at least 1"),
@@ -269,7 +277,17 @@ def test_any_yaml_value_is_parsed_or_is_a_config_error(name: str) -> None:
             found = parsed(**{name: value})
         except ConfigError:
             continue
-        assert parsed(**json.loads(json.dumps(as_dict(found)))) == found or math.isnan(found.free)
+        assert parsed(**json.loads(json.dumps(as_dict(found)))) == found
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_backbone_is_refused_unless_it_is_the_default(empty: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"csp: backbone is '{empty}', expected the name of a backbone or the path of"
+    ):
+        parsed(backbone=empty)
+    schema = dataclasses.make_dataclass("Own", [("backbone", str, option("", "a backbone"))], frozen=True)
+    assert parse(schema, {"backbone": ""}, where="own") == schema()
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

@@ -194,6 +194,21 @@ def test_pruning_removes_old_unfinished_files_and_asked_for_caches(runs: Path) -
     assert [path.exists() for path in (young, cached, foreign)] == [True, False, True]
 
 
+def test_a_pipe_in_the_place_of_a_state_is_not_opened(runs: Path) -> None:
+    training = train(put(runs, config_id="cccccccc"))
+    (training / "last.safetensors").unlink()
+    os.mkfifo(training / "last.safetensors")
+    (item,) = [item for item in czslkit.list_runs(runs) if item.folder == training.parent and item.what == "training"]
+    assert (item.status, item.keys) == ("trained", ("k1",))
+
+
+def test_a_repeated_option_of_the_command_selects_more(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["--methods", "csp", "--methods", "clip", "--config=aaaaaaaa", "--config=bbbbbbbb", "--seeds=0", "--seeds=1"]
+    assert main(["runs", str(runs), "remove", "--dry-run", *both]) == 0
+    assert "clip on cgqa" in (printed := capsys.readouterr().out)
+    assert "csp on demo" in printed
+
+
 def test_the_command_says_what_it_removes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(runs), "remove", "--failed", "--dry-run"]) == 0
     line = "csp on demo (closed, seed 0, config bbbbbbbb): failed"

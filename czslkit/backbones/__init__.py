@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from ..components import BACKBONES, Backbone
-from ..errors import ConfigError, did_you_mean, first_ten
+from ..errors import ConfigError, UnknownNameError, did_you_mean, first_ten
 from ..options import expand_home
 from ..registry import unknown_name
 from ..types import Preprocessing
@@ -180,6 +180,10 @@ def resolve(setting: str) -> tuple[str, str]:
         return name, argument
     if name in model_names() or Path(setting).is_file() or setting.startswith(SCHEMES):
         return "open_clip", setting
+    if name.startswith("~"):  # is left if there is no such user
+        raise UnknownNameError(f"backbone is {setting!r}, but {name} does not exist: there is no such home folder")
+    if Path(setting).is_absolute() or name in (".", ".."):
+        raise UnknownNameError(f"backbone is {setting!r}, which is not the path of a file that exists")
     raise unknown_name(
         name,
         f"no backbone named {name!r}, and no file {setting!r}.{did_you_mean(name, [*BACKBONES, *model_names()])} "

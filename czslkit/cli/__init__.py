@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError
 from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, runs, table
-from .streams import lasting_streams
+from .streams import LastingStream, lasting_streams
 
 #: The module of each command, in the order of ``czslkit --help``.
 _COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, report, runs, data, doctor)
@@ -27,12 +27,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after ``czslkit``; ``sys.argv[1:]`` if None.
     """
     with lasting_streams() as output:
-        status = _run(_parser().parse_args(argv))
-        output.flush()
-        if output.problem is None or isinstance(output.problem, BrokenPipeError):  # as in czslkit ... | head
-            return status
-        print(f"czslkit: standard output cannot be written: {output.problem.strerror}", file=sys.stderr)
-        return status or 1
+        try:
+            status = _run(_parser().parse_args(argv))
+        except SystemExit as end:  # after --help, --version and wrong usage
+            if _is_lost(output) and not end.code:
+                raise SystemExit(1) from None
+            raise
+        lost = _is_lost(output)
+        return status or int(lost)
+
+
+def _is_lost(output: LastingStream) -> bool:
+    """Write what is buffered for standard output; return whether text was lost, and print why."""
+    output.flush()
+    if output.problem is None or isinstance(output.problem, BrokenPipeError):  # as in czslkit ... | head
+        return False
+    print(f"czslkit: standard output cannot be written: {output.problem.strerror}", file=sys.stderr)
+    return True
 
 
 def _run(args: argparse.Namespace) -> int:

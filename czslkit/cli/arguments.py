@@ -7,7 +7,7 @@ import os
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..errors import ConfigError
 from ..options import user_path
@@ -40,6 +40,14 @@ def add_plugins(parser: argparse._ActionsContainer) -> None:
         help="Python modules or files that register methods, components or datasets; they are imported first "
         "(default: none)",
     )
+
+
+class ReplaceDefault(argparse.Action):
+    """Collect the values of an option, also of one that is given several times, in the place of its default."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        found = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, list(values) if found is self.default else [*found, *values])
 
 
 def load_given_plugins(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from ..files import write_text
 from ..sizes import MEMORY, format_bytes
 from .arguments import (
     Commands,
+    ReplaceDefault,
     add_data_folder,
     add_device,
     add_plugins,
@@ -42,6 +43,7 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--methods",
         nargs="+",
+        action=ReplaceDefault,
         default=[],
         metavar="NAME",
         help="methods to compare, with spaces or commas between them, from the names that czslkit list prints "
@@ -50,6 +52,7 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--datasets",
         nargs="+",
+        action=ReplaceDefault,
         default=["demo"],
         metavar="NAME",
         help="datasets to run on: demo, mit-states, ut-zappos, cgqa, another name that czslkit list prints, or "
@@ -59,6 +62,7 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--worlds",
         nargs="+",
+        action=ReplaceDefault,
         default=["closed", "open"],
         metavar="NAME",
         help="worlds to evaluate in: in the closed world, the candidates are the pairs of the dataset; in the open "
@@ -67,6 +71,7 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--seeds",
         nargs="+",
+        action=ReplaceDefault,
         default=[[0]],
         metavar="N|N-M",
         type=seeds,
@@ -165,7 +170,8 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         "--allow-missing",
         action="store_true",
         help="use a dataset of your own even if more than 1 %% of a split is left out, because the lists do not have "
-        "its pairs; the table names the number of images (default: stop with an error)",
+        "its pairs, or more than 1 %% of its pictures could not be read when it was imported; the table names their "
+        "number (default: stop with an error)",
     )
     group.add_argument(
         "--estimate",

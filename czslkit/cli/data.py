@@ -257,7 +257,7 @@ def run_import(args: argparse.Namespace) -> int:
     for kind, count in record["pictures"].items():
         print(f"{count} pictures are {kind}", file=sys.stderr)
     for finding in lint(listing):
-        if finding.kind == "one-sided":
+        if finding.severity == "warning":
             print(f"warning: {finding}", file=sys.stderr)
     for sentence in doubtful_labels({pair for split in SPLITS for pair in listing.pairs[split]}):
         print(f"warning: {sentence}", file=sys.stderr)

@@ -114,6 +114,7 @@ def _add_open_world(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         nargs="+",
+        action="extend",
         type=float,
         metavar="T",
         help="lowest feasibility score of an unseen pair that may be predicted; the metrics are computed once for each "

@@ -27,7 +27,8 @@ def add_parser(commands: Commands) -> None:
         help="draw the parts of images that a trained method's texts attend to",
         description="Draw the attention of texts to the patches of each image as one PNG, and print the scores of the "
         "pairs and the contribution of each attention stage. The command works for methods whose texts attend to the "
-        "image, such as MSCI and Troika.",
+        "image, such as MSCI and Troika. Photos are read upright and in 8 bits; images of a dataset are read as in its "
+        "trainings.",
     )
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", type=expanded_path, help="image files to explain, or folders of images"
@@ -141,12 +142,14 @@ def _explain(image: Path, drawing: Path, method: Method, pairs: Tensor | None, t
     """
     from tabulate import tabulate
 
+    from ..data.dataset_folders import is_in_dataset
     from ..data.image_transforms import resize_and_crop
-    from ..data.images import open_rgb
+    from ..data.images import decoded
     from ..explain.drawing import draw
     from ..explain.explanation import explain_picture, ranked_rows, table_row
 
-    picture = resize_and_crop(open_rgb(image), method.backbone.preprocessing)
+    with decoded(image, imported=None if is_in_dataset(image) else True) as whole:
+        picture = resize_and_crop(whole, method.backbone.preprocessing)
     explanation = explain_picture(method, picture, pairs, top=top or _DEFAULT_TOP)
     drawing.parent.mkdir(parents=True, exist_ok=True)
     draw(picture, explanation, method.space, top=top).save(drawing, "PNG")

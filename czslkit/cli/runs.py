@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from ..sizes import format_bytes, format_duration
 from ..stored_runs import Cleaning, list_runs, prune_runs, remove_runs
@@ -46,12 +47,11 @@ def _add_remove(actions: Commands) -> None:
         description="Remove the results that every given option names, and the trainings of cells of which no result "
         "is left.",
     )
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     for name, what in (("methods", "methods"), ("datasets", "datasets"), ("worlds", "worlds")):
-        remove.add_argument(f"--{name}", nargs="+", metavar="NAME", default=[], help=f"{what} (default: all)")
-    remove.add_argument("--seeds", nargs="+", metavar="N|N-M", type=seeds, default=[], help="seeds (default: all)")
-    remove.add_argument(
-        "--config", nargs="+", metavar="ID", default=[], help="configurations, as list prints them (default: all)"
-    )
+        remove.add_argument(f"--{name}", **several, metavar="NAME", help=f"{what} (default: all)")
+    remove.add_argument("--seeds", **several, metavar="N|N-M", type=seeds, help="seeds (default: all)")
+    remove.add_argument("--config", **several, metavar="ID", help="configurations, as list prints them (default: all)")
     remove.add_argument("--failed", action="store_true", help="only failed cells (default: also finished ones)")
     _add_dry_run(remove)
     remove.set_defaults(command=_remove)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
@@ -21,8 +21,8 @@ class LastingStream:
     def __init__(self, stream: TextIO) -> None:
         self.problem: OSError | None = None
         self._stream = stream
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=READABLE)
+        self._errors = getattr(stream, "errors", None)
+        self._attempt(lambda: self._set_errors(READABLE))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -32,9 +32,25 @@ class LastingStream:
         self._attempt(lambda: self._stream.write(text))
         return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
     def flush(self) -> None:
         """Write what is buffered."""
         self._attempt(self._stream.flush)
+
+    def restore(self) -> None:
+        """Write what is buffered, and leave the stream as it was."""
+        self.flush()
+        with suppress(OSError):
+            self._set_errors(self._errors)
+
+    def _set_errors(self, errors: str | None) -> None:
+        """Set the error handler of the encoding, if the stream has one."""
+        if hasattr(self._stream, "reconfigure"):
+            self._stream.reconfigure(errors=errors)
 
     def _attempt(self, action: Callable[[], object]) -> None:
         """Write something, unless an earlier attempt failed."""
@@ -44,8 +60,21 @@ class LastingStream:
             action()
         except OSError as error:
             self.problem = error
-            with suppress(OSError):  # Python writes what is still buffered when it ends
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            with suppress(OSError):
+                _drop_buffered(self._stream)
+
+
+def _drop_buffered(stream: TextIO) -> None:
+    """Drop what a stream has not yet written, which Python would write when it ends."""
+    descriptor = stream.fileno()
+    kept, nowhere = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, descriptor)
+        stream.flush()
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager
@@ -66,5 +95,5 @@ def lasting_streams() -> Iterator[LastingStream]:
         yield streams[0]
     finally:
         for stream in streams:
-            stream.flush()
+            stream.restore()
         sys.stdout, sys.stderr = before

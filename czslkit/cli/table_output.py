@@ -67,10 +67,11 @@ def add_result_selection(parser: argparse.ArgumentParser) -> None:
 
 
 class _JoinNames(argparse.Action):
-    """Keep names with spaces or commas between them as one text with commas."""
+    """Keep names with spaces or commas between them, also of several options, as one text with commas."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, ",".join(names(values)))
+        earlier = getattr(namespace, self.dest) or ""
+        setattr(namespace, self.dest, ",".join(names([earlier, *values])))
 
 
 def _runs_folder(args: argparse.Namespace) -> Path:

@@ -85,8 +85,17 @@ def unregistered(base: Path) -> list[str]:
 def folders_in_layout(base: Path) -> list[str]:
     """Return the names of the folders in ``base`` that have the field's layout, without hidden folders."""
     folders = base.iterdir() if base.is_dir() else ()
-    names = [f.name for f in folders if metadata_file(f).is_file() or pairs_file(f, "train").is_file()]
-    return sorted(name for name in names if not name.startswith("."))
+    return sorted(f.name for f in folders if _has_layout(f) and not f.name.startswith("."))
+
+
+def is_in_dataset(image: Path) -> bool:
+    """Return whether an image is below the folder ``images`` of a registered dataset or of a folder in the layout."""
+    folders = [parent.parent for parent in image.absolute().parents if parent.name == "images"]
+    return any(_has_layout(folder) or canonical(folder.name) in DATASETS for folder in folders)
+
+
+def _has_layout(folder: Path) -> bool:
+    return metadata_file(folder).is_file() or pairs_file(folder, "train").is_file()
 
 
 def _aliases() -> list[str]:

@@ -66,8 +66,9 @@ class ImageSet(Dataset[Tensor]):
         """Return several images ``[B, 3, size, size]``; a ``DataLoader`` calls this."""
         preprocessing = self.preprocessing
         images = torch.empty(len(indices), 3, preprocessing.size, preprocessing.size)
-        if get_worker_info():
-            images.share_memory_()  # a worker process would otherwise copy them to the main process
+        if reader := get_worker_info():
+            with told_reader_errors(reader.num_workers):
+                images.share_memory_()  # a worker process would otherwise copy them to the main process
         for image, index in zip(images, indices, strict=True):
             to_normalized_tensor(self._pixels(index), preprocessing.mean, preprocessing.std, out=image)
         return images

@@ -15,7 +15,7 @@ from .datasets import Dataset
 from .fingerprint import fingerprint
 from .integrity import check_listing
 from .layout import SPLITS, Listing, Pair, images_folder
-from .left_out import left_out_images
+from .left_out import left_out_images, set_aside_images
 from .splits import Split, Splits
 
 
@@ -55,6 +55,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Splits:
         fingerprint=fingerprint(folder, known.files(folder)),
         skipped=len(listing.skipped),
         left_out=left_out_images(listing),
+        set_aside=set_aside_images(folder, listing),
     )
 
 

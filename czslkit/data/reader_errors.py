@@ -23,7 +23,9 @@ from ..sizes import format_bytes
 
 _SHARED_MEMORY = "/dev/shm"  # the folder through which processes share tensors
 _MEMORY_PROBLEM = r"shared memory|bus error|</torch_|errno 28|no space left"  # in messages of torch and of the system
-_DEATH = r"DataLoader worker \(pid.*?(?:killed by signal: (?P<signal>[^.]*)|exited|$)"
+_DEATH = (
+    r"DataLoader worker \(pid.*?(?:killed by signal: (?P<signal>[^.]*)|unexpectedly(?P<code> with exit code \d+)|$)"
+)
 _LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSYS)  # of errors at the start of a process
 _FEWER = "Use fewer processes with --workers (workers=); with 0, images are read in the main process"
 
@@ -88,9 +90,8 @@ def told_reader_errors(workers: int) -> Iterator[None]:
         raise
     except (RuntimeError, OSError) as error:
         # If torch waits for images while a process ends, the signal that ended it is in the cause.
-        causes = () if isinstance(error.__cause__, ReaderTraceback) else (error.__cause__,)
-        problems = [reader_problem(one, workers) for one in (*causes, error)]
-        if not workers or not any(problems):
+        problems = [reader_problem(one, workers) for one in (error.__cause__, error)]
+        if not workers or not any(problems) or isinstance(error.__cause__, ReaderTraceback):
             raise
         raise ReaderError(next(filter(None, problems))) from error
 
@@ -110,8 +111,10 @@ def reader_problem(error: BaseException | None, workers: int) -> str:
         return f"{readers} cannot be started: {text}. {_FEWER}"
     if death := re.search(_DEATH, text):
         one = f"one of {readers}" if workers > 1 else readers
-        reason = f"was ended by the signal {death['signal'].strip()}" if death["signal"] else "ended unexpectedly"
-        return f"{one} {reason}; memory may have run out. {_FEWER}"
+        name = (death["signal"] or "").strip()
+        reason = f"was ended by the signal {name}" if name else f"ended unexpectedly{death['code'] or ''}"
+        memory = "; memory may have run out" if name.startswith("Killed") else ""
+        return f"{one} {reason}{memory}. {_FEWER}"
     return ""
 
 

@@ -17,7 +17,7 @@ from .closed_world import closed_world_candidates
 from .fingerprint import files_digest
 from .images import is_imported
 from .layout import IMPORTED_READING
-from .left_out import LeftOut
+from .left_out import LeftOut, SetAside
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,8 @@ class Splits:
     """Number of images without attribute or set, or with a pair that is in no list."""
     left_out: tuple[LeftOut, ...] = ()
     """The images among ``skipped`` that have attribute and set, for each split that has such images."""
+    set_aside: SetAside | None = None
+    """The pictures that could not be read when the dataset was imported, None if all could."""
 
     def training_data(self) -> TrainingData:
         """Return the training split as the hooks of a method receive it."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ..files import file_lock, write_text
+from ..foreign_files import read_json
 from ..result_store import Result
 from .paper_names import PaperName
 
 ASKED_FILE = "bench.json"
 _FORMAT = 1
-_MOST_BYTES = 64 << 20  # a larger file was not written by a bench
 _KINDS = ("method", "dataset")
 
 
@@ -71,6 +72,26 @@ class Asked:
         """Return whether one of the commands asked for a cell."""
         return any(command.asks_for(cell) for command in self.commands)
 
+    def missing(self, results: Iterable[Result]) -> list[str]:
+        """Return a text for each method and dataset with cells that the last command asked for and that lack a result.
+
+        Methods and datasets that are not selected do not count.
+        """
+        if self.last is None:
+            return []
+        found = {
+            (c["dataset"], c["method"], c["config_id"], c["seed"], c["world"]) for c in (r["cell"] for r in results)
+        }
+        asked: Counter[str] = Counter()
+        lacking: Counter[str] = Counter()
+        for dataset, method, config in self.last.rows:
+            if (self.methods and method not in self.methods) or (self.datasets and dataset not in self.datasets):
+                continue
+            for seed, world in product(self.last.seeds, self.last.worlds):
+                asked[f"{method} on {dataset}"] += 1
+                lacking[f"{method} on {dataset}"] += (dataset, method, config, seed, world) not in found
+        return [f"{name} ({count} of {asked[name]} cells)" for name, count in lacking.items() if count]
+
     def is_left_out(self, result: Result) -> bool:
         """Return whether a cell failed and the last command did not ask for it, as after a mistake in a command."""
         return bool(self.last and result["status"] == "failed" and not self.last.asks_for(result["cell"]))
@@ -119,13 +140,10 @@ def read_asked(runs: Path, log: Callable[[str], None]) -> Asked:
     """
     file = runs / ASKED_FILE
     try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
-            raise ValueError(f"is not a file of at most {_MOST_BYTES:,} bytes")
-        return _parsed(json.loads(file.read_text(encoding="utf-8")))
+        return _parsed(read_json(file))
     except FileNotFoundError:
         return Asked()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         log(f"the order in which cells were asked for is not known: {file} cannot be used: {error}"[:300])
         return Asked()
 

@@ -21,7 +21,7 @@ MOST_CHARACTERS = 20_000  # largest length of a section
 _MOST_COLUMNS, _LONGEST_TEXT, _LARGEST_FILE = 20, 300, 4 << 20
 #: Keys of a result that are shown as JSON, in this order.
 _SECTIONS = (
-    *("stale", "metrics", "recipe", "published", "config", "protocol", "depends"),
+    *("stale", "metrics", "recipe", "preset", "published", "config", "protocol", "depends"),
     *("versions", "training", "timing", "finished"),
 )
 
@@ -43,14 +43,34 @@ def cell_details(result: Result, intervals: Mapping[str, Interval], attached: At
     tables: list[dict[str, Any]] = []
     if attached and result["status"] == "done":
         try:
-            content = attached(result, DETAILS_FILE)
-            if content and len(content) > _LARGEST_FILE:
-                raise CzslkitError(f"{DETAILS_FILE} has {format_bytes(len(content))}, expected at most 4 MB")
+            content = _read_details(result, attached)
             tables = _detail_tables(parse_json(content), f"{result['cell']['world']}.{DETAILS_FILE}") if content else []
         except (CzslkitError, ValueError) as error:
             sections["details"] = str(error)
     traceback = _shortened((result.get("error") or {}).get("traceback") or "")
     return {"sections": sections, "tables": tables, "traceback": traceback}
+
+
+def pair_accuracy(result: Result, attached: Attached | None) -> float | None:
+    """Return the accuracy of the pairs at bias 0 in the details of a finished result, None if it has no such number."""
+    try:
+        content = _read_details(result, attached) if attached and result["status"] == "done" else None
+        accuracy = parse_json(content)["accuracy_of_top_k_at_zero"]["1"] if content else None
+    except (CzslkitError, KeyError, TypeError, ValueError):  # the page says what is wrong with the details
+        return None
+    return accuracy if isinstance(accuracy, float) and 0 <= accuracy <= 1 else None
+
+
+def _read_details(result: Result, attached: Attached) -> bytes | None:
+    """Return the content of a result's file of details, None if the result has none.
+
+    Raises:
+        CzslkitError: the file is missing, changed or too large.
+    """
+    content = attached(result, DETAILS_FILE)
+    if content and len(content) > _LARGEST_FILE:
+        raise CzslkitError(f"{DETAILS_FILE} has {format_bytes(len(content))}, expected at most 4 MB")
+    return content
 
 
 def _detail_tables(details: Any, file: str) -> list[dict[str, Any]]:

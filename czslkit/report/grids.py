@@ -55,6 +55,12 @@ class Block:
     notes: Sequence[str]
     title: str = "Results"  # start of the caption in LaTeX
     name: str = "results"  # start of the labels in LaTeX
+    errors: Sequence[str] = ()  # notes on failed cells, which LaTeX has only as comments
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, and then those on failed cells."""
+        return [*self.notes, *self.errors]
 
     @property
     def has_ranks(self) -> bool:

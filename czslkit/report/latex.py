@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,11 @@ from .paper_names import PaperName
 from .text_markdown_latex import RANKS_SENTENCE, latex_number
 
 TEXT_WIDTH = 345.0  # points, \textwidth of the class article with 10-point type
-_LINES = 33  # lines of tables in a float; more would not leave a page room for the caption and the note
+_LINES = 33  # lines of tables in a float; more would not leave a page room for the caption and a short note
+_NOTE_LINES = 10  # lines of \\footnotesize in a short note; each line more takes the place of a line of tables
+_NOTE_LINE = 330.0  # points of text in a line of \\footnotesize, without what line breaks leave empty
+_NOTE_SCALE = 0.85  # widths of \\footnotesize relative to 10-point type
+_LONGEST_NOTE, _LONGEST_NOTES = 300, 1200  # characters of one printed note, and of all of them
 _HEAD_LINES = 3  # lines of the head of a table
 _CITATION = " [99]"  # a printed citation, for the width of a label
 _LONGEST_LABEL, _LONGEST_HEAD = 110.0, 150.0  # points; longer texts are broken into lines
@@ -61,19 +66,45 @@ def as_latex(blocks: Sequence[Block], names: Names, *, wide: bool = False) -> st
         first = ""
         for grid in block.grids:
             label = f"tab:{block.name}-{re.sub(r'[^A-Za-z0-9]+', '-', grid.corner)}"
-            note = rf"Numbers as in Table~\ref{{{first}}}." if first else _breakable(" ".join(block.caption))
+            also = " and notes" if block.notes else ""
+            text = " ".join([*block.caption, *_sentences(block.notes)])
+            note = rf"Numbers{also} as in Table~\ref{{{first}}}." if first else _breakable(text)
+            height = 1 if first else _points(text) * _NOTE_SCALE / _NOTE_LINE
             first = first or label
             caption = f"{block.title} in the {grid.corner} world." + (f" {RANKS_SENTENCE}" if block.has_ranks else "")
-            lines += _floats(grid, names, label, _breakable(caption), note, wide)
-        lines += [f"% {line}" for note in block.notes for line in note.split("\n")]
+            lines += _floats(grid, names, label, _breakable(caption), note, height, wide)
+        lines += [f"% {line}" for note in block.all_notes for line in note.split("\n")]
     return "\n".join(lines) + "\n"
 
 
-def _floats(grid: Grid, names: Names, label: str, caption: str, note: str, wide: bool) -> Iterator[str]:
-    """Yield the lines of the floats of one world; further floats have only the rest of the rows."""
+def _sentences(notes: Sequence[str]) -> list[str]:
+    """Return notes to print below a table; long ones are shortened, and those for which there is no room counted.
+
+    >>> [len(sentence) for sentence in _sentences(["a", "b" * 500])]
+    [2, 300]
+    >>> _sentences(["a b"] * 2000)[-1]
+    '1700 more notes are in the source of this table.'
+    """
+    sentences: list[str] = []
+    for note in notes:
+        line = " ".join(note.split())
+        line = f"{line[: _LONGEST_NOTE - 1]}…" if len(line) >= _LONGEST_NOTE else f"{line.rstrip('.')}."
+        if sum(map(len, sentences)) + len(line) > _LONGEST_NOTES:
+            more = len(notes) - len(sentences)
+            return [*sentences, f"{more} more note{'s are' if more > 1 else ' is'} in the source of this table."]
+        sentences.append(line)
+    return sentences
+
+
+def _floats(grid: Grid, names: Names, label: str, caption: str, note: str, height: float, wide: bool) -> Iterator[str]:
+    """Yield the lines of the floats of one world; further floats have only the rest of the rows.
+
+    Args:
+        height: lines of the note, about.
+    """
     layout = _layout(grid, names, wide)
     kind = "table*" if wide else "table"
-    for number, page in enumerate(_pages(grid, names, layout)):
+    for number, page in enumerate(_pages(grid, names, layout, height)):
         yield from (rf"\begin{{{kind}}}", r"\centering")
         own_caption = rf"Continuation of Table~\ref{{{label}}}." if number else caption
         yield rf"\caption{{{own_caption}}}"
@@ -87,10 +118,14 @@ def _floats(grid: Grid, names: Names, label: str, caption: str, note: str, wide:
         yield rf"\end{{{kind}}}"
 
 
-def _pages(grid: Grid, names: Names, layout: _Layout) -> list[list[Grid]]:
-    """Return the grids of each float: parts of the columns and, if a page has no room for them, of the rows."""
+def _pages(grid: Grid, names: Names, layout: _Layout, note: float) -> list[list[Grid]]:
+    """Return the grids of each float: parts of the columns and, if a page has no room for them, of the rows.
+
+    Args:
+        note: lines of the note in the first float, about.
+    """
     pages: list[list[Grid]] = [[]]
-    room = _LINES
+    room = _LINES - max(0, math.ceil(note) - _NOTE_LINES)
     for part in grid.split(layout.datasets):
         start = 0
         for i, (label, numbers) in enumerate(part.rows):
@@ -178,8 +213,8 @@ def _row(label: str, numbers: Sequence[Number], below: bool) -> list[str]:
 
 
 def _parts(number: Number) -> list[str]:
-    """Return the mean, the spread and the interval of a printed number, as far as it has them."""
-    return re.split(r" (?=[±\[])", number.text.replace("± ", "±"))
+    """Return the parts of a printed number: the mean, the spread and the interval, or a verdict and its mark."""
+    return re.split(r" (?=[±\[(])", number.text.replace("± ", "±"))
 
 
 def _shown(name: PaperName, rest: str = "") -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 
+from ..errors import first_ten
 from ..metrics.names import METRICS, undefined_metrics
 from ..result_store import Result
-from .arrangement import Arrangement
+from .arrangement import Arrangement, percent
+from .cell_details import pair_accuracy
 from .escaping import printable
 from .labels import cell_name
+from .resamples import Attached
 
 _MOST_LINES, _LONGEST_LINE = 12, 1000  # largest number of lines of a printed error, and of characters in a line
 
@@ -23,6 +27,11 @@ def unfinished_notes(arrangement: Arrangement) -> list[str]:
             total = len(finished) + len(failed)
             notes.append(f"{label} on {dataset} ({world}): {len(finished)} of {total} seeds finished")
     return notes
+
+
+def missing_notes(missing: Sequence[str]) -> list[str]:
+    """Return a note on cells that were asked for and have no result, empty if there are none."""
+    return [f"asked for, but without a result: {first_ten(list(map(printable, missing)))}"] if missing else []
 
 
 def undefined_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
@@ -41,13 +50,41 @@ def undefined_notes(labels: Sequence[str], results: Sequence[Result]) -> list[st
     return list(notes)
 
 
+def seen_accuracy_notes(labels: Sequence[str], results: Sequence[Result], attached: Attached | None) -> list[str]:
+    """Return a note with the accuracy of each entry whose S, U, H and AUC are all undefined; the mean of its seeds.
+
+    Args:
+        labels: label of each result.
+        results: the results.
+        attached: returns the files of a result, as :meth:`Store.attached`; without it there are no notes.
+    """
+    accuracies: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for label, result in zip(labels, results, strict=True):
+        bins = str((result.get("protocol") or {}).get("bins"))
+        if set(METRICS.values()) <= undefined_metrics(result.get("metrics") or {}, bins).keys():
+            accuracy = pair_accuracy(result, attached)
+            entry = label, result["cell"]["dataset"], result["cell"]["world"]
+            accuracies[entry] += [] if accuracy is None else [accuracy]
+    return [
+        f"{label} on {dataset} ({world}): every pair is seen: accuracy {percent(fmean(found))} %, of the pair at bias 0"
+        + (f", mean of {len(found)} seeds" if len(found) > 1 else "")
+        for (label, dataset, world), found in accuracies.items()
+        if found
+    ]
+
+
 def left_out_notes(results: Sequence[Result]) -> list[str]:
-    """Return a note for each dataset of which images are left out."""
+    """Return a note for each dataset of which images are left out, or were set aside when it was imported."""
     notes = {
         f"{result['cell']['dataset']}: left out, because their pair is in no list: "
         + ", ".join(f"{n['images']} of {n['of']} {split} images" for split, n in result["left_out"].items()): None
         for result in results
         if result.get("left_out")
+    } | {
+        f"{result['cell']['dataset']}: could not be read and were set aside when the dataset was imported: "
+        f"{result['set_aside']['images']} of {result['set_aside']['of']} pictures": None
+        for result in results
+        if result.get("set_aside")
     }
     return list(map(printable, notes))
 
@@ -62,16 +99,19 @@ def stale_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
 
 
 def recipe_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
-    """Return a note for each dataset on which some results follow a recipe and others do not."""
+    """Return notes on the results without a recipe that got settings of a preset, or are beside results with one."""
     with_recipe = {result["cell"]["dataset"] for result in results if result.get("recipe")}
-    without: dict[str, dict[str, None]] = defaultdict(dict)
+    without: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for label, result in zip(labels, results, strict=True):
-        if result["cell"]["dataset"] in with_recipe and not result.get("recipe"):
-            without[result["cell"]["dataset"]][label] = None
+        dataset, preset = result["cell"]["dataset"], result.get("preset") or {}
+        shared = ", ".join(map(str, preset.get("shared") or ()))
+        from_preset = f" and those of the preset {preset.get('name')} for the dataset: {shared}" if shared else ""
+        if not result.get("recipe") and (from_preset or dataset in with_recipe):
+            without[dataset, from_preset][label] = None
     return [
-        f"{', '.join(names)} on {dataset}: no recipe; the defaults of the method, apart from settings that were given "
-        "or, with the preset paper, evaluation settings that the recipes of the dataset share"
-        for dataset, names in without.items()
+        f"{', '.join(names)} on {dataset}: no recipe; the defaults of the method, apart from settings that were given"
+        + from_preset
+        for (dataset, from_preset), names in without.items()
     ]
 
 

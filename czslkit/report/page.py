@@ -97,9 +97,9 @@ summary { cursor: pointer; }
 </table>
 {% endfor %}
 <p>{{ caption(block) | join(" ") }}</p>
-{% if block.notes %}
+{% if block.all_notes %}
 <ul>
-{% for note in block.notes %}
+{% for note in block.all_notes %}
 <li>{{ note }}</li>
 {% endfor %}
 </ul>

@@ -9,8 +9,10 @@ from typing import Any
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
+from ..options import flatten
 from ..result_store import Result
 from .arrangement import Arrangement, Column
+from .escaping import printable
 from .expected import world_problems
 from .grids import Number
 
@@ -18,6 +20,10 @@ KINDS = ("ours", "published", "difference", "verdict")  # the lines of a compari
 NOT_COMPARABLE = "NOT COMPARABLE"  # verdict on numbers that were measured on other data, or with other candidates
 _MOST_COUNTS = 3  # largest number of unexpected counts of a dataset in a note; the others are counted
 _OTHER_DATA = "other data"
+_CHANGED = "(changed)"  # after a verdict on numbers that were made with other settings than those of the recipe
+#: Settings that the closed world does not depend on, unless the open world selects the epoch.
+_ONLY_OPEN = {"eval.threshold", "eval.feasibility", "eval.infeasible"}
+_WEIGHT_FILES = (".pt", ".pth", ".bin", ".safetensors")  # endings of backbones that may be copies of the recipe's
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Comparison:
     disagreement: str = ""  # a text on other published values
     recipe: str = ""
     changed: tuple[str, ...] = ()  # settings that differ from the recipe
+    depends_on_changed: bool = False  # whether the numbers may depend on the changed settings
     seeds: int = 1  # number of finished seeds
     own_spread: Mapping[str, float | None] = field(default_factory=dict)  # standard deviation over the seeds, percent
     obstacle: Obstacle | None = None  # why the numbers cannot be compared
@@ -56,7 +63,8 @@ class Comparison:
         """Return ``within``, ``above`` or ``below`` the published number, ``-`` if ours is undefined.
 
         Ours is within the published or our own spread if the difference, as it is printed, is not larger than one of
-        them. Without any spread, only an equal number is within. It is ``NOT_COMPARABLE`` if there is an obstacle.
+        them. Without any spread, only an equal number is within. ``(changed)`` follows if the numbers may depend on
+        settings that differ from the recipe. It is ``NOT_COMPARABLE`` if there is an obstacle.
 
         >>> ours, published = dict.fromkeys(METRICS, 7.04), dict.fromkeys(METRICS, 7.5)
         >>> [Comparison("a", "b", "open", ours, published, "c", spread={"S": s}).verdict("S") for s in (0.4, 0.5)]
@@ -68,9 +76,9 @@ class Comparison:
             return "-"
         printed = round(difference, self._decimals(name))
         known = [spread for spread in (self.spread.get(name), self.own_spread.get(name)) if spread is not None]
-        if abs(printed) <= max(known, default=0) + 1e-9:  # 0.3 is larger than 30.3 - 30
-            return "within"
-        return "above" if printed > 0 else "below"
+        is_within = abs(printed) <= max(known, default=0) + 1e-9  # 0.3 is larger than 30.3 - 30
+        verdict = "within" if is_within else "above" if printed > 0 else "below"
+        return f"{verdict} {_CHANGED}" if self.depends_on_changed else verdict
 
     def numbers(self, kind: str) -> list[Number]:
         """Return the cells of a line; an obstacle is one text in place of all differences or verdicts."""
@@ -183,7 +191,8 @@ def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Com
                 spread_meaning=spread.get("what", ""),
                 disagreement=published.get("disagreement", ""),
                 recipe=str(recipe.get("name", "")),
-                changed=tuple(map(str, recipe.get("changed", ()))),
+                changed=_changed(result),
+                depends_on_changed=any(_depends_on_changed(results[i]) for i in cells),
                 seeds=len(cells),
                 own_spread=_percentages(stds),
                 obstacle=_obstacle([results[i] for i in cells]),
@@ -232,6 +241,8 @@ def published_caption(found: Sequence[Comparison]) -> list[str]:
             "The verdict is 'within' if the difference, as printed, is at most the published spread or the standard "
             "deviation over our seeds, else 'above' or 'below'."
         )
+        if any(comparison.depends_on_changed for comparison in comparable):
+            sentences.append(f"'{_CHANGED}' marks verdicts on numbers with settings that differ from the recipe.")
         without = [c for c in comparable if not c.spread and all(s is None for s in c.own_spread.values())]
         if without:
             places = ", ".join(f"{c.label} on {c.dataset} ({c.world})" for c in without)
@@ -269,10 +280,46 @@ def _obstacle(results: Sequence[Result]) -> Obstacle | None:
             reason = f"the data are not the published ones: {', '.join([*listed[:_MOST_COUNTS], *more])}"
             return Obstacle(_OTHER_DATA, reason)
     for result in results:
-        if str((result.get("protocol") or {}).get("feasibility", "")).startswith("missing"):
-            reason = "every pair is a candidate here, although the recipe has a feasibility threshold"
-            return Obstacle("no threshold", reason)
+        if obstacle := _other_candidates(result) or _other_backbone(result):
+            return obstacle
     return None
+
+
+def _other_candidates(result: Result) -> Obstacle | None:
+    """Return an obstacle if the open world has no threshold, or other feasibility scores, unlike in the recipe."""
+    protocol, changed = result.get("protocol") or {}, _changed(result)
+    feasibility = printable(str(protocol.get("feasibility", "")))
+    if feasibility.startswith("missing"):
+        reason = "every pair is a candidate here, although the recipe has a feasibility threshold"
+        return Obstacle("no threshold", reason)
+    if result["cell"]["world"] != "open":
+        return None
+    if protocol.get("threshold") is None and "eval.threshold" in changed:
+        reason = "every pair is a candidate here, because eval.threshold is null, unlike in the recipe"
+        return Obstacle("no threshold", reason)
+    if protocol.get("threshold") is not None and "eval.feasibility" in changed:
+        return Obstacle("other feasibility", f"the feasibility is from {feasibility}, not from that of the recipe")
+    return None
+
+
+def _other_backbone(result: Result) -> Obstacle | None:
+    """Return an obstacle if a model with another name is in place of the backbone of the recipe."""
+    backbone = flatten(result.get("config") or {}).get("options.backbone", "another one").strip('"')
+    if "backbone" not in _changed(result) or backbone.endswith(_WEIGHT_FILES):
+        return None
+    return Obstacle("other backbone", f"the backbone is {backbone}, not that of the recipe")
+
+
+def _changed(result: Result) -> tuple[str, ...]:
+    """Return the settings of a result that differ from its recipe."""
+    return tuple(map(str, (result.get("recipe") or {}).get("changed", ())))
+
+
+def _depends_on_changed(result: Result) -> bool:
+    """Return whether the numbers of a result may depend on the settings that differ from its recipe."""
+    selects_open = flatten(result.get("config") or {}).get("train.select_world") == '"open"'
+    uses_all = result["cell"]["world"] == "open" or selects_open
+    return any(uses_all or key not in _ONLY_OPEN for key in _changed(result))
 
 
 def _percentages(fractions: Mapping[str, float | None]) -> dict[str, float | None]:

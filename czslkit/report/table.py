@@ -20,7 +20,16 @@ from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
 from .latex import Names, as_latex
-from .notes import failure_notes, left_out_notes, recipe_notes, stale_notes, undefined_notes, unfinished_notes
+from .notes import (
+    failure_notes,
+    left_out_notes,
+    missing_notes,
+    recipe_notes,
+    seen_accuracy_notes,
+    stale_notes,
+    undefined_notes,
+    unfinished_notes,
+)
 from .page import Cell, as_page
 from .paper_names import PaperName
 from .published import comparison_rows, comparisons, published_caption, published_notes
@@ -32,6 +41,7 @@ _PRINTED_SECTIONS = (
     "cell",
     "config",
     "recipe",
+    "preset",
     "published",
     "data_differences",
 )  # sections of a result; their texts are made printable
@@ -110,15 +120,19 @@ class Table:
         )
 
     def notes(self) -> list[str]:
-        """Return notes on missing seeds, undefined metrics, missing comparisons or recipes, stale results, errors."""
+        """Return notes on missing cells, seeds, metrics, comparisons and recipes, on stale results and on errors."""
+        return [*self._notes_on_numbers(), *failure_notes(self.labels, self.results)]
+
+    def _notes_on_numbers(self) -> list[str]:
         return [
+            *missing_notes(self.asked.missing(self.results)),
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
             *undefined_notes(self.labels, self.results),
+            *seen_accuracy_notes(self.labels, self.results, self._attached),
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
-            *failure_notes(self.labels, self.results),
         ]
 
     def render(self, kind: str) -> str:
@@ -207,7 +221,8 @@ class Table:
             grids.append(Grid(corner, columns, [(label, self._numbers(label, columns)) for label in labels]))
             if rows := comparison_rows(self.comparisons, self.arrangement.rows, columns):
                 published.append(Grid(corner, columns, rows))
-        blocks = [Block(grids, self.caption(), self.notes())]
+        errors = failure_notes(self.labels, self.results)
+        blocks = [Block(grids, self.caption(), self._notes_on_numbers(), errors=errors)]
         if published:
             caption, notes = published_caption(self.comparisons), published_notes(self.comparisons)
             blocks.append(Block(published, caption, notes, "Our numbers and published numbers", "published"))

@@ -39,7 +39,7 @@ def as_text(blocks: Sequence[Block], color: bool = False, width: int | None = No
             parts += [lines] if fits else [_text_lines(part, mark, pad) for part in grid.split()]
         best, second = mark(Number("best", rank=1)), mark(Number("second best", rank=2))
         ranks_sentence = [f"In each column, the {best} and the {second} number are marked."] if block.has_ranks else []
-        sentences = [encodable(text, encoding) for text in (*block.caption, *ranks_sentence, *block.notes)]
+        sentences = [encodable(text, encoding) for text in (*block.caption, *ranks_sentence, *block.all_notes)]
         parts.append(_wrapped(sentences, width) if width else sentences)
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
@@ -55,8 +55,8 @@ def as_markdown(blocks: Sequence[Block]) -> str:
             lines = [[escape_markdown(name) for name in head], rule, *rows]
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
         parts.append(escape_markdown(" ".join(caption_with_ranks(block))))
-        if block.notes:
-            parts.append("\n".join("- " + escape_markdown(note).replace("\n", "\\\n") for note in block.notes))
+        if block.all_notes:
+            parts.append("\n".join("- " + escape_markdown(note).replace("\n", "\\\n") for note in block.all_notes))
     return "\n\n".join(parts) + "\n"
 
 

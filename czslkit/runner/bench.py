@@ -143,7 +143,8 @@ def bench(
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.
         allow_missing: also use a dataset of your own if more than 1 % of the images of a split have a pair that is in
-            no list, and are therefore left out.
+            no list, and are therefore left out, or if more than 1 % of its pictures could not be read when it was
+            imported.
         verbose: log the traceback of every error; without it, the log has the file of the traceback.
         progress: show progress: bars on a terminal and in a notebook, elsewhere a line at least every minute.
         log: called with a line for every step; prints to standard error by default.

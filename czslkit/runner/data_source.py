@@ -12,7 +12,7 @@ from ..data.dataset_folders import dataset, ensure_folder
 from ..data.fingerprint import fingerprint_parts
 from ..data.image_cache import decoded_images
 from ..data.image_check import check_images
-from ..data.left_out import refuse_large_shares
+from ..data.left_out import refuse_large_shares, refuse_many_set_aside
 from ..data.loading import load_dataset
 from ..data.splits import Splits
 from ..errors import CzslkitError
@@ -27,7 +27,8 @@ class DataSource:
         root: the folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         checked: a folder that records which datasets have readable images.
         cache: the cache of the benchmark; it may hold decoded images. None without a cache.
-        allow_missing: accept a dataset of the user of which more than 1 % of a split is left out.
+        allow_missing: accept a dataset of the user of which more than 1 % of a split is left out, or more than 1 % of
+            the pictures were set aside when it was imported.
         progress: show how many images are checked.
         log: called with a line of text if it cannot be recorded that images are readable.
     """
@@ -85,6 +86,7 @@ class DataSource:
         data = load_dataset(name, self._root)
         if dataset(name).counts is None and not self._allow_missing:
             refuse_large_shares(name, data.left_out)
+            refuse_many_set_aside(name, data.set_aside)
         return data
 
     def _digests(self, name: str) -> dict[str, str]:

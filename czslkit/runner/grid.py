@@ -15,7 +15,7 @@ import yaml
 
 from ..errors import ConfigError
 from ..options import takes_lists, takes_texts
-from .yaml_values import is_marked, parse_value, split_values
+from .yaml_values import is_marked, is_text, parse_value, split_values
 
 MOST_CONFIGURATIONS = 1000  # of one method on one dataset
 Key: TypeAlias = tuple[str, str]  # section, such as "train", and option of a setting
@@ -48,6 +48,16 @@ def parse_values(text: str) -> Any:
     if len(parts) > 1 and any(map(is_marked, parts)) and all(is_marked(part) or part == "null" for part in parts):
         return Grid([parse_value(part) for part in parts])
     return parse_value(text)
+
+
+def several_values(texts: Sequence[str]) -> str:
+    """Return the text that gives a setting each of some values once, which are typed as for a single value.
+
+    >>> several_values(["1e-3", "5e-3"]), several_values(["demo", "timm/resnet18"])
+    ('1e-3,5e-3', '"demo","timm/resnet18"')
+    """
+    shown = (json.dumps(text) if any(map(is_text, split_values(text))) else text for text in texts)
+    return ",".join(dict.fromkeys(shown))
 
 
 def configurations(

@@ -41,6 +41,7 @@ class Spec:
     recipe: str | None = None  # name such as "cgqa/nayak2023_csp"
     changed: tuple[str, ...] = ()  # settings that differ from the recipe, such as "backbone", "train.epochs"
     published: Mapping[str, Any] = field(default_factory=dict, compare=False)  # by world; only with the preset paper
+    shared: tuple[str, ...] = ()  # without a recipe: settings of the preset paper, such as "eval.bins=original"
 
     @property
     def name(self) -> str:
@@ -109,7 +110,12 @@ class Spec:
         }
 
     def recipe_info(self, world: str) -> dict[str, Any]:
-        """Return the recipe, the settings that differ from it, and the published numbers; empty without a recipe."""
+        """Return the recipe, the settings that differ from it, and the published numbers.
+
+        Without a recipe, return the settings that the preset gave, and nothing without a preset.
+        """
+        if self.shared:
+            return {"preset": {"name": "paper", "shared": list(self.shared)}}
         recipe = {"recipe": {"name": self.recipe, "changed": list(self.changed)}} if self.recipe else {}
         return recipe | ({"published": self.published[world]} if world in self.published else {})
 
@@ -132,8 +138,9 @@ def plan(
             :class:`~czslkit.runner.grid.Grid` has several values; every combination of such values is planned.
         preset: ``demo`` or ``paper`` selects recipes of ``configs/``. None selects the recipes of the demo world for
             ``demo``, and the methods' own defaults for other datasets. A method without a recipe uses its defaults,
-            and with ``paper`` the evaluation settings that all recipes of czslkit for the dataset share;
-            with ``paper``, one of the methods must have a recipe for every dataset.
+            and with ``paper`` the evaluation settings that all recipes of czslkit for the dataset share, with a
+            searched threshold if their thresholds differ; with ``paper``, one of the methods must have a recipe for
+            every dataset.
         checkpoints: trained methods that are evaluated without training; their options override those of a recipe.
         recipes: recipe files by method; each replaces the recipes of its method on every dataset.
 

@@ -46,8 +46,9 @@ def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
     if job.spec.backbone:
         backbone_digest(job.spec.backbone)  # raises an error if the weight file is missing
     data = job.source.load(job.spec.dataset)
-    for left_out in data.left_out:
-        job.log(str(left_out))
+    for missing in (*data.left_out, data.set_aside):
+        if missing:
+            job.log(str(missing))
     method = build_method(job, data)
     _log_undefined(job, method, data)
     job.source.check_images(job.spec.dataset, method.backbone.preprocessing)
@@ -78,7 +79,8 @@ def _log_undefined(job: Job, method: Method, data: Splits) -> None:
             "Set train.select to loss or last for another criterion"
         )
     if reason := data.undefined_auc("test"):
-        job.log(f"{reason}: some of S, U, H and AUC are undefined, and the table has a dash for them")
+        share = "all" if "unseen" in reason and job.spec.evaluation.bins == "original" else "some"
+        job.log(f"{reason}: {share} of S, U, H and AUC are undefined, and the table has a dash for them")
 
 
 def world_failure(job: Job, world: str, error: Exception) -> dict[str, Any]:

@@ -70,12 +70,17 @@ def recipe_for(method: str, dataset: str, preset: str | None) -> Path | None:
 def shared_evaluation(dataset: str) -> dict[str, Any]:
     """Return the evaluation settings that have the same value in all of czslkit's recipes for a dataset.
 
+    If all of them have a threshold, but not the same, the threshold is searched.
+
     >>> shared_evaluation("cgqa")
-    {'bins': 'original', 'feasibility': 'file', 'infeasible': 'original'}
+    {'bins': 'original', 'feasibility': 'file', 'infeasible': 'original', 'threshold': 'search'}
     """
     settings = [load_recipe(file)["eval"] for file in sorted((configs() / dataset).glob("*.yaml"))]
     first = settings[0] if settings else {}
-    return {key: value for key, value in first.items() if all(value == other.get(key) for other in settings)}
+    shared = {key: value for key, value in first.items() if all(value == other.get(key) for other in settings)}
+    if settings and all(other.get("threshold") is not None for other in settings):
+        shared.setdefault("threshold", "search")
+    return shared
 
 
 def parse_recipe_files(texts: Iterable[str]) -> dict[str, Path]:

@@ -31,6 +31,7 @@ class Resolved:
     recipe: str | None  # name such as "cgqa/nayak2023_csp"; None without a recipe
     changed: tuple[str, ...]  # settings that differ from the recipe, such as "backbone", "train.epochs"
     published: Mapping[str, Any]  # published numbers of the recipe, by world
+    shared: tuple[str, ...] = ()  # settings of the dataset's recipes for a method without one: "eval.bins=original"
 
 
 def resolve_settings(
@@ -78,7 +79,8 @@ def resolve_settings(
     if problems:
         raise ConfigError([*problems, *hints(cls, own, methods, problems)])
     if path is None:
-        return found
+        shared = recipe.get("eval", {})
+        return [dataclasses.replace(one, shared=_shared_settings(shared, one.evaluation)) for one in found]
     recipe_settings = parse_sections(cls, recipe, dict.fromkeys(SECTION_NAMES, ""))
     is_published = path.parent.name == dataset and (preset == "paper" or given_recipe)
     published = recipe["expected"] if is_published else {}
@@ -137,6 +139,12 @@ def _settings_of_method(name: str, settings: Mapping[str, Any], methods: Sequenc
             raise ConfigError([fault + suggestion(option, methods)])
         found[section, option] = value
     return found
+
+
+def _shared_settings(shared: Mapping[str, Any], used: EvalOptions) -> tuple[str, ...]:
+    """Return the shared evaluation settings that the user has not changed, as texts."""
+    values = as_dict(used)
+    return tuple(f"eval.{key}={value}" for key, value in shared.items() if values[key] == value)
 
 
 def _changed_settings(recipe: Mapping[str, Any], used: Resolved, checkpoint: TrainedMethod | None) -> tuple[str, ...]:

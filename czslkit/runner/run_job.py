@@ -199,6 +199,7 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
     training, key = train_method(job, prepared, key, stored.same_trainings)
     left_out = {one.split: {"images": one.images, "of": one.of} for one in prepared.data.left_out}
+    set_aside = prepared.data.set_aside
     start = time.monotonic()
     measured = evaluate(job, prepared)
     records, unrecorded = measured_records(job, prepared, measured)
@@ -214,6 +215,7 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         "finished": now(),
         **stale,
         **({"left_out": left_out} if left_out else {}),
+        **({"set_aside": {"images": set_aside.images, "of": set_aside.of}} if set_aside else {}),
     }
     done: Results = {}
     for world, found in records.items():
@@ -341,7 +343,7 @@ def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:
     Args:
         stale: why the result is stale; empty if it is not.
     """
-    replaced = ("recipe", "published", "data_differences", "stale")
+    replaced = ("recipe", "preset", "published", "data_differences", "stale")
     kept = {key: value for key, value in result.items() if key not in replaced}
     info = _recipe_info(job, result["cell"]["world"], result["status"])
     return {**kept, **info} | ({"stale": stale} if stale else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..evaluation.evaluator import EvalOptions
 from ..method import Method, class_problems
 from ..options import parse
 from ..training.options import TrainOptions
-from .grid import parse_values
+from .grid import parse_values, several_values
 
 #: Section in addition to ``options`` -> class of its settings.
 SECTIONS: Mapping[str, type] = {"train": TrainOptions, "eval": EvalOptions}
@@ -24,12 +25,13 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     """Read ``KEY=VALUE`` texts into a mapping; values are read by :func:`czslkit.runner.grid.parse_values`.
 
     Raises:
-        ConfigError: some texts have another form or no value; the message lists all of them.
+        ConfigError: some texts have another form or no value, or a key is given twice; the message lists all of them.
 
     >>> parse_settings(["backbone=demo", "train.epochs=3", "msci.heads=[4, 4]"])
     {'backbone': 'demo', 'train.epochs': 3, 'msci.heads': [4, 4]}
     """
     settings, problems = {}, []
+    typed: dict[str, list[str]] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         key = key.strip()
@@ -38,11 +40,18 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
         elif not value.strip():
             problems.append(f"{key} has no value: write {key}=null for none")
         else:
+            typed[key] = [*typed.get(key, []), value.strip()]
             try:
                 settings[key] = parse_values(value)
             except (ValueError, yaml.YAMLError) as error:
                 reason = str(error).partition("\n")[0][:100]
                 problems.append(f"{key} is {reprlib.repr(value)}, which is not a YAML value ({reason})")
+    problems += [
+        f"{key} is given {len(values)} times ({', '.join(values)}): give it once; "
+        f"{shlex.quote(f'{key}={several_values(values)}')} is for several configurations"
+        for key, values in typed.items()
+        if len(values) > 1
+    ]
     if problems:
         raise ConfigError(problems)
     return settings

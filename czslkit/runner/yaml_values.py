@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..options import NUMBER
 from ..yaml_files import PlainLoader, check_digits, parse_yaml
 
 _BRACKETS = {"[": "]", "{": "}", '"': '"', "'": "'"}  # first character of a value that is no plain text -> its last
@@ -25,7 +26,7 @@ class _Loader(PlainLoader):
 
 
 _INT = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
-_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_FLOAT = rf"{NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 for _kind, _pattern, _first in (
     ("null", "~|null|Null|NULL|", "~nN\0"),
     ("bool", r"(?i:true|false|yes|no|on|off)", "tTfFyYnNoO"),
@@ -66,6 +67,19 @@ def is_marked(text: str) -> bool:
     return len(text) > 1 and text[-1] == _BRACKETS.get(text[0])
 
 
+def is_text(text: str) -> bool:
+    """Return whether a value without quotes or brackets is a text, not a number or another value of YAML.
+
+    >>> is_text("adam"), is_text("1e-3"), is_text("null"), is_text("'adam'")
+    (True, False, False, False)
+    """
+    return not is_marked(text) and _tag(text) == "tag:yaml.org,2002:str"
+
+
+def _tag(text: str) -> str:
+    return str(_Loader("").resolve(yaml.ScalarNode, text, (True, False)))
+
+
 def load_yaml(text: str) -> Any:
     """Return the content of a YAML document; its numbers are those of YAML 1.2.
 
@@ -94,6 +108,4 @@ def parse_value(text: str) -> Any:
     text = text.strip()
     if is_marked(text):
         return load_yaml(text)
-    loader = _Loader("")
-    node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
-    return loader.construct_object(node)
+    return _Loader("").construct_object(yaml.ScalarNode(_tag(text), text))

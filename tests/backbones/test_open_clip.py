@@ -155,6 +155,17 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     ("setting", "error", "message"),
     [
         ("VIT-B-32/openai", UnknownNameError, r"no backbone named 'VIT-B-32'.*Did you mean 'ViT-B-32'"),
+        (
+            "/nowhere/x.pt",
+            UnknownNameError,
+            r"^backbone is '/nowhere/x\.pt', which is not the path of a file that exists$",
+        ),
+        ("./x.pt", UnknownNameError, r"^backbone is '\./x\.pt', which is not the path of a file that exists$"),
+        (
+            "~nosuch/x.pt",
+            UnknownNameError,
+            r"^backbone is '~nosuch/x\.pt', but ~nosuch does not exist: there is no such",
+        ),
         ("ViT-B-32/openia", ConfigError, r"ViT-B-32 has no weights 'openia'.*Did you mean 'openai'"),
         ("timm/resnet999", ConfigError, r"timm has no model 'resnet999'"),
         ("timm/resnet10t/best", ConfigError, r"'best' is not pretrained, random or a file"),

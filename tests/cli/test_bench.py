@@ -49,6 +49,10 @@ def test_bench_prints_a_table_and_writes_it_in_every_format(bench, tmp_path):
         (("--datasets", "toy"), "no dataset named 'toy'. Did you mean 'toys'?"),
         (("--worlds", "half"), "no world named 'half'"),
         (("--set", "lr"), "'lr' is not KEY=VALUE"),
+        (
+            ("--set", "train.lr=1e-3", "--set", "train.lr=5e-3"),
+            "train.lr is given 2 times (1e-3, 5e-3): give it once; train.lr=1e-3,5e-3 is for several configurations",
+        ),
         (("--set", "backbone=dem"), "no backbone named 'dem', and no file 'dem'. Did you mean 'demo'?"),
         (("--device", "gpu"), "device 'gpu' cannot be used"),
         (("--workers", "-1"), "workers is -1, expected 0 or more"),
@@ -159,6 +163,12 @@ def test_names_have_commas_or_spaces_between_them(asked, typed):
     assert asked("--methods", *typed)[0] == ["csp", "msci"]
     assert asked("--datasets", *typed)[1] == ["csp", "msci"]
     assert asked("--worlds", *typed)[2] == ["csp", "msci"]
+
+
+def test_an_option_that_is_repeated_adds_to_what_it_named_before(asked):
+    texts = ["--methods", "csp", "--datasets", "a", "--worlds", "open", "--seeds", "3", "--methods", "msci,clip"]
+    grid = asked(*texts, "--datasets", "b", "--seeds", "5-6", "--worlds", "closed")
+    assert grid == [["csp", "msci", "clip"], ["a", "b"], ["open", "closed"], [3, 5, 6]]
 
 
 def test_the_grid_is_demo_in_both_worlds_for_seed_0_if_nothing_else_is_asked_for(asked):

@@ -101,3 +101,9 @@ def test_a_reader_that_ends_early_is_no_error(unbuffered):
         process.stdout.close()  # as head does after its last line
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+def test_a_repeated_threshold_is_one_more():
+    files = ["a.npz", "--pairs", "p", "--seen", "s"]
+    arguments = _parser().parse_args(["evaluate", *files, "--threshold", "0.1", "--threshold", "0.2"])
+    assert arguments.threshold == [0.1, 0.2]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 import czslkit
 from czslkit.checkpoints.trained import load_checkpoint, save
@@ -233,3 +235,28 @@ def test_explain_loads_methods_of_a_file(trained, photos, capsys):
     Path("broken.py").write_text("1 / 0")
     assert explained(trained, "red.png", "--plugins", "broken.py") == 2
     assert capsys.readouterr().err == "czslkit: plugin broken.py did not load: ZeroDivisionError: division by zero\n"
+
+
+def test_a_photo_is_read_upright_and_in_8_bits_and_an_image_of_a_dataset_as_in_trainings(trained, toys, photos, capsys):
+    deep = Image.fromarray(np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) * 20)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    small = Image.fromarray((np.asarray(deep) / 257).round().astype(np.uint8)).convert("RGB")
+    small.save("photos/turned.png", exif=exif)
+    small.transpose(Image.Transpose.ROTATE_270).save("photos/upright.png")
+    deep.save("photos/deep.png")
+    small.save("photos/small.png")
+    (published := Path("data/mine/images/red_left")).mkdir(parents=True)
+    shutil.copytree(toys / "toys" / "compositional-split-natural", "data/mine/compositional-split-natural")
+    for name in ("turned", "small", "deep"):
+        shutil.copy(f"photos/{name}.png", published)
+
+    def shown(file):
+        assert explained(trained, file, "--top", 1, "--out", "shown.png") == 0
+        capsys.readouterr()
+        return Path("shown.png").read_bytes()
+
+    assert shown("photos/turned.png") == shown("photos/upright.png") != shown("photos/small.png")
+    assert shown("photos/deep.png") == shown("photos/small.png")
+    assert shown(published / "turned.png") == shown("photos/small.png")
+    assert shown(published / "deep.png") != shown("photos/small.png")

@@ -80,11 +80,16 @@ def test_an_empty_path_is_refused_in_python(where: dict[str, Any], tmp_path: Pat
         czslkit.bench("clip", "mine", "closed", **({"runs": tmp_path, "data": tmp_path} | where))
 
 
-def test_an_empty_recipe_or_feasibility_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_recipe_feasibility_or_backbone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--methods", "clip", "--recipe", "clip="]) == 2
     assert "'clip=' is not METHOD=FILE.yaml" in capsys.readouterr().err
     assert main(["bench", "--methods", "clip", "--set", "eval.feasibility=''"]) == 2
     assert "feasibility is '', expected file, clip, method or the path of" in capsys.readouterr().err
+    assert main(["bench", "--methods", "clip", "--set", 'backbone=""']) == 2
+    assert (
+        capsys.readouterr().err
+        == "czslkit: clip: backbone is '', expected the name of a backbone or the path of a file\n"
+    )
 
 
 @pytest.fixture

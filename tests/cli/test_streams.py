@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import pytest
 
 from czslkit.cli import main
+from czslkit.cli.streams import lasting_streams
 
 Bench = Callable[..., tuple[int, str, str]]
 CZSLKIT = f'"{sys.executable}" -W error -m czslkit'
@@ -91,8 +93,9 @@ def test_a_table_is_printed_if_its_files_cannot_be_written(bench: Bench, tmp_pat
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_named_and_ends_with_one() -> None:
-    done = shell(f"{CZSLKIT} list > /dev/full")
+@pytest.mark.parametrize("arguments", ["list", "--help", "--version", "bench --help"])
+def test_a_full_disk_is_named_and_ends_with_one(arguments: str) -> None:
+    done = shell(f"{CZSLKIT} {arguments} > /dev/full")
     assert done.returncode == 1
     assert done.stderr == "czslkit: standard output cannot be written: No space left on device\n"
 
@@ -105,6 +108,43 @@ def test_a_closed_stream_changes_no_status_and_takes_no_file(closed: str, tmp_pa
     assert done.stdout == ("" if ">&-" in closed.replace("2>&-", "") else f"{tmp_path}/ut-zappos\n")
     damaged = [file for file in (tmp_path / "ut-zappos").rglob("*") if file.is_file() and not file.stat().st_size]
     assert damaged == []
+
+
+def test_wrong_usage_keeps_its_status_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SystemExit, match="2"):
+        main(["nonsense"])
+
+
+def test_lines_are_dropped_once_a_stream_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Full())
+    with lasting_streams() as output:
+        sys.stdout.writelines(["one\n", "two\n"])
+    assert isinstance(output.problem, OSError)
+
+
+def test_lines_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with lasting_streams():
+        sys.stdout.writelines(line for line in ("one\n", "two\n"))
+    assert capsys.readouterr().out == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["list"], ["table", "nowhere"]])
+def test_the_streams_of_a_caller_are_as_before(arguments: list[str], tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w", encoding="ascii", errors="xmlcharrefreplace") as file, redirect_stdout(file):
+        with suppress(SystemExit):
+            main(arguments)
+        assert (sys.stdout, file.errors) == (file, "xmlcharrefreplace")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_stream_that_failed_is_still_that_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w", encoding="utf-8", errors="strict") as file:
+        device = os.fstat(file.fileno()).st_rdev
+        monkeypatch.setattr(sys, "stdout", file)
+        file.write("text of the caller")
+        assert main(["data", "status"]) == 1
+        assert (sys.stdout, file.errors, os.fstat(file.fileno()).st_rdev) == (file, "strict", device)
 
 
 def test_an_error_with_standard_error_closed_stays_out_of_the_output() -> None:

@@ -46,6 +46,7 @@ def test_names_may_have_spaces_between_them_also_before_the_folder(bench, tmp_pa
         ["runs", "--methods", "clip", "csp"],
         ["runs", "--methods", "clip,", "csp", "--datasets", "toys"],
         ["--methods", "clip", "csp", "runs"],
+        ["--methods", "clip", "--datasets", "toys", "--methods=csp", "runs"],
         ["--methods", "clip,csp", "--datasets", "toys", "./runs"],
         ["--datasets", "toys", "runs", "--methods", "clip", "csp"],
     ):

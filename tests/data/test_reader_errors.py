@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import traceback
 from typing import Any
 
@@ -28,8 +29,9 @@ MEMORY_MESSAGES = [
         "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
         "shared memory. Please try to raise your shared memory limit."
     ),
-    OSError(errno.ENOSPC, "No space left on device"),
 ]
+#: Errors of the system that are also those of full shared memory, and of processes that cannot be started.
+NUMBERS = [errno.ENOSPC, errno.EMFILE, errno.EAGAIN, errno.ENOMEM]
 
 
 class StrangeError(Exception):
@@ -44,10 +46,13 @@ class Images(ImageSet):
 
     error: Exception | None = None
     signal: int | None = None
+    status: int | None = None
 
     def __getitems__(self, indices: list[int]) -> Tensor:
         if 3 in indices and self.signal is not None:
             os.kill(os.getpid(), self.signal)
+        if 3 in indices and self.status is not None:
+            sys.exit(self.status)
         if 3 in indices and self.error:
             raise self.error
         return super().__getitems__(indices)
@@ -66,6 +71,8 @@ def images(splits: Splits) -> Images:
         KeyError("wet"),
         OSError(errno.EACCES, "Permission denied", "a.jpg"),
         RuntimeError("an error of a plugin"),
+        RuntimeError("the device is out of shared memory"),
+        *(OSError(number, os.strerror(number), "a.jpg") for number in NUMBERS),
     ],
 )
 def test_an_error_is_the_same_whoever_reads(error: Exception, images: Images) -> None:
@@ -95,7 +102,26 @@ def test_an_error_that_cannot_be_sent_is_told_with_its_type(images: Images) -> N
 
 def test_a_process_that_was_killed_says_what_to_do(images: Images) -> None:
     images.signal = signal.SIGKILL
-    with pytest.raises(ReaderError, match=r"was ended by the signal Killed; .* fewer processes with --workers"):
+    with pytest.raises(
+        ReaderError, match=r"was ended by the signal Killed; memory may .* fewer processes with --workers"
+    ):
+        list(image_batches(images, BATCHES, workers=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("signal", signal.SIGSEGV, "was ended by the signal Segmentation fault"),
+        ("signal", signal.SIGTERM, "was ended by the signal Terminated"),
+        ("status", 3, "ended unexpectedly with exit code 3"),
+        ("status", 0, "ended unexpectedly"),
+    ],
+)
+def test_a_process_that_ends_for_another_reason_is_not_short_of_memory(
+    name: str, value: int, reason: str, images: Images
+) -> None:
+    setattr(images, name, value)
+    with pytest.raises(ReaderError, match=rf"^one of the 2 processes that read images {reason}\. Use fewer processes"):
         list(image_batches(images, BATCHES, workers=2))
 
 
@@ -114,11 +140,16 @@ def test_the_death_of_a_process_is_told_outside_of_reading_too() -> None:
 
 
 @pytest.mark.parametrize("error", MEMORY_MESSAGES)
-def test_full_shared_memory_says_what_to_do(error: Exception, images: Images) -> None:
-    images.error = error
-    with pytest.raises(ReaderError, match=r"cannot get shared memory .*--workers 0 .*docker run --shm-size") as caught:
+def test_full_shared_memory_says_what_to_do(error: Exception, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(tensor: Tensor) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(Tensor, "share_memory_", refuse)
+    with pytest.raises(
+        ReaderError, match=r"^the 2 processes .* cannot get shared memory .*--workers 0 .*--shm-size"
+    ) as c:
         list(image_batches(images, BATCHES, workers=2))
-    assert str(error).split(".")[0] in str(caught.value)
+    assert str(error).split(".")[0] in str(c.value)
 
 
 def test_a_machine_without_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from czslkit import options
+from czslkit.json_digest import with_digest
 from czslkit.metrics.outcomes import Outcomes
+from czslkit.result_schema import FORMAT
 
 SHAPES = ("seeds", "settings", "failed")
 _DIGESTS = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("train", "val", "test", "metadata", "images")}
@@ -50,7 +52,7 @@ def write_many_cells(folder: Path, cells: int, shape: str = "seeds", images: int
                 "traceback": "at ...\n" * 20,
             }
             made |= {"status": "failed", "error": error, "metrics": {}, "protocol": {}, "files": {}}
-        (home / f"{world}.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
+        (home / f"{world}.json").write_text(with_digest(made, indent=1), encoding="utf-8")
 
 
 def _config(setting: int) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def _result(cell: dict[str, Any], config: dict[str, Any], number: int, files: di
     code = {f"czslkit.part{i}": "version 1" for i in range(20)}
     history = [{"loss": 1 / (1 + e), "lr": 0.001, "val_auc": auc * e / 10} for e in range(10)]
     return {
-        "format": 2,
+        "format": FORMAT,
         "cell": cell,
         "config": config,
         "depends": {

@@ -110,6 +110,19 @@ def test_only_failed_cells_that_nobody_asked_for_are_an_error(runs: Path, capsys
     assert "there are only 1 failed cell that the last czslkit bench did not ask for" in capsys.readouterr().err
 
 
+def test_cells_that_were_asked_for_and_have_no_result_are_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note = "asked for, but without a result: b on demo (1 of 2 cells), c on demo (2 of 2 cells)"
+    remember(runs, command("b c", seeds=(0, 1)), {}, print)
+    assert main(["table", str(runs)]) == 0
+    assert note in " ".join(capsys.readouterr().out.split())
+    assert main(["table", str(runs), "--methods", "c", "a", "--format", "markdown"]) == 2
+    assert main(["table", str(runs), "--methods", "a", "--format", "markdown"]) == 0
+    assert "without a result" not in capsys.readouterr().out
+    remember(runs, command("b a", "demo cgqa"), {}, print)
+    assert main(["table", str(runs), "--format", "markdown"]) == 0
+    assert "without a result" not in capsys.readouterr().out
+
+
 def test_selected_names_are_in_the_order_of_the_selection(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     remember(runs, command("b a", "demo cgqa"), {}, print)
     assert main(["table", str(runs), "--methods", "a, b", "--datasets", "cgqa,demo", "--format", "csv"]) == 0

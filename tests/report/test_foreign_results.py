@@ -166,6 +166,7 @@ HOSTILE: dict[str, tuple[Write, str]] = {
     "recipe": (section("recipe", '{"changed": "abc"}'), "has recipe.changed='abc', expected a list of texts"),
     "recipe name": (section("recipe", '{"name": {}}'), "has recipe.name={}, expected a text"),
     "left out": (section("left_out", '{"test": 1}'), "has left_out={'test': 1}, expected for each split"),
+    "set aside": (section("set_aside", '{"images": 1}'), "has set_aside={'images': 1}, expected the counts images and"),
     "counts": (section("left_out", '{"test": {"images": "a", "of": 1}}'), "has left_out="),
     "files": (section("files", '{"images.npz": 1}'), "has files={'images.npz': 1}, expected digests by name"),
     "seed": (section("cell", json.dumps(CELL | {"seed": 10**30})), "has cell.seed=10000"),
@@ -270,7 +271,7 @@ ATTACHED: dict[str, tuple[str, bytes, str]] = {
     "deep": ("details.json", b"[" * 10**6, "it has lists or dicts in more than 40 others"),
     "no details": ("details.json", b"[]", "closed.details.json does not have format 1"),
     "biases": ("details.json", details(biases=[1]), "is not as czslkit writes it: AttributeError"),
-    "bias": ("details.json", details(biases={"a": "x"}), "ValueError: &#34;could not convert string to float"),
+    "bias": ("details.json", details(biases={"a": "x"}), 'ValueError: "could not convert string to float'),
     "rows": (
         "details.json",
         details(pairs={"columns": ["images"], "rows": [["a"]]}),

@@ -42,9 +42,11 @@ def grid_table(
     seeds: int = 2,
     attached: Any = None,
     more: Sequence[Any] = (),
+    stale: str = "",
 ) -> Table:
     cells = itertools.product(methods, datasets, ("closed", "open"), range(seeds))
     results = [result(*cell, auc=0.1 + 0.03 * cell[3] + 0.01 * len(cell[0])) for cell in cells]
+    results = [{**one, "stale": stale} if stale else one for one in results]
     intervals = attached is not None
     return Table([*results, *more], mixed=True, asked=NAMES, attached=attached, intervals=intervals)
 
@@ -109,6 +111,36 @@ def test_an_error_cannot_leave_its_latex_comment(failed: Make) -> None:
     assert all(line.startswith("% ") for line in after.splitlines())
 
 
+def printed_note(text: str) -> str:
+    """Return what is printed below the first table."""
+    note = text.split(r"\parbox{\linewidth}")[1].split("\n")[0]
+    return note.replace(r"\allowbreak{}", "")
+
+
+def test_notes_on_the_numbers_are_printed_and_errors_are_comments(result: Make, failed: Make) -> None:
+    error = {"type": "DataError", "message": "no images", "traceback": ""}
+    made = {**result(), "left_out": {"test": {"images": 3, "of": 40}}, "stale": "code: changed"}
+    other = {**result("clip"), "recipe": {"name": "a/b", "changed": []}}
+    text = Table([made, other, failed(error, seed=1)]).to_latex()
+    for note in (
+        "csp on demo (closed): 1 of 2 seeds finished.",
+        "demo: left out, because their pair is in no list: 3 of 40 test images.",
+        "csp on demo: no recipe; ",
+        "csp on demo (closed, seed 0): kept although it is stale: code: changed.",
+    ):
+        assert note in printed_note(text)
+    assert "no images" not in printed_note(text)
+    assert "% failed: csp on demo (closed, seed 1): DataError: no images\n" in text
+
+
+def test_long_notes_are_shortened_and_many_counted_but_whole_in_the_source(result: Make) -> None:
+    many = [{**result(seed=seed), "stale": f"code: {'x ' * 400}"} for seed in range(9)]
+    text = Table(many).to_latex()
+    assert printed_note(text).count(r" x \ldots{}") == 4
+    assert "5 more notes are in the source of this table." in printed_note(text)
+    assert text.count(f"% csp on demo (closed, seed 8): kept although it is stale: code: {'x ' * 400}\n") == 1
+
+
 def problems(text: str, bibliography: str, folder: Path) -> list[str]:
     """Compile a table in an article; return the errors, the boxes that are too wide and the undefined references."""
     (folder / "table.tex").write_text(text, encoding="utf-8")
@@ -134,6 +166,7 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "long names": {"methods": ("csp", LONG, HOSTILE, "x y" * 40, "MWMWMWMWMWMWMWMWMWMWMWMWMWMW")},
     "many rows": {"methods": [f"method-{n}" for n in range(60)], "datasets": PAPERS[:2]},
+    "many notes": {"methods": [f"method-{n}" for n in range(60)], "datasets": PAPERS[:2], "stale": f"{LONG} {HOSTILE}"},
     "ties": {"methods": ("best", "tied", "poor")},
 }
 
@@ -152,14 +185,15 @@ def test_a_table_compiles_and_fits_the_text_of_an_article(
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex, from Debian's texlive-latex-recommended")
 @pytest.mark.parametrize("wide", [False, True])
-def test_published_numbers_fit_the_text_of_an_article(wide: bool, result: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", [False, True])
+def test_published_numbers_fit_the_text_of_an_article(changed: bool, wide: bool, result: Make, tmp_path: Path) -> None:
     numbers = {"S": 49.1, "U": 48.25, "H": 35.4, "AUC": 19.03, "source": "Table 1 of a paper_with & signs 50%"}
     spread = {"spread": {"S": 0.25, "U": 0.31, "H": 0.18, "AUC": 0.11, "what": "standard error over 5 seeds"}}
     more = [
         {
             **result("dfsp-t2i", dataset, world, seed),
             "published": numbers | spread,
-            "recipe": {"name": "a/b", "changed": []},
+            "recipe": {"name": "a/b", "changed": ["train.lr", "a.long_setting_with_a_path/" + LONG] if changed else []},
         }
         for dataset, world, seed in itertools.product(PAPERS, ("closed", "open"), (0, 1))
     ]

@@ -78,6 +78,15 @@ def test_a_name_that_is_not_utf_8_can_be_written(failed: Make) -> None:
     assert table.to_markdown().encode()
 
 
+def test_a_result_without_a_recipe_names_the_settings_of_a_preset_only_if_it_got_them(result: Make) -> None:
+    start = "mine on demo: no recipe; the defaults of the method, apart from settings that were given"
+    preset = {"preset": {"name": "paper", "shared": ["eval.bins=original", "eval.threshold=search"]}}
+    shared = "and those of the preset paper for the dataset: eval.bins=original, eval.threshold=search"
+    assert Table([result("mine") | preset]).notes() == [f"{start} {shared}"]
+    assert Table([result("mine"), result() | {"recipe": {"name": "a/b", "changed": []}}]).notes() == [start]
+    assert Table([result("mine")]).notes() == []
+
+
 def test_results_that_were_kept_although_they_are_stale_are_named(result: Make) -> None:
     kept = result() | {"stale": "code: czslkit.method\x1b[31m changed"}
     note = "csp on demo (closed, seed 0): kept although it is stale: code: czslkit.method changed"

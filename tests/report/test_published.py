@@ -56,7 +56,7 @@ def beside(table: Table) -> str:
 
 def test_the_comparison_reads_as_printed_by_hand() -> None:
     spread = PRINTED | {"spread": SPREAD}
-    table = Table([result(published=spread, changed=("train.lr",)), result(world="open", published=None)])
+    table = Table([result(published=spread), result(world="open", published=None)])
     assert beside(table) == (
         "cgqa                  -------------------- closed --------------------  --- open ---\n"
         "method                         S           U            H          AUC  S  U  H  AUC\n"
@@ -71,7 +71,6 @@ def test_the_comparison_reads_as_printed_by_hand() -> None:
         "The verdict is 'within' if the difference, as printed, is at most the published spread or the standard "
         "deviation over our seeds, else 'above' or 'below'.\n"
         "All settings are those of the recipe unless a note names a change.\n"
-        "csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp\n"
     )
 
 
@@ -155,6 +154,60 @@ def test_the_open_world_without_the_published_file_is_not_comparable() -> None:
     assert found["csp: difference"] == ["+2.0", "+0.0", "-0.05", "-0.25", "no threshold"]
     assert found["csp: verdict, 1 seed"] == ["above", "within", "below", "below", "NOT COMPARABLE"]
     assert f"csp on cgqa (open): {CANDIDATES_NOTE}\n" in beside(table)
+
+
+def in_open_world(*changed: str, **protocol: Any) -> dict[str, Any]:
+    known = {"bins": "original", "threshold": 0.4, "feasibility": "feasibility_cgqa.pt"}
+    return result(world="open", changed=changed) | {"protocol": known | protocol}
+
+
+@pytest.mark.parametrize(
+    ("made", "words", "reason"),
+    [
+        (in_open_world("eval.threshold", threshold=None), "no threshold", "because eval.threshold is null, unlike in"),
+        (in_open_world("eval.feasibility", feasibility="clip"), "other feasibility", "is from clip, not from that of"),
+        (in_open_world("eval.feasibility", feasibility="method"), "other feasibility", "is from method, not from"),
+        (result(changed=("backbone",)), "other backbone", "the backbone is another one, not that of the recipe"),
+        (
+            result(changed=("backbone",)) | {"config": {"options": {"backbone": "demo"}}},
+            "other backbone",
+            "the backbone is demo, not that of the recipe",
+        ),
+    ],
+)
+def test_other_candidates_and_another_backbone_are_not_comparable(made: Any, words: str, reason: str) -> None:
+    table = Table([made])
+    found = lines(table)
+    assert (found["csp: difference"], found["csp: verdict, 1 seed"]) == ([words], ["NOT COMPARABLE"])
+    (note,) = [line for line in beside(table).splitlines() if line.startswith("csp on cgqa (")]
+    assert reason in note
+
+
+def test_a_recipe_without_a_threshold_is_compared() -> None:
+    (row,) = Table([in_open_world(threshold=None, feasibility=None)]).comparisons
+    assert row.verdict("S") == "above"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        result(changed=("train.lr",)),
+        result(changed=("weights (those in mine, not trained here)",)),
+        result(changed=("backbone",)) | {"config": {"options": {"backbone": "/weights/ViT-L-14.pt"}}},
+        result(changed=("eval.threshold",)) | {"config": {"train": {"select_world": "open"}}},
+        in_open_world("eval.threshold", threshold=0.3),
+    ],
+)
+def test_a_verdict_names_settings_that_differ_from_the_recipe(made: dict[str, Any]) -> None:
+    table = Table([made])
+    verdicts = [f"{verdict} (changed)" for verdict in ("above", "within", "below", "below")]
+    assert lines(table)["csp: verdict, 1 seed"] == verdicts
+    assert "'(changed)' marks verdicts on numbers with settings that differ from the recipe.\n" in beside(table)
+
+
+def test_settings_of_the_open_world_change_no_verdict_on_the_closed_world() -> None:
+    made = result(changed=("eval.threshold", "eval.feasibility", "eval.infeasible"))
+    assert lines(Table([made]))["csp: verdict, 1 seed"] == ["above", "within", "below", "below"]
 
 
 def test_one_seed_of_other_data_makes_the_mean_not_comparable() -> None:
@@ -270,10 +323,20 @@ def test_markdown_has_as_many_cells_in_every_line_of_a_block() -> None:
 
 
 def test_latex_has_a_second_float() -> None:
-    text = Table([result(published=PRINTED | {"spread": SPREAD}, changed=("train.lr",))]).to_latex()
+    text = Table([result(published=PRINTED | {"spread": SPREAD})]).to_latex()
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\caption{") == 2
     assert r"csp: published & 68.0 $\pm$ 0.4 & 60.0 $\pm$ 0.2 & 50.05 $\pm$ 0.2 & 40.25 $\pm$ 0.1 \\" in text
-    assert text.endswith("% csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp\n")
+
+
+def test_latex_prints_changed_settings_below_the_table_and_marks_the_verdicts() -> None:
+    text = Table([result(changed=("train.lr",)), result("clip", world="open") | NO_FILE]).to_latex()
+    note = "csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp"
+    printed = text.replace(r"\allowbreak{}", "").split(r"\label{tab:published-closed}")[1].split(r"\end{table}")[0]
+    assert f"{note}.".replace("_", r"\_") in printed.split(r"\parbox")[1]
+    assert f"clip on cgqa (open): {CANDIDATES_NOTE}." in printed
+    assert r"csp: verdict, 1 seed & above & within & below & below" in printed
+    assert printed.count(r"{\scriptsize (changed)}") == 4
+    assert f"% {note}\n" in text
 
 
 def test_html_has_a_second_table() -> None:
@@ -281,7 +344,7 @@ def test_html_has_a_second_table() -> None:
     assert text.count("<table>") == 2
     cells = "<td>+2.0</td><td>+0.0</td><td>-0.05</td><td>-0.25</td></tr>"
     assert f"<tr><th>csp: difference</th>{cells}" in text.replace("\n", "")
-    cells = "<td>above</td><td>within</td><td>below</td><td>below</td></tr>"
+    cells = "".join(f"<td>{one} (changed)</td>" for one in ("above", "within", "below", "below")) + "</tr>"
     assert f"<tr><th>csp: verdict, 1 seed</th>{cells}" in text.replace("\n", "")
     assert "<li>csp on cgqa: train.lr changed from recipe cgqa/nayak2023_csp</li>" in text
     assert "<h4>recipe</h4>" in text and "<h4>published</h4>" in text
@@ -298,7 +361,10 @@ def test_csv_holds_fractions_and_blanks_where_nothing_was_published() -> None:
     )
     assert (first["auc_published"], first["published_source"], first["changed"]) == ("0.4025", "Table 2", "a, b")
     verdicts = [first[f"{metric}_verdict"] for metric in METRICS.values()]
-    assert (verdicts, first["not_comparable"]) == (["above", "within", "within", "below"], "")
+    assert (verdicts, first["not_comparable"]) == (
+        [f"{verdict} (changed)" for verdict in ("above", "within", "within", "below")],
+        "",
+    )
     assert {second[key] for key in second if "published" in key or key.endswith("difference")} == {""}
 
 
@@ -311,7 +377,8 @@ def test_json_has_our_numbers_the_published_numbers_and_their_sources() -> None:
     assert row["spread"] == {name: SPREAD[name] for name in METRICS}
     assert (row["spread_is"], row["source"], row["disagreement"]) == (SPREAD["what"], "Table 2", "other")
     assert (row["recipe"], row["changed"]) == ("cgqa/nayak2023_csp", ["train.lr"])
-    assert row["verdict"] == {"S": "above", "U": "within", "H": "within", "AUC": "below"}
+    verdicts = {"S": "above", "U": "within", "H": "within", "AUC": "below"}
+    assert row["verdict"] == {name: f"{verdict} (changed)" for name, verdict in verdicts.items()}
     assert (row["seeds"], row["own_spread"], row["unlike"]) == (1, dict.fromkeys(METRICS), "")
 
 

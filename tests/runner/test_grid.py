@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,22 @@ def test_python_takes_a_grid_or_the_text_of_one():
 def test_values_that_cannot_be_parted_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         plan(["csp"], ["demo"], settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("texts", "written"),
+    [
+        (["train.lr=1e-3", "train.lr = 5e-3", "train.lr=1e-3"], "train.lr=1e-3,5e-3"),
+        (["train.lr=1e-3,5e-3", "train.lr=1e-2"], "train.lr=1e-3,5e-3,1e-2"),
+        (["backbone=demo", "backbone=timm/resnet18"], 'backbone="demo","timm/resnet18"'),
+        (["heads=[4, 4]", "heads=[8, 8]"], "heads=[4, 4],[8, 8]"),
+        (["eval.threshold=search", "eval.threshold=null"], 'eval.threshold="search",null'),
+    ],
+)
+def test_a_setting_that_is_given_twice_says_how_both_are_run(texts, written):
+    with pytest.raises(ConfigError, match=re.escape(f"): give it once; {shlex.quote(written)} is for several")):
+        parse_settings(texts)
+    assert len(parse_settings([written])) == 1
 
 
 def test_a_path_and_a_text_keep_their_commas(tmp_path: Path, clip_file: Path):

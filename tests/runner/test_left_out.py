@@ -92,8 +92,8 @@ def test_allowed_images_that_are_left_out_are_counted_printed_stored_and_noted(m
 
 def test_nothing_is_said_where_nothing_is_left_out(mine: Any, clip_file: Path) -> None:
     found, lines = run(mine(lambda entry: entry), clip_file)
-    assert "left_out" not in found.results[0]
-    assert not any("left out" in text for text in (*lines, found.table().to_text()))
+    assert not {"left_out", "set_aside"} & found.results[0].keys()
+    assert not any("left out" in text or "set aside" in text for text in (*lines, found.table().to_text()))
 
 
 def test_images_without_attribute_or_set_may_be_many(mine: Any, clip_file: Path) -> None:
@@ -121,3 +121,34 @@ def test_a_published_dataset_is_used_as_it_was_published(tmp_path: Path) -> None
     assert [(one.split, one.images, one.of) for one in data.left_out] == [("train", 3, 147)]
     with pytest.raises(DataError, match=r"cgqa: more than 1% of a split .*\n  3 of 147 train images are left out"):
         refuse_large_shares("cgqa", data.left_out)
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Path:
+    """Return the folder of a dataset ``mine`` that was imported from 36 pictures, of which one could not be read."""
+    rng = np.random.default_rng(0)
+    for attr in ("dry", "old", "wet"):
+        for obj in ("cat", "dog", "fish"):
+            (folder := tmp_path / "photos" / f"{attr}_{obj}").mkdir(parents=True)
+            for n in range(4):
+                Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / f"{n}.png")
+    (tmp_path / "photos" / "wet_dog" / "3.png").write_text("no image")
+    czslkit.import_dataset(tmp_path / "photos", "mine", tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_many_pictures_that_were_set_aside_are_an_error(imported: Path, clip_file: Path) -> None:
+    found, _ = run(imported, clip_file)
+    message = found.results[0]["error"]["message"]
+    said = "mine: 1 of 36 pictures could not be read and were set aside when the dataset was imported, which is more "
+    assert message.startswith(f"{said}than 1%: {imported.parent / 'photos' / 'wet_dog' / '3.png'}: it is in none of")
+    assert "--allow-missing (allow_missing=True) runs without them" in message
+
+
+def test_allowed_pictures_that_were_set_aside_are_printed_stored_and_noted(imported: Path, clip_file: Path) -> None:
+    found, lines = run(imported, clip_file, allow_missing=True)
+    assert found.results[0]["set_aside"] == {"images": 1, "of": 36}
+    said = "1 of 36 pictures could not be read and were set aside when the dataset was imported"
+    assert any(line.endswith(said) for line in lines)
+    note = "mine: could not be read and were set aside when the dataset was imported: 1 of 36 pictures\n"
+    assert note in found.table().to_text()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import czslkit
 from czslkit.data.make.mini import write_mini
@@ -15,6 +16,8 @@ from czslkit.errors import ConfigError
 from czslkit.evaluation.evaluator import EvalOptions
 from czslkit.method import METHODS
 from czslkit.registry import load_unpackaged
+from czslkit.report.table import Table
+from czslkit.runner import recipes as recipe_files
 from czslkit.runner.plan import Spec, plan
 from czslkit.runner.recipes import parse_recipe_files, recipe_folders
 
@@ -92,10 +95,28 @@ def test_a_method_without_a_recipe_runs_with_its_defaults_beside_published_recip
     csp, own = plan(["csp", "mine"], ["cgqa"], preset="paper")
     assert csp.recipe == "cgqa/nayak2023_csp"
     assert (own.recipe, own.train.lr) == (None, METHODS["mine"].recipe["lr"])
-    assert own.evaluation == EvalOptions(infeasible="original")  # as all recipes of the dataset, unlike the default
-    _, alone = plan(["csp", "mine"], ["cgqa"], preset="paper", settings={"eval.infeasible": "exclude"})
-    assert alone.evaluation.infeasible == "exclude"
+    assert own.evaluation == EvalOptions(infeasible="original", threshold="search")  # as the recipes of the dataset
+    shared = ["eval.bins=original", "eval.feasibility=file", "eval.infeasible=original", "eval.threshold=search"]
+    assert own.recipe_info("open") == {"preset": {"name": "paper", "shared": shared}}
+    changes = {"eval.infeasible": "exclude", "eval.threshold": None}
+    _, alone = plan(["csp", "mine"], ["cgqa"], preset="paper", settings=changes)
+    assert (alone.evaluation.infeasible, alone.evaluation.threshold) == ("exclude", None)
+    assert alone.recipe_info("open")["preset"]["shared"] == shared[:2]
+    assert plan(["mine"], ["cgqa"])[0].recipe_info("open") == {}
     assert plan(["mine"], ["cgqa"])[0].evaluation == EvalOptions()
+
+
+def test_no_threshold_is_searched_if_a_recipe_of_the_dataset_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, threshold in (("a_csp", 0.4), ("b_clip", 0.5), ("c_coop", "search")):
+        text = f"method: {name[2:]}\neval: {{infeasible: original, threshold: {threshold}}}\n"
+        write(tmp_path / "toys", text, f"{name}.yaml")
+    monkeypatch.setattr(recipe_files, "configs", lambda: tmp_path)
+    assert recipe_files.shared_evaluation("toys") == {"infeasible": "original", "threshold": "search"}
+    write(tmp_path / "toys", "method: dfsp-bif\neval: {infeasible: original}\n", "d_dfsp-bif.yaml")
+    assert recipe_files.shared_evaluation("toys") == {"infeasible": "original"}
+    assert recipe_files.shared_evaluation("mit-states") == {}
 
 
 def test_the_preset_paper_needs_a_recipe_for_every_dataset(mine: Path) -> None:
@@ -176,3 +197,35 @@ def test_a_table_names_methods_without_a_recipe_and_has_the_numbers_of_given_rec
     assert "csp on mit-states: no recipe" not in text
     (published,) = [line for line in text.splitlines() if line.startswith("csp: published")]
     assert published.split()[2:] == ["1.0", "2.0", "3.0", "4.0"]
+
+
+def test_a_method_without_a_recipe_ranks_feasible_pairs_and_its_note_names_the_settings_of_the_preset(
+    mine: Path, tmp_path: Path
+) -> None:
+    write_mini("mit-states", tmp_path / "data")
+    space = czslkit.load_dataset("mit-states", tmp_path / "data").space
+    torch.save(
+        torch.linspace(-1, 1, len(space.attrs) * len(space.objs)), tmp_path / "data" / "feasibility_mit-states.pt"
+    )
+    result = czslkit.bench(
+        "csp,mine",
+        "mit-states",
+        "open",
+        preset="paper",
+        data=tmp_path / "data",
+        runs=tmp_path / "runs",
+        settings={"backbone": "demo", "train.epochs": 0},
+        progress=False,
+        log=lambda line: None,
+    )
+    assert result.failed == 0
+    csp, own = result.results
+    assert csp["protocol"]["threshold"] == 0.4069159426 and "preset" not in csp
+    assert own["protocol"]["threshold_from"] == "searched on validation"
+    note = (
+        "mine on mit-states: no recipe; the defaults of the method, apart from settings that were given and those of "
+        "the preset paper for the dataset: eval.bins=original, eval.feasibility=file, eval.infeasible=original, "
+        "eval.threshold=search"
+    )
+    assert note in result.table().notes()
+    assert note in Table([own]).notes()

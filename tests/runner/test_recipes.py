@@ -385,7 +385,13 @@ def test_results_on_the_published_data_are_compared(replica, tmp_path, monkeypat
     result = replica("csp")
     assert all("data_differences" not in found for found in result.results)
     closed, opened = result.table().comparisons
-    assert closed.obstacle is None and closed.verdict("S") in ("above", "below")
+    assert (closed.obstacle.words, opened.obstacle.words) == ("other backbone", "no threshold")
+    copy = shutil.copytree(recipe_files.configs(), tmp_path / "configs")
+    (path,) = (copy / "mit-states").glob("*_csp.yaml")
+    path.write_text(path.read_text().replace("ViT-L-14-quickgelu/openai", "demo"))
+    monkeypatch.setattr(recipe_files, "configs", lambda: copy)
+    closed, opened = replica("csp").table().comparisons
+    assert closed.obstacle is None and closed.verdict("S") in ("above (changed)", "below (changed)")
     assert closed.difference("S") == pytest.approx(closed.ours["S"] - closed.published["S"])
     assert (opened.obstacle.words, opened.verdict("S")) == ("no threshold", "NOT COMPARABLE")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from PIL import Image
 
 import czslkit
 from czslkit.data.writing import write_dataset
+from czslkit.report.table import Table
 from czslkit.result_store import Store
 from czslkit.training import loop
 
@@ -95,6 +98,33 @@ def test_an_undefined_number_is_a_dash_with_its_reason(
     assert frame["auc"].isna().all() and frame["attr_acc"].notna().all()
     assert f"no test image shows {kind} pair" in "".join(one_sided.lines)
     assert found.to_csv() and found.to_latex() and found.to_json() and found.table().to_html()
+
+
+def test_an_accuracy_is_told_where_every_printed_number_is_undefined(one_sided: Any, tmp_path: Path) -> None:
+    found = one_sided(SEEN + UNSEEN, SEEN, methods="clip,csp")
+    assert sum("pair: all of S, U, H and AUC are undefined" in line for line in one_sided.lines) == 2
+    text = found.table().to_text()
+    for result in found.results:
+        details = json.loads(found.store.attached(result, "details.json"))
+        accuracy = details["accuracy_of_top_k_at_zero"]["1"]
+        said = f"{result['cell']['method']} on mine (closed): every pair is seen: accuracy {100 * accuracy:.1f} %"
+        assert f"{said}, of the pair at bias 0\n" in text
+    again = {**found.results[1], "cell": {**found.results[1]["cell"], "seed": 1}}
+    stored = found.store.folder(found.results[1]["cell"])
+    shutil.copytree(stored, found.store.folder(again["cell"]))
+    assert (
+        ", of the pair at bias 0, mean of 2 seeds\n"
+        in Table([*found.results, again], attached=found.store.attached).to_text()
+    )
+
+
+def test_no_accuracy_is_told_where_it_is_damaged_or_some_number_is_defined(one_sided: Any) -> None:
+    found = one_sided(SEEN + UNSEEN, SEEN, methods="clip")
+    found.store.path(found.results[0]["cell"]).with_suffix(".details.json").write_text("{}")
+    assert "every pair is seen" not in found.table().to_text()
+    partly = one_sided(SEEN + UNSEEN, SEEN, methods="clip", **{"eval.bins": "exact"})
+    assert any("some of S, U, H and AUC are undefined" in line for line in one_sided.lines)
+    assert "every pair is seen" not in partly.table().to_text()
 
 
 def test_the_exact_curve_has_a_seen_accuracy_without_unseen_pairs(one_sided: Any) -> None:

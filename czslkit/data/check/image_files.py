@@ -133,8 +133,9 @@ def _examine_image(file: Path, imported: bool) -> ExaminedImage:
     with open_image(file) as image:
         if damage := file_damage(file, image.format or ""):
             return ExaminedImage(damage)
-        # Pillow turns every TIFF itself, and would decode a PNG again to look for EXIF data after the pixels.
-        skips_exif = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+        # Pillow turns every TIFF itself, so that it is never read without the rotation, and would decode a PNG again to
+        # look for EXIF data after the pixels.
+        skips_exif = "exif" not in image.info if image.format == "PNG" else image.format == "TIFF" and not imported
         try:
             applies = {
                 depth(image): True,

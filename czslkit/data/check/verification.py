@@ -14,6 +14,7 @@ from ..dataset_folders import dataset, ensure_folder
 from ..datasets import Counts, Dataset
 from ..integrity import Finding, dataset_errors, printable, untrained_words
 from ..layout import Listing, images_folder
+from ..left_out import set_aside_images
 from .counts import count_differences, count_listing, named_counts
 from .image_files import check_image_files
 from .lint import lint
@@ -94,11 +95,14 @@ def verify(
         return Verification(name, None, None, expected, (Finding("error", "absent", str(error)),))
     try:
         listing = dataset(name).listing(folder)
+        set_aside = set_aside_images(folder, listing)
     except DataError as error:
         malformed = Finding("error", "malformed", str(error), remedy=_REMEDIES["empty"])
         return Verification(name, folder, None, expected, (malformed,))
     found = count_listing(listing)
+    aside = "replace the files and import the dataset again with --force"
     findings = [
+        *([Finding("warning", "set-aside", str(set_aside), set_aside.reasons, aside)] if set_aside else ()),
         *(count_differences(found, expected) if expected else ()),
         *_findings(dataset(name), folder, listing, workers),
     ]

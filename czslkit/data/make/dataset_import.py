@@ -17,6 +17,7 @@ from ..dataset_folders import canonical, data_root
 from ..datasets import DATASETS
 from ..integrity import listing_errors, printable
 from ..layout import SPLITS, Instance, Listing, Pair
+from ..left_out import LARGEST_SHARE
 from ..pair_lists import unlistable
 from ..removal import check_removable
 from ..writing import write_dataset
@@ -110,6 +111,9 @@ def _readable(source: Path, pictures: Sequence[LabelledPicture]) -> tuple[list[L
     if set_aside:
         what = f"{len(set_aside)} of {len(pictures)} pictures cannot be read and are set aside"
         print(f"warning: {what}:\n  {reasons}", file=sys.stderr)
+        if len(set_aside) > LARGEST_SHARE * len(pictures):
+            limit = f"which is more than {LARGEST_SHARE:.0%}: czslkit bench needs --allow-missing to run without them"
+            print(f"warning: {what}, {limit}", file=sys.stderr)
     return readable, {"pictures": dict(kinds), "set_aside": set_aside}
 
 

@@ -72,26 +72,39 @@ def label_problem(column: str, label: str) -> str:
 
 
 def doubtful_labels(pairs: Iterable[Pair]) -> list[str]:
-    """Return a sentence for each attribute that may have taken the first words of an object.
+    """Return a sentence for each attribute and object that may have taken words of the other one.
 
     Such an attribute is of several words, occurs with one object only, and starts with the words of another attribute.
+    Such an object occurs with one attribute only, and ends with the words of another object.
 
     >>> doubtful_labels([("dry", "cat"), ("dry teddy", "bear")])
     ["'dry teddy' is the attribute of 'bear' only, and 'dry' is another attribute: is it 'dry' and 'teddy bear'?"]
+    >>> doubtful_labels([("wet", "dog"), ("light", "blue dog")])
+    ["'blue dog' is the object of 'light' only, and 'dog' is another object: is it 'light blue' and 'dog'?"]
     """
     objs: dict[str, set[str]] = defaultdict(set)
+    attrs: dict[str, set[str]] = defaultdict(set)
     for attr, obj in pairs:
         objs[attr].add(obj)
+        attrs[obj].add(attr)
     found = []
     for attr, (obj, *others) in sorted((attr, sorted(found)) for attr, found in objs.items()):
         words = attr.split()
-        prefixes = (" ".join(words[:n]) for n in range(1, len(words)))
-        prefix = next((prefix for prefix in prefixes if prefix in objs), None)
-        if prefix and not others:
-            meant = f"{attr.removeprefix(prefix).strip()} {obj}"
-            only = f"{attr!r} is the attribute of {obj!r} only"
-            found.append(f"{only}, and {prefix!r} is another attribute: is it {prefix!r} and {meant!r}?")
+        cut = next((n for n in range(1, len(words)) if " ".join(words[:n]) in objs), 0)
+        if cut and not others:
+            found.append(_doubt("attribute", attr, obj, " ".join(words[:cut]), " ".join([*words[cut:], obj])))
+    for obj, (attr, *others) in sorted((obj, sorted(found)) for obj, found in attrs.items()):
+        words = obj.split()
+        cut = next((n for n in range(1, len(words)) if " ".join(words[n:]) in attrs), 0)
+        if cut and not others:
+            found.append(_doubt("object", obj, attr, " ".join([attr, *words[:cut]]), " ".join(words[cut:])))
     return found
+
+
+def _doubt(kind: str, label: str, only: str, attr: str, obj: str) -> str:
+    """Return the sentence that asks whether the pair of a doubtful label is another one, ``attr`` and ``obj``."""
+    known = attr if kind == "attribute" else obj
+    return f"{label!r} is the {kind} of {only!r} only, and {known!r} is another {kind}: is it {attr!r} and {obj!r}?"
 
 
 def refuse_if_any(source: Path, problems: Sequence[str]) -> None:

@@ -9,15 +9,17 @@ from ...errors import DataError, first_ten
 from ...terminal import log_to_stderr
 from ..integrity import printable
 from ..layout import Pair
+from .folder_names import pairs_of_names
 from .labelled_pictures import LabelledPicture, is_image, label_problem, normalized_label, refuse_if_any
 
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 def read_folder(source: Path) -> tuple[str, list[LabelledPicture]]:
-    """Return the layout of a folder and its images, and print the names of other files to standard error.
+    """Return the layout of a folder and its images, and print what is skipped to standard error.
 
-    The layout is ``ATTR/OBJ`` if more images are in subfolders of subfolders than in subfolders, else ``ATTR_OBJ``.
+    Other files and hidden folders with images are skipped. The layout is ``ATTR/OBJ`` if more images are in subfolders
+    of subfolders than in subfolders, else ``ATTR_OBJ``.
 
     Raises:
         DataError: ``source`` is not a folder or has no images, or the labels of some images are unclear. The message
@@ -50,6 +52,9 @@ def read_folder(source: Path) -> tuple[str, list[LabelledPicture]]:
     if skipped := [file for file in _visible_files(source) if not is_image(file)]:
         names = [printable(file.relative_to(source).as_posix()) for file in skipped]
         log_to_stderr(f"skipped files without an image suffix: {first_ten(names)}")
+    if hidden := [folder for folder in _hidden_folders(source) if any(map(is_image, _visible_files(folder)))]:
+        names = [printable(folder.relative_to(source).as_posix()) for folder in hidden]
+        log_to_stderr(f"skipped hidden folders with images: {first_ten(names)}")
     return layout, pictures
 
 
@@ -69,25 +74,16 @@ def _split_problems(folders: Mapping[Path, list[Path]]) -> Iterator[str]:
 
 def _pairs_of_folders(inside: Mapping[Path, list[Path]], nested: bool) -> Iterator[tuple[Path, Pair, str]]:
     """Yield every folder of images with its attribute and object, and their problem, empty if they can be used."""
+    named = {} if nested else pairs_of_names([folder.name for folder in inside])
     for folder, entries in inside.items():
         if not nested:
-            yield folder, *_pair_of_folder(folder.name)
+            found = named[folder.name]
+            yield (folder, ("", ""), found) if isinstance(found, str) else (folder, found, _pair_problem(found))
             continue
         for entry in entries:
             if entry.is_dir():
                 pair = normalized_label(folder.name), normalized_label(entry.name)
                 yield entry, pair, _pair_problem(pair)
-
-
-def _pair_of_folder(name: str) -> tuple[Pair, str]:
-    """Return the attribute and object in a folder's name, and their problem, empty if they can be used."""
-    words = name.split()
-    words = name.split("_") if len(words) == 1 else words
-    if len(words) != 2 or not all(words):
-        advice = "rename it to 'attr obj' with one space, or import a table"
-        return ("", ""), f"the folder {name!r} does not clearly name an attribute and an object: {advice}"
-    pair = normalized_label(words[0]), normalized_label(words[1])
-    return pair, _pair_problem(pair)
 
 
 def _pair_problem(pair: Pair) -> str:
@@ -101,6 +97,15 @@ def _visible_files(folder: Path) -> Iterator[Path]:
             yield from _visible_files(entry)
         else:
             yield entry
+
+
+def _hidden_folders(folder: Path) -> Iterator[Path]:
+    """Yield the hidden folders in a folder and in its subfolders, but none in another hidden folder."""
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and entry.name.startswith("."):
+            yield entry
+        elif entry.is_dir():
+            yield from _hidden_folders(entry)
 
 
 def _visible_entries(folder: Path) -> list[Path]:

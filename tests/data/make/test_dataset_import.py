@@ -17,6 +17,7 @@ from czslkit.cli import main
 from czslkit.data.check.verification import verify
 from czslkit.data.images import open_rgb
 from czslkit.data.layout import Instance, images_folder, metadata_file
+from czslkit.data.left_out import refuse_many_set_aside
 from czslkit.data.listing import read_listing
 from czslkit.data.loading import load_dataset
 from czslkit.data.make.dataset_import import import_dataset
@@ -173,7 +174,37 @@ def test_pictures_that_cannot_be_read_are_set_aside_with_the_reason(
     aside = json.loads((folder / "imported.json").read_text())["set_aside"]
     assert [one["file"] for one in aside] == [str(photos / "wet_dog" / f"{n}.png") for n in (1, 2)]
     assert aside[0]["reason"]
-    assert verify("mine", tmp_path / "data").findings == ()
+    limit = "which is more than 1%: czslkit bench needs --allow-missing to run without them"
+    assert f"warning: 2 of 36 pictures cannot be read and are set aside, {limit}\n" in said
+    [finding] = verify("mine", tmp_path / "data").findings
+    assert (finding.severity, finding.kind, len(finding.where)) == ("warning", "set-aside", 2)
+    assert finding.what == "2 of 36 pictures could not be read and were set aside when the dataset was imported"
+    assert finding.where[1].startswith(f"{photos / 'wet_dog' / '2.png'}: it is in none of the formats JPEG")
+
+
+def test_one_percent_of_the_pictures_may_be_set_aside(
+    photos: Path, tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(64):
+        draw(photos / "wet_dog" / f"more{n}.png", 100 + n)
+    (photos / "wet_dog" / "1.png").write_text("no image")
+    import_dataset(photos, "mine", tmp_path / "data")
+    said = capsys.readouterr().err
+    assert "warning: 1 of 100 pictures cannot be read and are set aside:\n" in said
+    assert "--allow-missing" not in said
+    set_aside = load_dataset("mine", tmp_path / "data").set_aside
+    assert set_aside and (set_aside.images, set_aside.of, set_aside.many) == (1, 100, False)
+    refuse_many_set_aside("mine", set_aside)
+
+
+@pytest.mark.parametrize("record", ["[]", "{", '{"set_aside": 1}', '{"set_aside": [{"file": "a.jpg"}]}'])
+def test_a_damaged_record_of_an_import_is_named(photos: Path, tmp_path: Path, record: str) -> None:
+    folder = import_dataset(photos, "mine", tmp_path / "data")
+    (folder / "imported.json").write_text(record)
+    with pytest.raises(DataError, match=r"mine/imported\.json is not as czslkit writes it: .* again with --force"):
+        load_dataset("mine", tmp_path / "data")
+    [finding] = verify("mine", tmp_path / "data").findings
+    assert finding.severity == "error" and "imported.json is not as czslkit writes it" in finding.what
 
 
 def test_a_source_of_unreadable_pictures_is_refused(tmp_path: Path, refused: Refused) -> None:
@@ -188,19 +219,22 @@ def test_pictures_are_turned_and_scaled_only_in_imported_datasets(
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (20, 10)).save(photos / "wet_dog" / "turned.jpg", exif=exif)
+    Image.effect_noise((20, 10), 50).convert("RGB").save(photos / "wet_dog" / "turned.tif", exif=exif)
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(photos / "wet_dog" / "grey.tif")
     assert main(["data", "import", str(photos), "--name", "mine", "--data", str(tmp_path)]) == 0
     said = capsys.readouterr().err
-    assert "1 pictures are turned\n" in said
+    assert "2 pictures are turned\n" in said
     assert "1 pictures are float\n" in said
     images = images_folder(tmp_path / "mine") / "wet_dog"
     assert (open_rgb(images / "turned.jpg").size, open_rgb(photos / "wet_dog" / "turned.jpg").size) == (
         (10, 20),
         (20, 10),
     )
+    assert open_rgb(images / "turned.tif").size == (10, 20)
     assert open_rgb(images / "grey.tif").getpixel((0, 0)) == (128, 128, 128)
     found = {finding.kind: finding for finding in verify("mine", tmp_path).findings}
     assert {kind: finding.severity for kind, finding in found.items()} == {"float": "warning", "turned": "note"}
+    assert found["turned"].where == ("wet_dog/turned.jpg", "wet_dog/turned.tif")
     assert found["turned"].remedy == "they are read upright, because the dataset was imported"
     assert found["float"].remedy.startswith("they are read in 8 bits; white is the largest value of 1 (floats)")
 
@@ -263,13 +297,25 @@ def test_the_layout_is_told(photos: Path, tmp_path: Path, capsys: pytest.Capture
     assert f"read from {photos} as ATTR_OBJ\n" in capsys.readouterr().out
 
 
-def test_labels_that_look_split_wrongly_are_warned_of(
-    photos: Path, tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+def test_attributes_that_look_split_wrongly_are_warned_of(
+    photos: Path, tmp_path: Path, draw: Draw, table: Table, all_rows: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw(photos / "dry_teddy bear" / "0.png", 99)
-    assert main(["data", "import", str(photos), "--name", "mine", "--data", str(tmp_path)]) == 0
+    draw(photos / "0.png", 99)
+    source = str(table(*all_rows, "0.png,dry teddy,bear"))
+    assert main(["data", "import", source, "--name", "mine", "--data", str(tmp_path)]) == 0
     warning = "warning: 'dry teddy' is the attribute of 'bear' only, and 'dry' is another attribute: is it"
     assert f"{warning} 'dry' and 'teddy bear'?\n" in capsys.readouterr().err
+
+
+def test_objects_that_look_split_wrongly_and_spellings_are_warned_of(
+    photos: Path, tmp_path: Path, table: Table, all_rows: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row.replace(",wet,dog", ",Wet,blue dog", 1) for row in all_rows]
+    source = str(table(*rows))
+    assert main(["data", "import", source, "--name", "mine", "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "warning: 'blue dog' is the object of 'Wet' only, and 'dog' is another object: is it 'Wet blue' and" in said
+    assert "warning: 1 attribute names have several spellings: 'Wet' = 'wet'\n" in said
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])

@@ -100,3 +100,55 @@ def test_folders_of_splits_are_not_attributes(tmp_path: Path, draw: Draw, refuse
     for split in ("train", "val"):
         draw(tmp_path / "photos" / split / "wet_dog" / "0.png", 1)
     refused(tmp_path / "photos", "the folders train, val are named after splits: import a table with a column 'split'")
+
+
+def pairs_of(photos: Path) -> set[tuple[str, str]]:
+    return {(picture.attr, picture.obj) for picture in read_folder(photos)[1]}
+
+
+def test_a_name_with_both_separators_is_parted_where_its_labels_are_known(photos: Path, draw: Draw) -> None:
+    names = ("light blue_dog", "light blue_bird", "very light blue_dog", "dark_blue cat", "wet _mouse")
+    for n, name in enumerate(names):
+        draw(photos / name / "0.png", 100 + n)
+    expected = {("light blue", "dog"), ("light blue", "bird"), ("very light blue", "dog"), ("dark blue", "cat")}
+    assert expected | {("wet", "mouse")} < pairs_of(photos)
+
+
+def test_a_name_whose_parts_are_all_unknown_is_refused_with_both_meanings(
+    photos: Path, draw: Draw, refused: Refused
+) -> None:
+    draw(photos / "light blue_bird" / "0.png", 99)
+    said = refused(photos, "the folder 'light blue_bird' does not clearly name an attribute and an object: ")
+    assert "'light' and 'blue bird' or 'light blue' and 'bird'? Move it to a folder for each attribute, or" in said
+
+
+def test_where_spaces_part_the_other_names_they_part_every_name(
+    tmp_path: Path, draw: Draw, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n, name in enumerate(("wet dog", "green hot_dog", "light_blue dog")):
+        draw(tmp_path / "photos" / name / "0.png", n)
+    assert pairs_of(tmp_path / "photos") == {("wet", "dog"), ("green", "hot dog"), ("light blue", "dog")}
+    assert capsys.readouterr().err == ""
+    draw(tmp_path / "photos" / "very light blue_dog" / "0.png", 9)
+    refused(tmp_path / "photos", "the folder 'very light blue_dog' does not clearly name an attribute and an object")
+
+
+def test_names_that_all_have_both_separators_are_parted_at_the_space_with_a_warning(
+    tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n, name in enumerate(("light_blue dog", "dark_blue dog")):
+        draw(tmp_path / "photos" / name / "0.png", n)
+    assert pairs_of(tmp_path / "photos") == {("light blue", "dog"), ("dark blue", "dog")}
+    said = "read thus: 'dark_blue dog' as 'dark blue' and 'dog', 'light_blue dog' as 'light blue' and 'dog'\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_hidden_folders_with_images_are_skipped_and_named(
+    photos: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(photos / ".old_dogs" / "0.png", 1)
+    draw(photos / "wet_dog" / ".more" / "deep" / "0.png", 2)
+    (photos / ".git").mkdir()
+    (photos / ".git" / "config").touch()
+    assert len(read_folder(photos)[1]) == 36
+    assert capsys.readouterr().err == "skipped hidden folders with images: .old_dogs, wet_dog/.more\n"
