@@ -105,6 +105,17 @@ def shortened(value: object) -> str:
     return _SHORT.repr(value)
 
 
+def without_middle(text: str, longest: int) -> str:
+    """Return a text; of one with more than ``longest`` characters, its start and its end.
+
+    >>> without_middle("Traceback of 9 MB: refused", 16)
+    'Tracebac\\n[10 characters are left out]\\n refused'
+    """
+    half = longest // 2
+    more = len(text) - 2 * half
+    return text if more <= 0 else f"{text[:half]}\n[{more:,} characters are left out]\n{text[-half:]}"
+
+
 def first_ten(items: Sequence[str], separator: str = ", ") -> str:
     """Return the first ten items and the number of the other items, as text for a message.
 

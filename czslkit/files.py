@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import CzslkitError, LockedError, LockError
+from .foreign_files import check_regular
 from .locks import Holder, try_lock
 from .processes import Process
 
@@ -159,8 +160,21 @@ def _try_lock(path: Path, log: Callable[[str], None]) -> Callable[[], None] | Ho
         path.parent.mkdir(parents=True, exist_ok=True)
         return try_lock(path, log)
     except OSError as error:
+        if obstacle := _obstacle(path):
+            raise LockError(f"{path} cannot be locked: {obstacle}. Remove it") from error
         reason = f"{type(error).__name__}: {error.strerror or error}"
         raise LockError(f"{path} cannot be locked, which needs a folder that can be written: {reason}") from error
+
+
+def _obstacle(path: Path) -> str:
+    """Return what is in the place of a lock file if it is not a regular file, else an empty text."""
+    if path.is_symlink():
+        return "it is a link, expected a regular file"
+    try:
+        check_regular(path)
+    except OSError as error:
+        return "" if error.errno else str(error)  # with a number, the system has refused to look
+    return ""
 
 
 def _is_abandoned(path: Path) -> bool:

@@ -24,7 +24,8 @@ FORMAT_1 = "czslkit as of format 1"
 _STALE = r"\.stale(-\d+)?\.json$"  # end of the name of a result that another one has replaced
 #: End of the name of a file that keeps numbers computed from a result. It may be removed at any time.
 KEPT_RESAMPLES = "resamples"
-_REMEDY = "Run czslkit bench again to make this result anew, or remove the file."
+#: End of the error of a file that is not a result.
+REMEDY = " Run czslkit bench again to make this result anew, or remove the file."
 _RESULT_LIMIT, _ATTACHED_LIMIT = 8 << 20, 64 << 20  # largest sizes of a result and of a file attached to it, in bytes
 _MOST_DIFFERENCES = 4  # largest number of differences that are named; the others are counted
 
@@ -152,9 +153,9 @@ class Store:
             file = read_regular(path, _RESULT_LIMIT)
             content: dict[str, Any] = parse_json(file)
         except (OSError, ValueError) as error:
-            raise CzslkitError(f"{path}: cannot be read: {error}. {_REMEDY}") from error
+            raise CzslkitError(f"{path}: cannot be read: {error}.{REMEDY}") from error
         if reason := fault(content, file):
-            raise CzslkitError(f"{path}: {reason}. {_REMEDY}")
+            raise CzslkitError(f"{path}: {reason}.{REMEDY}")
         content.pop("digest", None)
         try:
             home = self.path(content["cell"])

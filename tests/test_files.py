@@ -109,6 +109,18 @@ def test_a_file_that_cannot_be_locked_is_one_error(tmp_path: Path, monkeypatch: 
         pytest.fail("locked")
 
 
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(os.mkfifo, "a pipe"), (Path.mkdir, "a folder"), (lambda path: path.symlink_to(path.name), "a link")],
+)
+def test_what_is_in_the_place_of_a_lock_file_is_named(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+    lock = tmp_path / ".lock"
+    make(lock)
+    message = f"{lock} cannot be locked: it is {kind}, expected a regular file. Remove it"
+    with pytest.raises(LockError, match=f"^{re.escape(message)}$"), file_lock(lock, print):
+        pytest.fail("locked")
+
+
 WRITERS = """
 import os, sys
 from pathlib import Path

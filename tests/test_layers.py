@@ -17,9 +17,9 @@ CORE, PLUGINS = ROOT / "czslkit", ROOT / "plugins" / "czslkit_plugins"
 LAYERS = (
     {"errors"},
     {"processes", "sizes"},
-    {"locks", "training_files"},
+    {"locks", "training_files", "foreign_files"},
     {"entry_points", "options", "csv_cells", "files", "json_digest", "types", "metrics.names", "linear", "recompute"},
-    {"registry", "source_code", "foreign_files", "pickle_scan", "report.expected", "terminal"},
+    {"registry", "source_code", "pickle_scan", "report.expected", "terminal"},
     {"result_schema", "torch_files", "yaml_files"},
     {"torchscript"},
     {"provenance", "weights", "translation", "result_store", "training_hooks"},

@@ -24,6 +24,7 @@ from ..weights import read_tensors, state_dict_mismatches, write_tensors
 FORMAT = 2
 _FIRST_WITH_DIGEST = 2  # first format whose descriptions must hold digests
 _REMEDY = "Copy the whole folder again from its source, or train the method again in another folder"
+_RUN_REMEDY = "Run the czslkit bench command of this run again, which writes the trained method anew"
 _LONGEST_REASON = 300  # characters of an error of a foreign file
 
 
@@ -62,7 +63,9 @@ class TrainedMethod:
             raise ConfigError([f"{path} cannot be read: {_reason(error)}"]) from error
         files = [WEIGHTS_FILE] + [BACKBONE_FILE] * trained._has_backbone
         if missing := [name for name in files if not (trained.folder / name).is_file()]:
-            raise ConfigError([f"{trained.folder} lacks {missing[0]}, which {METADATA_FILE} requires"])
+            raise ConfigError(
+                [f"{trained.folder} lacks {missing[0]}, which {METADATA_FILE} requires. {_remedy(trained.folder)}."]
+            )
         trained._check_digests(metadata.get("digests", {}))
         return trained
 
@@ -77,7 +80,7 @@ class TrainedMethod:
                 raise ConfigError(
                     [
                         f"{self.folder / name} was changed after it was written: it has the digest {found}, expected "
-                        f"{digest}. {_REMEDY}."
+                        f"{digest}. {_remedy(self.folder)}."
                     ]
                 )
 
@@ -154,12 +157,17 @@ def read_description(folder: Path) -> dict[str, Any]:
             [f"no {path}; expected the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or one of czslkit convert"]
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError([f"{path} cannot be read: {_reason(error)}. {_REMEDY}."]) from error
+        raise ConfigError([f"{path} cannot be read: {_reason(error)}. {_remedy(folder)}."]) from error
     if type(version) is not int or not 1 <= version <= FORMAT:
         raise ConfigError([f"{path} is of format {shortened(version)}, this czslkit reads formats up to {FORMAT}"])
     if change := change_since_written(file, required="digest" in content or version >= _FIRST_WITH_DIGEST):
-        raise ConfigError([f"{path} {change}. {_REMEDY}."])
+        raise ConfigError([f"{path} {change}. {_remedy(folder)}."])
     return content
+
+
+def _remedy(folder: Path) -> str:
+    """Return what to do about a damaged folder; czslkit bench repairs the training of a run."""
+    return _RUN_REMEDY if folder.name == TRAINING_FOLDER else _REMEDY
 
 
 def _reason(error: Exception) -> str:

@@ -190,7 +190,7 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, write its table to the folder of results in every format, and print it.
 
-    Returns the exit status, 1 if a cell failed.
+    Returns the exit status, 1 if a cell failed or a file of the table cannot be written.
     """
     from ..runner.bench import bench
     from ..runner.recipes import parse_recipe_files
@@ -220,12 +220,21 @@ def run(args: argparse.Namespace) -> int:
         estimate=args.estimate,
         verbose=args.verbose,
     )
+    written: list[str] = []
+    failures: list[str] = []
     if not args.estimate:
         table = result.table()
-        try:
-            for kind, suffix in FILE_SUFFIXES.items():
-                write_text(args.runs / f"table.{suffix}", table.render(kind))
-        finally:  # also if the files cannot be written
-            print_table(table, args.format)
-        print(f"also written to {args.runs}/table.{{{','.join(FILE_SUFFIXES.values())}}}", file=sys.stderr)
-    return 1 if result.failed else 0
+        for kind, suffix in FILE_SUFFIXES.items():
+            file = args.runs / f"table.{suffix}"
+            try:
+                write_text(file, table.render(kind))
+            except OSError as error:
+                failures.append(f"{file} cannot be written: {error.strerror or error}")
+            else:
+                written.append(suffix)
+        print_table(table, args.format)
+        if written:
+            print(f"also written to {args.runs}/table.{{{','.join(written)}}}", file=sys.stderr)
+        for failure in failures:
+            print(f"czslkit: {failure}", file=sys.stderr)
+    return 1 if result.failed or failures else 0

@@ -45,7 +45,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--pairs",
         metavar='"ATTR OBJ,..."',
-        help="pairs to explain, with commas between them (default: the pairs that the method ranks highest)",
+        help="pairs to explain, with commas between them; write a + between words with spaces, as in 'wet+tin can' "
+        "(default: the pairs that the method ranks highest)",
     )
     parser.add_argument(
         "--top",

@@ -117,11 +117,14 @@ def open_image(path: Path) -> Image.Image:
     """Open an image file and read its header.
 
     Raises:
-        OSError: there is no regular file, or it is in none of ``FORMATS``.
+        OSError: there is no regular file, it is empty, or it is in none of ``FORMATS``.
         PIL.Image.DecompressionBombError: it has more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise OSError("it is not a regular file")
+    if not status.st_size:
+        raise OSError("it is empty")
     try:
         image = Image.open(path, formats=_formats())
     except UnidentifiedImageError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,10 +37,16 @@ def parse_pairs(text: str, space: PairSpace) -> Tensor:
     for part in text.split(","):
         forms = [words for mark in (None, "+") if len(words := [word.strip() for word in part.split(mark)]) == 2]
         if not forms:
-            problems.append(f"{part.strip()!r} is not an attribute and an object, such as 'wet dog'")
+            problems.append(
+                f"{part.strip()!r} is not an attribute and an object, such as 'wet dog', or 'wet+tin can' if a word "
+                f"has spaces.{_known_pairs(part.split(), space)}"
+            )
             continue
         attr, obj = next((form for form in forms if form[0] in space.attrs and form[1] in space.objs), forms[-1])
-        unknown = [*_unknown_word("attribute", attr, space.attrs), *_unknown_word("object", obj, space.objs)]
+        unknown = [
+            *_unknown_word("attribute", attr, space.attrs, ("", f"+{obj}")),
+            *_unknown_word("object", obj, space.objs, (f"{attr}+", "")),
+        ]
         problems += unknown
         if not unknown:
             pairs[space.attrs.index(attr), space.objs.index(obj)] = None
@@ -47,11 +55,25 @@ def parse_pairs(text: str, space: PairSpace) -> Tensor:
     return torch.tensor(list(pairs))
 
 
-def _unknown_word(kind: str, word: str, known: tuple[str, ...]) -> list[str]:
-    """Return a message in a list if ``word`` is not among the known words, else an empty list."""
+def _known_pairs(parts: Sequence[str], space: PairSpace) -> str:
+    """Return a hint with the pairs of known words with spaces that a text is, without the ``+`` between the two."""
+    splits = ((" ".join(parts[:i]), " ".join(parts[i:])) for i in range(1, len(parts)))
+    known = [f"'{attr}+{obj}'" for attr, obj in splits if attr in space.attrs and obj in space.objs]
+    return f" Did you mean {' or '.join(known)}?" if known else ""
+
+
+def _unknown_word(kind: str, word: str, known: tuple[str, ...], around: tuple[str, str]) -> list[str]:
+    """Return a message in a list if ``word`` is not among the known words, else an empty list.
+
+    Args:
+        around: what stands before and after the word in a pair with ``+``.
+    """
     if word in known:
         return []
-    return [f"no {kind} named {word!r} among the {len(known)} {kind}s of the checkpoint.{did_you_mean(word, known)}"]
+    hint = did_you_mean(word, known)
+    spaced = next((name for name in known if " " in name and repr(name) in hint), None)
+    form = f" A name with spaces needs a +: {spaced.join(around)!r}" if spaced else ""
+    return [f"no {kind} named {word!r} among the {len(known)} {kind}s of the checkpoint.{hint}{form}"]
 
 
 def highest_ranked_pairs(method: Method, image: ImageFeatures, pairs: Tensor, top: int, setting: Setting) -> Tensor:

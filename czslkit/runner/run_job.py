@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..checkpoints.trained import is_intact
 from ..data.splits import Splits
-from ..errors import CzslkitError, DataError, PluginError
+from ..errors import CzslkitError, DataError, PluginError, without_middle
 from ..evaluation.evaluator import Evaluation
 from ..files import file_lock, remove_unfinished
 from ..method import Method
 from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
+from ..result_store import REMEDY, unused_path
 from ..sizes import format_bytes
+from ..training.state import state_key
 from . import forecast
 from .evaluate import evaluate, measured_records
 from .job import Job
@@ -41,6 +44,7 @@ from .train import classes_of, is_trained, stored_keys, train_method, training_f
 from .training_forecast import training
 
 TRACEBACK_FILE = "error.txt"  # file of a failed result that has the traceback
+_LONGEST_TEXT = 100_000  # characters of a message and of a traceback in a result
 
 
 def run_job(job: Job) -> list[dict[str, Any]]:
@@ -75,8 +79,25 @@ def run_job(job: Job) -> list[dict[str, Any]]:
                 new = {world: failure(error) for world in missing}
             results |= store_results(job, new)
         else:
-            job.log("done before")
+            job.log("done before" + _repaired_training(job, results))
     return [results[world] for world in spec.worlds]
+
+
+def _repaired_training(job: Job, results: Results) -> str:
+    """Write a trained method that is lost or damaged again from its training state; return what to add to the log.
+
+    Nothing is trained or evaluated. A trained method that belongs to stale results is not written again.
+    """
+    folder, spec = training_folder(job), job.spec
+    if spec.checkpoint is not None or is_intact(folder):
+        return ""
+    key = next((result["training_key"] for result in results.values() if "stale" not in result), None)
+    prepared = prepare(job, ())
+    trains = prepared.method.trains and spec.train.epochs
+    if key is None or (trains and state_key(folder, {key}, prepared.method) is None):
+        return f", but its trained weights are gone: remove {folder.parent} to train the method again"
+    train_method(job, prepared, key, {})
+    return f", and its trained method is written again to {folder}"
 
 
 @dataclass(frozen=True)
@@ -95,11 +116,17 @@ def finished_results(job: Job) -> Results:
         try:
             result = job.store.get(job.spec.cell(world))
         except (CzslkitError, OSError) as error:  # not a result: it is renamed when the new result is stored
-            job.log(str(error))
+            job.log(_made_again(job, world, error) if world in job.spec.worlds else str(error))
             continue
         if result and result["status"] == "done":
             found[world] = result
     return found
+
+
+def _made_again(job: Job, world: str, error: Exception) -> str:
+    """Return the error of a file that is not a result, with what happens to it in place of what a user can do."""
+    kept = unused_path(job.store.path(job.spec.cell(world)), ".stale").name
+    return f"{str(error).removesuffix(REMEDY)} This result is made again, and the old file is kept as {kept}"
 
 
 def usable_results(job: Job) -> Stored:
@@ -200,20 +227,28 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
 def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Results:
     """Store the results of some worlds and return them; a result that cannot be stored becomes a failure.
 
-    The traceback of a failure is written to ``<world>.error.txt``.
+    The traceback of a failure is written to ``<world>.error.txt``. The result has no more than the start and the end
+    of a long message and of a long traceback.
     """
     results: Results = {}
     for world, content in contents.items():
         identity = {"cell": job.spec.cell(world), "config": job.spec.config, "depends": {}}
         result = {**identity, **_recipe_info(job, world, content["status"]), **content}
         try:
-            job.store.put(result)
+            job.store.put(_shortened(result))
             _write_traceback(job, result)
         except OSError as error:
             results[world] = {**result, **failure(error)}
         else:
             results[world] = job.store.get(result["cell"]) or result
     return results
+
+
+def _shortened(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a result in which long texts of the error lack their middle, so that it can be read again."""
+    if not result["error"]:
+        return result
+    return {**result, "error": {name: without_middle(text, _LONGEST_TEXT) for name, text in result["error"].items()}}
 
 
 def _write_traceback(job: Job, result: Mapping[str, Any]) -> None:

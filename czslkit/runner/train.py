@@ -53,7 +53,7 @@ def train_method(job: Job, prepared: Prepared, key: str, same: Mapping[str, Any]
         ConfigError: the machine's memory is too little for the validation.
     """
     spec, method, folder = job.spec, prepared.method, training_folder(job)
-    found = _stored_training(job, folder, {key, *same})
+    found = _stored_training(job, folder, {key, *same}, method)
     keys = [*found.keys, key]  # every key in the folder names the same training
     state = TrainingState(folder, keys[0], {*keys, *same})
     trains = bool(method.trains and spec.train.epochs)
@@ -152,24 +152,25 @@ def _recorded_key(folder: Path) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def _stored_training(job: Job, folder: Path, accepted: Collection[str]) -> StoredTraining:
+def _stored_training(job: Job, folder: Path, accepted: Collection[str], method: Method) -> StoredTraining:
     """Return the training in a folder that has an accepted key, or copy one from a cell with other evaluation settings.
 
     A training with other keys is renamed to ``training.stale``, ``training.stale-2``, ... and so is a damaged one.
     """
-    found = StoredTraining(_recorded_key(folder), state_key(folder))
+    recorded = _recorded_key(folder)
+    found = StoredTraining(recorded, state_key(folder, None if recorded in accepted else accepted, method))
     if {*accepted}.intersection(found.keys):
         return found
     files = [file for file in (folder / STATE_FILE, folder / METADATA_FILE) if file.exists()]
     if files:
-        renamed = unused_path(folder, ".stale")
+        renamed, others = unused_path(folder, ".stale"), {*stored_keys(folder)}.difference(accepted)
         folder.rename(renamed)
-        if found.keys:
+        if others:
             job.log(f"the weights of a training with other settings, data or code are kept in {renamed}")
         else:
             job.log(f"{files[0]} is damaged: it is kept in {renamed}, and the training starts anew")
     for other in _folders(job):
-        found = StoredTraining(_recorded_key(other), state_key(other, accepted))
+        found = StoredTraining(_recorded_key(other), state_key(other, accepted, method))
         if {*accepted}.intersection(found.keys):
             _copy_training(other, folder)
             job.log(f"the training in {other} has the same settings, data and code, and is used here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from ..foreign_files import check_regular
 from ..learned_state import learned_state, load_learned
 from ..method import Method
 from ..training_files import STATE_FILE
-from ..weights import read_safetensors, write_tensors
+from ..weights import read_safetensors, state_dict_mismatches, write_tensors
+
+_OTHER_SECTIONS = ("method.", "best.", "hooks.")  # starts of the names of tensors that are no optimiser's
+_OPTIMIZER_TENSOR = re.compile(r"optimizer\d*\.\d+\..+")
 
 
 @dataclass(frozen=True)
@@ -112,22 +116,51 @@ def _optimizer_sections(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str
     return {"optimizer" + (str(i) if i > 1 else ""): optimizer for i, optimizer in enumerate(optimizers, 1)}
 
 
-def state_key(folder: Path, accepted: Container[str] | None = None) -> str | None:
+def state_key(folder: Path, accepted: Container[str] | None = None, method: Method | None = None) -> str | None:
     """Return the key of the training state in a folder, None if there is none, or if it is damaged.
 
     Args:
         accepted: keys to look for. For a state with another key, None is returned, and its tensors are not read.
+        method: a method to resume. A state that this method cannot resume from counts as damaged.
     """
     file = folder / STATE_FILE
     if accepted is not None:
         try:
+            check_regular(file)
             with safe_open(file, "pt") as content:
                 key = (content.metadata() or {}).get("key")
         except (SafetensorError, OSError):
             return None
         if key not in accepted:
             return None
-    return _read(file)[1].get("key")
+    tensors, metadata = _read(file)
+    return None if metadata and method and not _is_whole(tensors, metadata, method) else metadata.get("key")
+
+
+def _is_whole(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], method: Method) -> bool:
+    """Return whether a state has all that ``restore`` reads; states of earlier versions hold no digest."""
+    try:
+        history, plain = json.loads(metadata["history"]), json.loads(metadata.get("optimizers", "[]"))
+        json.loads(metadata.get("trainable", "[]"))
+        float(metadata["seconds"])
+        whole = bool([row["loss"] for row in history])
+        whole = whole and all({"state", "groups"} <= values.keys() for values in plain)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return False
+    names = (_OPTIMIZER_TENSOR.fullmatch(name) for name in tensors if not name.startswith(_OTHER_SECTIONS))
+    return whole and all(names) and all(_fits(method, _section(tensors, name)) for name in ("method", "best"))
+
+
+def _fits(method: Method, values: Mapping[str, Tensor]) -> bool:
+    """Return whether tensors are the learned tensors of a method, and perhaps others of its tensors."""
+    expected = {name: value for name, value in method.state_dict().items() if name in values}
+    return learned_state(method).keys() <= values.keys() and not state_dict_mismatches(expected, values)
+
+
+def _section(tensors: Mapping[str, Tensor], section: str) -> dict[str, Tensor]:
+    """Return the tensors of a section of the file by their names in the section."""
+    prefix = f"{section}."
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

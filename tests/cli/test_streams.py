@@ -79,12 +79,17 @@ def test_a_full_disk_behind_a_stream_costs_no_result(
 
 def test_a_table_is_printed_if_its_files_cannot_be_written(bench: Bench, tmp_path: Path) -> None:
     bench()
-    (tmp_path / "runs" / "table.md").unlink()
+    for file in (tmp_path / "runs").glob("table.*"):
+        file.unlink()
     (tmp_path / "runs" / "table.md").mkdir()
     status, out, err = bench()
     assert status == 1
     assert "csp" in out
-    assert "table.md" in err
+    assert tables(tmp_path / "runs") == ["table.bib", "table.csv", "table.json", "table.md", "table.tex"]
+    table = tmp_path / "runs" / "table"
+    told = f"also written to {table}.{{csv,tex,bib,json}}\nczslkit: {table}.md cannot be written: Is a directory\n"
+    assert err.endswith(told)
+    assert err.count("cannot be written") == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -53,6 +53,12 @@ def test_a_format_that_pillow_reads_and_czslkit_does_not_is_refused(tmp_path: Pa
         open_rgb(tmp_path / "a.png")
 
 
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(DataError, match=r"a.jpg is not a readable image: OSError: it is empty$"):
+        open_rgb(tmp_path / "a.jpg")
+
+
 def test_a_pipe_named_like_an_image_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=r"a.jpg is not a readable image: OSError: it is not a regular file"):

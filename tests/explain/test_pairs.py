@@ -28,10 +28,26 @@ def test_every_mistake_in_pairs_is_named(space):
         parse_pairs(f"{space.attrs[0]},nonsense {space.objs[0]},{space.attrs[0]} nonsense", space)
     sizes = (len(space.attrs), len(space.objs))
     assert raised.value.problems == (
-        f"{space.attrs[0]!r} is not an attribute and an object, such as 'wet dog'",
+        f"{space.attrs[0]!r} is not an attribute and an object, such as 'wet dog', "
+        "or 'wet+tin can' if a word has spaces.",
         f"no attribute named 'nonsense' among the {sizes[0]} attributes of the checkpoint.",
         f"no object named 'nonsense' among the {sizes[1]} objects of the checkpoint.",
     )
+
+
+def test_names_with_spaces_are_suggested_in_the_form_that_works():
+    pairs = torch.tensor([[0, 0], [1, 0]])
+    space = czslkit.PairSpace(("wet", "dark red"), ("tin can",), pairs, torch.tensor([True, True]))
+    with pytest.raises(ConfigError) as raised:
+        parse_pairs("wet tin can,dark red tin can,wet tin_can,dark_red+tin can", space)
+    problems = raised.value.problems
+    forms = ("wet+tin can", "dark red+tin can", "wet+tin can", "dark red+tin can")
+    for problem, part, form in zip(
+        problems, ("wet tin can", "dark red tin can", "tin_can", "dark_red"), forms, strict=True
+    ):
+        assert repr(part) in problem
+        assert problem.removesuffix("?").endswith(repr(form))
+        assert len(parse_pairs(form, space)) == 1
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])

@@ -168,6 +168,23 @@ def test_the_traceback_of_a_failed_cell_is_in_a_file_until_the_cell_is_done(benc
     assert not path.exists()
 
 
+def test_a_result_leaves_out_the_middle_of_a_long_error(bench, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("the start " + "\0" * 9_000_000 + " the end")
+
+    monkeypatch.setattr(running, "make_results", fail)
+    for _ in range(2):
+        (failed,) = bench("clip", worlds="closed").results
+        assert failed["error"]["message"].startswith("the start ")
+        assert failed["error"]["message"].endswith(" the end")
+        assert "\n[8,900,018 characters are left out]\n" in failed["error"]["message"]
+    (read,) = Store(tmp_path / "runs").results()
+    assert read == failed
+    (whole,) = tmp_path.rglob("closed.error.txt")
+    assert "\0" * 9_000_000 in whole.read_text()
+    assert not list(tmp_path.rglob("*.stale*"))
+
+
 def test_verbose_logs_the_traceback_of_a_cell_that_cannot_be_estimated(bench, monkeypatch):
     monkeypatch.setattr(running, "usable_results", lambda job: 1 / 0)
     for verbose in (False, True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -144,9 +145,18 @@ def test_a_cell_with_a_damaged_result_is_evaluated_again(bench_toys: Any, cell: 
     assert bench_toys().results[0]["metrics"] == before
     assert not trainings
     assert (cell / "closed.stale.json").read_bytes() == damaged
-    assert any(f"{file}: was changed after it was written" in line for line in bench_toys.log_lines)
+    (told,) = (line for line in bench_toys.log_lines if f"{file}: was changed after it was written" in line)
+    assert told.endswith("This result is made again, and the old file is kept as closed.stale.json")
+    assert "Run czslkit bench" not in told
     bench_toys()
     assert any(line.endswith("done before") for line in bench_toys.log_lines)
+
+
+def test_a_damaged_result_of_a_world_that_is_not_asked_for_has_its_remedy(bench_toys: Any, cell: Path) -> None:
+    flip(cell / "open.json")
+    bench_toys()
+    (told,) = (line for line in bench_toys.log_lines if str(cell / "open.json") in line)
+    assert told.endswith("Run czslkit bench again to make this result anew, or remove the file.")
 
 
 @pytest.mark.parametrize("name", ATTACHED)
@@ -214,6 +224,37 @@ def test_the_damaged_state_of_another_cell_is_not_copied(bench_toys: Any, cell: 
     (cell / "training" / "method.json").unlink()
     flip(cell / "training" / STATE_FILE)
     assert bench_toys(settings={"eval.infeasible": "original"}).failed == 0
+    assert len(trainings) == 2
+
+
+def rewritten(file: Path, change: Callable[[str], str], **metadata: str) -> None:
+    """Write a state as an earlier version did, without a digest, with other names of tensors and other metadata."""
+    tensors, known = read_safetensors(file)
+    save_file({change(name): value for name, value in tensors.items()}, file, {**known, **metadata})
+
+
+@pytest.mark.parametrize("section", ["method.", "best.", "optimizer.", "seconds", "history", "optimizers"])
+def test_a_state_without_a_digest_that_is_not_whole_starts_anew(
+    bench_toys: Any, cell: Path, trainings: list[int], section: str
+) -> None:
+    state, weights = cell / "training" / STATE_FILE, (cell / "training" / "weights.safetensors").read_bytes()
+    damaged = {} if section.endswith(".") else {section: "[x"}
+    rewritten(state, lambda name: name.replace(section, f"x{section[1:]}"), **damaged)
+    for file in (cell / "training" / "method.json", cell / "closed.json"):
+        file.unlink()
+    assert bench_toys().failed == 0
+    assert len(trainings) == 2
+    assert (cell / "training" / "weights.safetensors").read_bytes() == weights
+    message = f"{state} is damaged: it is kept in {cell / 'training.stale'}, and the training starts anew"
+    assert sum(line.endswith(message) for line in bench_toys.log_lines) == 1
+    assert (cell / "training.stale" / STATE_FILE).exists()
+
+
+def test_a_pipe_in_another_cell_is_not_waited_for(bench_toys: Any, cell: Path, trainings: list[int]) -> None:
+    (cell / "training" / STATE_FILE).unlink()
+    os.mkfifo(cell / "training" / STATE_FILE)
+    assert state_key(cell / "training", {"any"}) is None
+    assert bench_toys(settings={"train.lr": 2e-2}).failed == 0
     assert len(trainings) == 2
 
 

@@ -12,6 +12,7 @@ import czslkit
 from czslkit import evaluation
 from czslkit import training as training_package
 from czslkit.checkpoints.trained import TrainedMethod
+from czslkit.errors import ConfigError
 from czslkit.evaluation.evaluator import Evaluation
 from czslkit.heads import CosineHead
 from czslkit.json_digest import with_digest
@@ -242,3 +243,38 @@ def test_keys_are_those_of_the_description_and_of_the_state(folder: Path) -> Non
     assert training_of_job.stored_keys(folder) == ["other"]
     assert training_of_job.stored_keys(folder / "nothing") == []
     assert key != "other"
+
+
+@pytest.mark.parametrize("lost", ["weights.safetensors", "method.json"])
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_lost_trained_method_of_a_finished_cell_comes_back_without_an_evaluation(
+    bench_toys: Any, folder: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch, lost: str, damaged: bool
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / lost).write_bytes(b"x") if damaged else (folder / lost).unlink()
+    monkeypatch.setattr(Evaluation, "run", lambda self: pytest.fail("evaluated"))
+    assert bench_toys().failed == 0
+    assert not trainings
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    told = f"done before, and its trained method is written again to {folder}"
+    assert any(line.endswith(told) for line in bench_toys.log_lines)
+    bench_toys()
+    assert bench_toys.log_lines[-1].endswith("done before")
+
+
+def test_a_finished_cell_without_weights_and_state_says_that_they_are_gone(
+    bench_toys: Any, folder: Path, trainings: list[int]
+) -> None:
+    for name in ("weights.safetensors", "last.safetensors"):
+        (folder / name).unlink()
+    assert bench_toys().failed == 0
+    assert not trainings
+    told = f"done before, but its trained weights are gone: remove {folder.parent} to train the method again"
+    assert any(line.endswith(told) for line in bench_toys.log_lines)
+
+
+def test_a_run_without_weights_names_the_benchmark_as_the_remedy(folder: Path) -> None:
+    (folder / "weights.safetensors").unlink()
+    remedy = r"lacks weights.safetensors, .* Run the czslkit bench command of this run again, which writes the trained"
+    with pytest.raises(ConfigError, match=remedy):
+        TrainedMethod.read(folder.parent)

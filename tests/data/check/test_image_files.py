@@ -35,7 +35,7 @@ def test_images_that_cannot_be_read_are_an_error_with_the_reason(
     assert main(["data", "verify", "pets", "--data", str(pets.parent)]) == 1
     lines = capsys.readouterr().out.splitlines()
     start = lines.index("error: 3 of 14 images cannot be read")
-    assert lines[start + 1].startswith("    wet_dog/train0.jpg: it is in none of the formats JPEG, PNG")
+    assert lines[start + 1].startswith("    wet_dog/train0.jpg: it is empty")
     assert "image file is truncated" in lines[start + 2]
     assert lines[start + 3].startswith("    wet_dog/train2.jpg: it is in none of the formats JPEG, PNG")
     assert lines[start + 4] == "    -> replace them or remove them from the metadata"

@@ -210,7 +210,7 @@ def test_a_damaged_record_of_an_import_is_named(photos: Path, tmp_path: Path, re
 def test_a_source_of_unreadable_pictures_is_refused(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "photos" / "wet_dog").mkdir(parents=True)
     (tmp_path / "photos" / "wet_dog" / "0.jpg").touch()
-    refused(tmp_path / "photos", "photos: none of 1 pictures can be read:\n  .*0.jpg: it is in none of the formats")
+    refused(tmp_path / "photos", "photos: none of 1 pictures can be read:\n  .*0.jpg: it is empty")
 
 
 def test_pictures_are_turned_and_scaled_only_in_imported_datasets(
