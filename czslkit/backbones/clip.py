@@ -133,8 +133,9 @@ class ClipBackbone(Backbone):
         shared, x = start[None] + positions[: len(start)], rest + positions[len(start) :]  # [1, S, W], [N, L - S, W]
         for i, block in enumerate(self._text[0].transformer.resblocks):
             run = functools.partial(_run_block, block, adapters=self.text_adapters.of_block(i), causal=True)
+            after = recomputed("text", run, shared)  # first, since the order of sums in gradients follows from it
             x = recomputed("text", lambda x, shared, run=run: run(x, shared=shared), x, shared)
-            shared = recomputed("text", run, shared)
+            shared = after
         return torch.cat((shared.expand(len(x), -1, -1), x), 1)
 
     def _positions(self, length: int) -> Tensor:
