@@ -208,7 +208,7 @@ def test_pruning_removes_old_unfinished_files_and_asked_for_caches(runs: Path) -
 
 
 def test_a_pipe_in_the_place_of_a_state_is_not_opened(runs: Path) -> None:
-    training = train(put(runs, config_id="cccccccc"))
+    training = train(put(runs, seed=7))
     (training / "last.safetensors").unlink()
     os.mkfifo(training / "last.safetensors")
     (item,) = [item for item in czslkit.list_runs(runs) if item.folder == training.parent and item.what == "training"]
@@ -216,7 +216,7 @@ def test_a_pipe_in_the_place_of_a_state_is_not_opened(runs: Path) -> None:
 
 
 def test_a_repeated_option_of_the_command_selects_more(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    both = ["--methods", "csp", "--methods", "clip", "--config=aaaaaaaa", "--config=bbbbbbbb", "--seeds=0", "--seeds=1"]
+    both = ["--methods", "csp", "--methods", "clip", "--config=44136fa3", "--config=d9be7d34", "--seeds=0", "--seeds=1"]
     assert main(["runs", str(runs), "remove", "--dry-run", *both]) == 0
     assert "clip on cgqa" in (printed := capsys.readouterr().out)
     assert "csp on demo" in printed

@@ -197,7 +197,7 @@ def test_the_source_of_feasibility_is_a_name_or_an_existing_file(tmp_path: Path)
     [
         ("best", r"threshold is 'best', expected a number or search\.$"),
         (1.5, r"threshold is 1\.5, expected at most 1$"),
-        ("nan", "threshold is 'nan', expected at least -1$"),
+        ("nan", "threshold is 'nan', expected a number or search"),
     ],
 )
 def test_a_threshold_is_a_cosine_search_or_nothing(value: Any, message: str) -> None:

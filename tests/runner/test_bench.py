@@ -235,7 +235,7 @@ def test_weights_that_are_gone_keep_what_was_measured(bench, tmp_path, clip_file
     weights = shutil.copy(clip_file, tmp_path / "mine.pt")
     first = bench("csp", worlds="closed", settings={"backbone": str(weights)})
     weights.unlink()
-    with pytest.raises(ConfigError, match="no backbone named"):
+    with pytest.raises(ConfigError, match="which is not the path of a file that exists"):
         bench("csp", worlds="closed", settings={"backbone": str(weights)})
     named = {"backbone": f"open_clip/ViT-B-32/{weights}"}
     result = bench("csp", worlds="closed", settings=named)
