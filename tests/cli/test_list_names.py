@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,13 +177,15 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_list_shows_what_a_file_registers_and_the_datasets_in_the_folder(
-    mine: Path, toys: Path, capsys: pytest.CaptureFixture[str]
+    mine: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (toys / "ut-zap50k").mkdir(exist_ok=True)
-    assert main(["list", "--plugins", str(mine), "--data", str(toys)]) == 0
+    data = tmp_path / "data"
+    shutil.copytree(toys / "toys", data / "toys")
+    (data / "ut-zap50k").mkdir()
+    assert main(["list", "--plugins", str(mine), "--data", str(data)]) == 0
     lines = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
     assert ["method", "mine", str(mine), "My method."] in lines
-    assert lines[-1] == ["dataset", "toys", str(toys / "toys"), "A dataset of your own, in the layout of the field."]
+    assert lines[-1] == ["dataset", "toys", str(data / "toys"), "A dataset of your own, in the layout of the field."]
     assert not [line for line in lines if line[1] == "ut-zap50k"]
 
 
