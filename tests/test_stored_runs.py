@@ -339,17 +339,12 @@ def test_a_pipe_in_place_of_a_file_of_a_training_is_not_opened(name: str, runs: 
     assert not czslkit.prune_runs(runs).removed
 
 
-def test_the_folder_comes_before_or_after_the_action(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    printed = []
-    for argv in (["list", str(runs)], [str(runs), "list"]):
-        assert main(["runs", *argv]) == 0
-        printed.append([line.split()[:6] for line in capsys.readouterr().out.splitlines()])
-    assert printed[0] == printed[1] and len(printed[0]) == 7
-    assert main(["runs", "remove", str(runs), "--failed", "--dry-run"]) == 0
-    assert main(["runs", "remove", "--failed", "--dry-run", str(runs)]) == 0
-    with pytest.raises(SystemExit, match="2"):
-        main(["runs", str(runs)])
-    assert "choose from" in capsys.readouterr().err
+def test_the_folder_comes_before_the_action(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, missing in ((["list", str(runs)], "invalid choice"), ([str(runs)], "are required: list|remove|prune")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["runs", *argv])
+        shown = capsys.readouterr().err
+        assert "usage: czslkit runs [-h] RUNS list|remove|prune ..." in shown and missing in shown
 
 
 def test_names_are_printed_on_one_line_without_escapes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,10 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .. import __version__
-from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError
+from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError, did_you_mean
 from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, runs, table
 from .streams import LastingStream, lasting_streams
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with lasting_streams() as output:
         try:
-            status = _run(_parser().parse_args(runs.in_order(sys.argv[1:] if argv is None else argv)))
+            status = _run(_parser().parse_args(argv))
         except SystemExit as end:  # after --help, --version and wrong usage
             if _is_lost(output) and not end.code:
                 raise SystemExit(1) from None
@@ -69,9 +70,20 @@ def _print_error(error: Exception, args: argparse.Namespace) -> None:
     print(f"czslkit: {error}", file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers an unknown option with the usage of its command and the options that may be meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            hint = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
+        return found, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets ``command`` to the function that runs it."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="czslkit",
         description="Compositional zero-shot learning: train, evaluate and compare methods that name unseen "
         "attribute-object pairs. 'czslkit COMMAND --help' explains one command.",

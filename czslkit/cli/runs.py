@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from ..report.escaping import printable
 from ..sizes import format_bytes, format_duration
 from ..stored_runs import Cleaning, list_runs, prune_runs, remove_runs
 from .arguments import Commands, expanded_path, names, seeds
-
-_ACTIONS = ("list", "remove", "prune")
-
-
-def in_order(argv: Sequence[str]) -> list[str]:
-    """Return arguments with the action before the folder of results, which may come first.
-
-    >>> in_order(["runs", "out", "list"]), in_order(["runs", "list", "out"]), in_order(["table", "out"])
-    (['runs', 'list', 'out'], ['runs', 'list', 'out'], ['table', 'out'])
-    """
-    command, first, second = [*argv[:3], "", "", ""][:3]
-    swaps = command == "runs" and second in _ACTIONS and first not in _ACTIONS and not first.startswith("-")
-    return [command, second, first, *argv[3:]] if swaps else [*argv]
 
 
 def add_parser(commands: Commands) -> None:
@@ -32,15 +18,15 @@ def add_parser(commands: Commands) -> None:
         help="list, remove and prune stored results",
         description="List the results and trainings in a folder of results, remove some of them, or remove what "
         "nothing needs. Only files that czslkit wrote are removed, none outside of the folder, and no cell that a "
-        "process runs. The folder may also come before the action: 'czslkit runs RUNS list'.",
+        "process runs.",
     )
-    actions = parser.add_subparsers(required=True, metavar="|".join(_ACTIONS))
+    parser.add_argument("runs", metavar="RUNS", type=expanded_path, help="folder of results: --runs of czslkit bench")
+    actions = parser.add_subparsers(required=True, metavar="list|remove|prune")
     found = actions.add_parser(
         "list",
         help="print every result and training with its size and age",
         description="Print every result and training in the folder with its status, size and age.",
     )
-    _add_folder(found)
     found.set_defaults(command=_list)
     _add_remove(actions)
     prune = actions.add_parser(
@@ -49,7 +35,6 @@ def add_parser(commands: Commands) -> None:
         description="Remove stale results and trainings, trainings that no result refers to and that no czslkit bench "
         "asked for, and unfinished files of killed processes.",
     )
-    _add_folder(prune)
     prune.add_argument("--cache", action="store_true", help="also remove cached features and images (default: keep)")
     _add_dry_run(prune)
     prune.set_defaults(command=_prune)
@@ -64,7 +49,6 @@ def _add_remove(actions: Commands) -> None:
         "is left. With --failed, trainings stay, since the next run of their cells goes on with them.",
     )
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-    _add_folder(remove)
     for name, what in (("methods", "methods"), ("datasets", "datasets"), ("worlds", "worlds")):
         remove.add_argument(f"--{name}", **several, metavar="NAME", help=f"{what} (default: all)")
     remove.add_argument("--seeds", **several, metavar="N|N-M", type=seeds, help="seeds (default: all)")
@@ -72,10 +56,6 @@ def _add_remove(actions: Commands) -> None:
     remove.add_argument("--failed", action="store_true", help="only failed cells (default: also finished ones)")
     _add_dry_run(remove)
     remove.set_defaults(command=_remove)
-
-
-def _add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUNS", type=expanded_path, help="folder of results: --runs of czslkit bench")
 
 
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:

@@ -92,6 +92,21 @@ def test_a_file_in_the_way_is_an_error_without_traceback(bench, tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "--sed", "1"], "czslkit bench: error: unrecognized arguments: --sed 1. Did you mean '--seeds' or"),
+        (["table", "x", "--methds=csp"], "unrecognized arguments: --methds=csp. Did you mean '--methods'"),
+        (["runs", "x", "remove", "--faild"], "remove: error: unrecognized arguments: --faild. Did you mean '--failed'"),
+        (["list", "--zzzz"], "czslkit list: error: unrecognized arguments: --zzzz.\n"),
+    ],
+)
+def test_an_unknown_option_is_answered_by_its_command_with_similar_ones(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_ends_early_is_no_error(unbuffered):
     command = [sys.executable, "-W", "error", "-m", "czslkit", "list"]

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import czslkit
+from czslkit.data.splits import Splits
 from czslkit.registry import REGISTRIES, load_plugins
+from czslkit.runner import forecast
 from czslkit.training.epoch import Trainer
 
 
@@ -26,6 +28,17 @@ def bench_toys(toys: Path, clip_file: Path, tmp_path: Path) -> Any:
         return czslkit.bench(methods, "toys", worlds, settings=quick | (settings or {}), **(where | arguments))
 
     return go
+
+
+@pytest.fixture
+def data(toys: Path) -> Splits:
+    return czslkit.load_dataset("toys", toys)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the clock so that work on n items takes n seconds."""
+    monkeypatch.setattr(forecast, "measured_seconds", lambda do, n, device: (do(n), float(n))[1])
 
 
 @pytest.fixture

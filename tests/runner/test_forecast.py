@@ -19,17 +19,6 @@ from czslkit.runner.forecast import Forecast
 SOON = Forecast(8, (3,), Chunks(2, 3, 3), 10**6, seconds=100.0)
 
 
-@pytest.fixture
-def data(toys: Any) -> Splits:
-    return czslkit.load_dataset("toys", toys)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the clock so that work on n items takes n seconds."""
-    monkeypatch.setattr(forecast, "measured_seconds", lambda do, n, device: (do(n), float(n))[1])
-
-
 def built(name: str, data: Splits, clip_file: Any) -> Any:
     torch.manual_seed(0)
     return czslkit.build(name, data.space, backbone=str(clip_file))

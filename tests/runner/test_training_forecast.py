@@ -17,23 +17,12 @@ from czslkit.data.splits import Splits
 from czslkit.errors import PluginError
 from czslkit.evaluation.memory_budget import Chunks
 from czslkit.method import Method
-from czslkit.runner import forecast, machine, run_job, training_forecast
+from czslkit.runner import machine, run_job, training_forecast
 from czslkit.runner.forecast import Forecast
 from czslkit.runner.training_forecast import Steps, TrainingForecast, training
 from czslkit.training.options import TrainOptions
 
 SOON = Forecast(8, (3,), Chunks(2, 3, 3), 10**6, seconds=100.0)
-
-
-@pytest.fixture
-def data(toys: Any) -> Splits:
-    return czslkit.load_dataset("toys", toys)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the clock so that work on n items takes n seconds."""
-    monkeypatch.setattr(forecast, "measured_seconds", lambda do, n, device: (do(n), float(n))[1])
 
 
 def built(name: str, data: Splits, clip_file: Any) -> Any:
