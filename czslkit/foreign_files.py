@@ -21,7 +21,7 @@ from .sizes import format_bytes
 JSON_LIMIT, TEXT_LIMIT, YAML_LIMIT, METADATA_LIMIT = 32 << 20, 16 << 20, 128 << 10, 1 << 30
 _MOST_LINES = 1_000_000
 _MOST_VALUES = 3_000_000  # largest number of values in a JSON text; each takes up to 72 bytes
-_MOST_DIGITS = 40  # of a whole number in JSON
+_MOST_DIGITS = 40  # of a whole number in JSON or YAML
 _DEEPEST = 40  # lists and dicts in each other in JSON
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -101,7 +101,7 @@ def parse_json(content: bytes) -> Any:
     """Return the content of a JSON text; a half of a surrogate pair becomes a question mark.
 
     Raises:
-        ValueError: it is not JSON in UTF-8, has NaN or an infinite number, or is too deep, too long or has numbers of
+        ValueError: it is not JSON in UTF-8, has ``NaN`` or ``Infinity``, or is too deep, too long or has numbers of
             too many digits.
 
     >>> parse_json(b'{"a": [1, 2.5]}')
@@ -116,6 +116,12 @@ def parse_json(content: bytes) -> Any:
     if content.count(b"[") + content.count(b"{") > _DEEPEST:
         _check_depth(found)
     return _without_surrogates(found) if re.search(rb"\\u[dD][89a-fA-F]", content) else found
+
+
+def check_digits(text: str) -> None:
+    """Raise ValueError if the text of a whole number is so long that reading it takes long."""
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"it has a whole number of {len(text):,} digits, expected at most {_MOST_DIGITS}")
 
 
 def check_members(archive: zipfile.ZipFile, names: Iterable[str]) -> None:
@@ -174,8 +180,7 @@ def _checked(found: os.stat_result, limit: int | None) -> int:
 
 
 def _whole_number(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
-        raise ValueError(f"it has a whole number of {len(text):,} digits, expected at most {_MOST_DIGITS}")
+    check_digits(text)
     return int(text)
 
 

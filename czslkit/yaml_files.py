@@ -7,9 +7,7 @@ from typing import Any
 
 import yaml
 
-from .foreign_files import YAML_LIMIT, read_text
-
-_MOST_DIGITS = 40  # of a whole number
+from .foreign_files import YAML_LIMIT, check_digits, read_text
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -37,12 +35,6 @@ class PlainLoader(yaml.SafeLoader):
 
 
 PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_yaml_int)
-
-
-def check_digits(text: str) -> None:
-    """Raise ValueError if the text of a whole number is too long."""
-    if len(text) > _MOST_DIGITS:
-        raise ValueError(f"it has a whole number of {len(text):,} digits, expected at most {_MOST_DIGITS}")
 
 
 def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from ..foreign_files import check_digits
 from ..options import NUMBER
-from ..yaml_files import PlainLoader, check_digits, parse_yaml
+from ..yaml_files import PlainLoader, parse_yaml
 
 _BRACKETS = {"[": "]", "{": "}", '"': '"', "'": "'"}  # first character of a value that is no plain text -> its last
 
