@@ -1,6 +1,6 @@
 """Measure training steps and scoring on one thread of a CPU against the authors' way.
 
-    python benchmarks/cpu_speed.py            # prints a table after about 15 minutes
+    python benchmarks/cpu_speed.py            # prints a table after some minutes
 
 Every row is the same work on the same random weights in one process. Before the measurement, both ways must give the
 same loss or the same scores. Then our way and the authors' way (``authors_way.py``) take turns, and the smallest time
