@@ -37,6 +37,7 @@ REGISTRIES: dict[str, Registry] = {}  # every registry, by its kind
 _waiting: list[Plugin] | None = None  # installed plugins that are not imported yet; None before the first look-up
 _loading = False  # whether plugins are being imported
 _failed_plugins: list[tuple[Plugin, Exception]] = []
+_unpackaged: dict[str, None] = {}  # modules and paths of files that load_unpackaged imported, in order
 
 
 class Registry(Generic[T]):
@@ -233,6 +234,12 @@ def load_unpackaged(name: str) -> None:
     except (Exception, SystemExit) as error:
         _undo_registrations(before, None)
         raise ConfigError([f"plugin {name} did not load: {type(error).__name__}: {error}"]) from error
+    _unpackaged[str(Path(name).absolute()) if name.lower().endswith(".py") else name] = None
+
+
+def unpackaged() -> tuple[str, ...]:
+    """Return what :func:`load_unpackaged` imported in this process, so that another process can import it, too."""
+    return tuple(_unpackaged)
 
 
 def failures() -> list[str]:

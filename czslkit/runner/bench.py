@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.trained import TrainedMethod
-from ..data.cache import Cache
-from ..data.dataset_folders import canonical, dataset, find_folder
-from ..data.published import BENCHMARKS
-from ..errors import ConfigError, CzslkitError
-from ..files import checked_filename, remove_unfinished
+from ..data.dataset_folders import dataset
+from ..files import remove_unfinished
 from ..method import METHODS
 from ..metrics.names import WORLDS
-from ..options import user_path
 from ..registry import failures
 from ..report.asked import Asked, Command, remember
 from ..report.frame import results_frame
 from ..report.paper_names import PaperName, paper_name
 from ..report.table import Table
 from ..result_store import Store
-from ..sizes import MEMORY, parse_bytes
+from ..sizes import MEMORY
 from ..terminal import log_to_stderr
-from .data_source import DataSource
 from .job import Job
-from .machine import Machine
-from .plan import Spec, plan
+from .plan import Spec
+from .request import Request
 from .run_job import estimate as estimate_job
 from .run_job import failed_results
 from .run_jobs import run_jobs
-from .staleness import read_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,34 +154,32 @@ def bench(
     >>> result.failed, list(result.results[0]["metrics"])[:2]
     (0, ['auc', 'best_seen'])
     """
-    dataset_names = [canonical(name) for name in _split_names(datasets, {"all": BENCHMARKS})]
-    trained = [TrainedMethod.read(folder) for folder in checkpoints]
-    method_names = [checkpoint.method for checkpoint in trained] if methods is None else _split_names(methods)
-    store = Store(runs)
-    cache_folder = store.root / "cache" if cache is None else user_path(cache)
-    disk_cache = None if cache == "off" or estimate else Cache(cache_folder, cache_images, log)
-    machine = Machine(device, workers, progress=progress, cache=disk_cache)
-    world_names = _split_names(worlds)
-    specs, problems = _plan_or_problems(
-        method_names, dataset_names, world_names, list(seeds), settings, preset, trained, recipes
+    request = Request(
+        methods,
+        datasets,
+        worlds,
+        tuple(seeds),
+        checkpoints=tuple(checkpoints),
+        recipes=recipes,
+        data=data,
+        runs=runs,
+        settings=settings,
+        preset=preset,
+        device=device,
+        workers=workers,
+        cache=cache,
+        cache_images=cache_images,
+        memory=memory,
+        estimate=estimate,
+        keep_stale=keep_stale,
+        allow_missing=allow_missing,
+        verbose=verbose,
+        progress=progress,
     )
-    problems += _folder_problems(dataset_names, data)
-    machine, machine_problems = _resolve_machine(machine, memory)
-    problems += machine_problems
-    if cache == "off" and cache_images:
-        problems.append("cache is off, but cache_images asks to keep images in it: leave out one of the two")
-    if problems:
-        raise ConfigError(problems)
+    jobs = request.jobs(log)
+    store, specs = request.store, [job.spec for job in jobs]
     for line in failures():
         log(f"set aside: {line}")
-    read_code(specs)
-    source = DataSource(
-        data, store.root / "checked", machine.cache, allow_missing=allow_missing, progress=progress, log=log
-    )
-    jobs = []
-    for number, spec in enumerate(specs, 1):
-        prefix = f"[{number}/{len(specs)}] {spec.name} on {spec.dataset}, seed {spec.seed}"
-        jobs.append(Job(spec, store, source, machine, verbose, keep_stale, _prefixed(log, prefix)))
     if estimate:
         return Benchmark(tuple(result for job in jobs for result in _estimate_or_failures(job)), store)
     remove_unfinished(store.root)
@@ -218,48 +209,3 @@ def _estimate_or_failures(job: Job) -> list[dict[str, Any]]:
     except Exception as error:
         return failed_results(job, error)
     return []
-
-
-def _plan_or_problems(*grid: Any) -> tuple[list[Spec], list[str]]:
-    """Return the trainings of a grid, and the problems that :func:`czslkit.runner.plan.plan` raised."""
-    try:
-        return plan(*grid), []
-    except ConfigError as error:
-        return [], list(error.problems)
-
-
-def _folder_problems(datasets: Sequence[str], data: str | Path | None) -> Iterator[str]:
-    """Yield a message for each wrong dataset name. A missing dataset is no problem here; its cells fail later."""
-    for name in datasets:
-        try:
-            find_folder(name, data)
-            checked_filename(name)
-        except CzslkitError as error:
-            yield str(error)
-
-
-def _resolve_machine(machine: Machine, memory: str | int) -> tuple[Machine, list[str]]:
-    """Return the machine with its actual device and memory in bytes, and the problems with its settings."""
-    problems: list[str] = []
-    try:
-        machine = replace(machine, device=str(machine.torch_device()))
-    except ConfigError as error:
-        problems += error.problems
-    try:
-        machine = replace(machine, memory=parse_bytes(memory))
-    except ValueError as error:
-        problems.append(f"memory: {error}")
-    if machine.workers < 0:
-        problems.append(f"workers is {machine.workers}, expected 0 or more")
-    return machine, problems
-
-
-def _prefixed(log: Callable[[str], None], prefix: str) -> Callable[[str], None]:
-    """Return a log function that puts a prefix before every line."""
-    return lambda line: log(f"{prefix}: {line}")
-
-
-def _split_names(names: Sequence[str] | str, groups: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """Return names from a list, or from one text with commas; a name in ``groups`` is replaced by its members."""
-    items = names.split(",") if isinstance(names, str) else names
-    return [name for item in items for name in (groups or {}).get(item.strip(), [item.strip()])]

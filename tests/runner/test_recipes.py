@@ -16,6 +16,7 @@ import czslkit
 from czslkit.checkpoints.trained import TrainedMethod
 from czslkit.data.check.counts import count_splits
 from czslkit.data.make.mini import write_mini
+from czslkit.data.published import BENCHMARKS as DATASETS
 from czslkit.data.published import MitStates
 from czslkit.errors import ConfigError
 from czslkit.method import METHODS
@@ -24,7 +25,6 @@ from czslkit.options import config_id
 from czslkit.result_store import Store
 from czslkit.runner import recipes as recipe_files
 from czslkit.runner import run_job as running
-from czslkit.runner.bench import BENCHMARKS as DATASETS
 from czslkit.runner.plan import plan
 from czslkit.runner.recipes import load_recipe, recipes
 from czslkit.testing import demo_space

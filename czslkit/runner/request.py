@@ -1,0 +1,153 @@
+"""What a benchmark was asked for, as data that another process can turn into the same jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.trained import TrainedMethod
+from ..data.cache import Cache
+from ..data.dataset_folders import canonical, find_folder
+from ..data.published import BENCHMARKS
+from ..errors import ConfigError, CzslkitError
+from ..files import checked_filename
+from ..metrics.names import WORLDS
+from ..options import user_path
+from ..registry import load_unpackaged, unpackaged
+from ..result_store import Store
+from ..sizes import MEMORY, parse_bytes
+from .data_source import DataSource
+from .job import Job
+from .machine import Machine
+from .plan import Spec, plan
+from .staleness import read_code
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of :func:`czslkit.bench` that its jobs depend on. It can be pickled and sent to another process."""
+
+    methods: Sequence[str] | str | None = None
+    datasets: Sequence[str] | str = "demo"
+    worlds: Sequence[str] | str = WORLDS
+    seeds: Sequence[int] = (0,)
+    checkpoints: Sequence[str | Path] = ()
+    recipes: Mapping[str, str | Path] | None = None
+    data: str | Path | None = None
+    runs: str | Path = "runs"
+    settings: Mapping[str, Any] | None = None
+    preset: str | None = None
+    device: str = "auto"
+    workers: int = 0
+    cache: str | Path | None = None
+    cache_images: bool = False
+    memory: str | int = MEMORY
+    estimate: bool = False
+    keep_stale: bool = False
+    allow_missing: bool = False
+    verbose: bool = False
+    progress: bool = True
+    plugins: tuple[str, ...] = field(default_factory=unpackaged)  # code of the first process that is not installed
+
+    @property
+    def store(self) -> Store:
+        """The folder of the results."""
+        return Store(self.runs)
+
+    def jobs(self, log: Callable[[str], None]) -> list[Job]:
+        """Plan every training of the grid; the same request gives the same jobs in every process.
+
+        Args:
+            log: called with a line for every step; the lines of a job start with its number and its names.
+
+        Raises:
+            ConfigError: names, keys or values are unknown; the message lists every problem.
+        """
+        for plugin in [name for name in self.plugins if name not in unpackaged()]:
+            load_unpackaged(plugin)
+        dataset_names = [canonical(name) for name in _split_names(self.datasets, {"all": BENCHMARKS})]
+        trained = [TrainedMethod.read(folder) for folder in self.checkpoints]
+        own = [checkpoint.method for checkpoint in trained]
+        methods = own if self.methods is None else _split_names(self.methods)
+        worlds, seeds = _split_names(self.worlds), list(self.seeds)
+        specs, problems = _plan_or_problems(
+            methods, dataset_names, worlds, seeds, self.settings, self.preset, trained, self.recipes
+        )
+        problems += _folder_problems(dataset_names, self.data)
+        machine, machine_problems = self._machine(log)
+        problems += machine_problems
+        if self.cache == "off" and self.cache_images:
+            problems.append("cache is off, but cache_images asks to keep images in it: leave out one of the two")
+        if problems:
+            raise ConfigError(problems)
+        read_code(specs)
+        source = DataSource(
+            self.data,
+            self.store.root / "checked",
+            machine.cache,
+            allow_missing=self.allow_missing,
+            progress=self.progress,
+            log=log,
+        )
+        return [
+            Job(
+                spec,
+                self.store,
+                source,
+                machine,
+                self.verbose,
+                self.keep_stale,
+                _prefixed(log, number, len(specs), spec),
+            )
+            for number, spec in enumerate(specs, 1)
+        ]
+
+    def _machine(self, log: Callable[[str], None]) -> tuple[Machine, list[str]]:
+        """Return the machine with its actual device and memory in bytes, and the problems with its settings."""
+        folder = self.store.root / "cache" if self.cache is None else user_path(self.cache)
+        cache = None if self.cache == "off" or self.estimate else Cache(folder, self.cache_images, log)
+        machine = Machine(self.device, self.workers, progress=self.progress, cache=cache)
+        problems: list[str] = []
+        try:
+            machine = replace(machine, device=str(machine.torch_device()))
+        except ConfigError as error:
+            problems += error.problems
+        try:
+            machine = replace(machine, memory=parse_bytes(self.memory))
+        except ValueError as error:
+            problems.append(f"memory: {error}")
+        if machine.workers < 0:
+            problems.append(f"workers is {machine.workers}, expected 0 or more")
+        return machine, problems
+
+
+def _plan_or_problems(*grid: Any) -> tuple[list[Spec], list[str]]:
+    """Return the trainings of a grid, and the problems that :func:`czslkit.runner.plan.plan` raised."""
+    try:
+        return plan(*grid), []
+    except ConfigError as error:
+        return [], list(error.problems)
+
+
+def _folder_problems(datasets: Sequence[str], data: str | Path | None) -> Iterator[str]:
+    """Yield a message for each wrong dataset name. A missing dataset is no problem here; its cells fail later."""
+    for name in datasets:
+        try:
+            find_folder(name, data)
+            checked_filename(name)
+        except CzslkitError as error:
+            yield str(error)
+
+
+def _prefixed(log: Callable[[str], None], number: int, total: int, spec: Spec) -> Callable[[str], None]:
+    """Return a log function that puts the number and the names of a job before every line."""
+    prefix = f"[{number}/{total}] {spec.name} on {spec.dataset}, seed {spec.seed}"
+    return lambda line: log(f"{prefix}: {line}")
+
+
+def _split_names(names: Sequence[str] | str, groups: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """Return names from a list, or from one text with commas; a name in ``groups`` is replaced by its members."""
+    items = names.split(",") if isinstance(names, str) else names
+    return [name for item in items for name in (groups or {}).get(item.strip(), [item.strip()])]
