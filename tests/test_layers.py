@@ -19,7 +19,7 @@ LAYERS = (
     {"processes", "sizes"},
     {"locks", "training_files", "foreign_files"},
     {"entry_points", "options", "csv_cells", "files", "json_digest", "types", "metrics.names", "linear", "recompute"},
-    {"registry", "source_code", "pickle_scan", "report.expected", "terminal"},
+    {"registry", "source_code", "pickle_scan", "report.expected", "terminal", "graphs"},
     {"result_schema", "torch_files", "yaml_files"},
     {"torchscript", "word_files"},
     {"word_vectors"},
