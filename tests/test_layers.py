@@ -26,6 +26,7 @@ LAYERS = (
     {"provenance", "weights", "translation", "result_store", "training_hooks"},
     {"components"},
     {"prompts", "aggregators", "interactions", "heads", "backbones"},
+    {"word_prompts"},
     {"method"},
     {"learned_state"},
     {"metrics"},
