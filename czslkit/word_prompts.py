@@ -1,7 +1,7 @@
 """The vectors of words from which methods without a text tower make the features of pairs.
 
-A method with such a table has ``load_word_vectors(vectors)``, which :func:`czslkit.load_original` calls with its argument
-``word_vectors``, and fills the table by its options in the hook ``prepare``.
+A method with such a table has ``load_word_vectors(vectors)``, which :func:`czslkit.load_original` calls with its
+argument ``word_vectors``, and fills the table by its options in the hook ``prepare``.
 """
 
 from __future__ import annotations
