@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .components import Backbone
 from .errors import ConfigError
+from .linear import Linear
 from .options import option
 from .prompts import clean
-from .types import PairSpace
+from .types import PairSpace, TextFeatures
 from .word_vectors import TABLES, TableVectors, WordVectors, joined_vectors
 
 
@@ -123,5 +125,30 @@ class WordTable(nn.Module):
                 raise ConfigError(
                     [f"word_vectors is 'clip', whose vectors have {found.shape[1]} numbers, expected {self.width}"]
                 )
-            getattr(self, kind).copy_(nn.functional.normalize(found, dim=1))
+            getattr(self, kind).copy_(F.normalize(found, dim=1))
         return None
+
+
+class ComposedWords(nn.Module):
+    """A prompt without a text tower: the features of a pair are a linear function of the vectors of its two words.
+
+    Mancini et al., "Open World Compositional Zero-Shot Learning", CVPR 2021, https://arxiv.org/abs/2101.12609
+
+    Args:
+        words: the vectors of the words, of width ``D``.
+        normalised: divide the features by their length.
+    """
+
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
+
+    def __init__(self, words: WordTable, *, normalised: bool = True) -> None:
+        super().__init__()
+        self.words, self.normalised = words, normalised
+        self.projection = Linear(2 * words.width, words.width)
+
+    def forward(self, backbone: nn.Module, pairs: Tensor) -> TextFeatures:
+        """Return the features of ``pairs`` ``[P, 2]`` as ``pair`` ``[P, D]``."""
+        joined = torch.cat((self.words.attr[pairs[:, 0]], self.words.obj[pairs[:, 1]]), 1)
+        features = self.projection(joined)
+        return TextFeatures(pairs, F.normalize(features, dim=-1) if self.normalised else features)
