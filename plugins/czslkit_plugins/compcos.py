@@ -56,8 +56,10 @@ def _sizes(state: State) -> dict[str, Any]:
 class CompCosOptions(WordVectorOptions):
     """The options of CompCos."""
 
-    backbone: str = option("timm/resnet18", "image tower, which is frozen")
-    dim: int = option(300, "width of the space of images and pairs, and of the vectors of words", minimum=1)
+    backbone: str = option("ViT-L-14-quickgelu/openai", "image tower, which is frozen; a CLIP model, or timm/MODEL")
+    dim: int | None = option(
+        None, "width of the space of images and pairs; that of the vectors of words if not set", minimum=1
+    )
     hidden: tuple[int, ...] = option((768,), "widths of the hidden layers on the image features", minimum=1)
     norm: bool = option(True, "true puts a layer norm into each hidden layer")
     dropout: bool = option(True, "true drops half of the numbers after each hidden layer in training")
@@ -124,7 +126,8 @@ class CompCos(Method):
 
     def __init__(self, options: CompCosOptions, space: PairSpace) -> None:
         backbone = load_backbone(options.backbone)
-        words = WordTable(space, options.dim, learned=not options.static_words)
+        dim = options.dim or options.width(backbone)
+        words = WordTable(space, dim, learned=not options.static_words)
         margin = options.margin if options.open_world else None
         super().__init__(
             space=space,
@@ -132,7 +135,7 @@ class CompCos(Method):
             prompt=ComposedWords(words),
             aggregator=ImageMlp(
                 backbone.dim,
-                options.dim,
+                dim,
                 options.hidden,
                 norm=options.norm,
                 dropout=0.5 if options.dropout else None,

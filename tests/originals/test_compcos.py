@@ -87,9 +87,20 @@ def test_training_logits_margins_and_gradients(case):
                 if (array := f"{start}{parameter}") in case.arrays:
                     close(value.grad, case.arrays[array], GRADIENTS)
                     compared.append(array)
-    recorded = [key for key in case.arrays if key.startswith("trainmode.grad")]
-    assert sorted(compared) == sorted(recorded)
-    assert recorded
+    assert sorted(compared) == sorted(key for key in case.arrays if key.startswith("trainmode.grad"))
+
+
+def test_norms_of_gradients(case):
+    method = case.load().train()
+    if case.json["config"]["open_world"]:
+        end_epoch(method, 4)
+    method.loss(case.batch, case.pairs("train")).backward()
+    gradients = {name: value.grad for name, value in learned(method).items() if value.grad is not None}
+    norms = case.json["grad_norms"]["train"]
+    assert gradients.keys() == norms.keys()
+    for name, expected in norms.items():
+        assert gradients[name].norm().item() == pytest.approx(expected["l2"], abs=2e-5, rel=1e-5)
+        assert gradients[name].abs().max().item() == pytest.approx(expected["max"], abs=GRADIENTS)
 
 
 def test_trajectories_of_the_optimiser(case):
@@ -98,6 +109,7 @@ def test_trajectories_of_the_optimiser(case):
         if epoch := re.search(r"margins_of_epoch(\d+)", name):
             end_epoch(method, int(epoch[1]) - 1)
         parameters = learned(method)
+        start = {parameter: value.detach().clone() for parameter, value in parameters.items()}
         optimizer = torch.optim.Adam(parameters.values(), lr=recorded["lr"], weight_decay=recorded["weight_decay"])
         for step, expected in enumerate(recorded["losses"]):
             loss = method.loss(case.batch, case.pairs("train"))
@@ -110,4 +122,8 @@ def test_trajectories_of_the_optimiser(case):
                 close(method.head.margins, case.arrays[f"traj.{name}.margins"][step], SCORES * 10)
         for parameter, value in parameters.items():
             array = f"traj.{name}.final.{parameter}"
+            moved = recorded["delta_l2"][parameter]
+            assert (value - start[parameter]).norm().item() == pytest.approx(moved, rel=1e-2)
+            if array not in case.arrays:
+                continue
             close(value, case.arrays[array], 10 * case.json["arrays"][array]["fp64_maxabsdiff"] + 2e-5)
