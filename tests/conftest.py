@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: pytest-xdist has a process for each core
+
 import numpy as np
 import pytest
 import torch
@@ -77,9 +79,6 @@ def space() -> czslkit.PairSpace:
 def images() -> torch.Tensor:
     return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
-
-torch.set_num_threads(1)  # tensors this small are not worth waking a second thread for
-os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 SIDES = {"left": slice(0, 16), "right": slice(16, 32), "whole": slice(0, 32)}
