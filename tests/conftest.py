@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: pytest-xdist has a process for each core
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
 
 import numpy as np
 import pytest
