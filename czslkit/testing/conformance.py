@@ -125,7 +125,11 @@ def kind_of(name: str) -> str:
     if found:
         raise ConfigError([f"{name} is the name of a {' and of a '.join(found)}: say which with --kind"])
     known = sorted({known for registry in REGISTRIES.values() for known in registry})
-    raise unknown_name(name, f"nothing is registered as {name!r}.{did_you_mean(name, known)}")
+    raise unknown_name(
+        name,
+        f"nothing is registered as {name!r}.{did_you_mean(name, known)} A dataset that is only a folder is checked "
+        "with --kind dataset, and its images by 'czslkit data verify'.",
+    )
 
 
 def option_problems(name: str, kind: str, options: Mapping[str, Any]) -> list[str]:
