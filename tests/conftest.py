@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 import czslkit
+from czslkit.data.dataset_folders import ensure_folder
 from czslkit.data.writing import write_dataset
+from czslkit.files import file_lock
 from czslkit.testing import demo_space
 
 
@@ -79,6 +81,16 @@ def space() -> czslkit.PairSpace:
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def demo_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the rendered dataset ``demo``, which processes of pytest-xdist share. Tests only read it."""
+    root = tmp_path_factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "demo_world"
+    with file_lock(shared / ".lock", print):
+        ensure_folder("demo", shared)
+    return shared
 
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
