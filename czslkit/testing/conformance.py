@@ -117,7 +117,7 @@ def kind_of(name: str) -> str:
         UnknownNameError: nothing has the name.
         ConfigError: several kinds have the name.
     """
-    found = [kind for kind, registry in REGISTRIES.items() if name in registry]
+    found = sorted(kind for kind, registry in REGISTRIES.items() if name in registry)
     if not found and name.partition("/")[0] in BACKBONES:
         found = ["backbone"]
     if len(found) == 1:
