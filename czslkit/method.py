@@ -317,6 +317,15 @@ def ranked(method: Method, images: Tensor | ImageFeatures, text: TextFeatures, s
     )
 
 
+def finite_scores(method: Method, scores: Tensor) -> Tensor:
+    """Return the scores of a method as float32, with a number below all others for -inf if it masks pairs."""
+    scores = scores.float()
+    if not method.masks_pairs:
+        return scores
+    lowest = torch.finfo(scores.dtype).min / 4  # it stays finite when the protocol doubles it or adds a bias
+    return scores.masked_fill(scores == -torch.inf, lowest)
+
+
 def class_problems(cls: type[Method], *, where: str) -> list[str]:
     """Return the mistakes in a method's class that are visible without building it, each with what to change.
 
