@@ -166,9 +166,8 @@ class Method(TrainingHooks, nn.Module):
     def begin(self, setting: Setting, candidates: Tensor) -> None:
         """Start a pass over a stream of images; it is called only if the method ``streams``.
 
-        Every pass has a copy of the trained method. After ``begin``, texts are encoded, and ``rank`` is called for one
-        image after the other. ``rank`` may use ``torch.enable_grad``. A method that changes its image encoder sets
-        ``caches_features = False``, so that ``rank`` gets pixels.
+        Every pass has a copy of the trained method. Then texts are encoded, and ``rank`` is called image by image; it
+        may use ``torch.enable_grad``. A method that changes its encoder sets ``caches_features = False``.
 
         Args:
             setting: split, world and number of candidates of the pass.
