@@ -62,7 +62,9 @@ class Costs:
         pairs = torch.cat([task.pairs for task in tasks.values()])
         spread = torch.linspace(0, len(pairs) - 1, min(SAMPLE, len(pairs))).long()  # words differ in length
         self._sample = pairs[spread].to(method.device)
-        differ = type(method).text_in is not Method.text_in  # the texts of one world may take more than those of another
+        differ = (
+            type(method).text_in is not Method.text_in
+        )  # the texts of one world may take more than those of another
         with torch.no_grad(), Footprint() as footprint:
             for world in list(tasks)[:: 1 if differ else len(tasks)]:
                 self.text = method.text_in(world, self._sample)
