@@ -18,6 +18,7 @@ from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
 from ..options import LARGEST_SEED, option, user_path
+from ..precision import Precision, computing_in
 from ..sizes import MEMORY
 from ..terminal import Progress
 from ..types import Setting
@@ -61,6 +62,13 @@ class EvalOptions:
         "seed of the order in which a method that adapts to the test images gets them; no other method depends on it",
         minimum=0,
         maximum=LARGEST_SEED,
+        added_later=True,
+    )
+
+    precision: Precision = option(
+        "fp32",
+        "number format in which images are encoded and pairs are scored, also in the validation of a training: fp32; "
+        "tf32, faster matrix products on GPUs that have them, and fp32 on other devices; bf16, bfloat16",
         added_later=True,
     )
 
@@ -119,7 +127,7 @@ class Evaluation:
         Args:
             method: left in evaluation mode.
             worlds: ``"closed"``, ``"open"`` or both; both are scored in one pass over the images.
-            feed: batches of the same method and split.
+            feed: batches of the same method and split; its ``precision`` is that of the evaluation.
             open_world: the candidates of the open world; every pair is a candidate if None.
             keep: number of best pairs to remember for each image; no metric depends on it.
             memory: bytes that the evaluation may take, without the weights of the method; no limit if it ``streams``.
@@ -132,7 +140,8 @@ class Evaluation:
         tasks = {world: _task(method, data, split, world, open_world, keep) for world in worlds}
         method.eval()
         largest = max(len(task.pairs) for task in tasks.values())
-        chunks = Chunks(1, largest, largest) if method.streams else fit_chunks(Costs(method, feed, tasks), memory)
+        with computing_in(feed.precision, method.device):
+            chunks = Chunks(1, largest, largest) if method.streams else fit_chunks(Costs(method, feed, tasks), memory)
         return Evaluation(method, feed, tasks, chunks, stream_seed)
 
     @torch.no_grad()
@@ -154,7 +163,8 @@ class Evaluation:
         name, total = f"{self.feed.split.name} images scored", len(self.feed.split) * len(parts)
         with Progress(name, total, show=self.feed.progress) as progress:
             for part in parts:
-                self._score(part, sweeps, progress)
+                with computing_in(self.feed.precision, method.device):
+                    self._score(part, sweeps, progress)
         return sweeps
 
     def _score(self, part: Mapping[str, slice], sweeps: Mapping[str, Sweep], progress: Progress) -> None:

@@ -13,6 +13,7 @@ from ..data.fixed_features import close
 from ..errors import ConfigError
 from ..method import Method, ranked
 from ..metrics.sweep import Sweep
+from ..precision import computing_in
 from ..terminal import tracked
 from .memory_budget import WorldTask
 
@@ -50,12 +51,14 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
         first = next(batches)  # processes that read images draw random numbers when they start
         torch.manual_seed(seed)
         adapting, pairs = _copy_of(method), task.pairs.to(device)
-        adapting.begin(task.setting, pairs)
-        text = adapting.text(pairs)
+        with computing_in(feed.precision, device):
+            adapting.begin(task.setting, pairs)
+            text = adapting.text(pairs)
         numbered = zip(order.split(1), chain([first], batches), strict=True)
         name = f"{feed.split.name} images scored, {task.setting.world} world"
         for number, batch in tracked(numbered, name, len(order), show=feed.progress):
-            scores = ranked(adapting, batch.images, text, task.setting)
+            with computing_in(feed.precision, device):  # autocast keeps copies of weights until its end
+                scores = ranked(adapting, batch.images, text, task.setting)
             labels = batch.attr.cpu(), batch.obj.cpu()
             sweep.update(scores.detach().float().cpu(), *labels, columns=task.columns, images=number)
     if feed.caches_features:
@@ -89,9 +92,10 @@ def _check_features(method: Method, adapted: Method, feed: Feed) -> None:
     """
     pixels = feed.sample(1).images
     assert isinstance(pixels, Tensor)
-    before = method.encode(pixels).pooled
-    with torch.enable_grad():
-        after = adapted.encode(pixels).pooled
+    with computing_in(feed.precision, method.device):
+        before = method.encode(pixels).pooled
+        with torch.enable_grad():
+            after = adapted.encode(pixels).pooled
     if after.requires_grad or not close(after, before):
         name = type(method).__name__
         raise ConfigError(

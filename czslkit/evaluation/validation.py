@@ -16,6 +16,7 @@ from ..data.splits import Splits
 from ..learned_state import kept_buffers
 from ..method import Method
 from ..metrics.sweep import Bins
+from ..precision import computing_in
 from ..sizes import MEMORY
 from ..terminal import tracked
 from ..training.epoch import loss_parts
@@ -56,7 +57,7 @@ def plan_validation(
 
     Args:
         method: left in evaluation mode.
-        feed: batches of the same method and the validation split.
+        feed: batches of the same method and the validation split; its ``precision`` is that of the validation.
         options: settings of the training; ``select`` decides whether the validation loss is computed, and
             ``select_world`` the world of the AUC.
         bins: the curve whose area is the AUC.
@@ -83,7 +84,8 @@ def plan_validation(
         if options.select != "loss":
             return found
         pairs = data.space.pairs.to(method.device)
-        loss = validation_loss(method, _Shown(feed), pairs, fused=options.fused_validation_loss)
+        with computing_in(feed.precision, method.device):
+            loss = validation_loss(method, _Shown(feed), pairs, fused=options.fused_validation_loss)
         return {**found, "val_loss": loss}
 
     return validate

@@ -17,6 +17,7 @@ from ..data.batches import Companions, Feed
 from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
 from ..method import Method
+from ..precision import computing_in, tf32
 from ..terminal import Progress
 from ..training_hooks import TrainingData, TrainingHooks, TrainingPosition
 from ..types import Batch
@@ -103,7 +104,7 @@ class Trainer:
             TrainingError: the loss is not finite; the message names epoch and step.
         """
         options, pairs = self.options, self.feed.split.pairs.to(self.method.device)
-        with torch.autocast(pairs.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        with computing_in(options.precision, pairs.device):
             parts = loss_parts(self.method, self.method.loss(batch, pairs))
         values = {name: value.item() for name, value in parts.items()}
         for name, value in values.items():
