@@ -318,6 +318,9 @@ def cosine(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     [[1.0, 0.0]]
     """
     image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
-    if text.ndim == 2:
-        return scale.exp() * image @ text.T
-    return scale.exp() * (text @ image.unsqueeze(-1)).squeeze(-1)
+    with torch.autocast(image.device.type, enabled=False):  # bfloat16 would leave 2 or 3 digits of a score
+        if torch.bfloat16 in (image.dtype, text.dtype):
+            image, text = image.float(), text.float()
+        if text.ndim == 2:
+            return scale.exp() * image @ text.T
+        return scale.exp() * (text @ image.unsqueeze(-1)).squeeze(-1)

@@ -37,7 +37,8 @@ def pooled_features(
     """Return pooled features of every image, ``[N, D]``, on the method's device: from the cache, else from ``encode``.
 
     All methods share the features, which equal the result of ``encode`` to the last bit: there is a separate file for
-    other images, encoders, number formats, devices, code or packages. Call this function in evaluation mode and without gradients.
+    other images, encoders, number formats, devices, code or packages. Call this function in evaluation mode and without
+    gradients.
 
     Args:
         cache: None writes nothing to disk.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.batches import Feed
 from ..data.splits import Splits
+from ..deferred import deferred_checks
 from ..errors import did_you_mean
 from ..method import Method, ranked
 from ..metrics.feasibility import best_threshold, threshold_grid
@@ -161,7 +162,7 @@ class Evaluation:
         sweeps = {world: task.sweep() for world, task in self.tasks.items()}
         parts = _parts(self.tasks, chunks.texts, whole=not method.chunkable)
         name, total = f"{self.feed.split.name} images scored", len(self.feed.split) * len(parts)
-        with Progress(name, total, show=self.feed.progress) as progress:
+        with Progress(name, total, show=self.feed.progress) as progress, deferred_checks(method.device):
             for part in parts:
                 with computing_in(self.feed.precision, method.device):
                     self._score(part, sweeps, progress)
@@ -169,20 +170,24 @@ class Evaluation:
 
     def _score(self, part: Mapping[str, slice], sweeps: Mapping[str, Sweep], progress: Progress) -> None:
         """Score every image against some rows of each world, and add the scores to the sweeps."""
-        method, chunks = self.method, self.chunks
+        method, chunks, split = self.method, self.chunks, self.feed.split
         texts = {world: method.text(self.tasks[world].pairs[rows].to(method.device)) for world, rows in part.items()}
-        for batch in self.feed.batches(size=chunks.images):
+        columns = {
+            world: [
+                (chunk, sweeps[world].chunk(self.tasks[world].columns[rows][chunk])) for chunk in _chunks(rows, chunks)
+            ]
+            for world, rows in part.items()
+        }
+        order = torch.arange(len(split))
+        for index, batch in zip(order.split(chunks.images), self.feed.batches(order, size=chunks.images), strict=True):
             image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
-            labels = batch.attr.cpu(), batch.obj.cpu()
-            for world, rows in part.items():
-                task = self.tasks[world]
-                columns = task.columns[rows]
-                for start in range(0, len(columns), chunks.pairs):
-                    chunk = slice(start, start + chunks.pairs)
-                    scores = ranked(method, image, texts[world].rows(chunk), task.setting)
-                    sweeps[world].update(scores.float().cpu(), *labels, columns=columns[chunk])
+            labels = split.attr[index], split.obj[index]  # on the host, as those of the batch are not
+            for world in part:
+                for chunk, numbers in columns[world]:
+                    scores = ranked(method, image, texts[world].rows(chunk), self.tasks[world].setting)
+                    sweeps[world].update(scores.float(), *labels, columns=numbers)
                     del scores
-            progress.update(len(labels[0]))
+            progress.update(len(index))
             del batch, image  # frees their memory before the next batch is read
 
 
@@ -235,6 +240,15 @@ def plan_search(
     return Evaluation.plan(
         method, data, "val", ["open"], feed, open_world=open_world, memory=memory, stream_seed=stream_seed
     )
+
+
+def _chunks(rows: slice, chunks: Chunks) -> list[slice]:
+    """Return the rows of a part of a world in chunks, counted from the start of the part.
+
+    >>> _chunks(slice(3, 8), Chunks(images=1, pairs=4, texts=9))
+    [slice(0, 4, None), slice(4, 8, None)]
+    """
+    return [slice(start, start + chunks.pairs) for start in range(0, rows.stop - rows.start, chunks.pairs)]
 
 
 def _task(

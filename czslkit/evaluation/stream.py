@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.batches import Feed
 from ..data.fixed_features import close
+from ..deferred import deferred_checks
 from ..errors import ConfigError
 from ..method import Method, ranked
 from ..metrics.sweep import Sweep
@@ -46,7 +47,7 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
     order, sweep, device = stream_order(len(feed.split), seed), task.sweep(), method.device
     if feed.caches_features:
         next(feed.batches())  # encodes the images in whole batches, if they are not encoded yet
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), deferred_checks(device):
         batches = feed.batches(order, size=1)
         first = next(batches)  # processes that read images draw random numbers when they start
         torch.manual_seed(seed)
@@ -54,13 +55,14 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
         with computing_in(feed.precision, device):
             adapting.begin(task.setting, pairs)
             text = adapting.text(pairs)
+        columns = sweep.chunk(task.columns)
         numbered = zip(order.split(1), chain([first], batches), strict=True)
         name = f"{feed.split.name} images scored, {task.setting.world} world"
         for number, batch in tracked(numbered, name, len(order), show=feed.progress):
             with computing_in(feed.precision, device):  # autocast keeps copies of weights until its end
                 scores = ranked(adapting, batch.images, text, task.setting)
-            labels = batch.attr.cpu(), batch.obj.cpu()
-            sweep.update(scores.detach().float().cpu(), *labels, columns=task.columns, images=number)
+            labels = feed.split.attr[number], feed.split.obj[number]
+            sweep.update(scores.detach().float(), *labels, columns=columns, images=number)
     if feed.caches_features:
         _check_features(method, adapting, feed)
     return sweep

@@ -19,7 +19,7 @@ from ..metrics.sweep import Bins
 from ..precision import computing_in
 from ..sizes import MEMORY
 from ..terminal import tracked
-from ..training.epoch import loss_parts
+from ..training.losses import loss_parts
 from ..training.options import TrainOptions
 from ..types import Batch
 from .evaluator import Evaluation, OpenWorld

@@ -91,7 +91,7 @@ def _scoring_seconds(method: Method, costs: Costs, chunks: Chunks, sweeps: list[
 
     def score(n: int) -> None:
         zeros = torch.zeros(n, dtype=torch.long)
-        sweep.update(method.rank(images.take(n), text, costs.setting).float().cpu(), zeros, zeros)
+        sweep.update(method.rank(images.take(n), text, costs.setting).float(), zeros, zeros)
 
     return _seconds_per_item(score, len(images.pooled), method.device) / chunks.pairs
 

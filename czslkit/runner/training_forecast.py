@@ -20,7 +20,8 @@ from ..evaluation.footprint import Footprint
 from ..method import Method
 from ..precision import computing_in, tf32
 from ..sizes import MEMORY, format_bytes, format_duration
-from ..training.epoch import companion_choice, loss_parts
+from ..training.epoch import companion_choice
+from ..training.losses import loss_parts
 from ..training.options import TrainOptions
 from ..types import Batch, ImageFeatures
 from . import forecast
