@@ -1,0 +1,71 @@
+"""Number formats: what they switch, what they restore, and what is recorded of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from czslkit.components import cosine
+from czslkit.precision import PRECISIONS, _allow_tf32, _tf32_allowed, computing_in, precision_record, tf32
+
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize("before", list(itertools.product([False, True], repeat=2)))
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tf32_is_allowed_inside_the_block_only_and_forbidden_for_other_formats(precision, before):
+    at_first = _tf32_allowed()
+    try:
+        _allow_tf32(*before)
+        with pytest.raises(RuntimeError, match="inside"), _inside(precision):
+            assert _tf32_allowed() == (precision == "tf32",) * 2
+            raise RuntimeError("inside")
+        assert _tf32_allowed() == before
+    finally:
+        _allow_tf32(*at_first)
+
+
+def _inside(precision):
+    """The context on a GPU; only its switches of TF32, since autocast asks for the GPU."""
+    return tf32(precision == "tf32", CUDA)
+
+
+def test_convolutions_may_use_tf32_by_default_and_not_in_fp32():
+    assert _tf32_allowed()[1]
+    with _inside("fp32"):
+        assert not _tf32_allowed()[1]
+    assert _tf32_allowed()[1]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_cpu_computes_tf32_as_fp32(precision):
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    x = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    with computing_in(precision, x.device):
+        product = x @ x
+    assert product.dtype == dtype
+    assert torch.equal(product, x @ x) == (dtype == torch.float32)
+
+
+def test_an_inner_format_holds():
+    with computing_in("bf16", torch.device("cpu")), computing_in("fp32", torch.device("cpu")):
+        assert (torch.eye(2) @ torch.eye(2)).dtype == torch.float32
+
+
+def test_only_other_formats_than_fp32_are_recorded():
+    assert precision_record(train="fp32", eval="fp32") == {}
+    assert precision_record(train="bf16", eval="tf32") == {"train": "bf16", "eval": "tf32"}
+
+
+@pytest.mark.parametrize("texts", [(7, 64), (5, 7, 64)])
+def test_cosines_keep_their_digits_in_bf16(texts):
+    generator = torch.Generator().manual_seed(0)
+    image, text, scale = (torch.randn(*s, generator=generator) for s in ((5, 64), texts, ()))
+    with computing_in("bf16", image.device):
+        found = cosine(image.bfloat16(), text, scale + 4)
+        exact = cosine(image, text, scale + 4)
+    assert found.dtype == torch.float32
+    assert torch.equal(exact, cosine(image, text, scale + 4))
+    torch.testing.assert_close(found, cosine(image.bfloat16().float(), text, scale + 4))
