@@ -13,28 +13,33 @@ from czslkit.precision import PRECISIONS, _allow_tf32, _tf32_allowed, computing_
 CUDA = torch.device("cuda")
 
 
+@pytest.fixture(autouse=True)
+def _restored_switches():
+    before = _tf32_allowed()
+    yield
+    _allow_tf32(*before)
+
+
 @pytest.mark.parametrize("before", list(itertools.product([False, True], repeat=2)))
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_tf32_is_allowed_inside_the_block_only_and_forbidden_for_other_formats(precision, before):
-    at_first = _tf32_allowed()
-    try:
-        _allow_tf32(*before)
-        with pytest.raises(RuntimeError, match="inside"), _inside(precision):
-            assert _tf32_allowed() == (precision == "tf32",) * 2
+    _allow_tf32(*before)
+    seen = []
+
+    def fails():
+        with tf32(precision == "tf32", CUDA):
+            seen.append(_tf32_allowed())
             raise RuntimeError("inside")
-        assert _tf32_allowed() == before
-    finally:
-        _allow_tf32(*at_first)
 
-
-def _inside(precision):
-    """The context on a GPU; only its switches of TF32, since autocast asks for the GPU."""
-    return tf32(precision == "tf32", CUDA)
+    with pytest.raises(RuntimeError, match="inside"):
+        fails()
+    assert seen == [(precision == "tf32",) * 2]
+    assert _tf32_allowed() == before
 
 
 def test_convolutions_may_use_tf32_by_default_and_not_in_fp32():
     assert _tf32_allowed()[1]
-    with _inside("fp32"):
+    with tf32(False, CUDA):
         assert not _tf32_allowed()[1]
     assert _tf32_allowed()[1]
 
@@ -47,6 +52,13 @@ def test_a_cpu_computes_tf32_as_fp32(precision):
         product = x @ x
     assert product.dtype == dtype
     assert torch.equal(product, x @ x) == (dtype == torch.float32)
+
+
+def test_a_cpu_leaves_the_switches_alone():
+    before = _tf32_allowed()
+    for precision in PRECISIONS:
+        with computing_in(precision, torch.device("cpu")):
+            assert _tf32_allowed() == before
 
 
 def test_an_inner_format_holds():

@@ -61,7 +61,7 @@ def _precision_sentences(labels: Sequence[str], results: Sequence[Result]) -> li
     """Return a sentence for each row that was trained or measured in another number format than fp32."""
     used: dict[str, dict[str, None]] = {}
     for label, result in zip(labels, results, strict=True):
-        precision = result["protocol"].get("precision") or {}
+        precision = (result.get("protocol") or {}).get("precision") or {}
         uses = {"trained": precision.get("train"), "measured": precision.get("eval")}
         if words := " and ".join(f"{use} in {printable(str(found))}" for use, found in uses.items() if found):
             used.setdefault(words, {})[label] = None
