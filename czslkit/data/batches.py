@@ -11,6 +11,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from ..deferred import sent
 from ..method import Method
 from ..precision import Precision, computing_in
 from ..terminal import tracked
@@ -168,9 +169,10 @@ class Feed:
         device, split = images.device, self.split
 
         def batch(index: Tensor, images: Tensor) -> Batch:
-            extra = {name: values[index].to(device) for name, values in split.extra.items()}
+            extra = {name: sent(values[index], device) for name, values in split.extra.items()}
             values = ImageFeatures(images) if images.ndim == 2 else images
-            return Batch(values, split.attr[index].to(device), split.obj[index].to(device), index.to(device), extra)
+            attr, obj, index = (sent(labels, device) for labels in (split.attr[index], split.obj[index], index))
+            return Batch(values, attr, obj, index, extra)
 
         pieces = images.split([len(index) for index in part.values()]) if len(part) > 1 else [images]
         own, *others = map(batch, part.values(), pieces)

@@ -106,4 +106,4 @@ def validation_loss(method: Method, feed: Batches, pairs: Tensor, *, fused: bool
     text = method.text(pairs)
     with kept_buffers(method):  # a loss may fill a queue, which belongs to the training
         losses = (method.validation_loss(batch, text, fused=fused) for batch in feed.batches())
-        return fmean(loss_parts(method, loss)["loss"].item() for loss in losses)
+        return fmean(torch.stack([loss_parts(method, loss)["loss"].reshape(()) for loss in losses]).tolist())
