@@ -87,7 +87,9 @@ def on_cuda(method: Method, mode: FakeTensorMode) -> Method:
     for module in method.modules():
         for name, p in module._parameters.items():
             if p is not None:
-                module._parameters[name] = nn.Parameter(mode.from_tensor(p.detach()).to(CUDA), p.requires_grad)
+                with torch.no_grad():
+                    value = mode.from_tensor(p).to(CUDA).detach()
+                module._parameters[name] = nn.Parameter(value, p.requires_grad)
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = mode.from_tensor(buffer).to(CUDA)
