@@ -30,7 +30,9 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
     ...     (torch.eye(2) @ torch.eye(2)).dtype
     torch.bfloat16
     """
-    with tf32(precision == "tf32", device), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    rounded = precision == "bf16"
+    autocast = torch.autocast(device.type, torch.bfloat16 if rounded else None, enabled=rounded)
+    with tf32(precision == "tf32", device), autocast:
         yield
 
 
