@@ -120,7 +120,7 @@ def test_a_step_of_a_training_does_not_wait(
 ) -> None:
     monkeypatch.setattr(Checks, "read", lambda self: None)  # there are no values
     method, pairs = built(name, space, clip_file).train(), space.pairs[space.seen]
-    shown = pairs[torch.arange(len(images)) % len(pairs)]
+    attr, obj = pairs[torch.arange(len(images)) % len(pairs)].unbind(1)
     options = TrainOptions(optimizer=optimizer, clip_norm=1.0)
     trainer = Trainer(method, Given(Split(pairs)), options, None, [], 0)  # type: ignore[arg-type]
     losses = MeanLosses(UNREAD_BATCHES)
@@ -128,7 +128,7 @@ def test_a_step_of_a_training_does_not_wait(
         on_cuda(method, mode)
         trainer.pairs = mode.from_tensor(pairs).to(CUDA)
         trainer.optimizers = make_optimizers(method, options)
-        batch = Batch(*(mode.from_tensor(values).to(CUDA) for values in (images, *shown.T)))
+        batch = Batch(*(mode.from_tensor(values).to(CUDA) for values in (images, attr, obj)))
         copies.found.clear()
         with deferred_checks(CUDA):
             trainer._set_learning_rate(START)

@@ -171,7 +171,10 @@ class Evaluation:
     def _score(self, part: Mapping[str, slice], sweeps: Mapping[str, Sweep], progress: Progress) -> None:
         """Score every image against some rows of each world, and add the scores to the sweeps."""
         method, chunks, split = self.method, self.chunks, self.feed.split
-        texts = {world: method.text(self.tasks[world].pairs[rows].to(method.device)) for world, rows in part.items()}
+        texts = {
+            world: method.text_in(world, self.tasks[world].pairs[rows].to(method.device))
+            for world, rows in part.items()
+        }
         columns = {
             world: [
                 (chunk, sweeps[world].chunk(self.tasks[world].columns[rows][chunk])) for chunk in _chunks(rows, chunks)

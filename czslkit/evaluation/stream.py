@@ -54,7 +54,7 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
         adapting, pairs = _copy_of(method), task.pairs.to(device)
         with computing_in(feed.precision, device):
             adapting.begin(task.setting, pairs)
-            text = adapting.text(pairs)
+            text = adapting.text_in(task.setting.world, pairs)
         columns = sweep.chunk(task.columns)
         numbered = zip(order.split(1), chain([first], batches), strict=True)
         name = f"{feed.split.name} images scored, {task.setting.world} world"
