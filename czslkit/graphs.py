@@ -76,7 +76,8 @@ class LabelGraph(nn.Module):
         """Return the average of every node, ``[N, D]``, of features ``[N, D]``."""
         size = (self.nodes, self.nodes)
         matrix = torch.sparse_coo_tensor(self.indices, self.values, size, check_invariants=False, is_coalesced=True)
-        averages: Tensor = torch.sparse.mm(matrix, x)
+        with torch.autocast(x.device.type, enabled=False):  # which has no products of sparse matrices
+            averages: Tensor = torch.sparse.mm(matrix, x.to(self.values.dtype))
         return averages
 
 

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from czslkit.components import cosine
+from czslkit.method import METHODS, build, ranked
 from czslkit.precision import PRECISIONS, _allow_tf32, _tf32_allowed, computing_in, precision_record, tf32
+from czslkit.training.losses import loss_parts
+from czslkit.types import Batch, Setting
 
 CUDA = torch.device("cuda")
 
@@ -81,3 +84,29 @@ def test_cosines_keep_their_digits_in_bf16(texts):
     assert found.dtype == torch.float32
     assert torch.equal(exact, cosine(image, text, scale + 4))
     torch.testing.assert_close(found, cosine(image.bfloat16().float(), text, scale + 4))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "clip"])
+def test_every_method_trains_and_ranks_in_bf16_close_to_fp32(name, space, clip_file, images):
+    torch.manual_seed(0)
+    small = {"visprod": {"backbone": "timm/resnet10t/random", "image_size": 32, "tune": "all"}}
+    msci = {"msci": {"low_layers": 2, "high_layers": 2, "heads": (2, 2)}}
+    method = build(name, space, **{"backbone": str(clip_file), **(small | msci).get(name, {})})
+    pairs = space.pairs[space.seen]
+    batch = Batch(images, *pairs[torch.arange(len(images)) % len(pairs)].T)
+    losses, scores = [], []
+    for precision in ("fp32", "bf16"):
+        method.train()
+        torch.manual_seed(1)
+        with computing_in(precision, images.device):
+            loss = loss_parts(method, method.loss(batch, pairs))["loss"]
+        loss.backward()
+        losses.append(loss.detach())
+        assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+        method.eval().zero_grad()
+        with torch.no_grad(), computing_in(precision, images.device):
+            scores.append(ranked(method, method.encode(images), method.text_in("closed", space.pairs), Setting()))
+    torch.testing.assert_close(losses[1].float(), losses[0], rtol=0.1, atol=0.1)
+    spread = scores[0].std()
+    assert (scores[1].float() - scores[0]).abs().max() < spread
+    assert not torch.equal(scores[1].float(), scores[0])

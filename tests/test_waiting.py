@@ -156,7 +156,9 @@ def test_the_scores_of_a_chunk_do_not_wait(
     with torch.no_grad(), fake_cuda() as (mode, copies):
         pairs = mode.from_tensor(space.pairs)
         on_cuda(method, mode)
-        text = TextFeatures(pairs.to(CUDA)) if name == "clip" else method.text(pairs.to(CUDA))  # clip reads its words
+        text = (
+            TextFeatures(pairs.to(CUDA)) if name == "clip" else method.text_in("closed", pairs.to(CUDA))
+        )  # clip reads its words
         if name == "clip":
             text = replace(text, pair=torch.zeros(len(pairs), method.backbone.dim, device=CUDA))
         pixels = mode.from_tensor(images).to(CUDA)
