@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +156,10 @@ def test_the_scores_of_a_chunk_do_not_wait(
     with torch.no_grad(), fake_cuda() as (mode, copies):
         pairs = mode.from_tensor(space.pairs)
         on_cuda(method, mode)
-        text = (
-            TextFeatures(pairs.to(CUDA)) if name == "clip" else method.text_in("closed", pairs.to(CUDA))
-        )  # clip reads its words
-        if name == "clip":
-            text = replace(text, pair=torch.zeros(len(pairs), method.backbone.dim, device=CUDA))
+        if name == "clip":  # reads its words, once before the chunks
+            text = TextFeatures(pairs.to(CUDA), torch.zeros(len(pairs), method.backbone.dim, device=CUDA))
+        else:
+            text = method.text_in("closed", pairs.to(CUDA))
         pixels = mode.from_tensor(images).to(CUDA)
         copies.found.clear()
         with deferred_checks(CUDA):
