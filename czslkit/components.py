@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import CzslkitError, first_ten
+from .precision import unrounded
 from .registry import Registry
 from .types import VALIDATION, AttentionMaps, Batch, ImageFeatures, Preprocessing, Scores, Setting, TextFeatures
 
@@ -318,7 +319,7 @@ def cosine(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     [[1.0, 0.0]]
     """
     image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
-    with torch.autocast(image.device.type, enabled=False):  # bfloat16 would leave 2 or 3 digits of a score
+    with unrounded(image.device):  # bfloat16 would leave 2 or 3 digits of a score
         if torch.bfloat16 in (image.dtype, text.dtype):
             image, text = image.float(), text.float()
         if text.ndim == 2:

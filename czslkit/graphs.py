@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .linear import Linear, linear
+from .precision import unrounded
 
 DROPOUT = 0.5  # dropout on the inputs of layers
 
@@ -76,7 +77,7 @@ class LabelGraph(nn.Module):
         """Return the average of every node, ``[N, D]``, of features ``[N, D]``."""
         size = (self.nodes, self.nodes)
         matrix = torch.sparse_coo_tensor(self.indices, self.values, size, check_invariants=False, is_coalesced=True)
-        with torch.autocast(x.device.type, enabled=False):  # which has no products of sparse matrices
+        with unrounded(x.device):  # it has no products of sparse matrices in bfloat16
             averages: Tensor = torch.sparse.mm(matrix, x.to(self.values.dtype))
         return averages
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -30,10 +30,17 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
     ...     (torch.eye(2) @ torch.eye(2)).dtype
     torch.bfloat16
     """
-    rounded = precision == "bf16"
-    autocast = torch.autocast(device.type, torch.bfloat16 if rounded else None, enabled=rounded)
-    with tf32(precision == "tf32", device), autocast:
+    format_ = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else unrounded(device)
+    with tf32(precision == "tf32", device), format_:
         yield
+
+
+def unrounded(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which torch does not compute in bfloat16, also inside ``computing_in("bf16", device)``."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def precision_record(**used: Precision) -> dict[str, str]:
