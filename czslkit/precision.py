@@ -30,8 +30,8 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
     ...     (torch.eye(2) @ torch.eye(2)).dtype
     torch.bfloat16
     """
-    format_ = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else unrounded(device)
-    with tf32(precision == "tf32", device), format_:
+    autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else unrounded(device)
+    with tf32(precision == "tf32", device), autocast:
         yield
 
 
