@@ -77,7 +77,7 @@ def test_only_other_formats_than_fp32_are_recorded():
 @pytest.mark.parametrize("texts", [(7, 64), (5, 7, 64)])
 def test_cosines_keep_their_digits_in_bf16(texts):
     generator = torch.Generator().manual_seed(0)
-    image, text, scale = (torch.randn(*s, generator=generator) for s in ((5, 64), texts, ()))
+    image, text, scale = (torch.randn(s, generator=generator) for s in ((5, 64), texts, ()))
     with computing_in("bf16", image.device):
         found = cosine(image.bfloat16(), text, scale + 4)
         exact = cosine(image, text, scale + 4)
@@ -107,6 +107,6 @@ def test_every_method_trains_and_ranks_in_bf16_close_to_fp32(name, space, clip_f
         with torch.no_grad(), computing_in(precision, images.device):
             scores.append(ranked(method, method.encode(images), method.text_in("closed", space.pairs), Setting()))
     torch.testing.assert_close(losses[1].float(), losses[0], rtol=0.1, atol=0.1)
-    spread = scores[0].std()
-    assert (scores[1].float() - scores[0]).abs().max() < spread
+    most = max(scores[0].std(), 0.05 * scores[0].abs().max())
+    assert (scores[1].float() - scores[0]).abs().max() < most
     assert not torch.equal(scores[1].float(), scores[0])

@@ -18,6 +18,7 @@ from ..method import Method, ranked
 from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
+from ..metrics.sweep_state import ChunkColumns
 from ..options import LARGEST_SEED, option, user_path
 from ..precision import Precision, computing_in
 from ..sizes import MEMORY
@@ -177,7 +178,8 @@ class Evaluation:
         }
         columns = {
             world: [
-                (chunk, sweeps[world].chunk(self.tasks[world].columns[rows][chunk])) for chunk in _chunks(rows, chunks)
+                (chunk, ChunkColumns(sweeps[world].candidates, self.tasks[world].columns[rows][chunk]))
+                for chunk in _chunks(rows, chunks)
             ]
             for world, rows in part.items()
         }

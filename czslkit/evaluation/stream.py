@@ -14,6 +14,7 @@ from ..deferred import deferred_checks
 from ..errors import ConfigError
 from ..method import Method, ranked
 from ..metrics.sweep import Sweep
+from ..metrics.sweep_state import ChunkColumns
 from ..precision import computing_in
 from ..terminal import tracked
 from .memory_budget import WorldTask
@@ -55,7 +56,7 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
         with computing_in(feed.precision, device):
             adapting.begin(task.setting, pairs)
             text = adapting.text_in(task.setting.world, pairs)
-        columns = sweep.chunk(task.columns)
+        columns = ChunkColumns(sweep.candidates, task.columns)
         numbered = zip(order.split(1), chain([first], batches), strict=True)
         name = f"{feed.split.name} images scored, {task.setting.world} world"
         for number, batch in tracked(numbered, name, len(order), show=feed.progress):

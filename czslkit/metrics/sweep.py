@@ -117,17 +117,6 @@ class Sweep:
         self._state = SweepState.empty(0, UNSEEN + self.candidates.n_levels, self.keep, topk)
         self._waiting: list[tuple[Tensor, SweepState, Tensor]] = []  # image numbers, scores on a device, finite or not
 
-    def chunk(self, columns: Array | slice | None = None) -> ChunkColumns:
-        """Return columns for :meth:`update`, which is faster with them if it gets many chunks of the same columns.
-
-        Args:
-            columns: as for :meth:`update`.
-
-        Raises:
-            ValueError: a number is not a column, or appears twice.
-        """
-        return ChunkColumns(self.candidates, self.candidates.column_numbers(columns))
-
     def update(
         self,
         scores: Array,
@@ -147,7 +136,7 @@ class Sweep:
             attr: ``[n]`` integer, true attribute of each image.
             obj: ``[n]`` integer, true object of each image.
             columns: ``[k]`` integer or a slice, the rows of ``pairs`` that the scores belong to; all of them if None;
-                or what :meth:`chunk` returned for them. Pairs that are neither seen nor candidates need no scores.
+                or a :class:`ChunkColumns` of them. Pairs that are neither seen nor candidates need no scores.
             images: ``[n]`` integer, numbers of the images: any numbers from 0 to about the number of images. If None,
                 images are appended: every column must then get the images in the same order.
 
@@ -155,7 +144,9 @@ class Sweep:
             ValueError: shapes, dtypes or labels do not fit, or a score is not finite or has been given before. That a
                 score on a GPU is not finite is found when its numbers are read.
         """
-        chunk = columns if isinstance(columns, ChunkColumns) else self.chunk(columns)
+        chunk = columns
+        if not isinstance(chunk, ChunkColumns):
+            chunk = ChunkColumns(self.candidates, self.candidates.column_numbers(columns))
         attr, obj = (as_tensor(name, v, "integer").long() for name, v in (("attr", attr), ("obj", obj)))
         scores = scores if isinstance(scores, Tensor) else np.asarray(scores)
         if attr.ndim != 1 or attr.shape != obj.shape or tuple(scores.shape) != (len(attr), chunk.width):
