@@ -14,7 +14,7 @@ from ..data.batches import Feed
 from ..data.splits import Splits
 from ..deferred import deferred_checks
 from ..errors import did_you_mean
-from ..method import Method, ranked
+from ..method import Method, finite_scores, ranked
 from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
@@ -190,7 +190,7 @@ class Evaluation:
             for world in part:
                 for chunk, numbers in columns[world]:
                     scores = ranked(method, image, texts[world].rows(chunk), self.tasks[world].setting)
-                    sweeps[world].update(scores.float(), *labels, columns=numbers)
+                    sweeps[world].update(finite_scores(method, scores), *labels, columns=numbers)
                     del scores
             progress.update(len(index))
             del batch, image  # frees their memory before the next batch is read

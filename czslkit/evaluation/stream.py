@@ -12,7 +12,7 @@ from ..data.batches import Feed
 from ..data.fixed_features import close
 from ..deferred import deferred_checks
 from ..errors import ConfigError
-from ..method import Method, ranked
+from ..method import Method, finite_scores, ranked
 from ..metrics.sweep import Sweep
 from ..metrics.sweep_state import ChunkColumns
 from ..precision import computing_in
@@ -63,7 +63,7 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
             with computing_in(feed.precision, device):  # autocast keeps copies of weights until its end
                 scores = ranked(adapting, batch.images, text, task.setting)
             labels = feed.split.attr[number], feed.split.obj[number]
-            sweep.update(scores.detach().float(), *labels, columns=columns, images=number)
+            sweep.update(finite_scores(method, scores.detach()), *labels, columns=columns, images=number)
     if feed.caches_features:
         _check_features(method, adapting, feed)
     return sweep
