@@ -35,7 +35,13 @@ _EXPECTED = {
 
 
 def option(
-    default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None, added_later: bool = False
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    added_later: bool = False,
+    recorded: bool = True,
 ) -> Any:
     """Return a dataclass field for an option.
 
@@ -49,8 +55,10 @@ def option(
         maximum: largest allowed number, for every item of a tuple.
         added_later: true for an option that earlier versions did not have, and whose default means what they did.
             Results and trainings of earlier versions then still belong to the configuration.
+        recorded: false for an option that, like the device, says how numbers are computed and not which: it is no part
+            of the configuration, so a run with another value is the same cell.
     """
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "added_later": added_later}
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "added_later": added_later, "recorded": recorded}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -182,8 +190,8 @@ def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> di
     """Return the values of an options object as a dict for JSON: with lists for tuples, and texts for paths.
 
     Args:
-        record: leave out options that were added later and have their default, so that the record of a configuration
-            stays the same.
+        record: leave out options that are not recorded, and those that were added later and have their default, so
+            that the record of a configuration stays the same.
         absolute: make relative paths absolute, so that they are valid in every folder.
 
     >>> @dataclasses.dataclass(frozen=True)
@@ -194,13 +202,19 @@ def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> di
     >>> as_dict(Options((float("inf"), 0.5)))
     {'weights': ['inf', 0.5]}
     """
-    unchanged = {
+    left_out = {
         f.name
         for f in dataclasses.fields(options)
-        if record and f.metadata.get("added_later") and getattr(options, f.name) == f.default
+        if not is_recorded(options, f.name) or (f.metadata.get("added_later") and getattr(options, f.name) == f.default)
     }
     values = dataclasses.asdict(options).items()
-    return {k: _for_json(v, absolute) for k, v in values if k not in unchanged}
+    return {k: _for_json(v, absolute) for k, v in values if not (record and k in left_out)}
+
+
+def is_recorded(options: Any, name: str) -> bool:
+    """Return whether an option is part of the configuration."""
+    metadata = next(f.metadata for f in dataclasses.fields(options) if f.name == name)
+    return bool(metadata.get("recorded", True))
 
 
 def named_files(options: Any) -> dict[str, tuple[Path, ...]]:

@@ -18,8 +18,8 @@ from ..method import Method
 from ..metrics.sweep import Bins
 from ..sizes import MEMORY
 from ..terminal import tracked
-from ..training.epoch import loss_parts
 from ..training.options import TrainOptions
+from ..training.step import loss_parts
 from ..types import Batch
 from .evaluator import Evaluation, OpenWorld
 
