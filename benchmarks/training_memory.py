@@ -56,12 +56,12 @@ def counter(step: Step, precision: str) -> StepCounter:
     attrs, objs, pairs = step.sizes
     grid = torch.cartesian_prod(torch.arange(attrs), torch.arange(objs))
     chosen = grid[torch.randperm(len(grid), generator=torch.Generator().manual_seed(0))[:pairs]]
-    names = tuple(tuple(f"{kind}{i}" for i in range(n)) for kind, n in (("attr", attrs), ("obj", objs)))
-    space = PairSpace(*names, chosen, torch.ones(pairs, dtype=torch.bool))
+    words = [tuple(f"{kind}{i}" for i in range(n)) for kind, n in (("attr", attrs), ("obj", objs))]
+    space = PairSpace(words[0], words[1], chosen, torch.ones(pairs, dtype=torch.bool))
     heads = {"heads": (4, 4), "low_layers": 2, "high_layers": 2} if step.clip == "demo" else {}
     method = czslkit.build(step.method, space, backbone=step.clip, **heads).train()
     shown = chosen[torch.arange(step.images) % pairs]
-    split = Split("train", tuple(Path(str(i)) for i in range(step.images)), *shown.T, chosen)
+    split = Split("train", tuple(Path(str(i)) for i in range(step.images)), shown[:, 0], shown[:, 1], chosen)
     options = TrainOptions(batch_size=step.images, precision=precision)  # type: ignore[arg-type]
     data = TrainingData(step.dataset, Path(), space, split.paths, split.attr, split.obj)
     return StepCounter(method, Feed(method, split, step.images, augment=True), options, data)
@@ -104,11 +104,11 @@ def main() -> None:
         return
     args.out.write_text(f"""# Memory of training steps
 
-Made by `training_memory.py`, which counts steps and computes nothing, so the numbers do not depend on the speed of a
-machine. A step is the loss and the gradients of a batch against all training pairs with CLIP ViT-L/14. Its memory is that
-of the weights, the images, the gradients, the numbers of Adam, and all that is kept for the gradients. `train.memory` is
-the memory given, and operations are those of matrix products. What is counted are the kernels of the CPU; the
-fused attention of GPUs may keep less. Workspaces of a GPU's libraries are not counted.
+Made by `training_memory.py`, which counts steps and computes nothing, so the numbers do not depend on the speed of
+a machine. A step is the loss and the gradients of a batch against all training pairs with CLIP ViT-L/14. Its memory
+is that of the weights, the images, the gradients, the numbers of Adam, and all that is kept for the gradients.
+`train.memory` is the memory given, and operations are those of matrix products. What is counted are the kernels of
+the CPU; the fused attention of GPUs may keep less. Workspaces of a GPU's libraries are not counted.
 
 {table}
 """)

@@ -38,8 +38,7 @@ def plannable_memory(device: torch.device, held: int) -> int | None:
             that torch holds are not known.
     """
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-        return int(PLANNED_SHARE * free)
+        return int(PLANNED_SHARE * (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)))
     free = min((n for n in (_available(), _container_free()) if n is not None), default=None)
     return None if free is None else int(PLANNED_SHARE * (max(free, 0) + held))
 

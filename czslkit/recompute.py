@@ -23,7 +23,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 @dataclass(frozen=True)
 class Recomputation:
-    """What a training step recomputes: the share of each part, from 0 to 1; whole eighths are exact."""
+    """What a training step recomputes: the share of each part, from 0 to 1."""
 
     text: float = 0.0
     interaction: float = 0.0
@@ -34,13 +34,13 @@ class Recomputation:
         """Return what is recomputed in words.
 
         >>> str(Recomputation(text=1, interaction=1, image=0.25, texts=256)), str(Recomputation())
-        ('text, interaction of 256 texts at a time, 2/8 of image', 'nothing')
+        ('text, interaction of 256 texts at a time, 25% of image', 'nothing')
         """
         words = []
         for part in PARTS:
             if share := getattr(self, part):
                 at_a_time = f" of {self.texts} texts at a time" if part == "interaction" and self.texts else ""
-                words.append(f"{'' if share == 1 else f'{8 * share:g}/8 of '}{part}{at_a_time}")
+                words.append(f"{'' if share == 1 else f'{share:.0%} of '}{part}{at_a_time}")
         return ", ".join(words) or "nothing"
 
     def record(self) -> dict[str, float]:

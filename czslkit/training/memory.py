@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from .options import TrainOptions
 from .step_count import NotCountableError, StepCount, StepCounter
 
 TEXTS = (256, 64, 16)  # texts that attend to the images at a time; fewer if the memory is not enough
-EIGHTHS = 8  # a part is recomputed in whole eighths
+STEPS, TRIES = 32, 3  # shares of a part are whole 32nds; so many shares are counted before one is chosen
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def asked_memory(counter: StepCounter) -> int | None:
 def plan_step(counter: StepCounter, memory: int | None) -> StepPlan:
     """Return the recomputation with the fewest operations that was found to fit.
 
-    The parts that save the most memory for their operations are recomputed first, and of the last one no more eighths
-    than needed.
+    The parts that save the most memory for their operations are recomputed first, and of the last one as little as
+    fits.
 
     Args:
         memory: bytes that a step may take; None for any.
@@ -76,13 +77,14 @@ def plan_step(counter: StepCounter, memory: int | None) -> StepPlan:
 
     if memory is None or plan(least).step.bytes <= memory:
         return plan(least)
+    less = least
     for how in _growing(counter, least):
         if plan(how).step.bytes <= memory:
-            return plan(_with_fewer_eighths(counter, how, memory))
-        full = how
+            return plan(_share_that_fits(counter, less, how, memory))
+        less = how
     raise TrainingError(
         f"a step of {counter.whole[0]:,} images and {counter.whole[1]:,} pairs takes "
-        f"{format_bytes(plan(full).step.bytes)} at the least, and train.memory={counter.options.memory} gives "
+        f"{format_bytes(plan(less).step.bytes)} at the least, and train.memory={counter.options.memory} gives "
         f"{format_bytes(memory)}. Give more memory, or set a smaller train.batch_size with a larger "
         "train.accumulation" + (", or train.precision=bf16" if counter.options.precision != "bf16" else "")
     )
@@ -160,7 +162,6 @@ def _growing(counter: StepCounter, least: Recomputation) -> Iterator[Recomputati
     for texts in TEXTS[1:] if how.interaction else ():
         how = replace(how, texts=texts)
         yield how
-    yield how
 
 
 def _with(how: Recomputation, part: Part, share: float) -> Recomputation:
@@ -170,17 +171,24 @@ def _with(how: Recomputation, part: Part, share: float) -> Recomputation:
     return found if found.interaction else replace(found, texts=None)
 
 
-def _with_fewer_eighths(counter: StepCounter, how: Recomputation, memory: int) -> Recomputation:
-    """Return a recomputation with as few eighths of each part as fit, the parts with most operations first."""
-    cost = {part: counter.count(how).operations - counter.count(_with(how, part, 0.0)).operations for part in PARTS}
-    for part in sorted(PARTS, key=lambda part: -cost[part]):
-        low = EIGHTHS if counter.options.checkpoint_text and part == "text" else 0
-        high = int(EIGHTHS * getattr(how, part))
-        while low < high:
-            middle = (low + high) // 2
-            if counter.count(_with(how, part, middle / EIGHTHS)).bytes <= memory:
-                high = middle
-            else:
-                low = middle + 1
-        how = _with(how, part, high / EIGHTHS)
-    return how
+def _share_that_fits(counter: StepCounter, less: Recomputation, more: Recomputation, memory: int) -> Recomputation:
+    """Return the recomputation with the smallest share of the last part of ``more`` that was found to fit.
+
+    Memory falls about linearly with the share. At most ``TRIES`` shares between none and all are counted.
+
+    Args:
+        less: does not fit.
+        more: fits, and recomputes all of a further part.
+    """
+    part = next((part for part in PARTS if getattr(less, part) < getattr(more, part)), None)
+    if part is None:  # fewer texts at a time
+        return more
+    low, high, taken = 0, STEPS, {0: counter.count(less).bytes, STEPS: counter.count(more).bytes}
+    for _ in range(TRIES):
+        if high - low <= 1:
+            break
+        fall = (taken[low] - memory) / max(taken[low] - taken[high], 1)
+        share = min(max(low + math.ceil(fall * (high - low)), low + 1), high - 1)
+        taken[share] = counter.count(_with(more, part, share / STEPS)).bytes
+        low, high = (low, share) if taken[share] <= memory else (share, high)
+    return _with(more, part, high / STEPS)

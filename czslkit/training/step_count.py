@@ -16,12 +16,11 @@ import torch
 from torch import Generator, Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from ..data.batches import Feed
 from ..errors import CzslkitError
-from ..footprint import Footprint
+from ..footprint import Footprint, tensors_in
 from ..method import Method
 from ..recompute import NOTHING, Recomputation, recompute
 from ..training_hooks import TrainingData
@@ -142,7 +141,7 @@ class _Values(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        tensors = list(tensors_in((args, kwargs)))
         if any(isinstance(value, FakeTensor) for value in tensors):
             if func is _aten._local_scalar_dense.default:
                 return 1.0 if args[0].is_floating_point() else args[0].dtype != torch.bool and 1
@@ -151,7 +150,7 @@ class _Values(TorchDispatchMode):
             return out
         if not tensors:
             out = func(*args, **kwargs)
-            made = [value for value in tree_leaves(out) if isinstance(value, Tensor)]
+            made = list(tensors_in(out))
             if any(value.is_floating_point() for value in made) or not made:
                 return out
         with unset_fake_temporarily():
@@ -162,7 +161,7 @@ class _Values(TorchDispatchMode):
         formula = _OPERATIONS.get(func._overloadpacket)
         self.operations += formula(*args, **kwargs, out_val=out) if formula else 0
         if not func.is_view:
-            self.moved += sum(v.nbytes for v in tree_leaves((args, kwargs, out)) if isinstance(v, Tensor))
+            self.moved += sum(value.nbytes for value in tensors_in((args, kwargs, out)))
 
 
 def without_values(method: Method, mode: FakeTensorMode) -> Method:

@@ -18,7 +18,7 @@ from czslkit.data.splits import Splits
 from czslkit.errors import PluginError, TrainingError
 from czslkit.evaluation.memory_budget import Chunks
 from czslkit.method import Method
-from czslkit.runner import run_job, training_forecast
+from czslkit.runner import forecast, run_job, training_forecast
 from czslkit.runner.forecast import Forecast
 from czslkit.runner.training_forecast import Steps, TrainingForecast, counted_seconds, training
 from czslkit.sizes import format_bytes
@@ -133,7 +133,7 @@ def test_the_forecast_says_what_a_step_recomputes(data: Splits, clip_file: Any) 
     small = training(built("csp", data, clip_file), data, replace(options, checkpoint_text=True), SOON)
     assert small.bytes < plain.bytes and plain.how == ""
     assert re.fullmatch(r"recomputing text, which are \d+% more operations", small.how)
-    with pytest.raises(TrainingError, match="train.memory=1MB gives 1.0 MB"):
+    with pytest.raises(TrainingError, match=r"train\.memory=1MB gives 1\.0 MB"):
         training(built("csp", data, clip_file), data, replace(options, memory="1MB"), SOON)
 
 
