@@ -17,6 +17,7 @@ from .options import TrainOptions
 from .step_count import NotCountableError, StepCount, StepCounter
 
 TEXTS = (256, 64, 16)  # texts that attend to the images at a time; fewer if the memory is not enough
+MORE_TEXTS = (1024, 512)  # texts at a time if they fit: with fewer parts, keys and values are computed less often
 STEPS, TRIES = 32, 3  # shares of a part are whole 32nds; so many shares are counted before one is chosen
 
 
@@ -80,7 +81,7 @@ def plan_step(counter: StepCounter, memory: int | None) -> StepPlan:
     less = least
     for how in _growing(counter, least):
         if plan(how).step.bytes <= memory:
-            return plan(_share_that_fits(counter, less, how, memory))
+            return plan(_share_that_fits(counter, less, _with_more_texts(counter, how, memory), memory))
         less = how
     raise TrainingError(
         f"a step of {counter.whole[0]:,} images and {counter.whole[1]:,} pairs takes "
@@ -192,3 +193,13 @@ def _share_that_fits(counter: StepCounter, less: Recomputation, more: Recomputat
         taken[share] = counter.count(_with(more, part, share / STEPS)).bytes
         low, high = (low, share) if taken[share] <= memory else (share, high)
     return _with(more, part, high / STEPS)
+
+
+def _with_more_texts(counter: StepCounter, how: Recomputation, memory: int) -> Recomputation:
+    """Return a recomputation with as many texts at a time as fit, if that saves operations."""
+    for texts in MORE_TEXTS if how.texts == TEXTS[0] else ():
+        more = replace(how, texts=texts)
+        found = counter.count(more)
+        if found.bytes <= memory and found.operations < counter.count(how).operations:
+            return more
+    return how
