@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 from .errors import ConfigError, class_in_file, did_you_mean, shortened
 
 T = TypeVar("T")
-#: Largest random seed: torch and tables of results hold whole numbers of 64 bits.
-LARGEST_SEED = 2**63 - 1
 _SUPPORTED = "int, float, bool, str, Path, Literal, a tuple such as tuple[int, ...], or one of these or None"
 #: Finite numbers in the core schema of YAML 1.2, except octal and hexadecimal ones.
 NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
@@ -213,8 +211,7 @@ def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> di
 
 def is_recorded(options: Any, name: str) -> bool:
     """Return whether an option is part of the configuration."""
-    metadata = next(f.metadata for f in dataclasses.fields(options) if f.name == name)
-    return bool(metadata.get("recorded", True))
+    return all(f.metadata.get("recorded", True) for f in dataclasses.fields(options) if f.name == name)
 
 
 def named_files(options: Any) -> dict[str, tuple[Path, ...]]:
@@ -375,17 +372,6 @@ def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
             raise ValueError(f"at least {low}")
         if high is not None and not number <= high:
             raise ValueError(f"at most {high}")
-
-
-def seed_problems(*seeds: Any) -> list[str]:
-    """Return a message for each value that is not a random seed.
-
-    >>> seed_problems(0, 2**63)
-    ['seed 9223372036854775808 is not a whole number from 0 to 9223372036854775807 (2^63 - 1)']
-    """
-    wrong = [s for s in seeds if not isinstance(s, int) or isinstance(s, bool) or not 0 <= s <= LARGEST_SEED]
-    shown = (f"of {s.bit_length()} bits" if isinstance(s, int) and s.bit_length() > 128 else repr(s) for s in wrong)
-    return [f"seed {seed} is not a whole number from 0 to {LARGEST_SEED} (2^63 - 1)" for seed in shown]
 
 
 def config_id(config: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ LAYERS = (
     {"processes", "sizes"},
     {"locks", "training_files", "foreign_files"},
     {"entry_points", "options", "csv_cells", "files", "json_digest", "types", "metrics.names", "linear", "recompute"}
-    | {"footprint", "device_memory"},
+    | {"footprint", "device_memory", "seeds"},
     {"registry", "source_code", "pickle_scan", "report.expected", "terminal"},
     {"result_schema", "torch_files", "yaml_files"},
     {"torchscript"},

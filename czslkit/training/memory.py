@@ -16,7 +16,7 @@ from ..training_hooks import TrainingData
 from .options import TrainOptions
 from .step_count import NotCountableError, StepCount, StepCounter
 
-TEXTS = (256, 64, 16)  # texts that attend to the images at a time; fewer if the memory is not enough
+TEXTS = (256, 64)  # texts that attend to the images at a time; fewer if the memory is not enough
 MORE_TEXTS = (1024, 512)  # texts at a time if they fit: with fewer parts, keys and values are computed less often
 STEPS, TRIES = 32, 3  # shares of a part are whole 32nds; so many shares are counted before one is chosen
 

@@ -59,7 +59,7 @@ def computed_bytes(counter: StepCounter, how: Recomputation) -> int:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "clip"])
 def test_a_counted_step_takes_the_memory_of_a_computed_step(
     name: str, precision: str, toy: Any, clip_file: Path
 ) -> None:
@@ -104,7 +104,7 @@ def test_counting_changes_neither_the_method_nor_random_numbers(toy: Any, clip_f
 
 def test_the_recomputation_is_as_small_as_the_memory_allows(toy: Any, clip_file: Path) -> None:
     counter = counter_of("msci", toy, clip_file)
-    plain, least = counter.count().bytes, counter.count(replace(ALL, texts=16)).bytes
+    plain, least = counter.count().bytes, counter.count(replace(ALL, texts=64)).bytes
     assert least < 0.8 * plain
     assert plan_step(counter, plain).recomputation == NOTHING
     shares = [least + (plain - least) * n // 8 for n in range(9)]
@@ -119,7 +119,7 @@ def test_the_recomputation_is_as_small_as_the_memory_allows(toy: Any, clip_file:
 
 def test_a_step_that_fits_nowhere_says_how_much_it_needs_and_what_helps(toy: Any, clip_file: Path) -> None:
     counter = counter_of("msci", toy, clip_file, memory="1MB")
-    least = format_bytes(counter.count(replace(ALL, texts=16)).bytes)
+    least = format_bytes(counter.count(replace(ALL, texts=64)).bytes)
     message = (
         rf"a step of 8 images and 5 pairs takes {least} at the least, and train.memory=1MB gives 1.0 MB. Give more "
         r"memory, or set a smaller train.batch_size with a larger train.accumulation, or train.precision=bf16$"
@@ -164,7 +164,7 @@ def test_a_training_that_needs_more_than_its_device_has_says_what_makes_it_fit(
     toy: Any, clip_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = counter_of("msci", toy, clip_file)
-    plain, least = counter.count().bytes, counter.count(replace(ALL, texts=16)).bytes
+    plain, least = counter.count().bytes, counter.count(replace(ALL, texts=64)).bytes
     monkeypatch.setattr(memory, "total_memory", lambda device: plain)
     assert remedy(counter) == ""
     monkeypatch.setattr(memory, "total_memory", lambda device: (plain + least) // 2)
