@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -39,6 +40,8 @@ class Footprint(TorchDispatchMode):
         return out
 
     def _count(self, value: Tensor, *, is_new: bool) -> None:
+        if value.layout != torch.strided:  # its numbers are in other tensors
+            return
         storage = value.untyped_storage()
         key = storage._cdata
         if key not in self._bytes:

@@ -145,7 +145,8 @@ class _Values(TorchDispatchMode):
         if any(isinstance(value, FakeTensor) for value in tensors):
             if func is _aten._local_scalar_dense.default:
                 return 1.0 if args[0].is_floating_point() else args[0].dtype != torch.bool and 1
-            out = func(*args, **kwargs)
+            sparse = [value for value in tensors if value.layout != torch.strided]
+            out = _sparse_product(sparse[0], tensors[-1]) if sparse else func(*args, **kwargs)
             self._add(func, args, kwargs, out)
             return out
         if not tensors:
@@ -158,16 +159,22 @@ class _Values(TorchDispatchMode):
 
     def _add(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Add the operations and the bytes of a call to the sums."""
+        strided = [value for value in tensors_in((args, kwargs, out)) if value.layout == torch.strided]
         formula = _OPERATIONS.get(func._overloadpacket)
-        self.operations += formula(*args, **kwargs, out_val=out) if formula else 0
+        if formula and len(strided) == len(list(tensors_in((args, kwargs, out)))):
+            self.operations += formula(*args, **kwargs, out_val=out)
         if not func.is_view:
-            self.moved += sum(value.nbytes for value in tensors_in((args, kwargs, out)))
+            self.moved += sum(value.nbytes for value in strided)
+
+
+def _sparse_product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """Return a tensor without values that has the shape of the product of a sparse and a dense matrix."""
+    return dense.new_empty(matrix.shape[0], dense.shape[1])
 
 
 def without_values(method: Method, mode: FakeTensorMode) -> Method:
-    """Return a copy of a method whose weights have no values and take no memory; its other tensors have values."""
-    held = (*method.parameters(), *method.buffers())
-    return copy.deepcopy(method, {id(t): mode.from_tensor(t) for t in held if t.is_floating_point()})
+    """Return a copy of a method whose parameters have no values and take no memory; its buffers have values."""
+    return copy.deepcopy(method, {id(p): mode.from_tensor(p) for p in method.parameters()})
 
 
 def _faked(batch: Batch, mode: FakeTensorMode) -> Batch:
