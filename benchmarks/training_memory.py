@@ -46,7 +46,6 @@ MIT_STATES, CGQA = (115, 245, 1_262), (413, 674, 5_592)
 STEPS = (
     Step("msci", "MIT-States", MIT_STATES, 64),
     Step("msci", "C-GQA", CGQA, 48),
-    Step("troika", "C-GQA", CGQA, 64, ("fp32",)),
     Step("csp", "MIT-States", MIT_STATES, 64, ("fp32",)),
 )
 TINY = (Step("msci", "MIT-States", (11, 12, 60), 8, clip="demo"),)

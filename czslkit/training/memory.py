@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from .step_count import NotCountableError, StepCount, StepCounter
 
 TEXTS = (256, 64)  # texts that attend to the images at a time; fewer if the memory is not enough
 MORE_TEXTS = (1024, 512)  # texts at a time if they fit: with fewer parts, keys and values are computed less often
-STEPS, TRIES = 32, 3  # shares of a part are whole 32nds; so many shares are counted before one is chosen
+STEPS = 16  # shares of a part are whole 16ths
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def plan_step(counter: StepCounter, memory: int | None) -> StepPlan:
     """Return the recomputation with the fewest operations that was found to fit.
 
     The parts that save the most memory for their operations are recomputed first, and of the last one as little as
-    fits.
+    fits. What was counted on the way and is cheaper is taken in place of the result.
 
     Args:
         memory: bytes that a step may take; None for any.
@@ -81,12 +80,14 @@ def plan_step(counter: StepCounter, memory: int | None) -> StepPlan:
     less = least
     for how in _growing(counter, least):
         if plan(how).step.bytes <= memory:
-            return plan(_share_that_fits(counter, less, _with_more_texts(counter, how, memory), memory))
+            _share_that_fits(counter, less, _with_more_texts(counter, how, memory), memory)
+            return plan(_cheapest(counter, least, memory))
         less = how
+    asked = counter.options.memory
     raise TrainingError(
         f"a step of {counter.whole[0]:,} images and {counter.whole[1]:,} pairs takes "
-        f"{format_bytes(plan(less).step.bytes)} at the least, and train.memory={counter.options.memory} gives "
-        f"{format_bytes(memory)}. Give more memory, or set a smaller train.batch_size with a larger "
+        f"{format_bytes(plan(less).step.bytes)} at the least, and "
+        f"{f'train.memory={asked} gives' if asked else 'the device has'} {format_bytes(memory)}. Give more memory, or set a smaller train.batch_size with a larger "
         "train.accumulation" + (", or train.precision=bf16" if counter.options.precision != "bf16" else "")
     )
 
@@ -165,6 +166,16 @@ def _growing(counter: StepCounter, least: Recomputation) -> Iterator[Recomputati
         yield how
 
 
+def _cheapest(counter: StepCounter, least: Recomputation, memory: int) -> Recomputation:
+    """Return the recomputation with the fewest operations among those that were counted and fit."""
+    fitting = {
+        how: count.operations
+        for how, count in counter.counted().items()
+        if count.bytes <= memory and how.text >= least.text
+    }
+    return min(fitting, key=lambda how: fitting[how])
+
+
 def _with(how: Recomputation, part: Part, share: float) -> Recomputation:
     """Return a recomputation with another share of a part."""
     texts = how.texts or TEXTS[0]
@@ -173,26 +184,19 @@ def _with(how: Recomputation, part: Part, share: float) -> Recomputation:
 
 
 def _share_that_fits(counter: StepCounter, less: Recomputation, more: Recomputation, memory: int) -> Recomputation:
-    """Return the recomputation with the smallest share of the last part of ``more`` that was found to fit.
-
-    Memory falls about linearly with the share. At most ``TRIES`` shares between none and all are counted.
+    """Return the recomputation with the smallest share of the last part of ``more`` that fits.
 
     Args:
         less: does not fit.
         more: fits, and recomputes all of a further part.
     """
     part = next((part for part in PARTS if getattr(less, part) < getattr(more, part)), None)
-    if part is None:  # fewer texts at a time
-        return more
-    low, high, taken = 0, STEPS, {0: counter.count(less).bytes, STEPS: counter.count(more).bytes}
-    for _ in range(TRIES):
-        if high - low <= 1:
-            break
-        fall = (taken[low] - memory) / max(taken[low] - taken[high], 1)
-        share = min(max(low + math.ceil(fall * (high - low)), low + 1), high - 1)
-        taken[share] = counter.count(_with(more, part, share / STEPS)).bytes
-        low, high = (low, share) if taken[share] <= memory else (share, high)
-    return _with(more, part, high / STEPS)
+    low, high = 0, STEPS
+    while part and high - low > 1:
+        middle = (low + high) // 2
+        fits = counter.count(_with(more, part, middle / STEPS)).bytes <= memory
+        low, high = (low, middle) if fits else (middle, high)
+    return _with(more, part, high / STEPS) if part else more
 
 
 def _with_more_texts(counter: StepCounter, how: Recomputation, memory: int) -> Recomputation:

@@ -71,7 +71,7 @@ class StepCounter:
         self.method, self.feed, self.options, self.data = method, feed, options, data
         self.pairs = feed.split.pairs.to(method.device)
         self.whole = (min(options.batch_size, len(feed.split)), len(self.pairs))  # images and pairs of a step
-        self._counts: dict[tuple[Any, ...], StepCount] = {}
+        self._counts: dict[tuple[Recomputation, int, int], StepCount] = {}
 
     def count(self, how: Recomputation = NOTHING, batch: Batch | None = None, pairs: Tensor | None = None) -> StepCount:
         """Return what a step takes.
@@ -96,6 +96,10 @@ class StepCounter:
                     f"a step of {kind} cannot be counted without its values: {type(error).__name__}: {error}"
                 ) from error
         return self._counts[key]
+
+    def counted(self) -> dict[Recomputation, StepCount]:
+        """Return what was counted of whole steps, by what they recompute."""
+        return {how: count for (how, *size), count in self._counts.items() if tuple(size) == self.whole}
 
     def _counted(self, how: Recomputation, batch: Batch | None, pairs: Tensor) -> StepCount:
         mode = FakeTensorMode(allow_non_fake_inputs=True)
