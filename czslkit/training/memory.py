@@ -80,15 +80,16 @@ def plan_step(counter: StepCounter, memory: int | None) -> StepPlan:
     less = least
     for how in _growing(counter, least):
         if plan(how).step.bytes <= memory:
-            _share_that_fits(counter, less, _with_more_texts(counter, how, memory), memory)
+            _count_shares(counter, less, _with_more_texts(counter, how, memory), memory)
             return plan(_cheapest(counter, least, memory))
         less = how
     asked = counter.options.memory
+    least_bytes, given = format_bytes(plan(less).step.bytes), format_bytes(memory)
     raise TrainingError(
-        f"a step of {counter.whole[0]:,} images and {counter.whole[1]:,} pairs takes "
-        f"{format_bytes(plan(less).step.bytes)} at the least, and "
-        f"{f'train.memory={asked} gives' if asked else 'the device has'} {format_bytes(memory)}. Give more memory, or set a smaller train.batch_size with a larger "
-        "train.accumulation" + (", or train.precision=bf16" if counter.options.precision != "bf16" else "")
+        f"a step of {counter.whole[0]:,} images and {counter.whole[1]:,} pairs takes {least_bytes} at the least, and "
+        f"{f'train.memory={asked} gives' if asked else 'the device has'} {given}. Give more memory, or set a smaller "
+        "train.batch_size with a larger train.accumulation"
+        + (", or train.precision=bf16" if counter.options.precision != "bf16" else "")
     )
 
 
@@ -99,7 +100,7 @@ def remedy(counter: StepCounter) -> str:
         NotCountableError: the loss of the method needs values.
     """
     total, device = total_memory(counter.method.device), counter.method.device
-    if not total or (needed := counter.count().bytes) <= total or counter.options.memory is not None:
+    if not total or (needed := plan_step(counter, None).step.bytes) <= total or counter.options.memory is not None:
         return ""
     start = f"TOO LARGE FOR THIS MACHINE: a step takes {format_bytes(needed)}, and {device} has {format_bytes(total)}"
     try:
@@ -183,12 +184,12 @@ def _with(how: Recomputation, part: Part, share: float) -> Recomputation:
     return found if found.interaction else replace(found, texts=None)
 
 
-def _share_that_fits(counter: StepCounter, less: Recomputation, more: Recomputation, memory: int) -> Recomputation:
-    """Return the recomputation with the smallest share of the last part of ``more`` that fits.
+def _count_shares(counter: StepCounter, less: Recomputation, more: Recomputation, memory: int) -> None:
+    """Count shares of the last part of ``more`` until the smallest one that fits is found.
 
     Args:
         less: does not fit.
-        more: fits, and recomputes all of a further part.
+        more: fits, and recomputes all of a further part, or fewer texts at a time.
     """
     part = next((part for part in PARTS if getattr(less, part) < getattr(more, part)), None)
     low, high = 0, STEPS
@@ -196,7 +197,6 @@ def _share_that_fits(counter: StepCounter, less: Recomputation, more: Recomputat
         middle = (low + high) // 2
         fits = counter.count(_with(more, part, middle / STEPS)).bytes <= memory
         low, high = (low, middle) if fits else (middle, high)
-    return _with(more, part, high / STEPS) if part else more
 
 
 def _with_more_texts(counter: StepCounter, how: Recomputation, memory: int) -> Recomputation:
