@@ -211,7 +211,7 @@ def test_steps_grow_as_far_as_the_memory(memory: int, size: tuple[int, int]) -> 
         taken.append(100 * images + 2 * images * pairs + 20)
         return taken[-1]
 
-    steps: Any = SimpleNamespace(whole=(64, 150_000), bytes=step_bytes)
+    steps: Any = SimpleNamespace(whole=(64, 150_000), bytes=step_bytes, smallest=lambda run, images: (images, 16))
     found = Steps.largest_that_fits(steps, memory)
     assert max(taken) <= max(memory, step_bytes((4, 16)))
     assert found[0] == size[0] and found[1] == pytest.approx(size[1], abs=70)
