@@ -166,9 +166,8 @@ class Method(TrainingHooks, nn.Module):
     def begin(self, setting: Setting, candidates: Tensor) -> None:
         """Start a pass over a stream of images; it is called only if the method ``streams``.
 
-        Every pass has a copy of the trained method. After ``begin``, texts are encoded, and ``rank`` is called for one
-        image after the other. ``rank`` may use ``torch.enable_grad``. A method that changes its image encoder sets
-        ``caches_features = False``, so that ``rank`` gets pixels.
+        Every pass has a copy of the trained method. Then texts are encoded, and ``rank`` is called image by image; it
+        may use ``torch.enable_grad``. A method that changes its encoder sets ``caches_features = False``.
 
         Args:
             setting: split, world and number of candidates of the pass.
@@ -315,6 +314,15 @@ def ranked(method: Method, images: Tensor | ImageFeatures, text: TextFeatures, s
         f"rank of {class_in_file(type(method))} returned {found}, expected a tensor [{count}, {len(text.pairs)}] of "
         "finite numbers, or of -inf for pairs that are never predicted"
     )
+
+
+def finite_scores(method: Method, scores: Tensor) -> Tensor:
+    """Return the scores of a method as float32, with a number below all others for -inf if it masks pairs."""
+    scores = scores.float()
+    if not method.masks_pairs:
+        return scores
+    lowest = torch.finfo(scores.dtype).min / 4  # it stays finite when the protocol doubles it or adds a bias
+    return scores.masked_fill(scores == -torch.inf, lowest)
 
 
 def class_problems(cls: type[Method], *, where: str) -> list[str]:

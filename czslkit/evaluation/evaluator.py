@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.batches import Feed
 from ..data.splits import Splits
 from ..errors import did_you_mean
-from ..method import Method, ranked
+from ..method import Method, finite_scores, ranked
 from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
@@ -174,7 +174,7 @@ class Evaluation:
                 for start in range(0, len(columns), chunks.pairs):
                     chunk = slice(start, start + chunks.pairs)
                     scores = ranked(method, image, texts[world].rows(chunk), task.setting)
-                    sweeps[world].update(scores.float().cpu(), *labels, columns=columns[chunk])
+                    sweeps[world].update(finite_scores(method, scores).cpu(), *labels, columns=columns[chunk])
                     del scores
             progress.update(len(labels[0]))
             del batch, image  # frees their memory before the next batch is read

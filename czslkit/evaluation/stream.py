@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.batches import Feed
 from ..data.fixed_features import close
 from ..errors import ConfigError
-from ..method import Method, ranked
+from ..method import Method, finite_scores, ranked
 from ..metrics.sweep import Sweep
 from ..terminal import tracked
 from .memory_budget import WorldTask
@@ -57,7 +57,7 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
         for number, batch in tracked(numbered, name, len(order), show=feed.progress):
             scores = ranked(adapting, batch.images, text, task.setting)
             labels = batch.attr.cpu(), batch.obj.cpu()
-            sweep.update(scores.detach().float().cpu(), *labels, columns=task.columns, images=number)
+            sweep.update(finite_scores(method, scores.detach()).cpu(), *labels, columns=task.columns, images=number)
     if feed.caches_features:
         _check_features(method, adapting, feed)
     return sweep

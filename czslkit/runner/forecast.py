@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.batches import Feed
 from ..evaluation.evaluator import Evaluation
 from ..evaluation.memory_budget import IMAGES, Chunks, Costs
-from ..method import Method
+from ..method import Method, finite_scores
 from ..metrics.sweep import Sweep
 from ..sizes import format_bytes, format_duration
 
@@ -90,7 +90,8 @@ def _scoring_seconds(method: Method, costs: Costs, chunks: Chunks, sweeps: list[
 
     def score(n: int) -> None:
         zeros = torch.zeros(n, dtype=torch.long)
-        sweep.update(method.rank(images.take(n), text, costs.setting).float().cpu(), zeros, zeros)
+        scores = finite_scores(method, method.rank(images.take(n), text, costs.setting))
+        sweep.update(scores.cpu(), zeros, zeros)
 
     return _seconds_per_item(score, len(images.pooled), method.device) / chunks.pairs
 

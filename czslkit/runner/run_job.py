@@ -16,6 +16,7 @@ from ..method import Method
 from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
 from ..result_store import REMEDY, unused_path
+from ..sizes import counted
 from ..training.state import state_key
 from . import forecast
 from .evaluate import evaluate, measured_records
@@ -318,7 +319,8 @@ def estimate(job: Job) -> None:
 
 def _log_training(job: Job, method: Method, data: Splits, validation: forecast.Forecast) -> None:
     """Log the time and memory of a training, and whether it needs more memory than the machine has."""
-    name = f"training of {job.spec.train.epochs} epochs{' without validation' if validation.seconds is None else ''}"
+    name = f"training of {counted(job.spec.train.epochs, 'epoch')}"
+    name += " without validation" if validation.seconds is None else ""
     machine = job.machine
     try:
         found = training(method, data, job.spec.train, validation, machine.workers, machine.memory, job.log)

@@ -35,7 +35,7 @@ NAMES = [n for n in METHODS if METHODS[n].__module__.startswith("czslkit_plugins
 PROMPTED = ("clip", "coop", "csp")
 FUSED = ("dfsp-i2t", "dfsp-t2i", "dfsp-bif", "dfsp-spm")
 BRANCHED = ("troika", "msci")
-WORD_VECTORS = ("compcos",)
+WORD_VECTORS = ("compcos", "cge", "cocge")
 #: Methods and datasets without a published recipe.
 NOT_PUBLISHED: set[tuple[str, str]] = set()
 
@@ -150,6 +150,26 @@ MSCI = {
     "eval.threshold": (0.36183673469387756, 0.4631293780949651, 0.4061361697255348),
 }
 OTHERS = {
+    "cge": {
+        "word_vectors": ("word2vec", "word2vec", "word2vec"),
+        "dim": (None, 300, None),
+        "image_layers": (False, True, False),
+        "graph_layers": ("d4096,d", "d4096,d", "d4096,d"),
+        "pair_self_loops": (True, False, True),
+        "backbone_lr_scale": (0.1, 0.1, 0.1),
+        "train.batch_size": (128, 128, 256),
+        "train.epochs": (201, 2001, 2001),
+    },
+    "cocge": {
+        "word_vectors": ("ft+w2v", "word2vec", "word2vec"),
+        "word_width": (600, 300, 300),
+        "graph_layers": ("d600", "d300", "d300"),
+        "scale": (20, 50, 50),
+        "margin": (0.4, 1.0, 0.1),
+        "margin_epochs": (15, 15, 15),
+        "train.batch_size": (128, 128, 256),
+        "train.epochs": (151, 2001, 2001),
+    },
     "compcos": {
         "word_vectors": ("ft+w2v", "word2vec", "word2vec"),
         "dim": (600, 300, 300),

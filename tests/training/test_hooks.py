@@ -232,8 +232,8 @@ def test_an_order_may_leave_out_and_repeat_images(run):
             return super().loss(batch, pairs)
 
     run(Recorded, batch_size=2, epochs=1)
-    counted, *indices = indices  # the loss is counted once before the first step
-    assert indices == [[3, 3], [4, 5]]  # a last batch of one image is left out
+    # the loss is counted once before the first step, and a last batch of one image is left out
+    assert indices[1:] == [[3, 3], [4, 5]]
 
 
 def test_groups_have_their_own_optimiser_rate_and_decay(toy, clip_file):
