@@ -17,6 +17,7 @@ from .step_count import NotCountableError, StepCount, StepCounter
 
 TEXTS = (256, 64)  # texts that attend to the images at a time; fewer if the memory is not enough
 MORE_TEXTS = (1024, 512)  # texts at a time if they fit: with fewer parts, keys and values are computed less often
+SMALL = 10**8  # bytes of weights below which a step without ``train.memory`` is not counted
 STEPS = 16  # shares of a part are whole 16ths
 
 
@@ -115,6 +116,8 @@ def remedy(counter: StepCounter) -> str:
 class StepMemory:
     """Chooses what the steps of a training recompute, and logs what they take.
 
+    Steps of small methods are not counted unless ``train.memory`` is set.
+
     Args:
         method, feed, options, data: see :class:`czslkit.training.step_count.StepCounter`.
         log: called with one line when the choice is made.
@@ -139,11 +142,13 @@ class StepMemory:
         return self._chosen[trained]
 
     def _choose(self, counter: StepCounter) -> Recomputation:
+        least = Recomputation(text=float(self.options.checkpoint_text))
+        if self.options.memory is None and sum(p.nbytes for p in self.method.parameters()) < SMALL:
+            return least
         try:
             plan = plan_step(counter, asked_memory(counter))
             self.log(remedy(counter) or f"{plan}")
         except NotCountableError as error:
-            least = Recomputation(text=float(self.options.checkpoint_text))
             how = least if self.options.memory is None else Recomputation(1.0, 1.0, 1.0, TEXTS[0])
             self.log(f"{error}. Recomputed: {how}")
             return how

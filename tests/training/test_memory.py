@@ -185,8 +185,9 @@ class Unpredictable(METHODS["csp"]):  # type: ignore[misc,name-defined]
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, NOTHING), ("24GB", Recomputation(1, 1, 1, texts=256))])
 def test_a_step_that_cannot_be_counted_recomputes_all_if_memory_is_short(
-    asked: str | None, expected: Recomputation, toy: Any, clip_file: Path
+    asked: str | None, expected: Recomputation, toy: Any, clip_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(memory, "SMALL", 0)
     counter = counter_of("csp", toy, clip_file, memory=asked)
     method: Method = counter.method
     method.__class__ = Unpredictable
@@ -199,7 +200,19 @@ def test_a_step_that_cannot_be_counted_recomputes_all_if_memory_is_short(
     assert lines[0].endswith(f". Recomputed: {expected}")
 
 
-def test_the_choice_is_made_again_if_other_parameters_are_trained(toy: Any, clip_file: Path) -> None:
+def test_the_steps_of_a_small_method_are_counted_only_if_memory_is_given(toy: Any, clip_file: Path) -> None:
+    for asked, count in ((None, 0), ("24GB", 1)):
+        counter = counter_of("csp", toy, clip_file, memory=asked)
+        lines: list[str] = []
+        step_memory = StepMemory(counter.method, counter.feed, counter.options, counter.data, lines.append)
+        assert step_memory.recomputation() == NOTHING
+        assert len(lines) == count
+
+
+def test_the_choice_is_made_again_if_other_parameters_are_trained(
+    toy: Any, clip_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "SMALL", 0)
     counter = counter_of("msci", toy, clip_file)
     lines: list[str] = []
     step_memory = StepMemory(counter.method, counter.feed, counter.options, counter.data, lines.append)
