@@ -76,7 +76,7 @@ class LabelGraph(nn.Module):
         """Return the average of every node, ``[N, D]``, of features ``[N, D]``."""
         size = (self.nodes, self.nodes)
         matrix = torch.sparse_coo_tensor(self.indices, self.values, size, check_invariants=False, is_coalesced=True)
-        averages: Tensor = torch.sparse.mm(matrix, x)
+        averages: Tensor = torch.sparse.mm(matrix, x.to(matrix.dtype))  # under bf16, features are bfloat16
         return averages
 
 
