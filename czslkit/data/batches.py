@@ -112,6 +112,16 @@ class Feed:
         part = {_OWN: index, **(companions(index) if companions else {})}
         return self._batch(part, next(self._read([torch.cat(list(part.values()))], 0)))
 
+    def batch_like(self, count: int, images: Callable[[int], Tensor], companions: Companions | None = None) -> Batch:
+        """Return a batch of the first ``count`` images with other pixels or features; arguments as of ``sample``.
+
+        Args:
+            images: returns the pixels, or the features, of a number of images.
+        """
+        index = torch.arange(min(count, len(self.split)))
+        part = {_OWN: index, **(companions(index) if companions else {})}
+        return self._batch(part, images(sum(map(len, part.values()))))
+
     def features_have_changed(self) -> bool:
         """Return whether the method now encodes images in another way than when their features were cached.
 

@@ -19,8 +19,9 @@ from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
 from ..metrics.sweep_state import ChunkColumns
-from ..options import LARGEST_SEED, option, user_path
+from ..options import option, user_path
 from ..precision import Precision, computing_in
+from ..seeds import LARGEST_SEED
 from ..sizes import MEMORY
 from ..terminal import Progress
 from ..types import Setting

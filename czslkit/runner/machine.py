@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +13,6 @@ from ..data.splits import Split
 from ..errors import ConfigError
 from ..method import Method
 from ..sizes import MEMORY
-
-CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # file with the bytes that a container may use, or "max"
 
 
 @dataclass(frozen=True)
@@ -53,23 +49,6 @@ class Machine:
             progress=self.progress,
             **options,
         )
-
-
-def total_memory(device: torch.device) -> int | None:
-    """Return the bytes of memory of a device, None if they are not known.
-
-    The memory of a CPU is that of the machine, or the limit of the container if it is lower.
-    """
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not a system with POSIX names
-        return None
-    try:
-        return min(found, int(CONTAINER_LIMIT.read_text()))
-    except (OSError, ValueError):  # no container, or no limit
-        return found
 
 
 def _automatic() -> str:

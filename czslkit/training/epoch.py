@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
-from ..data.batches import Companions, Feed
+from ..data.batches import Feed
 from ..deferred import deferred_checks, is_host
 from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
 from ..method import Method
 from ..precision import computing_in, tf32
+from ..recompute import recompute
 from ..terminal import Progress
-from ..training_hooks import TrainingData, TrainingHooks, TrainingPosition
+from ..training_hooks import TrainingData, TrainingPosition
 from ..types import Batch
 from .compiled import compiled_loss
 from .losses import UNREAD_BATCHES, MeanLosses, loss_parts
+from .memory import StepMemory
 from .optimizers import check_groups, lr_factor
 from .options import TrainOptions
+from .step import companion_choice, training_images
 
 T = TypeVar("T")
 
@@ -39,6 +42,7 @@ class Trainer:
     data: TrainingData
     optimizers: list[torch.optim.Optimizer]
     seed: int
+    step_memory: StepMemory
 
     def __post_init__(self) -> None:
         self.frozen = frozen_fingerprint(self.method)
@@ -62,19 +66,21 @@ class Trainer:
         if _is_frozen(method) != frozen:  # a frozen backbone is in evaluation mode
             method.backbone.train(mode and frozen)
         check_groups(method, [p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]])
+        how = self.step_memory.recomputation()
         idle = {name: p for name, p in method.named_parameters() if p.requires_grad and not epoch}
         batches = -(-len(order) // feed.batch_size)
         with Progress(f"epoch {epoch + 1}/{options.epochs}, batches", batches, show=feed.progress) as progress:
             companions = companion_choice(method, self.data, self._generator("companions", epoch))
             groups = _groups(_without_single_images(feed.batches(order, epoch, None, companions)), options.accumulation)
-            lr = self._steps(groups, TrainingPosition(epoch, options.epochs, 0, steps), losses, idle, progress)
+            with recompute(how):
+                lr = self._steps(groups, TrainingPosition(epoch, options.epochs, 0, steps), losses, idle, progress)
         if not losses.images:
             raise TrainingError(
                 f"not enough training images: found {len(order)}, and batch normalisation needs 2 in a batch"
             )
         self._check_learning(idle, epoch)
         method.after_epoch(TrainingPosition(epoch, options.epochs, steps, steps))
-        return {**losses.means(), "lr": lr}
+        return {**losses.means(), "lr": lr, **how.record()}
 
     def _steps(
         self,
@@ -203,48 +209,12 @@ def epoch_order(method: Method, data: TrainingData, epoch: int, generator: Gener
     order = method.sample_order(data, epoch, generator)
     if order is None:
         return torch.randperm(len(data))
-    return _training_images(order, len(data), f"{type(method).__name__}.sample_order() returned", least=1)
-
-
-def companion_choice(method: Method, data: TrainingData, generator: Generator) -> Companions | None:
-    """Return the function that chooses the companions of a batch; None if the method has no companions.
-
-    The function raises a TrainingError if the method returns other values than indices of training images.
-    """
-    if type(method).companions is TrainingHooks.companions:
-        return None
-
-    def choose(index: Tensor) -> Mapping[str, Tensor]:
-        chosen = method.companions(data, index, generator).items()
-        where = f"{type(method).__name__}.companions() returned for"
-        return {name: _training_images(found, len(data), f"{where} {name!r}") for name, found in chosen}
-
-    return choose
+    return training_images(order, len(data), f"{type(method).__name__}.sample_order() returned", least=1)
 
 
 def _is_frozen(method: Method) -> bool:
     """Return whether no parameter of the backbone is trainable."""
     return not any(p.requires_grad for p in method.backbone.parameters())
-
-
-def _training_images(found: Any, count: int, where: str, least: int = 0) -> Tensor:
-    """Return indices of training images on the CPU, after a check.
-
-    Args:
-        count: number of training images.
-        where: start of the message.
-        least: smallest number of indices.
-
-    Raises:
-        TrainingError: they are not indices of training images.
-    """
-    is_list = isinstance(found, Tensor) and found.dtype == torch.long and found.ndim == 1 and len(found) >= least
-    if is_list and (not len(found) or (found.min() >= 0 and found.max() < count)):
-        return found.cpu()
-    shown = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else repr(found)
-    if is_list:
-        shown += f" with values from {int(found.min())} to {int(found.max())}"
-    raise TrainingError(f"{where} {shown}, expected indices of training images, [n] long, from 0 to {count - 1}")
 
 
 def _without_single_images(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from ..options import option
 from ..precision import Precision
+from ..sizes import parse_bytes
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,20 @@ class TrainOptions:
         "true compiles the loss with torch.compile, which takes minutes and then makes steps faster, above all on GPUs",
         added_later=True,
     )
+    memory: str | None = option(
+        None,
+        "memory that a training may take with its weights, such as 24GB, or auto for what is free on its device; a "
+        "step recomputes as much as it needs to fit, and the numbers stay the same within rounding; null sets no limit",
+        added_later=True,
+        recorded=False,
+    )
+    checkpoint_text: bool = option(
+        False,
+        "true recomputes the text tower for the gradients, in whatever memory, and the numbers stay the same within "
+        "rounding",
+        added_later=True,
+        recorded=False,
+    )
     eval_mode_after_first_epoch: bool = option(
         False,
         "true trains without dropout from the second epoch on, and with the batch statistics of the first epoch",
@@ -73,6 +88,11 @@ class TrainOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.memory is not None and self.memory != "auto":
+            try:
+                parse_bytes(self.memory)
+            except ValueError as error:
+                raise ValueError(f"memory: {error}, or auto") from None
         if self.select_world == "open" and self.select != "auc":
             raise ValueError(
                 f"select_world is 'open', but no AUC selects the epoch while select is {self.select!r}; "
