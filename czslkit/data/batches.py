@@ -13,11 +13,13 @@ from torch import Tensor
 from ..method import Method
 from ..terminal import tracked
 from ..types import Batch, ImageFeatures
+from .augmentation import AugmentOn
 from .cache import Cache
 from .feature_cache import pooled_features
 from .fixed_features import close, has_fixed_features, probe_features
 from .image_cache import decoded_images
-from .image_set import ImageSet, image_batches
+from .image_reader import ImageReader
+from .image_set import ImageSet
 from .splits import Split
 
 ENCODER_BATCH = 64
@@ -42,8 +44,9 @@ class Feed:
         split: the images.
         batch_size: images per batch.
         augment: augment images at random, depending on ``seed``, the epoch and the image.
+        augment_on: ``cpu`` augments where images are read, ``device`` whole batches on the method's device.
         seed: seed of the augmentation.
-        workers: processes that read images; 0 reads them in this process.
+        workers: processes that read images, which end with the feed; 0 reads them in this process.
         cache: cache of decoded images and features; None writes nothing to disk.
         progress: show the progress of whatever reads the images.
     """
@@ -55,13 +58,14 @@ class Feed:
         batch_size: int,
         *,
         augment: bool = False,
+        augment_on: AugmentOn = "cpu",
         seed: int = 0,
         workers: int = 0,
         cache: Cache | None = None,
         progress: bool = False,
     ) -> None:
         self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
-        self.augment, self.seed, self.cache, self.progress = augment, seed, cache, progress
+        self.augment, self.augment_on, self.seed, self.cache, self.progress = augment, augment_on, seed, cache, progress
         self._fixed = False if augment else None  # whether features are fixed; None before it is measured
         self._features: Tensor | None = None
         self._probe: Tensor | None = None  # features of the sample from the same encoder
@@ -93,7 +97,7 @@ class Feed:
 
     def prefetch_bytes(self, size: int) -> int:
         """Return the bytes of the two batches of ``size`` images that each worker reads ahead."""
-        return 0 if self.has_features else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
+        return 0 if self.has_features else 2 * self.workers * size * 3 * self.method.backbone.image_size**2
 
     def sample(self, count: int, companions: Companions | None = None) -> Batch:
         """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``.
@@ -103,7 +107,10 @@ class Feed:
         """
         index = torch.arange(min(count, len(self.split)))
         part = {_OWN: index, **(companions(index) if companions else {})}
-        return self._batch(part, next(self._read([torch.cat(list(part.values()))], 0)))
+        index = torch.cat(list(part.values()))
+        if self.augment:
+            (index,) = _numbered_repeats([index], len(self.split))
+        return self._batch(part, self._read_here(index))
 
     def features_have_changed(self) -> bool:
         """Return whether the method now encodes images in another way than when their features were cached.
@@ -170,10 +177,17 @@ class Feed:
 
     def _read(self, index_batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Yield the pixels of some images at a time, ``[n, 3, size, size]``."""
-        self._images.set_epoch(epoch)
         if self.augment:
             index_batches = _numbered_repeats(index_batches, len(self.split))
-        return image_batches(self._images, index_batches, workers=self.workers, device=self.method.device)
+        return self._reader.batches(index_batches, epoch)
+
+    def _read_here(self, index: Tensor) -> Tensor:
+        """Return the pixels of some images, ``[n, 3, size, size]``, read in this process."""
+        return next(ImageReader(self._images, device=self.method.device).batches([index]))
+
+    @cached_property
+    def _reader(self) -> ImageReader:
+        return ImageReader(self._images, workers=self.workers, device=self.method.device)
 
     @cached_property
     def _images(self) -> ImageSet:
@@ -182,6 +196,7 @@ class Feed:
             self.split,
             preprocessing,
             augment=self.augment,
+            augment_on=self.augment_on,
             seed=self.seed,
             decoded=decoded_images(cache, self.split, preprocessing) if cache and cache.images else None,
         )
@@ -190,7 +205,7 @@ class Feed:
     def _measured_images(self) -> Tensor:
         """The pixels of some images of the split, from its beginning to its end, for measurements: ``[n, 3, H, W]``."""
         index = torch.linspace(0, len(self.split) - 1, SAMPLE).long()
-        return next(image_batches(self._images, [index], device=self.method.device))
+        return self._read_here(index)
 
     def _split_features(self, size: int) -> Tensor:
         """Return pooled features of every image, ``[N, D]``; the first call encodes ``size`` images at a time."""
@@ -204,6 +219,7 @@ class Feed:
             for module, mode in training.items():
                 module.training = mode
             self._probe = probe_features(method, self._measured_images)
+            self._reader.end_processes()
         return self._features
 
     def _encode(self, size: int) -> Tensor:

@@ -71,7 +71,14 @@ def training(
     """
     if not method.trains:
         return TrainingForecast(0.0, 0)
-    feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
+    feed = Feed(
+        method,
+        data.train,
+        options.batch_size,
+        augment=options.augment,
+        augment_on=options.augment_on,
+        workers=workers,
+    )
     steps = Steps(method, data, options, feed)
     images = min(steps.whole[0], ENCODER_BATCH)
     start, per_image = 0.0, forecast.reading_seconds(feed, images)

@@ -45,6 +45,11 @@ class TrainOptions:
         added_later=True,
     )
     augment: bool = option(True, "true flips, tilts and rotates the training images at random")
+    augment_on: Literal["cpu", "device"] = option(
+        "cpu",
+        "cpu augments each image where it is read, device whole batches on the device; the random numbers are the same",
+        added_later=True,
+    )
     precision: Literal["fp32", "bf16"] = option("fp32", "number format of the forward pass; weights stay fp32")
     eval_mode_after_first_epoch: bool = option(
         False,
@@ -63,6 +68,11 @@ class TrainOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.augment_on == "device" and not self.augment:
+            raise ValueError(
+                "augment_on is 'device', but images are not augmented while augment is false; "
+                "set augment to true or augment_on to 'cpu'"
+            )
         if self.select_world == "open" and self.select != "auc":
             raise ValueError(
                 f"select_world is 'open', but no AUC selects the epoch while select is {self.select!r}; "
