@@ -58,11 +58,18 @@ class Machine:
 
     def training_feed(self, method: Method, split: Split, options: TrainOptions, seed: int = 0) -> Feed:
         """Return the batches of a training with these options and this seed."""
-        augmentation: Any = {"augment": options.augment, "augment_on": options.augment_on, "seed": seed}
-        return self.feed(method, split, options.batch_size, **augmentation)
+        return self.feed(
+            method,
+            split,
+            options.batch_size,
+            augment=options.augment,
+            augment_on=options.augment_on,
+            seed=seed,
+            precision=options.precision,
+        )
 
-    def feed(self, method: Method, split: Split, batch_size: int, **augmentation: Any) -> Feed:
-        """Return batches of a split, read with this machine's processes and caches."""
+    def feed(self, method: Method, split: Split, batch_size: int, **options: Any) -> Feed:
+        """Return batches of a split, read with this machine's processes and caches; see ``Feed`` for ``options``."""
         return Feed(
             method,
             split,
@@ -70,7 +77,7 @@ class Machine:
             workers=self.workers,
             cache=self.cache,
             progress=self.progress,
-            **augmentation,
+            **options,
         )
 
 

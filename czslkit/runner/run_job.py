@@ -16,7 +16,7 @@ from ..method import Method
 from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
 from ..result_store import REMEDY, unused_path
-from ..sizes import format_bytes
+from ..sizes import counted, format_bytes
 from ..training.state import state_key
 from . import forecast
 from .evaluate import evaluate, measured_records
@@ -320,7 +320,8 @@ def estimate(job: Job) -> None:
 
 def _log_training(job: Job, method: Method, data: Splits, validation: forecast.Forecast) -> None:
     """Log the time and memory of a training, and whether it needs more memory than the machine has."""
-    name = f"training of {job.spec.train.epochs} epochs{' without validation' if validation.seconds is None else ''}"
+    name = f"training of {counted(job.spec.train.epochs, 'epoch')}"
+    name += " without validation" if validation.seconds is None else ""
     try:
         found = training(method, data, job.spec.train, validation, job.machine.workers, job.machine.memory)
     except PluginError as error:

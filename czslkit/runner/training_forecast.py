@@ -18,8 +18,10 @@ from ..data.splits import Splits
 from ..errors import PluginError
 from ..evaluation.footprint import Footprint
 from ..method import Method
+from ..precision import computing_in, tf32
 from ..sizes import MEMORY, format_bytes, format_duration
-from ..training.epoch import companion_choice, loss_parts
+from ..training.epoch import companion_choice
+from ..training.losses import loss_parts
 from ..training.options import TrainOptions
 from ..types import Batch, ImageFeatures
 from . import forecast
@@ -78,6 +80,7 @@ def training(
         augment=options.augment,
         augment_on=options.augment_on,
         workers=workers,
+        precision=options.precision,
     )
     steps = Steps(method, data, options, feed)
     images = min(steps.whole[0], ENCODER_BATCH)
@@ -167,9 +170,11 @@ class Steps:
 
     def _run(self, batch: Batch, pairs: int) -> None:
         self.method.train()
-        with torch.autocast(self.method.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
-            loss = loss_parts(self.method, self.method.loss(batch, self._some_pairs(pairs)))["loss"]
-        loss.backward()
+        precision, device = self.options.precision, self.method.device
+        with tf32(precision == "tf32", device):
+            with computing_in(precision, device):
+                loss = loss_parts(self.method, self.method.loss(batch, self._some_pairs(pairs)))["loss"]
+            loss.backward()
         self.method.zero_grad(set_to_none=True)
 
     def _some_pairs(self, count: int) -> Tensor:
@@ -193,7 +198,8 @@ class Steps:
         assert isinstance(batch.images, Tensor)
         companions = {name: self._encoded(companion) for name, companion in batch.companions.items()}
         self.method.eval()
-        features = [self.method.encode(pixels).pooled for pixels in batch.images.split(ENCODER_BATCH)]
+        with computing_in(self.options.precision, self.method.device):
+            features = [self.method.encode(pixels).pooled.float() for pixels in batch.images.split(ENCODER_BATCH)]
         return replace(batch, images=ImageFeatures(torch.cat(features)), companions=companions)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..options import option
+from ..precision import Precision
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,16 @@ class TrainOptions:
         "cpu augments each image where it is read, device whole batches on the device; the random numbers are the same",
         added_later=True,
     )
-    precision: Literal["fp32", "bf16"] = option("fp32", "number format of the forward pass; weights stay fp32")
+    precision: Precision = option(
+        "fp32",
+        "number format of a step: fp32; tf32, faster matrix products on GPUs that have them, and fp32 on other "
+        "devices; bf16, bfloat16 in the forward pass; weights stay fp32",
+    )
+    compile: bool = option(
+        False,
+        "true compiles the loss with torch.compile, which takes minutes and then makes steps faster, above all on GPUs",
+        added_later=True,
+    )
     eval_mode_after_first_epoch: bool = option(
         False,
         "true trains without dropout from the second epoch on, and with the batch statistics of the first epoch",

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -58,6 +58,14 @@ class Images(ImageSet):
         if 3 in indices and self.error:
             raise self.error
         return super().read(indices, epoch)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_ends() -> Iterator[None]:
+    """Wait less for the end of reading processes that lost their results; a loader may end in the setup of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+        yield
 
 
 @pytest.fixture
