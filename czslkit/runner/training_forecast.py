@@ -86,6 +86,7 @@ def training(
         data.train,
         options.batch_size,
         augment=options.augment,
+        augment_on=options.augment_on,
         workers=workers,
         precision=options.precision,
     )

@@ -47,6 +47,11 @@ class TrainOptions:
         added_later=True,
     )
     augment: bool = option(True, "true flips, tilts and rotates the training images at random")
+    augment_on: Literal["cpu", "device"] = option(
+        "cpu",
+        "cpu augments each image where it is read, device whole batches on the device; the random numbers are the same",
+        added_later=True,
+    )
     precision: Precision = option(
         "fp32",
         "number format of a step: fp32; tf32, faster matrix products on GPUs that have them, and fp32 on other "
@@ -93,6 +98,11 @@ class TrainOptions:
                 parse_bytes(self.memory)
             except ValueError as error:
                 raise ValueError(f"memory: {error}, or auto") from None
+        if self.augment_on == "device" and not self.augment:
+            raise ValueError(
+                "augment_on is 'device', but images are not augmented while augment is false; "
+                "set augment to true or augment_on to 'cpu'"
+            )
         if self.select_world == "open" and self.select != "auc":
             raise ValueError(
                 f"select_world is 'open', but no AUC selects the epoch while select is {self.select!r}; "
