@@ -16,7 +16,7 @@ CORE, PLUGINS = ROOT / "czslkit", ROOT / "plugins" / "czslkit_plugins"
 #: Lowest first. A package is one unit, whose modules may know each other, unless a module of it stands here too.
 LAYERS = (
     {"errors"},
-    {"processes", "sizes"},
+    {"processes", "sizes", "deferred"},
     {"locks", "training_files", "foreign_files"},
     {
         "entry_points",
@@ -32,6 +32,7 @@ LAYERS = (
         "footprint",
         "device_memory",
         "seeds",
+        "precision",
     },
     {"registry", "source_code", "pickle_scan", "report.expected", "terminal", "graphs"},
     {"result_schema", "torch_files", "yaml_files"},

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+from ..deferred import sent
 from ..method import Method
+from ..precision import Precision, computing_in
 from ..terminal import tracked
 from ..types import Batch, ImageFeatures
 from .cache import Cache
@@ -46,6 +49,7 @@ class Feed:
         workers: processes that read images; 0 reads them in this process.
         cache: cache of decoded images and features; None writes nothing to disk.
         progress: show the progress of whatever reads the images.
+        precision: number format in which cached features are computed.
     """
 
     def __init__(
@@ -59,9 +63,11 @@ class Feed:
         workers: int = 0,
         cache: Cache | None = None,
         progress: bool = False,
+        precision: Precision = "fp32",
     ) -> None:
         self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
         self.augment, self.seed, self.cache, self.progress = augment, seed, cache, progress
+        self.precision: Precision = precision
         self._fixed = False if augment else None  # whether features are fixed; None before it is measured
         self._features: Tensor | None = None
         self._probe: Tensor | None = None  # features of the sample from the same encoder
@@ -78,7 +84,8 @@ class Feed:
             ConfigError: the method needs other features than its parts declare.
         """
         if self._fixed is None:
-            self._fixed = has_fixed_features(self.method, self._measured_images)
+            with self._computing():
+                self._fixed = has_fixed_features(self.method, self._measured_images)
         return self._fixed
 
     @property
@@ -101,19 +108,13 @@ class Feed:
         Args:
             companions: chooses other images of the split that the batch has in addition.
         """
+        return self.batch_like(count, lambda index: next(self._read([index], 0)), companions)
+
+    def batch_like(self, count: int, images: Callable[[Tensor], Tensor], companions: Companions | None = None) -> Batch:
+        """Return the batch of ``sample`` with the pixels or features that ``images`` returns for indices of images."""
         index = torch.arange(min(count, len(self.split)))
         part = {_OWN: index, **(companions(index) if companions else {})}
-        return self._batch(part, next(self._read([torch.cat(list(part.values()))], 0)))
-
-    def batch_like(self, count: int, images: Callable[[int], Tensor], companions: Companions | None = None) -> Batch:
-        """Return a batch of the first ``count`` images with other pixels or features; arguments as of ``sample``.
-
-        Args:
-            images: returns the pixels, or the features, of a number of images.
-        """
-        index = torch.arange(min(count, len(self.split)))
-        part = {_OWN: index, **(companions(index) if companions else {})}
-        return self._batch(part, images(sum(map(len, part.values()))))
+        return self._batch(part, images(torch.cat(list(part.values()))))
 
     def features_have_changed(self) -> bool:
         """Return whether the method now encodes images in another way than when their features were cached.
@@ -122,10 +123,11 @@ class Feed:
         """
         if self._features is None:
             return False
-        probe = probe_features(self.method, self._measured_images)
-        if probe is None or self._probe is None or not close(probe, self._probe):
-            return True
-        return self.method.training and not has_fixed_features(self.method, self._measured_images)
+        with self._computing():
+            probe = probe_features(self.method, self._measured_images)
+            if probe is None or self._probe is None or not close(probe, self._probe):
+                return True
+            return self.method.training and not has_fixed_features(self.method, self._measured_images)
 
     def batches(
         self,
@@ -146,7 +148,8 @@ class Feed:
             self._features, self._fixed = None, False
         elif self._features is None and self._fixed:  # measured earlier, and the method may have changed since
             in_training = self.method.training
-            self._fixed = None if in_training else probe_features(self.method, self._measured_images) is not None
+            with self._computing():
+                self._fixed = None if in_training else probe_features(self.method, self._measured_images) is not None
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
         parts = [{_OWN: index, **(companions(index) if companions else {})} for index in order.split(size)]
@@ -170,9 +173,10 @@ class Feed:
         device, split = images.device, self.split
 
         def batch(index: Tensor, images: Tensor) -> Batch:
-            extra = {name: values[index].to(device) for name, values in split.extra.items()}
+            extra = {name: sent(values[index], device) for name, values in split.extra.items()}
             values = ImageFeatures(images) if images.ndim == 2 else images
-            return Batch(values, split.attr[index].to(device), split.obj[index].to(device), index.to(device), extra)
+            attr, obj, index = (sent(labels, device) for labels in (split.attr[index], split.obj[index], index))
+            return Batch(values, attr, obj, index, extra)
 
         pieces = images.split([len(index) for index in part.values()]) if len(part) > 1 else [images]
         own, *others = map(batch, part.values(), pieces)
@@ -208,19 +212,24 @@ class Feed:
             method = self.method
             training = {module: module.training for module in method.modules()}
             method.eval()
-            with torch.no_grad():
+            with torch.no_grad(), self._computing():
                 encode = partial(self._encode, size)
-                self._features = pooled_features(self.cache, method, self.split, encode, size)
+                self._features = pooled_features(self.cache, method, self.split, encode, size, self.precision)
             for module, mode in training.items():
                 module.training = mode
-            self._probe = probe_features(method, self._measured_images)
+            with self._computing():
+                self._probe = probe_features(method, self._measured_images)
         return self._features
 
     def _encode(self, size: int) -> Tensor:
         index_batches = torch.arange(len(self.split)).split(size)
         name, show = f"{self.split.name} images encoded, batches", self.progress
         read = tracked(self._read(index_batches, 0), name, len(index_batches), show=show)
-        return torch.cat([self.method.encode(pixels).pooled for pixels in read])
+        return torch.cat([self.method.encode(pixels).pooled.float() for pixels in read])
+
+    def _computing(self) -> AbstractContextManager[None]:
+        """Return the context in which features are computed."""
+        return computing_in(self.precision, self.method.device)
 
 
 def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tensor]:

@@ -38,8 +38,8 @@ class Machine:
             reason = str(error).split("\n")[0]
             raise ConfigError([f"device {name!r} cannot be used: {reason}"]) from None
 
-    def feed(self, method: Method, split: Split, batch_size: int, **augmentation: Any) -> Feed:
-        """Return batches of a split, read with this machine's processes and caches."""
+    def feed(self, method: Method, split: Split, batch_size: int, **options: Any) -> Feed:
+        """Return batches of a split, read with this machine's processes and caches; see ``Feed`` for ``options``."""
         return Feed(
             method,
             split,
@@ -47,7 +47,7 @@ class Machine:
             workers=self.workers,
             cache=self.cache,
             progress=self.progress,
-            **augmentation,
+            **options,
         )
 
 

@@ -100,7 +100,14 @@ def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> 
     validation = evaluation_feed(job, method, data.val)
     return train(
         method,
-        machine.feed(method, data.train, spec.train.batch_size, augment=spec.train.augment, seed=spec.seed),
+        machine.feed(
+            method,
+            data.train,
+            spec.train.batch_size,
+            augment=spec.train.augment,
+            seed=spec.seed,
+            precision=spec.train.precision,
+        ),
         spec.train,
         plan_validation(
             method,

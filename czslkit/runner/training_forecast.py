@@ -21,11 +21,13 @@ from ..device_memory import total_memory
 from ..errors import PluginError
 from ..footprint import Footprint
 from ..method import Method
+from ..precision import computing_in, tf32
 from ..recompute import NOTHING
 from ..sizes import MEMORY, format_bytes, format_duration
+from ..training.companions import companion_choice
+from ..training.losses import loss_parts
 from ..training.memory import StepPlan, asked_memory, plan_step, remedy
 from ..training.options import TrainOptions
-from ..training.step import companion_choice, loss_parts
 from ..training.step_count import NotCountableError, StepCount, StepCounter, image_bytes, optimizer_numbers
 from ..types import Batch, ImageFeatures
 from . import forecast
@@ -35,7 +37,7 @@ FEWEST_IMAGES = 2  # images of the first step whose time is measured; batch norm
 GROWTH = 4  # a step has at most so many times as many images or pairs as the one before
 FEW_PAIRS = 512  # number of pairs that a step may always have, if the loss of a method needs all pairs
 #: Operations that take as long as moving a byte, about; more for bf16, whose matrix products are faster on GPUs.
-OPERATIONS_PER_BYTE = {"fp32": 10, "bf16": 50}
+OPERATIONS_PER_BYTE = {"fp32": 10, "tf32": 30, "bf16": 50}
 SLOW = 10**11  # operations of a step that may take a CPU some seconds
 
 Size = tuple[int, int]  # images and pairs of a step
@@ -79,7 +81,14 @@ def training(
     """
     if not method.trains:
         return TrainingForecast(0.0, 0)
-    feed = Feed(method, data.train, options.batch_size, augment=options.augment, workers=workers)
+    feed = Feed(
+        method,
+        data.train,
+        options.batch_size,
+        augment=options.augment,
+        workers=workers,
+        precision=options.precision,
+    )
     steps = Steps(method, data, options, feed)
     images = min(steps.whole[0], ENCODER_BATCH)
     start, per_image = 0.0, forecast.reading_seconds(feed, images)
@@ -248,9 +257,11 @@ class Steps:
 
     def _run(self, batch: Batch, pairs: int) -> None:
         self.method.train()
-        with torch.autocast(self.method.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
-            loss = loss_parts(self.method, self.method.loss(batch, self._some_pairs(pairs)))["loss"]
-        loss.backward()
+        precision, device = self.options.precision, self.method.device
+        with tf32(precision == "tf32", device):
+            with computing_in(precision, device):
+                loss = loss_parts(self.method, self.method.loss(batch, self._some_pairs(pairs)))["loss"]
+            loss.backward()
         self.method.zero_grad(set_to_none=True)
 
     def _some_pairs(self, count: int) -> Tensor:
@@ -274,7 +285,8 @@ class Steps:
         assert isinstance(batch.images, Tensor)
         companions = {name: self._encoded(companion) for name, companion in batch.companions.items()}
         self.method.eval()
-        features = [self.method.encode(pixels).pooled for pixels in batch.images.split(ENCODER_BATCH)]
+        with computing_in(self.options.precision, self.method.device):
+            features = [self.method.encode(pixels).pooled.float() for pixels in batch.images.split(ENCODER_BATCH)]
         return replace(batch, images=ImageFeatures(torch.cat(features)), companions=companions)
 
 

@@ -17,8 +17,8 @@ from ..metrics.names import WORLDS
 from ..options import parse
 from ..runner.bench import bench
 from ..runner.train import training_folder
+from ..training.losses import loss_parts
 from ..training.options import TrainOptions
-from ..training.step import loss_parts
 from .evaluation_checks import SPLITS, evaluated
 from .method_checks import a_training_runs
 from .report import Check, CheckFailed, CheckSkipped, check

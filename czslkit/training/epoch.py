@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import chain
 from typing import TypeVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ..data.batches import Feed
+from ..deferred import deferred_checks, is_host
 from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
 from ..method import Method
-from ..recompute import recompute
+from ..precision import computing_in, tf32
+from ..recompute import Recomputation, recompute
 from ..terminal import Progress
 from ..training_hooks import TrainingData, TrainingPosition
 from ..types import Batch
+from .companions import companion_choice, training_images
+from .compiled import compiled_loss
+from .losses import UNREAD_BATCHES, MeanLosses, loss_parts
 from .memory import StepMemory
 from .optimizers import check_groups, lr_factor
 from .options import TrainOptions
-from .step import companion_choice, loss_parts, training_images
 
 T = TypeVar("T")
 
@@ -43,6 +46,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.frozen = frozen_fingerprint(self.method)
+        self.pairs = self.feed.split.pairs.to(self.method.device)  # [P, 2]
+        self.compiled_loss = compiled_loss(self.method) if self.options.compile else None
 
     def run(self, epoch: int) -> dict[str, float]:
         """Train for an epoch, counted from 0; return its mean loss per image, parts of the loss and learning rate.
@@ -55,7 +60,7 @@ class Trainer:
         method.train(mode)
         order = epoch_order(method, self.data, epoch, self._generator("order", epoch))
         steps = step_count(len(order), feed.batch_size, options.accumulation)
-        losses, lr = MeanLosses(), 0.0
+        losses = MeanLosses(1 if is_host(method.device) else UNREAD_BATCHES)
         frozen = _is_frozen(method)
         method.before_epoch(TrainingPosition(epoch, options.epochs, 0, steps))
         if _is_frozen(method) != frozen:  # a frozen backbone is in evaluation mode
@@ -67,17 +72,7 @@ class Trainer:
         with Progress(f"epoch {epoch + 1}/{options.epochs}, batches", batches, show=feed.progress) as progress:
             companions = companion_choice(method, self.data, self._generator("companions", epoch))
             groups = _groups(_without_single_images(feed.batches(order, epoch, None, companions)), options.accumulation)
-            for step, group in enumerate(groups):
-                position = TrainingPosition(epoch, options.epochs, step, steps)
-                lr = self._set_learning_rate(position)
-                method.before_step(position)
-                for batch in group:
-                    with recompute(how):
-                        self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
-                    progress.update(note=f"loss {losses.mean('loss'):.3f}")
-                idle = {name: p for name, p in idle.items() if p.grad is None}
-                self._step()
-                method.after_step(TrainingPosition(epoch, options.epochs, step + 1, steps))
+            lr = self._steps(groups, TrainingPosition(epoch, options.epochs, 0, steps), losses, idle, progress, how)
         if not losses.images:
             raise TrainingError(
                 f"not enough training images: found {len(order)}, and batch normalisation needs 2 in a batch"
@@ -85,6 +80,42 @@ class Trainer:
         self._check_learning(idle, epoch)
         method.after_epoch(TrainingPosition(epoch, options.epochs, steps, steps))
         return {**losses.means(), "lr": lr, **how.record()}
+
+    def _steps(
+        self,
+        groups: Iterator[list[Batch]],
+        start: TrainingPosition,
+        losses: MeanLosses,
+        idle: dict[str, nn.Parameter],
+        progress: Progress,
+        how: Recomputation,
+    ) -> float:
+        """Make the steps of an epoch, each with the batches of a group; return the learning rate of the last step.
+
+        Args:
+            start: the place before the first step.
+            losses: receives the losses.
+            idle: trainable parameters that have had no gradient; the others are removed.
+            how: what the steps recompute.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        method, lr = self.method, 0.0
+        with tf32(self.options.precision == "tf32", method.device), deferred_checks(method.device), losses.all_read():
+            for step, group in enumerate(groups):
+                position = replace(start, step=step)
+                lr = self._set_learning_rate(position)
+                method.before_step(position)
+                for batch in group:
+                    with recompute(how):
+                        self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
+                    progress.update(note=losses.note())
+                for name in [name for name, p in idle.items() if p.grad is not None]:
+                    del idle[name]
+                self._step()
+                method.after_step(replace(start, step=step + 1))
+        return lr
 
     def _generator(self, purpose: str, epoch: int) -> Generator:
         """Return a generator of random numbers for one purpose and one epoch."""
@@ -106,22 +137,14 @@ class Trainer:
             images: number of images in all batches of the step.
 
         Raises:
-            TrainingError: the loss is not finite; the message names epoch and step.
+            TrainingError: a loss is not finite, of this step or of an earlier one; the message names epoch and step.
         """
-        options, pairs = self.options, self.feed.split.pairs.to(self.method.device)
-        with torch.autocast(pairs.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            parts = loss_parts(self.method, self.method.loss(batch, pairs))
-        values = {name: value.item() for name, value in parts.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the {name.replace('loss/', 'part of the loss ')} is {value} at epoch {position.epoch + 1}, "
-                    f"step {position.step + 1} of {position.steps}; "
-                    f"the learning rate was {self.optimizers[0].param_groups[0]['lr']:g}"
-                )
+        options = self.options
+        with computing_in(options.precision, self.pairs.device):
+            parts = loss_parts(self.method, (self.compiled_loss or self.method.loss)(batch, self.pairs))
+        losses.add(parts, len(batch.attr), position, self.optimizers[0].param_groups[0]["lr"])
         share = len(batch.attr) / images if options.rescale_short_groups else 1 / options.accumulation
         (parts["loss"] * share).backward()
-        losses.add(values, len(batch.attr))
 
     def _step(self) -> None:
         """Let the optimisers make a step with the gradients, and delete the gradients."""
@@ -161,28 +184,6 @@ class Trainer:
                 f"the image features of {kind} changed in epoch {epoch + 1}, though no gradient reaches them, so they "
                 f"were computed once: set caches_features = False on {kind}"
             )
-
-
-@dataclass
-class MeanLosses:
-    """The mean of a loss and its parts over the images of an epoch."""
-
-    images: int = 0
-    totals: dict[str, float] = field(default_factory=dict)
-
-    def add(self, values: Mapping[str, float], images: int) -> None:
-        """Add the mean losses of a batch."""
-        self.images += images
-        for name, value in values.items():
-            self.totals[name] = self.totals.get(name, 0.0) + value * images
-
-    def mean(self, name: str) -> float:
-        """Return the mean of one value over the images so far."""
-        return self.totals[name] / self.images
-
-    def means(self) -> dict[str, float]:
-        """Return the mean of every value over the images so far."""
-        return {name: self.mean(name) for name in self.totals}
 
 
 def epoch_seed(seed: int, epoch: int, purpose: str = "") -> int:

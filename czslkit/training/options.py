@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..options import option
+from ..precision import Precision
 from ..sizes import parse_bytes
 
 
@@ -46,7 +47,16 @@ class TrainOptions:
         added_later=True,
     )
     augment: bool = option(True, "true flips, tilts and rotates the training images at random")
-    precision: Literal["fp32", "bf16"] = option("fp32", "number format of the forward pass; weights stay fp32")
+    precision: Precision = option(
+        "fp32",
+        "number format of a step: fp32; tf32, faster matrix products on GPUs that have them, and fp32 on other "
+        "devices; bf16, bfloat16 in the forward pass; weights stay fp32",
+    )
+    compile: bool = option(
+        False,
+        "true compiles the loss with torch.compile, which takes minutes and then makes steps faster, above all on GPUs",
+        added_later=True,
+    )
     memory: str | None = option(
         None,
         "memory that a training may take with its weights, such as 24GB, or auto for what is free on its device; a "

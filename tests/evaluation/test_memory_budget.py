@@ -19,7 +19,12 @@ from czslkit.evaluation.memory_budget import Chunks, Costs, fit_chunks
 from czslkit.footprint import Footprint
 from czslkit.method import METHODS
 
-OPTIONS = {"visprod": {"backbone": "timm/resnet10t/random", "image_size": 32}, "msci": {"heads": (4, 4)}}
+OPTIONS = {
+    "visprod": {"backbone": "timm/resnet10t/random", "image_size": 32},
+    "msci": {"heads": (4, 4)},
+    "cge": {"graph_layers": "d16,d"},  # whose network runs as a whole, also for a few pairs
+    "cocge": {"graph_layers": "d16,d"},
+}
 WORLDS = ["closed", "open"]
 
 

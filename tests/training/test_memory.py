@@ -20,9 +20,9 @@ from czslkit.options import as_dict, parse
 from czslkit.recompute import NOTHING, Recomputation, recompute
 from czslkit.sizes import format_bytes
 from czslkit.training import memory
+from czslkit.training.losses import loss_parts
 from czslkit.training.memory import StepMemory, asked_memory, plan_step, remedy
 from czslkit.training.options import TrainOptions
-from czslkit.training.step import loss_parts
 from czslkit.training.step_count import NotCountableError, StepCounter
 
 SMALL = {

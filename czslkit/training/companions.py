@@ -1,4 +1,4 @@
-"""What a step of a training is made of: the companions of its images and the parts of its loss."""
+"""The companions of the images of a batch, which a method chooses, and a check of what it chose."""
 
 from __future__ import annotations
 
@@ -28,28 +28,6 @@ def companion_choice(method: Method, data: TrainingData, generator: Generator) -
         return {name: training_images(found, len(data), f"{where} {name!r}") for name, found in chosen}
 
     return choose
-
-
-def loss_parts(method: Method, loss: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a loss as ``loss``, with each of its named parts as ``loss/NAME``.
-
-    Raises:
-        TrainingError: the method returned something else than a scalar, or several scalars by name.
-
-    >>> method = type("Mine", (), {})()
-    >>> {name: value.item() for name, value in loss_parts(method, {"a": torch.tensor(1), "b": torch.tensor(2)}).items()}
-    {'loss': 3, 'loss/a': 1, 'loss/b': 2}
-    """
-    parts = loss if isinstance(loss, Mapping) else {"": loss}
-    wrong = [value for value in parts.values() if not (isinstance(value, Tensor) and value.numel() == 1)]
-    if wrong or not parts:
-        found = f"shape {list(wrong[0].shape)}" if wrong and isinstance(wrong[0], Tensor) else repr(loss)
-        raise TrainingError(
-            f"the loss of {type(method).__name__} is {found}, expected a tensor with one number, or a dict of them"
-        )
-    if not isinstance(loss, Mapping):
-        return {"loss": loss}
-    return {"loss": torch.stack([*loss.values()]).sum()} | {f"loss/{name}": value for name, value in loss.items()}
 
 
 def training_images(found: Any, count: int, where: str, least: int = 0) -> Tensor:
