@@ -112,22 +112,13 @@ class Feed:
         Args:
             companions: chooses other images of the split that the batch has in addition.
         """
+        return self.batch_like(count, self._read_here, companions)
+
+    def batch_like(self, count: int, images: Callable[[Tensor], Tensor], companions: Companions | None = None) -> Batch:
+        """Return the batch of ``sample`` with the pixels or features that ``images`` returns for indices of images."""
         index = torch.arange(min(count, len(self.split)))
         part = {_OWN: index, **(companions(index) if companions else {})}
-        index = torch.cat(list(part.values()))
-        if self.augment:
-            (index,) = _numbered_repeats([index], len(self.split))
-        return _batch(self.split, part, self._read_here(index))
-
-    def batch_like(self, count: int, images: Callable[[int], Tensor], companions: Companions | None = None) -> Batch:
-        """Return a batch of the first ``count`` images with other pixels or features; arguments as of ``sample``.
-
-        Args:
-            images: returns the pixels, or the features, of a number of images.
-        """
-        index = torch.arange(min(count, len(self.split)))
-        part = {_OWN: index, **(companions(index) if companions else {})}
-        return _batch(self.split, part, images(sum(map(len, part.values()))))
+        return _batch(self.split, part, images(torch.cat(list(part.values()))))
 
     def features_have_changed(self) -> bool:
         """Return whether the method now encodes images in another way than when their features were cached.
@@ -178,13 +169,15 @@ class Feed:
 
     def _read(self, index_batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Yield the pixels of some images at a time, ``[n, 3, size, size]``."""
-        if self.augment:
-            index_batches = _numbered_repeats(index_batches, len(self.split))
-        return self._reader.batches(index_batches, epoch)
+        return self._reader.batches(self._numbered(index_batches), epoch)
 
     def _read_here(self, index: Tensor) -> Tensor:
         """Return the pixels of some images, ``[n, 3, size, size]``, read in this process."""
-        return next(ImageReader(self._images, device=self.method.device).batches([index]))
+        return next(ImageReader(self._images, device=self.method.device).batches(self._numbered([index])))
+
+    def _numbered(self, index_batches: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return indices in which repeats of an image have augmentations of their own."""
+        return _numbered_repeats(index_batches, len(self.split)) if self.augment else index_batches
 
     @cached_property
     def _reader(self) -> ImageReader:

@@ -24,10 +24,10 @@ from ..method import Method
 from ..precision import computing_in, tf32
 from ..recompute import NOTHING
 from ..sizes import MEMORY, format_bytes, format_duration
+from ..training.companions import companion_choice
 from ..training.losses import loss_parts
 from ..training.memory import StepPlan, asked_memory, plan_step, remedy
 from ..training.options import TrainOptions
-from ..training.step import companion_choice
 from ..training.step_count import NotCountableError, StepCount, StepCounter, image_bytes, optimizer_numbers
 from ..types import Batch, ImageFeatures
 from . import forecast
@@ -37,7 +37,7 @@ FEWEST_IMAGES = 2  # images of the first step whose time is measured; batch norm
 GROWTH = 4  # a step has at most so many times as many images or pairs as the one before
 FEW_PAIRS = 512  # number of pairs that a step may always have, if the loss of a method needs all pairs
 #: Operations that take as long as moving a byte, about; more for bf16, whose matrix products are faster on GPUs.
-OPERATIONS_PER_BYTE = {"fp32": 10, "bf16": 50}
+OPERATIONS_PER_BYTE = {"fp32": 10, "tf32": 30, "bf16": 50}
 SLOW = 10**11  # operations of a step that may take a CPU some seconds
 
 Size = tuple[int, int]  # images and pairs of a step

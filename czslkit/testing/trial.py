@@ -30,10 +30,10 @@ from ..runner.job import Job
 from ..runner.machine import Machine
 from ..runner.plan import Spec, plan
 from ..runner.prepare import build_method, evaluation_feed
+from ..training.companions import companion_choice
 from ..training.epoch import epoch_order
 from ..training.loop import Training, train
 from ..training.state import TrainingState
-from ..training.step import companion_choice
 from ..training_files import STATE_FILE
 from ..types import Batch
 from .scores import Scoring, add_noise

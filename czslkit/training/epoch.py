@@ -18,16 +18,16 @@ from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
 from ..method import Method
 from ..precision import computing_in, tf32
-from ..recompute import recompute
+from ..recompute import Recomputation, recompute
 from ..terminal import Progress
 from ..training_hooks import TrainingData, TrainingPosition
 from ..types import Batch
+from .companions import companion_choice, training_images
 from .compiled import compiled_loss
 from .losses import UNREAD_BATCHES, MeanLosses, loss_parts
 from .memory import StepMemory
 from .optimizers import check_groups, lr_factor
 from .options import TrainOptions
-from .step import companion_choice, training_images
 
 T = TypeVar("T")
 
@@ -72,8 +72,7 @@ class Trainer:
         with Progress(f"epoch {epoch + 1}/{options.epochs}, batches", batches, show=feed.progress) as progress:
             companions = companion_choice(method, self.data, self._generator("companions", epoch))
             groups = _groups(_without_single_images(feed.batches(order, epoch, None, companions)), options.accumulation)
-            with recompute(how):
-                lr = self._steps(groups, TrainingPosition(epoch, options.epochs, 0, steps), losses, idle, progress)
+            lr = self._steps(groups, TrainingPosition(epoch, options.epochs, 0, steps), losses, idle, progress, how)
         if not losses.images:
             raise TrainingError(
                 f"not enough training images: found {len(order)}, and batch normalisation needs 2 in a batch"
@@ -89,6 +88,7 @@ class Trainer:
         losses: MeanLosses,
         idle: dict[str, nn.Parameter],
         progress: Progress,
+        how: Recomputation,
     ) -> float:
         """Make the steps of an epoch, each with the batches of a group; return the learning rate of the last step.
 
@@ -96,6 +96,7 @@ class Trainer:
             start: the place before the first step.
             losses: receives the losses.
             idle: trainable parameters that have had no gradient; the others are removed.
+            how: what the steps recompute.
 
         Raises:
             TrainingError: a loss is not finite.
@@ -107,7 +108,8 @@ class Trainer:
                 lr = self._set_learning_rate(position)
                 method.before_step(position)
                 for batch in group:
-                    self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
+                    with recompute(how):
+                        self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
                     progress.update(note=losses.note())
                 for name in [name for name, p in idle.items() if p.grad is not None]:
                     del idle[name]

@@ -22,12 +22,13 @@ from ..data.batches import Feed
 from ..errors import CzslkitError
 from ..footprint import Footprint, tensors_in
 from ..method import Method
+from ..precision import computing_in
 from ..recompute import NOTHING, Recomputation, recompute
 from ..training_hooks import TrainingData
 from ..types import Batch
+from .companions import companion_choice
 from .losses import loss_parts
 from .options import TrainOptions
-from .step import companion_choice
 
 _aten: Any = torch.ops.aten
 #: Operations of a function from its arguments, by function.
@@ -105,12 +106,9 @@ class StepCounter:
     def _counted(self, how: Recomputation, batch: Batch | None, pairs: Tensor) -> StepCount:
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         method = without_values(self.method, mode)
-        autocast = torch.autocast(
-            self.method.device.type, torch.bfloat16, enabled=self.options.precision == "bf16", cache_enabled=True
-        )
         batch = self._batch(mode) if batch is None else _faked(batch, mode)
         with recompute(how), mode, _Values() as values, Footprint() as footprint:
-            with autocast:
+            with computing_in(self.options.precision, self.pairs.device):
                 loss = loss_parts(method, method.loss(batch, pairs))["loss"]
             kept = footprint.live
             (loss * 1.0).backward()
@@ -126,9 +124,9 @@ class StepCounter:
         backbone, device = self.method.backbone, self.method.device
         shape = (backbone.dim,) if self.feed.caches_features else (3, backbone.image_size, backbone.image_size)
 
-        def images(count: int) -> Tensor:
+        def images(index: Tensor) -> Tensor:
             with mode:
-                return torch.empty(count, *shape, device=device)
+                return torch.empty(len(index), *shape, device=device)
 
         return self.feed.batch_like(self.whole[0], images, companions)
 

@@ -1,4 +1,4 @@
-"""The images of a step: the companions of a batch, and the check that indices are those of training images."""
+"""The companions of the images of a batch, which a method chooses, and a check of what it chose."""
 
 from __future__ import annotations
 
