@@ -49,7 +49,7 @@ class Work:
     kind: str  # "train step" or "open-world scoring"
     method: str
     dataset: str  # folder of the recipe with the options of the method
-    sizes: dict[str, int]
+    sizes: dict[str, int] = field(hash=False)
     images: int  # images of a training step, or images that are scored
     backbone: str = "ViT-L-14-quickgelu/random"
 
