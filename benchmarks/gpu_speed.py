@@ -9,8 +9,8 @@ what a user gets: an epoch of ``Trainer``, and ``Evaluation`` with its sweep, in
 random and on the device already, so no file is read.
 
 Before the measurement, both ways must give the same losses and gradients, or the same best scores; a way with other
-numbers is named and not measured. Then they take turns, and the smallest time of each counts. Both files are written again after every run, the most important work comes
-first, and a run that does not fit into the time is left out.
+numbers is named and not measured. Then they take turns, and the smallest time of each counts. Both files are written
+again after every run. The most important work comes first; once the time is over, no run starts.
 """
 
 from __future__ import annotations

@@ -74,7 +74,9 @@ def needs_memory(gpu_speed, monkeypatch, is_too_much) -> None:
 
 def test_a_way_with_other_numbers_than_the_authors_is_named_and_not_measured(gpu_speed, tmp_path, monkeypatch):
     monkeypatch.setitem(gpu_speed.TOLERANCES, gpu_speed.Way("ours", "bf16"), 1e-9)
-    with pytest.raises(SystemExit, match="differ too much .* train step, csp, 4 images, 12 pairs, ours in bf16: .e-03"):
+    with pytest.raises(
+        SystemExit, match=r"differ too much .* train step, csp, 4 images, 12 pairs, ours in bf16: .e-03"
+    ):
         measured(gpu_speed, tmp_path, "--rounds", "1", "--rows", "train step, csp")
     rows = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
     assert [row["precision"] for row in rows if row["seconds"] is None] == ["bf16"]
