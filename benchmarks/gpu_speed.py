@@ -112,7 +112,8 @@ def measure(task: Task, report: Report, rounds: int, deadline: float) -> None:
 
     A way that gives other numbers than the authors' is not measured.
     """
-    work, longest, reference = task.work, 0.0, None
+    work, longest = task.work, 0.0
+    reference: Tensor | None = None
     rows = {way: Row(str(work), *way, images_at_a_time=work.images) for way in TOLERANCES}
     for turn in range(1 + rounds):
         for way, row in rows.items():
@@ -121,7 +122,8 @@ def measure(task: Task, report: Report, rounds: int, deadline: float) -> None:
             start = time.monotonic()
             run, peak = _run_that_fits(task, way, row, first=not turn)
             if not turn and (run or way == AUTHORS):
-                found = task.loss_and_gradient(way) if work.kind == "train step" else run and run.result
+                scores = run.result if run else None
+                found = task.loss_and_gradient(way) if work.kind == "train step" else scores
                 reference = found if way == AUTHORS else reference
                 row.difference = relative_difference(found, reference)
             _add(row, run, peak, report.rates[way.precision], first=not turn)
