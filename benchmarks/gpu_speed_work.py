@@ -83,9 +83,9 @@ def works() -> list[Work]:
 
 def tiny_works() -> list[Work]:
     """Return the same works with the demo CLIP, a few images and a little more than 1,024 pairs in the open world."""
-    mit, cgqa = ({"attrs": attrs, "objs": 33, "seen": 12, "pairs": 20} for attrs in (32, 33))
-    sizes = {"mit-states": mit, "cgqa": cgqa}
-    return [Work(work.kind, work.method, work.dataset, sizes[work.dataset], 4, "demo") for work in works()]
+    sizes = {"attrs": 32, "objs": 33, "seen": 12, "pairs": 20}
+    images = {"mit-states": 4, "cgqa": 3}
+    return [Work(work.kind, work.method, work.dataset, sizes, images[work.dataset], "demo") for work in works()]
 
 
 @dataclass(frozen=True)
