@@ -20,7 +20,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -31,6 +31,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from czslkit.files import write_text
+from czslkit.precision import PRECISIONS, Precision
 
 AUTHORS = Way("authors", "fp32")
 #: The ways in the order of a turn. Each must agree with the authors' way within its tolerance.
@@ -68,7 +69,7 @@ class Report:
         rates: floating-point operations per second of a large product, by precision.
     """
 
-    def __init__(self, file: Path | None, header: str, rates: dict[str, float]) -> None:
+    def __init__(self, file: Path | None, header: str, rates: Mapping[Precision, float]) -> None:
         self.file, self.header, self.rates = file, header, rates
         self.rows: dict[tuple[Work, Way], Row] = {}
 
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     deadline = time.monotonic() + 60 * args.minutes
     device = torch.device("cpu" if args.tiny else "cuda")
     side = 256 if args.tiny else 8_192
-    rates = {precision: matmul_rate(precision, side, device) for precision in ("fp32", "tf32", "bf16")}
+    rates = {precision: matmul_rate(precision, side, device) for precision in PRECISIONS}
     command = " ".join(["python benchmarks/gpu_speed.py", *(sys.argv[1:] if arguments is None else arguments)])
     report, task = Report(args.out, header(device, command), rates), None
     for work in tiny_works() if args.tiny else works():

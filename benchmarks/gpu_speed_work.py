@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -21,8 +21,10 @@ from czslkit.data.batches import Feed
 from czslkit.data.splits import Split, Splits
 from czslkit.evaluation.evaluator import Evaluation
 from czslkit.learned_state import learned_state, load_learned
+from czslkit.precision import Precision, computing_in, tf32
 from czslkit.runner.recipes import load_recipe, recipes
 from czslkit.training.epoch import Trainer
+from czslkit.training.memory import StepMemory
 from czslkit.training.optimizers import make_optimizers
 from czslkit.training.options import TrainOptions
 from czslkit.types import Batch, PairSpace
@@ -39,7 +41,7 @@ class Way(NamedTuple):
     """A way of computing."""
 
     whose: str  # "authors" or "ours"
-    precision: str  # "fp32", "tf32" or "bf16"
+    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,10 @@ class SyntheticFeed(Feed):
         precision: number format of what is computed.
     """
 
-    def __init__(self, method: Any, split: Split, batch_size: int, watch: Stopwatch, precision: str) -> None:
-        super().__init__(method, split, batch_size, augment=True)  # so that images are encoded in every pass
-        self.precision: Any = precision
+    def __init__(self, method: Any, split: Split, batch_size: int, watch: Stopwatch, precision: Precision) -> None:
+        super().__init__(
+            method, split, batch_size, augment=True, precision=precision
+        )  # augmented images are encoded in every pass
         side, images, device = method.backbone.image_size, min(len(split), DISTINCT), method.device
         self.pixels = torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(1)).to(device)
         self.labels = torch.stack((split.attr, split.obj)).to(device)
@@ -168,7 +171,7 @@ class Task:
         self.work, self.space = work, label_space(work.sizes)
         self.method: Any = method or built(work, self.space).to(device)
         self.learned = {name: value.cpu().clone() for name, value in learned_state(self.method).items()}
-        self.authors = AuthorsWay(self.method)
+        self.authors, self.memories = AuthorsWay(self.method), dict[Precision, StepMemory]()
         self.images = work.images if work.kind != "train step" else work.images * (WARM_UP + STEPS)
         pairs = self.space.pairs[self.space.seen] if work.kind == "train step" else self.space.pairs
         shown = pairs[torch.arange(self.images) % len(pairs)]
@@ -192,7 +195,9 @@ class Task:
             ("open-world scoring", "authors"): self._score_authors,
             ("open-world scoring", "ours"): self._score_ours,
         }[self.work.kind, way.whose]
-        with tf32(way.precision == "tf32", self.method.device), counter or nullcontext():
+        if way.whose == "ours" and self.work.kind == "train step":
+            self._step_memory(feed)  # outside of the counter
+        with tf32(False, self.method.device), counter or nullcontext():
             return work(feed)
 
     def loss_and_gradient(self, way: Way) -> Tensor:
@@ -221,10 +226,17 @@ class Task:
             total += loss.item()
         return self._trained(feed)
 
+    def _step_memory(self, feed: SyntheticFeed) -> StepMemory:
+        """Return what plans the memory of steps in a precision; it counts a step in its first call, before any time."""
+        if feed.precision not in self.memories:
+            memory = StepMemory(self.method.train(), feed, _options(feed), self.data.training_data(), lambda line: None)
+            memory.recomputation()
+            self.memories[feed.precision] = memory
+        return self.memories[feed.precision]
+
     def _train_ours(self, feed: SyntheticFeed) -> Run:
-        options = TrainOptions(epochs=1, batch_size=feed.batch_size, augment=False, precision=feed.precision)
-        optimizers = make_optimizers(self.method, options)
-        Trainer(self.method, feed, options, self.data.training_data(), optimizers, seed=0).run(0)
+        optimizers, data = make_optimizers(self.method, _options(feed)), self.data.training_data()
+        Trainer(self.method, feed, _options(feed), data, optimizers, 0, self._step_memory(feed)).run(0)
         return self._trained(feed)
 
     def _trained(self, feed: SyntheticFeed) -> Run:
@@ -248,11 +260,9 @@ class Task:
         return self._scored(feed, start, torch.cat(scores))
 
     def _score_ours(self, feed: SyntheticFeed) -> Run:
-        with computing_in(feed.precision, self.method.device):
-            evaluation = Evaluation.plan(self.method, self.data, "test", ["open"], feed, keep=KEPT)
-            start = feed.watch.mark()
-            sweep = evaluation.run()["open"]
-        return self._scored(feed, start, sweep)
+        evaluation = Evaluation.plan(self.method, self.data, "test", ["open"], feed, keep=KEPT)
+        start = feed.watch.mark()
+        return self._scored(feed, start, evaluation.run()["open"])
 
     def _scored(self, feed: SyntheticFeed, start: int, found: Tensor | czslkit.Sweep) -> Run:
         """Return the time of an image, that of the texts, and the best scores.
@@ -275,6 +285,10 @@ class Task:
         return Run(seconds / self.images, watch.seconds(start, end) - seconds, operations / self.images, best.cpu())
 
 
+def _options(feed: SyntheticFeed) -> TrainOptions:
+    return TrainOptions(epochs=1, batch_size=feed.batch_size, augment=False, precision=feed.precision)
+
+
 def built(work: Work, space: PairSpace) -> Any:
     """Return the method of a work with the options of its recipe and random weights, on the CPU."""
     torch.manual_seed(0)
@@ -282,30 +296,7 @@ def built(work: Work, space: PairSpace) -> Any:
     return czslkit.build(work.method, space, **options | {"backbone": work.backbone})
 
 
-@contextmanager
-def computing_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute in a number format in the block: products of 32-bit numbers in TF32, or the forward pass in bf16."""
-    with tf32(precision == "tf32", device), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        yield
-
-
-@contextmanager
-def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
-    """Allow or forbid TF32 in the block, on a GPU."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if allowed else "highest")
-    torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-
-
-def matmul_rate(precision: str, side: int, device: torch.device) -> float:
+def matmul_rate(precision: Precision, side: int, device: torch.device) -> float:
     """Return the floating-point operations per second of a product of two ``side`` x ``side`` matrices."""
     left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else None)
     watch, products = Stopwatch(device, None), 5

@@ -27,17 +27,21 @@ T = TypeVar("T")
 #: Keys of the tensors in the checkpoint of a whole training.
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 DIGEST_KEY = "czslkit.digest"  # entry of a safetensors file's metadata: digest of everything else in the file
+_HUB_TIMEOUT = 5  # seconds
 _LONGEST_REASON = 300  # characters of an error of a foreign file
 _UMASK = os.umask(0)  # reading the umask requires setting it
 os.umask(_UMASK)
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, sections: Mapping[str, str] | None = None) -> dict[str, Tensor]:
     """Return the tensors of a weight file by name, on the CPU, without running code from the file.
 
     The file has the format of safetensors, torch (a dict of tensors, possibly inside ``state_dict``,
     ``model_state_dict`` or ``model``) or TorchScript (such as OpenAI's CLIP files; the program in it is not read). If
     every name starts with ``module.``, this prefix is removed.
+
+    Args:
+        sections: the parts of the file to read, with their new names; see :func:`tensors_of`.
 
     Raises:
         ConfigError: the file has another format, is damaged, or contains more than tensors. A file that
@@ -53,7 +57,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         elif folder := archive_folder(path):
             tensors = read_archive(path, folder)
         else:
-            tensors = tensors_of(load_plain(path))
+            tensors = tensors_of(load_plain(path), sections)
         check_claims(tensors.values(), path)
         if long := next((name for name in tensors if len(name) > _LONGEST_REASON), ""):
             raise ValueError(f"it has a tensor with a name of {len(long):,} characters: {shortened(long)}")
@@ -95,12 +99,25 @@ def _content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def tensors_of(content: Any) -> dict[str, Tensor]:
+def tensors_of(content: Any, sections: Mapping[str, str] | None = None) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of the state dict inside a checkpoint; numpy arrays become tensors.
+
+    Args:
+        sections: parts of a checkpoint that are tensors or dicts of tensors, by name, with the name or the prefix that
+            they get. If ``content`` has one of them, its other parts are left out.
 
     Raises:
         ValueError: ``content`` is not a dict, or contains more than tensors.
     """
+    if isinstance(content, Mapping) and not {*content}.isdisjoint(sections or {}):
+        parts = {(sections or {})[name]: part for name, part in content.items() if name in (sections or {})}
+        content = {
+            name: value
+            for start, part in parts.items()
+            for name, value in (
+                {f"{start}{key}": value for key, value in part.items()} if isinstance(part, Mapping) else {start: part}
+            ).items()
+        }
     if isinstance(content, Mapping):
         content = next((content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping):
@@ -160,6 +177,8 @@ def download_or_raise(
 ) -> T:
     """Return the result of ``create``, a function that may download files.
 
+    If the Hugging Face hub does not answer within seconds, only files that were downloaded before are used.
+
     Args:
         setting: backbone setting, for the error message.
         part: name of the result of ``create``, for the error message.
@@ -168,11 +187,33 @@ def download_or_raise(
     Raises:
         ConfigError: ``create`` failed.
     """
+    from huggingface_hub import constants
+
+    reason, was_offline = _why_hub_is_unreachable(), constants.HF_HUB_OFFLINE
+    if reason:  # every file would be asked for again and again, for a minute
+        constants.HF_HUB_OFFLINE = True
+        hint += "; HF_HUB_OFFLINE=1 uses files of an earlier download without asking"
     try:
         return create()
     except Exception as error:  # a download can cause any error
-        reason = str(error).strip().split("\n")[0]
+        reason = reason or str(error).strip().split("\n")[0]
         raise ConfigError([f"the {part} of {setting} could not be loaded: {reason}; {hint}"]) from error
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _why_hub_is_unreachable() -> str:
+    """Return why the Hugging Face hub does not answer, empty if it answers or ``HF_HUB_OFFLINE`` is set."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return ""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
+    except Exception as error:  # of the HTTP library that this version of huggingface_hub uses
+        return f"{constants.ENDPOINT} cannot be reached ({error}), and the files were not downloaded before"
+    return ""
 
 
 def _without_module_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
