@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="Markdown page to write, and JSON lines next to it")
     parser.add_argument("--minutes", type=float, default=8, help="start no run that would take longer (default: 8)")
-    parser.add_argument("--rounds", type=int, default=2, help="measured turns of each way (default: 2)")
+    parser.add_argument("--rounds", type=int, help="measured turns of each way (default: 2, or 1 with --tiny)")
     parser.add_argument("--rows", default="", help="measure only work whose name contains this text (default: all)")
     parser.add_argument("--tiny", action="store_true", help="show on a CPU that the program runs")
     args = parser.parse_args(arguments)
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         task = None  # frees the memory of the last method
         task = Task(work, device, shared)
         del shared
-        measure(task, report, args.rounds, deadline)
+        measure(task, report, args.rounds or (1 if args.tiny else 2), deadline)
     print(f"\n{report.page()}")
     if wrong := [row for row in report.rows.values() if row.problem == "other numbers"]:
         named = "; ".join(f"{row.work}, ours in {row.precision}: {row.difference:.0e}" for row in wrong)
