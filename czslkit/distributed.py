@@ -8,7 +8,9 @@ number. Elsewhere, and in a single process, :func:`size` is 1, and these functio
 from __future__ import annotations
 
 import atexit
+import os
 import pickle
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -159,8 +161,7 @@ def summed(tensor: Tensor) -> Tensor:
 def agreed() -> Iterator[None]:
     """Pass on an error in the ``with`` block that all ranks have at this place; any other error ends the program.
 
-    After an error of one rank alone, the others would wait for it forever. So it ends with exit status 1, and torchrun
-    then ends the others.
+    After an error of one rank alone, the others would wait for it forever. So it ends, and torchrun ends the others.
     """
     try:
         yield
@@ -170,12 +171,11 @@ def agreed() -> Iterator[None]:
 
 
 def agree(error: Exception) -> None:
-    """Return if all ranks have failed after the same operations, and end this process otherwise.
+    """Return if all ranks have failed after the same operations within a minute, and end this process otherwise.
 
-    Raises:
-        SystemExit: another rank has not failed in the same place within a minute.
+    It ends at once and with status 1: an ordinary exit might wait for operations that the other ranks never finish.
     """
-    if _group is None:
+    if size() == 1 or _group is None:
         return
     key, here = f"failure {_group.failures}", f"operation {_group.operations}"
     _group.failures += 1
@@ -188,10 +188,9 @@ def agree(error: Exception) -> None:
         places = set()
     if places != {here}:
         text = "".join(traceback.format_exception(error))
-        raise SystemExit(
-            f"{text}czslkit: process {_group.rank} of {_group.size} failed alone with {type(error).__name__}: {error}\n"
-            "All processes end; run the same command again to go on after the last finished epoch"
-        )
+        text += f"czslkit: process {_group.rank} of {_group.size} failed alone with {type(error).__name__}: {error}"
+        print(f"{text}\nRun the same command again to go on after the last finished epoch", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def _counted() -> None:

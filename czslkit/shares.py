@@ -92,7 +92,8 @@ def encoded_by_ranks(
         encode: function that encodes the texts in a slice.
         otherwise: called with both in a single process, and without gradients; by default encodes all texts at once.
     """
-    if distributed.size() == 1 or not torch.is_grad_enabled() or texts < distributed.size():
+    in_step = F.dropout is _dropout  # all ranks call this function equally often in a training step only
+    if not in_step or not torch.is_grad_enabled() or texts < distributed.size():
         return otherwise(texts, encode)
     rows = Rows.of_this_rank(texts)
     with computing(rows):

@@ -184,7 +184,7 @@ def bench(
         distributed.connect()
     if process_rank():
         request, log = replace(request, progress=False), _drop
-    with distributed.agreed():
+    with distributed.together(), distributed.agreed():
         jobs = request.jobs(log)
     store, specs = request.store, [job.spec for job in jobs]
     if process_rank():

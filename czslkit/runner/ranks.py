@@ -20,8 +20,7 @@ _Results = list[dict[str, Any]]
 def run_on_ranks(jobs: Sequence[Job], run: Callable[[Sequence[Job]], _Results]) -> _Results:
     """Return ``run(jobs)``, which the first process calls; the others train and evaluate with it. All return the same.
 
-    Raises:
-        SystemExit: one of the processes failed alone.
+    If one of the processes fails alone, all end.
     """
     if process_count() == 1:
         return run(jobs)

@@ -51,6 +51,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if distributed.size() == 1:
         return
     trainable = [p for p in parameters if p.requires_grad]
+    if not trainable:
+        return
     has_gradient = torch.tensor([p.grad is not None for p in trainable], dtype=torch.float32)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable]
     flat = torch.cat([gradient.flatten() for gradient in gradients] + [has_gradient.to(gradients[0].device)])
