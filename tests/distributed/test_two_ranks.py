@@ -109,3 +109,34 @@ def test_a_loss_that_cannot_be_divided_is_computed_on_whole_batches(trainings: P
         *OWN,
     }
     assert any(name in line and reason in line for line in told)
+
+
+def command(folder: Path, runs: str) -> list[str]:
+    """Return the command line of a benchmark of CSP."""
+    settings = ["backbone=demo", "train.epochs=2", "train.batch_size=8"]
+    where = ["--data", str(folder), "--runs", str(folder / runs), "--device", "cpu"]
+    return ["-m", "czslkit", "bench", "--methods", "csp", "--datasets", "tiny", *where, "--set", *settings]
+
+
+def test_the_command_prints_one_table_of_all_processes(trainings: Path) -> None:
+    done = run(2, *command(trainings, "command"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("CSP") == run(1, *command(trainings, "command")).stdout.count("CSP") >= 1
+    assert done.stderr.count("epoch 2/2") == 1
+
+
+def test_a_killed_process_ends_all_and_the_training_goes_on(trainings: Path) -> None:
+    died = run(2, TRAININGS, trainings, "killed")
+    assert died.returncode != 0
+    assert "epoch 1/2" in died.stdout
+    assert not Store(trainings / "killed").results()
+    resumed = run(1, *command(trainings, "killed"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after epoch 1" in resumed.stderr
+
+
+def test_an_error_of_one_process_ends_all(trainings: Path) -> None:
+    failed = run(2, TRAININGS, trainings, "alone")
+    assert failed.returncode != 0
+    assert "process 1 of 2 failed alone with RuntimeError: only here" in failed.stderr
+    assert not Store(trainings / "alone").results()
