@@ -48,6 +48,14 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny dataset."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny(folder)
+    return folder
+
+
 def results(folder: Path, name: str) -> dict[str, Any]:
     """Return the results of a method by world."""
     store = Store(folder)
@@ -115,32 +123,27 @@ def test_a_loss_that_cannot_be_divided_is_computed_on_whole_batches(trainings: P
     assert any(name in line and reason in line for line in told)
 
 
-def command(folder: Path, runs: str) -> list[str]:
-    """Return the command line of a benchmark of CSP."""
+def test_the_command_prints_the_table_once(tiny: Path) -> None:
     settings = ["backbone=demo", "train.epochs=2", "train.batch_size=8"]
-    where = ["--data", str(folder), "--runs", str(folder / runs), "--device", "cpu"]
-    return ["-m", "czslkit", "bench", "--methods", "csp", "--datasets", "tiny", *where, "--set", *settings]
-
-
-def test_the_command_prints_one_table_of_all_processes(trainings: Path) -> None:
-    done = run(2, *command(trainings, "command"))
+    where = ["--data", str(tiny), "--runs", str(tiny / "command"), "--device", "cpu"]
+    done = run(2, "-m", "czslkit", "bench", "--methods", "csp", "--datasets", "tiny", *where, "--set", *settings)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("CSP") == run(1, *command(trainings, "command")).stdout.count("CSP") >= 1
+    assert done.stdout.count("\ncsp ") == 1
     assert done.stderr.count("epoch 2/2") == 1
 
 
-def test_a_killed_process_ends_all_and_the_training_goes_on(trainings: Path) -> None:
-    died = run(2, TRAININGS, trainings, "killed")
+def test_a_killed_process_ends_all_and_the_training_goes_on(tiny: Path) -> None:
+    died = run(2, TRAININGS, tiny, "killed")
     assert died.returncode != 0
     assert "epoch 1/2" in died.stdout
-    assert not Store(trainings / "killed").results()
-    resumed = run(1, *command(trainings, "killed"))
+    assert not Store(tiny / "killed").results()
+    resumed = run(1, TRAININGS, tiny, "killed")
     assert resumed.returncode == 0, resumed.stderr
-    assert "resumed after epoch 1" in resumed.stderr
+    assert "resumed after epoch 1" in resumed.stdout
 
 
-def test_an_error_of_one_process_ends_all(trainings: Path) -> None:
-    failed = run(2, TRAININGS, trainings, "alone")
+def test_an_error_of_one_process_ends_all(tiny: Path) -> None:
+    failed = run(2, TRAININGS, tiny, "alone")
     assert failed.returncode != 0
     assert "process 1 of 2 failed alone with RuntimeError: only here" in failed.stderr
-    assert not Store(trainings / "alone").results()
+    assert not Store(tiny / "alone").results()
