@@ -141,8 +141,9 @@ class Feed:
         if distributed.first(self.features_have_changed):
             self._features, self._fixed = None, False
         elif self._features is None and self._fixed:  # measured earlier, and the method may have changed since
-            in_training = self.method.training
-            self._fixed = None if in_training else distributed.first(self._are_fixed)
+            self._fixed = None
+            if not self.method.training:
+                self._fixed = distributed.first(lambda: probe_features(self.method, self._measured_images) is not None)
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
         whole = order.split(size) if len(order) else ()
@@ -229,10 +230,6 @@ class Feed:
             return torch.cat(encoded)
         shares = distributed.gather([pooled.cpu() for pooled in encoded])
         return torch.cat([pooled for share in shares for pooled in share]).to(self.method.device)
-
-    def _are_fixed(self) -> bool:
-        """Return whether the features of the method in evaluation mode are still fixed."""
-        return probe_features(self.method, self._measured_images) is not None
 
 
 def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tensor]:
