@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .linear import Linear, linear
+from .precision import unrounded
 
 DROPOUT = 0.5  # dropout on the inputs of layers
 
@@ -36,8 +37,12 @@ class LabelGraph(nn.Module):
         pair_self_loops: let pairs also take from themselves.
     """
 
-    indices: Tensor  # [2, M] long, rows and columns of the entries of the matrix by which nodes average
-    values: Tensor  # [M], these entries; those of a row add up to 1
+    attr: Tensor  # [E] long, attribute of each pair
+    obj: Tensor  # [E] long, object of each pair
+    between: Tensor  # [A, O], what an attribute and an object take from each other
+    to_words: Tensor  # [E, 1], what a pair gives to its words
+    to_pairs: Tensor  # [E, 1], what a pair takes from each of its words
+    sums: Tensor  # [N, 1], everything that a node takes
 
     def __init__(
         self,
@@ -50,34 +55,33 @@ class LabelGraph(nn.Module):
         pair_self_loops: bool = True,
     ) -> None:
         super().__init__()
-        words, count = attrs + objs, len(pairs)
-        self.nodes = words + count
-        one = torch.ones(count)
-        weight = one if weights is None else weights.float().cpu()
+        self.attrs, self.objs, self.loop = attrs, objs, float(pair_self_loops)
+        one = torch.ones(len(pairs), 1)
+        weight = one if weights is None else weights.float().cpu()[:, None]
         to_words, to_pairs = (weight, one) if weighted == "words" else (one, weight)
-        attr, obj, pair = pairs[:, 0].cpu(), pairs[:, 1].cpu() + attrs, torch.arange(words, self.nodes)
-        loops = torch.arange(self.nodes if pair_self_loops else words)
-        edges = [  # a row takes from a column, with a value
-            (loops, loops, torch.ones(len(loops))),
-            (attr, obj, weight),
-            (obj, attr, weight),
-            (attr, pair, to_words),
-            (obj, pair, to_words),
-            (pair, attr, to_pairs),
-            (pair, obj, to_pairs),
-        ]
-        rows, columns, values = map(torch.cat, zip(*edges, strict=True))
-        sums = torch.zeros(self.nodes).index_add(0, rows, values)
-        order = (rows * self.nodes + columns).argsort()  # as sparse tensors have it
-        self.register_buffer("indices", torch.stack((rows, columns))[:, order], persistent=False)
-        self.register_buffer("values", (values / sums[rows])[order], persistent=False)
+        attr, obj = pairs.cpu().unbind(1)
+        between = torch.zeros(attrs, objs).index_put((attr, obj), weight[:, 0])
+        tensors = {"attr": attr, "obj": obj, "between": between, "to_words": to_words, "to_pairs": to_pairs}
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor, persistent=False)
+        self.register_buffer("sums", self._sums(torch.ones(attrs + objs + len(pairs), 1)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the average of every node, ``[N, D]``, of features ``[N, D]``."""
-        size = (self.nodes, self.nodes)
-        matrix = torch.sparse_coo_tensor(self.indices, self.values, size, check_invariants=False, is_coalesced=True)
-        averages: Tensor = torch.sparse.mm(matrix, x)
-        return averages
+        with unrounded(x.device):  # weights have 32 bits
+            return self._sums(x.to(self.sums.dtype)) / self.sums
+
+    def _sums(self, x: Tensor) -> Tensor:
+        """Return the weighted sum over the neighbours of every node, ``[N, D]``, of features ``[N, D]``."""
+        attr, obj, pair = x.split((self.attrs, self.objs, len(self.attr)))
+        given = self.to_words * pair
+        return torch.cat(
+            (
+                (attr + self.between @ obj).index_add(0, self.attr, given),
+                (obj + self.between.T @ attr).index_add(0, self.obj, given),
+                self.loop * pair + self.to_pairs * (attr[self.attr] + obj[self.obj]),
+            )
+        )
 
 
 def node_inputs(words: Tensor, attrs: int, pairs: Tensor) -> Tensor:
@@ -126,15 +130,16 @@ class GraphConvolution(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, layers: str) -> None:
         super().__init__()
-        hidden, self.dropped = hidden_layers(layers)
-        widths = (inputs, *hidden, outputs)
-        self.layers = nn.ModuleList(Linear(width, to) for width, to in pairwise(widths))
+        hidden, dropped = hidden_layers(layers)
+        widths = (inputs, *hidden)
+        self.hidden = nn.ModuleList(Linear(width, to) for width, to in pairwise(widths))
+        self.last = Linear(widths[-1], outputs)
+        self.dropout = nn.ModuleList(nn.Dropout(DROPOUT if drop else 0.0) for drop in dropped)
 
     def forward(self, x: Tensor, graph: LabelGraph) -> Tensor:
         """Return the output of every node, ``[N, outputs]``, for node inputs ``[N, inputs]``."""
-        for number, (layer, dropped) in enumerate(zip(self.layers, self.dropped, strict=True)):
-            x = F.relu(x) if number else x
-            x = F.dropout(x, DROPOUT, self.training and dropped)
+        for number, (layer, dropout) in enumerate(zip((*self.hidden, self.last), self.dropout, strict=True)):
+            x = dropout(F.relu(x) if number else x)
             assert isinstance(layer, Linear)
             x = graph(linear(x, layer.weight)) + layer.bias
         return x
@@ -155,15 +160,16 @@ class Gcnii(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, hidden: int, depth: int) -> None:
         super().__init__()
-        self.first, self.last = Linear(inputs, hidden), Linear(hidden, outputs)
+        self.enter, self.leave = Linear(inputs, hidden), Linear(hidden, outputs)
         self.layers = nn.ModuleList(Linear(hidden, hidden, bias=False) for _ in range(depth))
+        self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor, graph: LabelGraph) -> Tensor:
         """Return the output of every node, ``[N, outputs]``, for node inputs ``[N, inputs]``."""
-        start = x = F.relu(self.first(F.dropout(x, DROPOUT, self.training)))
+        start = x = F.relu(self.enter(self.dropout(x)))
         for number, layer in enumerate(self.layers, 1):
-            mixed = 0.9 * graph(F.dropout(x, DROPOUT, self.training)) + 0.1 * start
+            mixed = 0.9 * graph(self.dropout(x)) + 0.1 * start
             share = math.log(0.5 / number + 1)
             x = F.relu(share * layer(mixed) + (1 - share) * mixed)
-        result: Tensor = self.last(F.dropout(x, DROPOUT, self.training))
+        result: Tensor = self.leave(self.dropout(x))
         return result

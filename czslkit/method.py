@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .aggregators import Pooled
 from .components import Aggregator, Backbone, Head, Interaction
+from .deferred import check
 from .errors import ConfigError, PluginError, class_in_file
 from .interactions import NoInteraction
 from .options import parse, schema_problems
@@ -110,6 +111,10 @@ class Method(TrainingHooks, nn.Module):
         features: TextFeatures = self.prompt(self.backbone, pairs)
         return features
 
+    def text_in(self, world: str, pairs: Tensor) -> TextFeatures:
+        """Return the text features of candidates of the ``closed`` or ``open`` world; by default those of ``text``."""
+        return self.text(pairs)
+
     def encode(self, images: Tensor) -> ImageFeatures:
         """Return the features of images ``[B, 3, H, W]``. They do not depend on candidates.
 
@@ -162,9 +167,8 @@ class Method(TrainingHooks, nn.Module):
     def begin(self, setting: Setting, candidates: Tensor) -> None:
         """Start a pass over a stream of images; it is called only if the method ``streams``.
 
-        Every pass has a copy of the trained method for itself. After ``begin``, the texts of the candidates are
-        encoded, and ``rank`` is called for one image after the other. ``rank`` may use ``torch.enable_grad``. A method
-        that changes its image encoder sets ``caches_features = False``, so that ``rank`` gets pixels.
+        Every pass has a copy of the trained method. Then texts are encoded, and ``rank`` is called image by image; it
+        may use ``torch.enable_grad``. A method that changes its encoder sets ``caches_features = False``.
 
         Args:
             setting: split, world and number of candidates of the pass.
@@ -172,10 +176,7 @@ class Method(TrainingHooks, nn.Module):
         """
 
     def feasibility(self) -> Tensor:
-        """Return how plausible every pair is, asked after the training if ``eval.feasibility`` is ``method``.
-
-        Returns:
-            ``[A * O]`` from -1 to 1, in ``product(attrs, objs)`` order.
+        """Return how plausible every pair is, from -1 to 1, ``[A * O]``, after a training; see ``eval.feasibility``.
 
         Raises:
             ConfigError: the method has no feasibility of its own.
@@ -306,14 +307,28 @@ def ranked(method: Method, images: Tensor | ImageFeatures, text: TextFeatures, s
         found = f"a {type(scores).__name__}"
     elif scores.shape != (count, len(text.pairs)):
         found = f"a tensor {list(scores.shape)}"
-    elif not (scores < torch.inf).all():  # false for NaN
-        found = "scores that are NaN or infinite"
     else:
+        finite = (scores < torch.inf).all()  # false for NaN
+        check(finite, partial(_rank_error, method, count, len(text.pairs), "scores that are NaN or infinite"))
         return scores
-    raise PluginError(
-        f"rank of {class_in_file(type(method))} returned {found}, expected a tensor [{count}, {len(text.pairs)}] of "
+    raise _rank_error(method, count, len(text.pairs), found)
+
+
+def _rank_error(method: Method, images: int, pairs: int, found: str) -> PluginError:
+    """Return the error of a method whose ``rank`` returned ``found``."""
+    return PluginError(
+        f"rank of {class_in_file(type(method))} returned {found}, expected a tensor [{images}, {pairs}] of "
         "finite numbers, or of -inf for pairs that are never predicted"
     )
+
+
+def finite_scores(method: Method, scores: Tensor) -> Tensor:
+    """Return the scores of a method as float32, with a number below all others for -inf if it masks pairs."""
+    scores = scores.float()
+    if not method.masks_pairs:
+        return scores
+    lowest = torch.finfo(scores.dtype).min / 4  # it stays finite when the protocol doubles it or adds a bias
+    return scores.masked_fill(scores == -torch.inf, lowest)
 
 
 def class_problems(cls: type[Method], *, where: str) -> list[str]:

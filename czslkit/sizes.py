@@ -49,3 +49,16 @@ def format_duration(seconds: float) -> str:
         if seconds < 99.5 * size:
             return f"{max(round(seconds / size), 1)} {unit}"
     return f"{round(seconds / 86400)} days"
+
+
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """Return a number with a noun, and a verb if given. Both are given as for several, without the ``s`` of the noun.
+
+    >>> counted(1, "image", "have a copy"), counted(2, "image", "show a cat"), counted(1, "image", "show a cat")
+    ('1 image has a copy', '2 images show a cat', '1 image shows a cat')
+    """
+    if number != 1:
+        return f"{number} {noun}s {verb}".rstrip()
+    first, space, rest = verb.partition(" ")
+    singular = {"": "", "are": "is", "have": "has"}.get(first, f"{first}s")
+    return f"1 {noun} {singular}{space}{rest}".rstrip()

@@ -27,6 +27,7 @@ T = TypeVar("T")
 #: Keys of the tensors in the checkpoint of a whole training.
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 DIGEST_KEY = "czslkit.digest"  # entry of a safetensors file's metadata: digest of everything else in the file
+_HUB_TIMEOUT = 5  # seconds
 _LONGEST_REASON = 300  # characters of an error of a foreign file
 _UMASK = os.umask(0)  # reading the umask requires setting it
 os.umask(_UMASK)
@@ -176,6 +177,8 @@ def download_or_raise(
 ) -> T:
     """Return the result of ``create``, a function that may download files.
 
+    If the Hugging Face hub does not answer within seconds, only files that were downloaded before are used.
+
     Args:
         setting: backbone setting, for the error message.
         part: name of the result of ``create``, for the error message.
@@ -184,11 +187,33 @@ def download_or_raise(
     Raises:
         ConfigError: ``create`` failed.
     """
+    from huggingface_hub import constants
+
+    reason, was_offline = _why_hub_is_unreachable(), constants.HF_HUB_OFFLINE
+    if reason:  # every file would be asked for again and again, for a minute
+        constants.HF_HUB_OFFLINE = True
+        hint += "; HF_HUB_OFFLINE=1 uses files of an earlier download without asking"
     try:
         return create()
     except Exception as error:  # a download can cause any error
-        reason = str(error).strip().split("\n")[0]
+        reason = reason or str(error).strip().split("\n")[0]
         raise ConfigError([f"the {part} of {setting} could not be loaded: {reason}; {hint}"]) from error
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _why_hub_is_unreachable() -> str:
+    """Return why the Hugging Face hub does not answer, empty if it answers or ``HF_HUB_OFFLINE`` is set."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return ""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
+    except Exception as error:  # of the HTTP library that this version of huggingface_hub uses
+        return f"{constants.ENDPOINT} cannot be reached ({error}), and the files were not downloaded before"
+    return ""
 
 
 def _without_module_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -31,9 +31,9 @@ class WordVectorOptions:
     word_vectors: Literal[
         "clip", "glove", "word2vec", "fasttext", "ft+w2v", "ft+gl", "gl+w2v", "ft+ft", "ft+w2v+gl"
     ] = option(
-        "word2vec",
-        "table of the vectors of words, or several that are joined (ft is fasttext, w2v word2vec, gl glove); clip "
-        "takes the text features of 'a photo of WORD' from the backbone",
+        "clip",
+        "vectors of words: clip takes the text features of 'a photo of WORD' from the backbone; other values name a "
+        "table, or several that are joined (ft is fasttext, w2v word2vec, gl glove)",
     )
     glove: Path | None = option(None, "file of the table glove, such as glove.6B.300d.txt")
     word2vec: Path | None = option(None, "file of the table word2vec, such as GoogleNews-vectors-negative300.bin")
@@ -44,6 +44,10 @@ class WordVectorOptions:
         """The files that are given, by table."""
         given = {"glove": self.glove, "word2vec": self.word2vec, "fasttext": self.fasttext}
         return {table: file for table, file in given.items() if file is not None}
+
+    def width(self, backbone: Backbone) -> int:
+        """Return the numbers of a vector: 300 for each table, as published tables have."""
+        return backbone.dim if self.word_vectors == "clip" else 300 * len(TABLES[self.word_vectors])
 
 
 class WordTable(nn.Module):

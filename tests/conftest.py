@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: pytest-xdist has a process for each core
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import czslkit
+from czslkit.data.dataset_folders import ensure_folder
 from czslkit.data.writing import write_dataset
+from czslkit.files import file_lock
 from czslkit.testing import demo_space
 
 
@@ -78,8 +83,15 @@ def images() -> torch.Tensor:
     return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-torch.set_num_threads(1)  # tensors this small are not worth waking a second thread for
-os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
+@pytest.fixture(scope="session")
+def demo_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the rendered dataset ``demo``, which processes of pytest-xdist share. Tests only read it."""
+    root = tmp_path_factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "demo_world"
+    with file_lock(shared / ".lock", print):
+        ensure_folder("demo", shared)
+    return shared
+
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 SIDES = {"left": slice(0, 16), "right": slice(16, 32), "whole": slice(0, 32)}

@@ -106,16 +106,16 @@ def test_a_name_that_is_not_found_is_answered_with_the_plugin_that_did_not_load(
 
 
 def test_bench_runs_a_third_partys_method_and_records_its_version(
-    installed: Mapping[str, Path], tmp_path: Path
+    installed: Mapping[str, Path], toys: Path, tmp_path: Path
 ) -> None:
-    cells = ["--methods", "skim", "--datasets", "demo", "--worlds", "closed"]
-    settings = ["--set", "train.epochs=1", "train.batch_size=128"]
-    folders = ["--data", tmp_path / "data", "--runs", tmp_path / "runs"]
+    cells = ["--methods", "skim", "--datasets", "toys", "--worlds", "closed"]
+    settings = ["--set", "train.epochs=1", "train.batch_size=8"]
+    folders = ["--data", toys, "--runs", tmp_path / "runs"]
     both = (installed["thirdparty"], installed["broken"])
     done = python("-m", "czslkit", "bench", *cells, *settings, *folders, path=both)
     assert done.returncode == 0, done.stderr
     assert "set aside: plugin 'broken' (czsl-broken 0.1) did not load: ModuleNotFoundError" in done.stderr
-    (file,) = tmp_path.glob("runs/demo/skim/*/closed.json")
+    (file,) = tmp_path.glob("runs/toys/skim/*/closed.json")
     result = json.loads(file.read_text())
     assert result["status"] == "done"
     code = result["depends"]["training"]["code"]

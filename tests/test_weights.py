@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections import OrderedDict
 from functools import partial
 
@@ -8,8 +9,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from czslkit.backbones import load_backbone
 from czslkit.errors import ConfigError
-from czslkit.weights import DIGEST_KEY, STATE_DICT_KEYS, read_safetensors, read_tensors, write_tensors
+from czslkit.weights import (
+    DIGEST_KEY,
+    STATE_DICT_KEYS,
+    download_or_raise,
+    read_safetensors,
+    read_tensors,
+    write_tensors,
+)
 
 same = partial(torch.testing.assert_close, rtol=0, atol=0)  # of dicts, types and shapes included
 
@@ -112,3 +121,34 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path, name, content, messag
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=rf"{name} is not a readable weight file .*{message}"):
         read_tensors(tmp_path / name)
+
+
+@pytest.fixture
+def closed_hub(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a hub where nothing answers."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/{filename}")
+    return address
+
+
+@pytest.mark.parametrize("setting", ["ViT-B-32/laion2b_s34b_b79k", "hf-hub:someone/something", "timm/resnet10t"])
+def test_a_hub_that_does_not_answer_is_said_once_with_the_remedy(setting, closed_hub, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    message = (
+        rf"^the weights of {setting} could not be loaded: {closed_hub} cannot be reached \(.+\), and the files were "
+        "not downloaded before; a file works as well: [^;]+/path/to/weights; HF_HUB_OFFLINE=1 uses files of an earlier"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_backbone(setting)
+    assert "Retrying" not in caplog.text and closed_hub not in caplog.text
+
+
+def test_files_of_an_earlier_download_are_used_if_the_hub_does_not_answer(closed_hub):
+    from huggingface_hub import constants
+
+    assert download_or_raise("ViT-B-32/openai", lambda: constants.HF_HUB_OFFLINE) is True
+    assert constants.HF_HUB_OFFLINE is False

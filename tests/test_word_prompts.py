@@ -24,6 +24,11 @@ def test_tables_start_from_files(tmp_path: Path) -> None:
     assert [name for name, _ in table.named_parameters()] == ["attr", "obj"]
 
 
+def test_every_table_has_300_numbers_and_clip_those_of_the_backbone() -> None:
+    assert WordVectorOptions("ft+w2v").width(GivenFeatures(7)) == 600
+    assert WordVectorOptions().width(GivenFeatures(7)) == 7
+
+
 def test_fixed_tables_are_saved_but_not_trained() -> None:
     table = WordTable(SPACE, 2, learned=False)
     assert sorted(table.state_dict()) == ["attr", "obj"]

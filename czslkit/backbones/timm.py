@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ class Timm(Backbone):
         if not timm.is_model(name):
             raise ConfigError([f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}"])
         pretrained = weights in ("", "pretrained")
-        tower: Any = download_or_raise(
-            f"timm/{name}", lambda: timm.create_model(name, pretrained=pretrained, num_classes=0)
-        )
+        create: Callable[[], Any] = functools.partial(timm.create_model, name, pretrained=pretrained, num_classes=0)
+        hint = f"a file works as well: timm/{name}/path/to/weights"
+        tower = download_or_raise(f"timm/{name}", create, hint=hint) if pretrained else create()
         if Path(weights).is_file():
             load_strict(tower, _without_classifier(name, tower, read_tensors(weights)))
             _say_which_tag(argument, name)

@@ -21,8 +21,8 @@ def add_parser(commands: Commands) -> None:
         help="check that a method, component, backbone or dataset keeps its contract",
         description="Check methods, components, backbones and datasets with small real runs: trainings of some epochs, "
         "a resume, evaluations in both worlds, a checkpoint and a benchmark. Every check is printed with its outcome; "
-        "a failed check says what to change. The exit status is 0 if every check passed, 1 if some failed, 2 on wrong "
-        "usage.",
+        "a failed check says what to change. Every image of a dataset is checked by czslkit data verify. The exit "
+        "status is 0 if every check passed, 1 if some failed, 2 on wrong usage.",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="registered names, as czslkit list prints them")
     parser.add_argument(
@@ -52,6 +52,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the checks of every name and print them; return the exit status, 1 if a check failed."""
+    from ..data.dataset_folders import find_folder
     from ..runner.grid import Grid
     from ..runner.settings import parse_settings
     from ..testing.conformance import kind_of, option_problems, report_of
@@ -67,7 +68,10 @@ def run(args: argparse.Namespace) -> int:
     reports = []
     for name, kind in kinds.items():
         reports.append(report_of(name, kind, options[name], args.data))
-        print(reports[-1].to_text(), file=sys.stderr if args.json == Path("-") else sys.stdout)
+        text = reports[-1].to_text()
+        if kind == "dataset" and (folder := find_folder(name, args.data)):
+            text += f"\n'czslkit data verify {name} --data {folder.parent}' checks every image of it"
+        print(text, file=sys.stderr if args.json == Path("-") else sys.stdout)
     if args.json:
         text = json.dumps([report.to_json() for report in reports], indent=1)
         print(text) if args.json == Path("-") else write_text(args.json, text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import DataError, did_you_mean
 from ..options import user_path
 from ..registry import unknown_name
-from .datasets import DATASETS, Dataset
+from .datasets import DATASETS, Dataset, missing_folder_note
 from .layout import metadata_file, pairs_file
 
 
@@ -56,7 +56,7 @@ def find_folder(name: str, root: str | Path | None = None) -> Path | None:
         raise unknown_name(
             name,
             f"no dataset named {name!r}.{did_you_mean(name, [*names, *_aliases()])} Known: {', '.join(names)}. "
-            f"A folder of that name in {base} is accepted, too.",
+            f"A folder of that name in {base} is accepted, too.{missing_folder_note(base)}",
         )
     return base / name
 

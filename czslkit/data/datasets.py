@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
-from ..errors import DataError
+from ..errors import DataError, did_you_mean
 from ..registry import Registry
 from .layout import Listing
 from .listing import read_listing
@@ -131,7 +132,7 @@ class Dataset:
     def _absence_message(self, root: Path) -> str:
         """Return a message with the folders where the dataset is expected and the URLs of its archives."""
         folders = " and ".join(str(root / name) for name in (self.name, *self.aliases))
-        message = f"{self.name} is absent: looked for {folders}."
+        message = f"{self.name} is absent: looked for {folders}.{missing_folder_note(root)}"
         if not self.sources:
             return message
         archives = [f"  {source.file.name} from {' or '.join(source.file.urls)}" for source in self.sources]
@@ -142,6 +143,20 @@ class Dataset:
                 f"You can also put these archives into {root / DOWNLOADS} yourself.",
             ]
         )
+
+
+def missing_folder_note(folder: Path) -> str:
+    """Return a sentence that the folder of all datasets does not exist, with similar names; empty if it exists.
+
+    >>> missing_folder_note(Path(".")), missing_folder_note(Path("/nowhere"))
+    ('', ' There is no folder /nowhere.')
+    """
+    if folder.is_dir():
+        return ""
+    siblings: list[str] = []
+    with suppress(OSError):  # the folder above is missing as well, or may not be read
+        siblings = [each.name for each in folder.parent.iterdir() if each.is_dir()]
+    return f" There is no folder {folder}.{did_you_mean(folder.name, siblings)}"
 
 
 DATASETS = Registry("dataset", Dataset, builtins="czslkit.data.published")

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from ..errors import DataError, first_ten
+from ..sizes import counted
 from .layout import SPLITS, Listing, images_folder
 
 _MIXED_VERSIONS = "the metadata and the lists have different versions: take both from the same download"
@@ -83,7 +84,7 @@ def _stray_pairs(listing: Listing) -> Iterator[Finding]:
         pairs = set(listing.pairs[split])
         strays = [f"{i.image} ({i.attr} {i.obj})" for i in listing.instances[split] if (i.attr, i.obj) not in pairs]
         if strays:
-            what = f"{len(strays)} images of set {split!r} show a pair not in {split}_pairs.txt"
+            what = f"{counted(len(strays), 'image')} of set {split!r} with a pair not in {split}_pairs.txt"
             yield Finding("error", "stray-pair", what, tuple(strays), _MIXED_VERSIONS)
 
 
@@ -101,7 +102,7 @@ def _images_in_two_splits(listing: Listing) -> Iterator[Finding]:
     paths = {split: {str(PurePosixPath(i.image)) for i in listing.instances[split]} for split in SPLITS}
     for first, second in combinations(SPLITS, 2):
         if both := sorted(paths[first] & paths[second]):
-            what = f"{len(both)} images are in both set {first!r} and set {second!r}"
+            what = counted(len(both), "image", f"are in both set {first!r} and set {second!r}")
             yield Finding("error", "in-two-splits", what, tuple(both))
 
 
@@ -110,7 +111,7 @@ def _missing_images(images: Path, listing: Listing) -> Iterator[Finding]:
     instances = [i for split in SPLITS for i in listing.instances[split]]
     outside = [repr(i.image) for i in instances if leads_out(i.image)]
     if outside:
-        yield Finding("error", "outside", f"{len(outside)} images are outside {images}", tuple(outside))
+        yield Finding("error", "outside", counted(len(outside), "image", f"are outside {images}"), tuple(outside))
     missing = [i.image for i in instances if not leads_out(i.image) and not os.path.isfile(images / i.image)]
     if missing:
         what = f"{len(missing)} of {len(instances)} images are missing from {images}"

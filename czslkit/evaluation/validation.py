@@ -17,9 +17,10 @@ from ..data.splits import Splits
 from ..learned_state import kept_buffers
 from ..method import Method
 from ..metrics.sweep import Bins
+from ..precision import computing_in
 from ..sizes import MEMORY
 from ..terminal import tracked
-from ..training.epoch import loss_parts
+from ..training.losses import loss_parts
 from ..training.options import TrainOptions
 from ..types import Batch
 from .evaluator import Evaluation, OpenWorld, whole_batches
@@ -60,7 +61,7 @@ def plan_validation(
 
     Args:
         method: left in evaluation mode.
-        feed: batches of the same method and the validation split.
+        feed: batches of the same method and the validation split; its ``precision`` is that of the validation.
         options: settings of the training; ``select`` decides whether the validation loss is computed, and
             ``select_world`` the world of the AUC.
         bins: the curve whose area is the AUC.
@@ -89,8 +90,9 @@ def plan_validation(
         pairs = data.space.pairs.to(method.device)
         own = type(method).loss is not Method.loss or type(method).validation_loss is not Method.validation_loss
         shared = distributed.size() > 1 and not own  # a loss of its own may depend on earlier batches
-        fused = options.fused_validation_loss
-        loss = validation_loss(method, _Shown(feed, shared), pairs, fused=fused, shared=shared)
+        with computing_in(feed.precision, method.device):
+            fused = options.fused_validation_loss
+            loss = validation_loss(method, _Shown(feed, shared), pairs, fused=fused, shared=shared)
         return {**found, "val_loss": loss}
 
     return validate
@@ -114,6 +116,7 @@ def validation_loss(
     text = method.text(pairs)
     with kept_buffers(method):  # a loss may fill a queue, which belongs to the training
         losses = (method.validation_loss(batch, text, fused=fused) for batch in feed.batches())
-        values = [loss_parts(method, loss)["loss"].item() for loss in losses]
-        shares = distributed.gather(values) if shared else [values]
+        values = [loss_parts(method, loss)["loss"].reshape(()) for loss in losses]
+        own = torch.stack(values).tolist() if values else []
+        shares = distributed.gather(own) if shared else [own]
         return fmean(value for share in shares for value in share)

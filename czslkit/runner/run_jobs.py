@@ -12,6 +12,7 @@ from .job import Job
 from .ranks import run_on_ranks
 from .run_job import record_failure, run_job
 
+_GLANCE = 0.3  # seconds in which a process that only looks at a stored result is done
 _PAUSE = 1.0  # seconds between two looks at jobs that other processes run
 _PUT_OFF = "locked by another process, so it is taken up after the other jobs"
 _WAITING = "waiting for another process"
@@ -54,7 +55,11 @@ def _run_or_failures(job: Job) -> list[dict[str, Any]]:
         LockedError: another process runs the job.
     """
     try:
-        return run_job(job)
+        try:
+            return run_job(job)
+        except LockedError:
+            time.sleep(_GLANCE)
+            return run_job(job)
     except LockedError:
         raise
     except Exception as error:

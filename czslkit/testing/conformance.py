@@ -117,7 +117,7 @@ def kind_of(name: str) -> str:
         UnknownNameError: nothing has the name.
         ConfigError: several kinds have the name.
     """
-    found = [kind for kind, registry in REGISTRIES.items() if name in registry]
+    found = sorted(kind for kind, registry in REGISTRIES.items() if name in registry)
     if not found and name.partition("/")[0] in BACKBONES:
         found = ["backbone"]
     if len(found) == 1:
@@ -125,7 +125,11 @@ def kind_of(name: str) -> str:
     if found:
         raise ConfigError([f"{name} is the name of a {' and of a '.join(found)}: say which with --kind"])
     known = sorted({known for registry in REGISTRIES.values() for known in registry})
-    raise unknown_name(name, f"nothing is registered as {name!r}.{did_you_mean(name, known)}")
+    raise unknown_name(
+        name,
+        f"nothing is registered as {name!r}.{did_you_mean(name, known)} A dataset that is only a folder is checked "
+        "with --kind dataset, and its images by 'czslkit data verify'.",
+    )
 
 
 def option_problems(name: str, kind: str, options: Mapping[str, Any]) -> list[str]:

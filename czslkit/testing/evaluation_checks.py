@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..evaluation.evaluator import Evaluation
 from ..evaluation.memory_budget import Chunks
-from ..method import Method
+from ..method import Method, finite_scores
 from ..metrics.names import WORLDS
 from ..metrics.sweep import Sweep
 from ..sizes import MEMORY
@@ -154,11 +154,11 @@ def _check_split(trial: MethodTrial, method: Method, split: Literal["val", "test
     assert isinstance(images, Tensor)
     for world, task in evaluation.tasks.items():
         with torch.no_grad():
-            text = method.text(task.pairs)
+            text = method.text_in(task.setting.world, task.pairs)
             parts = [method.rank(part, text, task.setting) for part in images.split(size)]
         equal_or_fail(
             found[world],
-            torch.cat(parts),
+            finite_scores(method, torch.cat(parts)),
             f"{when}, the evaluator has the scores of the images on {split} in the {world} world",
             "Cached features differ from encoded images: compute everything of an image in encode from its pixels and "
             "from parameters, use no state that training changes, or set caches_features = False",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -17,6 +17,7 @@ from ..method import Method
 from ..training_hooks import TrainingData
 from .epoch import Trainer, epoch_seed
 from .evaluation_weights import evaluation_weights, finite_validation
+from .memory import StepMemory
 from .optimizers import make_optimizers
 from .options import TrainOptions
 from .split import SAMPLE, equal_weights, undivided
@@ -62,18 +63,19 @@ def train(
         log: called with a line for every epoch.
 
     Raises:
-        TrainingError: a loss is not finite, or a trainable parameter cannot learn; the message says what to change.
+        TrainingError: a loss is not finite, a trainable parameter cannot learn, or no recomputation makes a step fit
+            into ``options.memory``; the message says what to change.
     """
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())
-    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed)
+    equal_weights(method)
+    divides = _divides(method, feed, log)
+    images = max(2, -(-options.batch_size // distributed.size())) if divides else options.batch_size
+    memory = StepMemory(method, feed, replace(options, batch_size=images), data, log)
+    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed, memory, divides)
     restored = state.restore(method, trainer.optimizers)
     history, best = restored.history, restored.best
-    equal_weights(method)
-    if distributed.size() > 1 and (reason := distributed.first(lambda: _undivided(method, feed))):
-        log(f"every process computes whole batches, since {reason}")
-        trainer.divides = False
     start = time.monotonic() - restored.seconds
     if history:
         log(f"resumed after epoch {len(history)}")
@@ -91,9 +93,17 @@ def train(
     return Training(len(history), best_epoch(history, options.select), count, tuple(history), time.monotonic() - start)
 
 
-def _undivided(method: Method, feed: Feed) -> str:
-    """Return why processes cannot divide the batches of a training; empty if they can."""
-    return undivided(method, feed.sample(SAMPLE, spread=True), feed.split.pairs.to(method.device))
+def _divides(method: Method, feed: Feed, log: Callable[[str], None]) -> bool:
+    """Return whether processes can divide the batches of a training; log why if they cannot."""
+    if distributed.size() == 1:
+        return True
+
+    def reason() -> str:
+        return undivided(method, feed.sample(SAMPLE, spread=True), feed.split.pairs.to(method.device))
+
+    if found := distributed.first(reason):
+        log(f"every process computes whole batches, since {found}")
+    return not found
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], select: Literal["auc", "loss", "last"]) -> int:

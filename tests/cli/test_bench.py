@@ -55,7 +55,8 @@ def test_bench_prints_a_table_and_writes_it_in_every_format(bench, tmp_path):
         ),
         (("--set", "backbone=dem"), "no backbone named 'dem', and no file 'dem'. Did you mean 'demo'?"),
         (("--device", "gpu"), "device 'gpu' cannot be used"),
-        (("--workers", "-1"), "workers is -1, expected 0 or more"),
+        (("--workers", "-1"), "workers is -1, expected auto or a whole number, 0 or more"),
+        (("--workers", "two"), "workers is 'two', expected auto or a whole number, 0 or more"),
         (("--plugins", "not_there.py"), "plugin not_there.py did not load: FileNotFoundError"),
     ],
 )
@@ -76,7 +77,7 @@ def test_wrong_usage_ends_with_two_and_no_traceback(bench, arguments, message):
     ],
     ids=["built-in names", "method", "backbone"],
 )
-def test_a_plugin_is_imported_only_if_its_name_is_asked_for(tmp_path, arguments, imported):
+def test_a_plugin_is_imported_only_if_its_name_is_asked_for(tmp_path, demo_world, arguments, imported):
     info = tmp_path / "acme-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
@@ -93,7 +94,7 @@ def test_a_plugin_is_imported_only_if_its_name_is_asked_for(tmp_path, arguments,
         "class AcmeBackbone(DemoClip): ...\n"
     )
     command = [sys.executable, "-m", "czslkit", "bench", "--estimate", *arguments]
-    folders = ["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")]
+    folders = ["--data", str(demo_world), "--runs", str(tmp_path / "runs")]
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([*command, *folders], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

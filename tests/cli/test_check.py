@@ -60,3 +60,17 @@ def test_a_name_that_two_plugins_claim_is_wrong_usage(capsys, monkeypatch):
     monkeypatch.setitem(AGGREGATORS._conflicts, "pooled", "aggregator 'pooled' is claimed by a 1 and by b 2")
     assert main(["check", "pooled"]) == 2
     assert "works once one of the two is uninstalled" in capsys.readouterr().err
+
+
+def test_after_the_checks_of_a_dataset_the_command_that_checks_its_images_is_named(capsys, toys):
+    assert main(["check", "toys", "--kind", "dataset", "--data", str(toys)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"'czslkit data verify toys --data {toys}' checks every image of it"
+
+
+def test_the_name_of_a_folder_is_answered_with_the_kind_and_the_command_that_check_it(capsys, toys):
+    assert main(["check", "toys", "--data", str(toys)]) == 2
+    err = capsys.readouterr().err
+    assert (
+        "A dataset that is only a folder is checked with --kind dataset, and its images by 'czslkit data verify'" in err
+    )

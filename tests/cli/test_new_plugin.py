@@ -63,8 +63,11 @@ def test_the_package_passes_czslkit_check_as_it_is_written(installed: Path, tmp_
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_method_learns_with_its_recipe_for_the_demo_world(installed: Path, tmp_path: Path) -> None:
+def test_the_method_learns_with_its_recipe_for_the_demo_world(
+    installed: Path, demo_world: Path, tmp_path: Path
+) -> None:
     arguments = ["bench", "--methods", "graph-prompt", "--worlds", "closed", "--set", "train.epochs=1"]
+    arguments += ["--data", str(demo_world)]
     done = python("-m", "czslkit", *arguments, path=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("runs/demo/graph-prompt/*/closed.json")

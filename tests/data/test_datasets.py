@@ -11,7 +11,7 @@ from czslkit.data.dataset_folders import ensure_folder
 from czslkit.data.datasets import DATASETS, Dataset
 from czslkit.data.layout import SPLITS, Instance, Listing
 from czslkit.data.loading import load_dataset
-from czslkit.errors import DataError
+from czslkit.errors import CzslkitError, DataError
 
 
 class Csv(Dataset):
@@ -58,6 +58,21 @@ def test_a_dataset_with_lists_of_its_own_is_used_by_name(tmp_path: Path, name: s
 def test_a_dataset_without_sources_that_is_absent_is_an_error_saying_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"csv is absent: looked for {tmp_path}/csv and {tmp_path}/tables.$"):
         ensure_folder("csv", tmp_path)
+
+
+@pytest.mark.usefixtures("csv")
+@pytest.mark.parametrize("name", ["csv", "cgqa", "unregistered"])
+def test_a_mistyped_folder_of_the_datasets_is_said_to_be_missing_with_a_similar_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures.txt").touch()
+    message = rf"There is no folder {tmp_path}/pictrues\. Did you mean 'pictures'\?"
+    with pytest.raises(CzslkitError, match=message):
+        ensure_folder(name, tmp_path / "pictrues")
+    with pytest.raises(CzslkitError) as info:
+        ensure_folder(name, tmp_path / "pictures")
+    assert "There is no folder" not in str(info.value)
+    with pytest.raises(CzslkitError, match=rf"There is no folder {tmp_path}/no/where\."):
+        ensure_folder(name, tmp_path / "no" / "where")
 
 
 def test_built_in_datasets_are_looked_up_without_loading_anything_else() -> None:

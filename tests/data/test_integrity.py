@@ -76,7 +76,7 @@ def test_names_with_spaces_letters_of_any_script_and_dots_are_names(pets: Path, 
 def test_an_image_whose_pair_is_listed_for_another_split_only_is_named(pets: Path, edit: Edit) -> None:
     edit(lambda entries: entries[-1].update(attr="dry", obj="dog"))
     said = complaint(pets).splitlines()
-    assert said[0] == "1 images of set 'test' show a pair not in test_pairs.txt: dry_cat/test1.jpg (dry dog)"
+    assert said[0] == "1 image of set 'test' with a pair not in test_pairs.txt: dry_cat/test1.jpg (dry dog)"
     assert said[1] == "    the metadata and the lists have different versions: take both from the same download"
 
 
@@ -92,7 +92,7 @@ def test_a_split_without_images_is_named(pets: Path, edit: Edit) -> None:
 
 def test_an_image_in_two_splits_is_named(pets: Path, edit: Edit) -> None:
     edit(lambda entries: entries.append({**entries[0], "image": "wet_dog/./train0.jpg", "set": "val"}))
-    assert complaint(pets) == "1 images are in both set 'train' and set 'val': wet_dog/train0.jpg"
+    assert complaint(pets) == "1 image is in both set 'train' and set 'val': wet_dog/train0.jpg"
 
 
 def test_words_that_training_never_shows_are_named(pets: Path) -> None:
@@ -112,7 +112,7 @@ def test_words_that_training_never_shows_are_named(pets: Path) -> None:
 def test_a_path_out_of_the_images_folder_is_named(pets: Path, edit: Edit, path: str) -> None:
     (pets / "secret.jpg").touch()
     edit(lambda entries: entries[0].update(image=path))
-    assert complaint(pets) == f"1 images are outside {pets}/images: {path!r}"
+    assert complaint(pets) == f"1 image is outside {pets}/images: {path!r}"
 
 
 def test_all_problems_are_reported_together(pets: Path, edit: Edit) -> None:
@@ -121,8 +121,8 @@ def test_all_problems_are_reported_together(pets: Path, edit: Edit) -> None:
     pairs_file(pets, "val").write_text("wet dog\n")
     said = complaint(pets)
     assert "missing" in said
-    assert "of set 'test' show a pair not in test_pairs.txt" not in said, "that pair is now in no list"
+    assert "of set 'test' with a pair not in test_pairs.txt" not in said, "that pair is now in no list"
     pairs_file(pets, "val").write_text("wet dog\ndry dog\n")
     said = complaint(pets)
     assert "gone.jpg" in said
-    assert "of set 'test' show a pair not in test_pairs.txt" in said
+    assert "of set 'test' with a pair not in test_pairs.txt" in said

@@ -23,6 +23,7 @@ from czslkit.metrics.feasibility import threshold_grid
 from czslkit.options import parse
 from czslkit.training.epoch import Trainer
 from czslkit.training.options import TrainOptions
+from czslkit.types import VALIDATION, Setting, TextFeatures
 from czslkit_plugins.csp import Csp
 
 ASKED: list[bool] = []  # for each call of feasibility, whether the method was in training mode
@@ -44,12 +45,33 @@ class Masking(Csp):
 
     version = 1
     masks_pairs = "the last pair"
+    masked_score = -torch.inf
+
+    def rank(self, images: Any, text: TextFeatures, setting: Setting = VALIDATION) -> Tensor:
+        last = (text.pairs == self.space.pairs[-1].to(text.pairs.device)).all(1)
+        return super().rank(images, text, setting).masked_fill(last, self.masked_score)
+
+
+class Lowering(Masking):
+    """CSP that gives the last pair of the candidates a very low score."""
+
+    masked_score = -1e6
+
+
+class StreamingMask(Masking):
+    streams = True
+
+
+class StreamingLow(Lowering):
+    streams = True
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     list(METHODS)  # every plugin is loaded, so that the copy below holds them all
     monkeypatch.setattr(METHODS, "_items", {**METHODS._items, "knowing": Knowing, "masking": Masking})
+    for name, cls in {"lowering": Lowering, "stream-mask": StreamingMask, "stream-low": StreamingLow}.items():
+        METHODS._items[name] = cls
     ASKED.clear()
 
 
@@ -256,3 +278,13 @@ def test_pairs_that_a_method_masks_are_recorded_and_told(bench: Any) -> None:
     assert not any("masks_pairs" in found["protocol"] for found in csp)
     assert [found["protocol"]["masks_pairs"] for found in masking] == ["the last pair"] * 2
     assert result.table().caption().count("masking itself never predicts the last pair.") == 1
+
+
+@pytest.mark.parametrize("infeasible", ["exclude", "original"])
+def test_a_pair_of_score_minus_infinity_is_measured_as_one_of_a_very_low_score(bench: Any, infeasible: str) -> None:
+    settings = {"eval__threshold": 0.1, "eval__feasibility": "clip", "eval__infeasible": infeasible}
+    results = bench("masking,lowering,stream-mask,stream-low", **settings).results
+    masked, low, stream_masked, stream_low = (
+        [one["metrics"]["auc"] for one in results[i : i + 2]] for i in (0, 2, 4, 6)
+    )
+    assert masked == low and stream_masked == stream_low

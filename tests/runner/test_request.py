@@ -38,6 +38,7 @@ def test_a_request_takes_code_that_is_not_installed_along(tmp_path: Path, monkey
     file = tmp_path / "own.py"
     file.write_text(PLUGIN, encoding="utf-8")
     before, others = registry._snapshot(), dict(registry._unpackaged)
+    registry._unpackaged.clear()  # without code that other tests have loaded
     registry.load_unpackaged(str(file))
     try:
         sent = pickle.dumps(Request("handed-on", runs=tmp_path, device="cpu"))

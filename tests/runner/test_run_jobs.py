@@ -20,6 +20,7 @@ TOOK = rf"process {os.getpid()} on \S+ took it \d+ s ago"
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PAUSE", 0.01)
+    monkeypatch.setattr(module, "_GLANCE", 0.01)
 
 
 def lock_cell(runs: Path, method: str) -> Callable[[], None]:
@@ -49,6 +50,17 @@ def test_a_cell_of_another_process_is_taken_up_after_the_others(bench_toys: Any,
         rf"clip on toys, seed 0: locked by another process, so it is taken up after the other jobs: {TOOK}", lines[0]
     )
     assert lines.index("csp on toys, seed 0: running") < lines.index("clip on toys, seed 0: running")
+
+
+def test_a_cell_that_another_process_only_looks_at_is_not_put_off(
+    bench_toys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench_toys("clip")
+    release = lock_cell(tmp_path / "runs", "clip")
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: release())
+    lines: list[str] = []
+    bench_toys("clip", log=lines.append)
+    assert [line.partition("] ")[2] for line in lines] == ["clip on toys, seed 0: done before"]
 
 
 @pytest.mark.parametrize("methods", ["clip", "clip,csp"])

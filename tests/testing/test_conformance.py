@@ -127,6 +127,18 @@ def test_minus_infinity_is_a_score_of_methods_that_mask_pairs_only(clip_file):
     check_scores(method, images, space.pairs)
 
 
+def test_a_method_that_masks_pairs_passes_every_check(clip_file):
+    @czslkit.METHODS.register("masking")
+    class Masking(czslkit.METHODS["csp"]):
+        version = 1
+        masks_pairs = "pairs of the first attribute"
+
+        def rank(self, images, text, setting=czslkit.types.VALIDATION):
+            return super().rank(images, text, setting).masked_fill(text.pairs[:, 0] == 0, -torch.inf)
+
+    assert check_method("masking", backbone=str(clip_file)).count >= 24
+
+
 def written(tmp_path, pairs, images=None):
     """Write a dataset ``things`` and return its root."""
     from PIL import Image

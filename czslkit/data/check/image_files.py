@@ -13,6 +13,7 @@ from typing import Literal
 
 from ...errors import DataError
 from ...files import file_digest
+from ...sizes import counted
 from ...terminal import tracked
 from ..fingerprint import image_sizes
 from ..images import decoded, depth, open_image, orientation
@@ -87,7 +88,8 @@ def check_image_files(images: Path, listing: Listing, workers: int | None = None
     yield from _copies_across_splits(images, present)
     known = split_of.keys() | {PurePosixPath(i.image).as_posix() for i in listing.skipped}
     if unknown := tuple(sorted(image_sizes(images).keys() - known)):
-        yield Finding("note", "unreferenced", f"{len(unknown)} files of {images} are not in the metadata", unknown)
+        what = f"{counted(len(unknown), 'file')} of {images} not in the metadata"
+        yield Finding("note", "unreferenced", what, unknown)
 
 
 def _decoding_findings(images: Path, names: Sequence[str], workers: int | None) -> Iterator[Finding]:
@@ -106,7 +108,7 @@ def _decoding_findings(images: Path, names: Sequence[str], workers: int | None) 
     for kind, places in sorted(unusual.items()):
         severity, what, remedy = _UNUSUAL[kind]
         remedy = _IMPORTED.get(kind, remedy) if imported else remedy
-        yield Finding(severity, kind, f"{len(places)} images {what}", tuple(places), remedy)
+        yield Finding(severity, kind, counted(len(places), "image", what), tuple(places), remedy)
 
 
 def examined_images(
@@ -159,7 +161,7 @@ def _copies_across_splits(images: Path, split_of: dict[str, str]) -> Iterator[Fi
                 by_content[size, file_digest(images / name)].append(name)
     copies = [names for names in by_content.values() if _in_several_splits(names, split_of)]
     if copies:
-        what = f"{len(copies)} images have a copy in another split"
+        what = counted(len(copies), "image", "have a copy in another split")
         places = tuple(" = ".join(f"{name} ({split_of[name]})" for name in sorted(names)) for names in copies)
         remedy = "splits that share images are not independent; the published datasets are used as they are"
         yield Finding("warning", "copies", what, places, remedy)

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
+from ...sizes import counted
 from ..integrity import Finding
 from ..layout import ABSENT, SPLITS, Listing
 
@@ -31,7 +32,7 @@ def _repeated_images(listing: Listing) -> Iterator[Finding]:
     for split in SPLITS:
         counts = Counter(i.image for i in listing.instances[split])
         if repeated := tuple(f"{image} ({n} times)" for image, n in counts.items() if n > 1):
-            what = f"{len(repeated)} images are listed more than once for {split}"
+            what = counted(len(repeated), "image", f"are listed more than once for {split}")
             yield Finding("warning", "repeated", what, repeated, "an image counts as often as it is listed")
 
 

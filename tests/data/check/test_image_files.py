@@ -49,7 +49,7 @@ def test_copies_in_another_split_are_a_warning(pets: Path) -> None:
     shutil.copyfile(images / "wet_dog" / "train1.jpg", images / "wet_dog" / "train2.jpg")
     (finding,) = verified(pets).findings
     assert finding.severity == "warning"
-    assert finding.what == "1 images have a copy in another split"
+    assert finding.what == "1 image has a copy in another split"
     assert finding.where == ("dry_cat/test1.jpg (test) = wet_dog/train0.jpg (train) = wet_dog/val0.jpg (val)",)
     assert verified(pets).passed
 

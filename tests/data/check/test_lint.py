@@ -24,7 +24,7 @@ def test_a_correct_dataset_has_no_findings(pets: Path) -> None:
 def test_an_image_listed_twice_for_a_split_is_named(pets: Path, edit: Edit) -> None:
     edit(lambda entries: entries.append(dict(entries[0])))
     assert str(found(pets)["repeated"]).splitlines() == [
-        "1 images are listed more than once for train: wet_dog/train0.jpg (2 times)",
+        "1 image is listed more than once for train: wet_dog/train0.jpg (2 times)",
         "    an image counts as often as it is listed",
     ]
 
