@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -145,6 +145,14 @@ def gather(value: T) -> list[T]:
     values: list[Any] = [None] * size()
     dist.all_gather_object(values, value)
     return values
+
+
+def concatenated(parts: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return the rows of all ranks in one tensor on ``device``, in the order of the ranks; a rank may have none."""
+    if size() == 1:
+        return torch.cat(list(parts))
+    shares = gather([part.cpu() for part in parts])
+    return torch.cat([part for share in shares for part in share]).to(device)
 
 
 def summed(tensor: Tensor) -> Tensor:

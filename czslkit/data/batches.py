@@ -107,26 +107,20 @@ class Feed:
         """Return the bytes of the two batches of ``size`` images that each worker reads ahead."""
         return 0 if self.has_features else 2 * self.workers * size * 3 * self.method.backbone.image_size**2
 
-    def sample(self, count: int, companions: Companions | None = None, *, spread: bool = False) -> Batch:
+    def sample(self, count: int | Tensor, companions: Companions | None = None) -> Batch:
         """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``.
 
         Args:
+            count: a number of images, or the indices of other images, ``[n]`` long.
             companions: chooses other images of the split that the batch has in addition.
-            spread: read images from the beginning to the end of the split instead.
         """
-        return self.batch_like(count, self._read_here, companions, spread=spread)
+        return self.batch_like(count, self._read_here, companions)
 
     def batch_like(
-        self,
-        count: int,
-        images: Callable[[Tensor], Tensor],
-        companions: Companions | None = None,
-        *,
-        spread: bool = False,
+        self, count: int | Tensor, images: Callable[[Tensor], Tensor], companions: Companions | None = None
     ) -> Batch:
         """Return the batch of ``sample`` with the pixels or features that ``images`` returns for indices of images."""
-        count = min(count, len(self.split))
-        index = torch.linspace(0, len(self.split) - 1, count).long() if spread else torch.arange(count)
+        index = torch.arange(min(count, len(self.split))) if isinstance(count, int) else count
         part = {_OWN: index, **(companions(index) if companions else {})}
         return _batch(self.split, part, images(torch.cat(list(part.values()))))
 
@@ -166,9 +160,7 @@ class Feed:
         elif self._features is None and self._fixed:  # measured earlier, and the method may have changed since
             self._fixed = None
             if not self.method.training:
-                with self._computing():
-                    fixed = distributed.first(lambda: probe_features(self.method, self._measured_images) is not None)
-                self._fixed = fixed
+                self._fixed = distributed.first(self._are_fixed)
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
         whole = order.split(size) if len(order) else ()
@@ -237,16 +229,16 @@ class Feed:
         return self._features
 
     def _encode(self, size: int) -> Tensor:
-        """Return the pooled features of every image, ``[N, D]``; each rank encodes a share of the batches."""
         batches = torch.arange(len(self.split)).split(size)
         own = batches[distributed.share(len(batches))]
         name, show = f"{self.split.name} images encoded, batches", self.progress
         read = tracked(self._read(own, 0), name, len(own), show=show)
         encoded = [self.method.encode(pixels).pooled.float() for pixels in read]
-        if distributed.size() == 1:
-            return torch.cat(encoded)
-        shares = distributed.gather([pooled.cpu() for pooled in encoded])
-        return torch.cat([pooled for share in shares for pooled in share]).to(self.method.device)
+        return distributed.concatenated(encoded, self.method.device)
+
+    def _are_fixed(self) -> bool:
+        with self._computing():
+            return probe_features(self.method, self._measured_images) is not None
 
     def _computing(self) -> AbstractContextManager[None]:
         """Return the context in which features are computed."""

@@ -19,7 +19,7 @@ from ..runner.bench import bench
 from ..runner.train import training_folder
 from ..training.losses import loss_parts
 from ..training.options import TrainOptions
-from ..training.split import SAMPLE, undivided
+from ..training.split import SAMPLE, sampled, undivided
 from .evaluation_checks import SPLITS, evaluated
 from .method_checks import a_training_runs
 from .report import Check, CheckFailed, CheckSkipped, check
@@ -185,7 +185,7 @@ def several_processes_can_divide_a_batch(trial: MethodTrial) -> str:
     """The loss of some images is the mean of the losses of their halves, so that processes can divide a batch."""
     _skip_without_training(trial)
     method, split = trial.build(), trial.data.train
-    batch = trial.job("built").machine.feed(method, split, SAMPLE).sample(SAMPLE, spread=True)
+    batch = sampled(trial.job("built").machine.feed(method, split, SAMPLE))
     if reason := undivided(method, batch, split.pairs):
         raise CheckSkipped(f"with several processes, each will compute whole batches, since {reason}")
     return f"{SAMPLE} images"

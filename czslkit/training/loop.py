@@ -20,7 +20,7 @@ from .evaluation_weights import evaluation_weights, finite_validation
 from .memory import StepMemory
 from .optimizers import make_optimizers
 from .options import TrainOptions
-from .split import SAMPLE, equal_weights, undivided
+from .split import equal_weights, sampled, undivided
 from .state import Progress, TrainingState
 
 
@@ -99,7 +99,7 @@ def _divides(method: Method, feed: Feed, log: Callable[[str], None]) -> bool:
         return True
 
     def reason() -> str:
-        return undivided(method, feed.sample(SAMPLE, spread=True), feed.split.pairs.to(method.device))
+        return undivided(method, sampled(feed), feed.split.pairs.to(method.device))
 
     if found := distributed.first(reason):
         log(f"every process computes whole batches, since {found}")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
+from ..data.batches import Feed
 from ..learned_state import kept_buffers, learned_state, load_learned
 from ..method import Method
 from ..shares import computing, replaced, whole_batches
@@ -127,6 +128,12 @@ def undivided(method: Method, batch: Batch, pairs: Tensor) -> str:
     if abs(whole - mean) <= _TOLERANCE * max(1.0, abs(whole)):
         return ""
     return f"its loss of {count} images is {whole:.6g}, and the mean of the losses of its halves is {mean:.6g}"
+
+
+def sampled(feed: Feed) -> Batch:
+    """Return a few images from the beginning to the end of a split."""
+    images = len(feed.split)
+    return feed.sample(torch.linspace(0, images - 1, min(SAMPLE, images)).long())
 
 
 def part_of(batch: Batch, rows: slice) -> Batch:

@@ -14,7 +14,7 @@ from torch import Tensor
 import czslkit
 from czslkit.data.batches import Feed
 from czslkit.method import Method
-from czslkit.training.split import SAMPLE, undivided
+from czslkit.training.split import SAMPLE, sampled, undivided
 from czslkit.types import Batch
 
 
@@ -26,7 +26,7 @@ def reason(toys: Path) -> Callable[..., str]:
         data = czslkit.load_dataset("toys", toys)
         method = czslkit.build("csp", data.space, backbone="demo")
         method.__class__ = type("Changed", (type(method),), changes)
-        batch = Feed(method, data.train, SAMPLE).sample(SAMPLE, spread=True)
+        batch = sampled(Feed(method, data.train, SAMPLE))
         return undivided(method, batch, data.train.pairs)
 
     return find
@@ -72,7 +72,7 @@ def test_a_loss_that_cannot_be_divided_has_a_reason(
 def test_measuring_a_loss_changes_neither_method_nor_random_numbers(toys: Path) -> None:
     data = czslkit.load_dataset("toys", toys)
     method = czslkit.build("troika", data.space, backbone="demo").train()
-    batch = Feed(method, data.train, SAMPLE).sample(SAMPLE, spread=True)
+    batch = sampled(Feed(method, data.train, SAMPLE))
     modes = [module.training for module in method.modules()]
     before, state = {n: v.clone() for n, v in method.state_dict().items()}, torch.get_rng_state()
     assert not undivided(method, batch, data.train.pairs)
