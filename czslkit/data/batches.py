@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -89,7 +88,7 @@ class Feed:
             ConfigError: the method needs other features than its parts declare.
         """
         if self._fixed is None:
-            with self._computing():
+            with computing_in(self.precision, self.method.device):
                 self._fixed = distributed.first(lambda: has_fixed_features(self.method, self._measured_images))
         return self._fixed
 
@@ -131,7 +130,7 @@ class Feed:
         """
         if self._features is None:
             return False
-        with self._computing():
+        with computing_in(self.precision, self.method.device):
             probe = probe_features(self.method, self._measured_images)
             if probe is None or self._probe is None or not close(probe, self._probe):
                 return True
@@ -152,22 +151,19 @@ class Feed:
             epoch: epoch that the augmentation depends on, counted from 0.
             size: images per batch, if not ``batch_size``.
             companions: chooses other images of the split that every batch has in addition.
-            part: returns the rows that are read of a batch of a given size, for batches without companions; by default
-                all of them.
+            part: returns the rows to read of a batch of a given size, if it has no companions; by default all.
         """
         if distributed.first(self.features_have_changed):
             self._features, self._fixed = None, False
         elif self._features is None and self._fixed:  # measured earlier, and the method may have changed since
-            self._fixed = None
-            if not self.method.training:
-                self._fixed = distributed.first(self._are_fixed)
+            self._fixed = None if self.method.training else distributed.first(lambda: self._probed() is not None)
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
         whole = order.split(size) if len(order) else ()
         parts = [{_OWN: index, **(companions(index) if companions else {})} for index in whole]
         index_batches = self._numbered([torch.cat(list(indices.values())) for indices in parts])
         if part and not companions:
-            parts = [{_OWN: indices[_OWN][part(len(indices[_OWN]))]} for indices in parts]
+            parts = [{_OWN: index[part(len(index))]} for index in whole]
             index_batches = [index[part(len(index))] for index in index_batches]
         images: Iterator[Tensor]
         if self.caches_features:
@@ -218,13 +214,12 @@ class Feed:
             method = self.method
             training = {module: module.training for module in method.modules()}
             method.eval()
-            with torch.no_grad(), self._computing():
+            with torch.no_grad(), computing_in(self.precision, self.method.device):
                 encode = partial(self._encode, size)
                 self._features = pooled_features(self.cache, method, self.split, encode, size, self.precision)
             for module, mode in training.items():
                 module.training = mode
-            with self._computing():
-                self._probe = probe_features(method, self._measured_images)
+            self._probe = self._probed()
             self._reader.end_processes()
         return self._features
 
@@ -236,13 +231,9 @@ class Feed:
         encoded = [self.method.encode(pixels).pooled.float() for pixels in read]
         return distributed.concatenated(encoded, self.method.device)
 
-    def _are_fixed(self) -> bool:
-        with self._computing():
-            return probe_features(self.method, self._measured_images) is not None
-
-    def _computing(self) -> AbstractContextManager[None]:
-        """Return the context in which features are computed."""
-        return computing_in(self.precision, self.method.device)
+    def _probed(self) -> Tensor | None:
+        with computing_in(self.precision, self.method.device):
+            return probe_features(self.method, self._measured_images)
 
 
 def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tensor]:
