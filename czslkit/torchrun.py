@@ -36,6 +36,11 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0) if process_count() > 1 else 0
 
 
+def local_count() -> int:
+    """Return the number of processes on this node that were started together."""
+    return _number("LOCAL_WORLD_SIZE", 1) if process_count() > 1 else 1
+
+
 def _number(name: str, default: int) -> int:
     """Return the number in an environment variable, ``default`` if it is not set or empty."""
     text = os.environ.get(name) or str(default)

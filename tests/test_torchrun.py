@@ -34,6 +34,14 @@ def test_a_process_knows_its_number() -> None:
 
 
 @pytest.mark.usefixtures("second_of_two")
+def test_the_processes_of_a_node_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("czslkit.runner.machine.available_cores", lambda: 9)
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: "fork")
+    assert Machine("cpu").automatic_workers() == 4
+
+
+@pytest.mark.usefixtures("second_of_two")
 def test_missing_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASTER_PORT")
     with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2, but MASTER_PORT of the environment is not set"):

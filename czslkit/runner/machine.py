@@ -16,7 +16,7 @@ from ..data.splits import Split
 from ..errors import ConfigError
 from ..method import Method
 from ..sizes import MEMORY
-from ..torchrun import local_rank, process_count
+from ..torchrun import local_count, local_rank, process_count
 from ..training.options import TrainOptions
 
 MOST_WORKERS = 8  # of one job, if their number is automatic
@@ -59,11 +59,13 @@ class Machine:
     def automatic_workers(self) -> int:
         """Return the number of processes that read images for each job: one for each core but one, at most 8.
 
+        Processes of torchrun on one node share the cores.
+
         On two cores or fewer it is 0, and where new processes import the program again, which not every program allows.
         """
         start = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
         cores = available_cores()
-        return 0 if cores <= 2 or start != "fork" else min((cores - 1) // self.jobs, MOST_WORKERS)
+        return 0 if cores <= 2 or start != "fork" else min((cores - 1) // (self.jobs * local_count()), MOST_WORKERS)
 
     def training_feed(self, method: Method, split: Split, options: TrainOptions, seed: int = 0) -> Feed:
         """Return the batches of a training with these options and this seed."""
