@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import distributed
 from ..data.dataset_folders import dataset
 from ..files import remove_unfinished
 from ..method import METHODS
@@ -20,6 +21,7 @@ from ..report.table import Table
 from ..result_store import Store
 from ..sizes import MEMORY
 from ..terminal import log_to_stderr
+from ..torchrun import process_rank
 from .job import Job
 from .plan import Spec
 from .request import Request
@@ -177,8 +179,17 @@ def bench(
         verbose=verbose,
         progress=progress,
     )
-    jobs = request.jobs(log)
+    if estimate and process_rank():
+        return Benchmark((), request.store)
+    if not estimate:
+        distributed.connect()
+    if process_rank():
+        request, log = replace(request, progress=False), _drop
+    with distributed.together(), distributed.agreed():
+        jobs = request.jobs(log)
     store, specs = request.store, [job.spec for job in jobs]
+    if process_rank():
+        return Benchmark(tuple(run_jobs(jobs)), store)
     for line in failures():
         log(f"set aside: {line}")
     if estimate:
@@ -186,6 +197,10 @@ def bench(
     remove_unfinished(store.root)
     asked = remember(store.root, _command(specs), _names(specs), log)
     return Benchmark(tuple(run_jobs(jobs)), store, asked)
+
+
+def _drop(line: str) -> None:
+    """Drop a line of the log, which the first process of torchrun writes."""
 
 
 def _command(specs: Sequence[Spec]) -> Command:
