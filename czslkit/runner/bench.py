@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..data.dataset_folders import dataset
+from ..errors import ConfigError
 from ..files import remove_unfinished
 from ..method import METHODS
 from ..metrics.names import WORLDS
@@ -26,6 +29,7 @@ from .request import Request
 from .run_job import estimate as estimate_job
 from .run_job import failed_results
 from .run_jobs import run_jobs
+from .slurm_parameters import Parameters, parse_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +103,8 @@ def bench(
     cache_images: bool = False,
     memory: str | int = MEMORY,
     estimate: bool = False,
+    slurm: Mapping[str, Any] | None = None,
+    detach: bool = False,
     keep_stale: bool = False,
     allow_missing: bool = False,
     verbose: bool = False,
@@ -133,6 +139,11 @@ def bench(
         memory: bytes that an evaluation may take, and the estimate of a training, such as ``"4GB"``, without the
             weights of the method.
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
+        slurm: run each training as a job of a Slurm cluster, with these parameters: those of submitit's executors, such
+            as ``{"partition": "gpu", "gpus_per_node": 1, "timeout_min": 600}``, and ``distributed``, with which all
+            tasks of a job share its training. Jobs that the same call has submitted before are followed, not submitted
+            again; see docs/cluster.md.
+        detach: with ``slurm``, submit what is missing and return at once, with the results that are there.
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.
         allow_missing: also use a dataset of your own if more than 1 % of the images of a split have a pair that is in
@@ -176,7 +187,9 @@ def bench(
         verbose=verbose,
         progress=progress,
     )
-    jobs = request.jobs(log)
+    parameters = _slurm_parameters(slurm, detach, device)
+    # The nodes may have a GPU, where this machine has none.
+    jobs = (request if parameters is None else replace(request, device="cpu")).jobs(log)
     store, specs = request.store, [job.spec for job in jobs]
     for line in failures():
         log(f"set aside: {line}")
@@ -184,7 +197,28 @@ def bench(
         return Benchmark(tuple(result for job in jobs for result in _estimate_or_failures(job)), store)
     remove_unfinished(store.root)
     asked = remember(store.root, _command(specs), _names(specs), log)
-    return Benchmark(tuple(run_jobs(jobs)), store, asked)
+    if parameters is None:
+        return Benchmark(tuple(run_jobs(jobs)), store, asked)
+    from .slurm import run_on_slurm  # needs the extra with submitit
+
+    return Benchmark(tuple(run_on_slurm(request, jobs, parameters, detach, log)), store, asked)
+
+
+def _slurm_parameters(slurm: Mapping[str, Any] | None, detach: bool, device: str) -> Parameters | None:
+    """Return the checked parameters of Slurm jobs, None for a benchmark on this machine.
+
+    Raises:
+        ConfigError: a parameter is wrong, there is no device of this name, or ``detach`` was given without ``slurm``.
+    """
+    if slurm is None:
+        if detach:
+            raise ConfigError(["detach needs slurm, since only its jobs run without this process: add slurm"])
+        return None
+    try:
+        torch.device("cpu" if device == "auto" else device)
+    except RuntimeError as error:
+        raise ConfigError([f"device {device!r} cannot be used: {str(error).splitlines()[0]}"]) from None
+    return parse_parameters(slurm)
 
 
 def _command(specs: Sequence[Spec]) -> Command:

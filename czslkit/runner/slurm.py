@@ -11,14 +11,14 @@ from ..data.dataset_folders import data_root
 from ..errors import CzslkitError, LockedError
 from ..files import file_lock
 from ..options import user_path
-from ..result_store import Result, relative_path
+from ..result_store import Result
 from ..terminal import Progress
 from .job import Job
 from .record import failure
 from .request import Request
 from .run_job import failed_results, record_failure, run_job, store_results, usable_results
 from .slurm_array import SlurmJob, known_jobs, new_array, submit
-from .slurm_job import Training
+from .slurm_job import Training, training_name
 from .slurm_parameters import Parameters
 from .slurm_queue import JobState, job_states
 
@@ -52,9 +52,10 @@ def run_on_slurm(
     with file_lock(root / ".lock", log):  # the same command may run elsewhere
         earlier: dict[str, SlurmJob] = {}
         for known in known_jobs(root):
-            earlier.setdefault(known.name, known)
+            if earlier.setdefault(known.name, known) is not known:  # it was submitted once more
+                known.mark_collected()
         for number, job in enumerate(jobs):
-            known_job = earlier.get(_name(job))
+            known_job = earlier.get(training_name(job))
             if found := _finished(job):
                 results[number] = found
             elif known_job and _covers(known_job, job):
@@ -75,11 +76,6 @@ def run_on_slurm(
         )
     results |= collected
     return [result for number in sorted(results) for result in results[number]]
-
-
-def _name(job: Job) -> str:
-    """Return the folder of a training below the folder of results."""
-    return Path(relative_path(job.spec.cell("closed"))).parent.as_posix()
 
 
 def _ids(jobs: Mapping[int, SlurmJob]) -> str:
@@ -121,7 +117,7 @@ def _submit(
     trainings = [
         Training(
             sent,
-            _name(job),
+            training_name(job),
             folder,
             token,
             Path.cwd(),
@@ -132,10 +128,9 @@ def _submit(
     ]
     worlds = [job.spec.worlds for job in jobs]
     submitted = submit([*zip(trainings, worlds, strict=True)], parameters)
-    limit = parameters.minutes
     log(
-        f"submitted {len(jobs)} trainings as Slurm job {submitted[0].id.partition('_')[0]}, with a time limit of "
-        f"{limit} minutes each (timeout_min); logs are in {folder}"
+        f"submitted {len(jobs)} trainings as Slurm job {submitted[0].id.partition('_')[0]}, each with a time limit of "
+        f"{parameters.minutes} minutes (timeout_min); their logs are in {folder}"
     )
     return submitted
 
@@ -163,9 +158,9 @@ def _follow(
                 states = _states(left, log)
                 for number, state in states.items():
                     job, slurm_job = jobs[number], left[number]
+                    outcome = slurm_job.outcome()
                     for line in slurm_job.new_lines():
                         log(line)
-                    outcome = slurm_job.outcome()
                     if outcome is None and not _is_over(number, state, ended):
                         _log_change(job, slurm_job, state, shown, number)
                         continue
@@ -179,7 +174,10 @@ def _follow(
                 if left:
                     time.sleep(min(_LONGEST_PAUSE, 1 + (time.monotonic() - start) / 20))
     except KeyboardInterrupt:
-        log(f"{len(left)} trainings go on in Slurm; the same command follows them again, and scancel {_ids(left)} ends them")
+        log(
+            f"{len(left)} trainings go on in Slurm: the same command follows them again, and "
+            f"scancel {_ids(left)} ends them"
+        )
         raise
     return results, left
 

@@ -120,13 +120,12 @@ class SlurmJob:
         return CzslkitError(f"Slurm job {self.id} {state}. Its log {log} ends with: {line}")
 
 
-def submit(root: Path, trainings: Sequence[tuple[Training, Sequence[str]]], parameters: Parameters) -> list[SlurmJob]:
+def submit(trainings: Sequence[tuple[Training, Sequence[str]]], parameters: Parameters) -> list[SlurmJob]:
     """Submit trainings as one array and return its jobs.
 
     What is on disk before Slurm has the array lets :func:`known_jobs` find it, wherever this process is killed.
 
     Args:
-        root: folder of all arrays.
         trainings: trainings and the worlds that they evaluate in.
         parameters: of the jobs.
 

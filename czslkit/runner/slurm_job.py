@@ -1,4 +1,4 @@
-"""What a Slurm job runs: one training of a benchmark, once it is clear that it sees the same folders as its submitter."""
+"""What a Slurm job runs: one training of a benchmark, if the job sees the same folders as its submitter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..data.dataset_folders import dataset, ensure_folder
+from ..data.dataset_folders import ensure_folder
 from ..errors import CzslkitError
 from ..result_store import Result, differences, relative_path
 from ..terminal import log_to_stderr
@@ -29,7 +29,7 @@ class Training:
 
     Attributes:
         request: the benchmark, with absolute paths.
-        cell: of the training in the closed world.
+        name: folder of the training below the folder of results.
         folder: the folder of the array of jobs, below the folder of results.
         token: content of the token file in it.
         home: the folder in which the benchmark was started.
@@ -38,7 +38,7 @@ class Training:
     """
 
     request: Request
-    cell: Mapping[str, Any]
+    name: str
     folder: Path
     token: str
     home: Path
@@ -94,8 +94,8 @@ class Training:
         data = Path(self.request.data or "")
         if not data.is_dir():
             raise CzslkitError(
-                f"{host} has no folder of datasets {data}: put --data (or $CZSLKIT_DATA) on a file system that all nodes "
-                "share, or copy the datasets to the same path on every node"
+                f"{host} has no folder of datasets {data}: put --data (or $CZSLKIT_DATA) on a file system that all "
+                "nodes share, or copy the datasets to the same path on every node"
             )
 
     def _job(self) -> Job:
@@ -105,22 +105,23 @@ class Training:
             CzslkitError: the plan does not have the training any more, or the dataset is another one here.
         """
         jobs = self.request.jobs(log_to_stderr)
-        job = next((job for job in jobs if job.spec.cell("closed") == self.cell), None)
+        job = next((job for job in jobs if training_name(job) == self.name), None)
         if job is None:
             raise CzslkitError(
-                f"the benchmark has no training {Path(relative_path(self.cell)).parent} any more: its recipe or its code "
-                "has changed since it was submitted. Run the same command again"
+                f"the benchmark has no training {self.name} any more: its recipe or its code has changed since it was "
+                "submitted. Run the same command again"
             )
-        if changes := differences(self.digests, self._digests(job)):
+        if changes := differences(self.digests, job.source.digests(job.spec.dataset)):
             raise CzslkitError(
                 f"{socket.gethostname()} has other files of {job.spec.dataset} than the submitter in "
                 f"{ensure_folder(job.spec.dataset, self.request.data)}: {changes}. All nodes must have the same data"
             )
         return job
 
-    @staticmethod
-    def _digests(job: Job) -> Mapping[str, str]:
-        return job.source.digests(job.spec.dataset)
+
+def training_name(job: Job) -> str:
+    """Return the folder of a training below the folder of results, such as ``demo/csp/seed0-3f``."""
+    return Path(relative_path(job.spec.cell("closed"))).parent.as_posix()
 
 
 def _leave_signals_to_parent() -> None:

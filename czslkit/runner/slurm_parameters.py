@@ -14,7 +14,7 @@ from ..options import option, parse
 
 INSTALL = "pip install 'czslkit[slurm]'"
 _OF_EXECUTOR = ("max_num_timeout", "python")  # arguments of submitit's executor, not of its jobs
-_ABOVE_ZERO = {"array_parallelism", "cpus_per_task", "nodes", "ntasks_per_node", "tasks_per_node", "time", "timeout_min"}
+_MAY_BE_ZERO = {"gpus_per_node", "max_num_timeout", "mem_gb", "signal_delay_s"}
 _NOT_OFFERED = {"additional_parameters", "num_gpus", "use_srun"}
 
 
@@ -33,6 +33,11 @@ class Parameters:
     jobs: Mapping[str, Any]
     distributed: bool
     tasks: int
+
+    @property
+    def minutes(self) -> int:
+        """The time limit of a job, submitit's default if none is given."""
+        return int(self.jobs.get("slurm_time") or self.jobs.get("timeout_min") or 5)
 
 
 def parse_parameters(given: Mapping[str, Any]) -> Parameters:
@@ -58,7 +63,7 @@ def parse_parameters(given: Mapping[str, Any]) -> Parameters:
         raise ConfigError(
             [f"slurm: additional_parameters is {more!r}, expected options of sbatch such as {{reservation: NAME}}"]
         )
-    parsed = parse(schema, named, where="slurm")
+    parsed: Any = parse(schema, named, where="slurm")
     values = {name: getattr(parsed, name) for name in named if getattr(parsed, name) is not None}
     distributed = bool(values.pop("distributed", False))
     tasks_per_node = values.pop("ntasks_per_node", None) or values.pop("tasks_per_node", None)
@@ -115,7 +120,7 @@ def _schema() -> type:
     hints = {name: hints[name] for name in SlurmExecutor._valid_parameters() - _NOT_OFFERED}
     hints |= {**_generic_names(), "max_num_timeout": int, "python": str, "distributed": bool}
     fields = [
-        (name, _option_hint(hint), option(None, "see submitit", minimum=int(name in _ABOVE_ZERO)))
+        (name, _option_hint(hint), option(None, "see submitit", minimum=int(name not in _MAY_BE_ZERO)))
         for name, hint in sorted(hints.items())
     ]
     return dataclasses.make_dataclass("SlurmParameters", fields, frozen=True)

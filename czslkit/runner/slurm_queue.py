@@ -65,7 +65,7 @@ def job_states(jobs: Collection[str]) -> dict[str, JobState]:
             states[number] = JobState(name, "" if reason in _NO_REASONS else reason, _exit_code(status), node)
     if lost := sorted({job.partition("_")[0] for job in jobs if job not in states}):
         with suppress(CzslkitError):  # a cluster without accounting
-            states = _accounted(lost) | states
+            states = {**_accounted(lost), **states}
     return {job: states.get(job, JobState()) for job in jobs}
 
 
