@@ -14,7 +14,9 @@ from czslkit.runner.slurm_queue import JobState, job_states
 @pytest.fixture
 def prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the commands of Slurm print texts: ``prints(squeue="...")``."""
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name in ("sh", "echo"):
+        (tmp_path / name).symlink_to(f"/bin/{name}")
+    monkeypatch.setenv("PATH", str(tmp_path))
 
     def write(**texts: str) -> None:
         for name, text in texts.items():
