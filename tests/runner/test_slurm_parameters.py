@@ -23,7 +23,14 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_parameters_are_handed_on_to_the_executor_and_to_the_jobs_of_submitit() -> None:
-    given = {"partition": "gpu", "slurm_qos": 3, "timeout_min": 600, "gpus_per_node": 1, "max_num_timeout": 9, "mem_gb": 8}
+    given = {
+        "partition": "gpu",
+        "slurm_qos": 3,
+        "timeout_min": 600,
+        "gpus_per_node": 1,
+        "max_num_timeout": 9,
+        "mem_gb": 8,
+    }
     found = parse_parameters({**given, "setup": ["module load cuda"], "array_parallelism": 4})
     assert found.executor == {"slurm_max_num_timeout": 9}
     assert found.jobs == {
@@ -60,14 +67,20 @@ def test_options_of_sbatch_that_submitit_lacks_are_handed_on() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"partitoin": "gpu"}, "slurm: partitoin is not an option. Did you mean 'partition'.*Known: account, array_par"),
+        (
+            {"partitoin": "gpu"},
+            "slurm: partitoin is not an option. Did you mean 'partition'.*Known: account, array_par",
+        ),
         ({"timeout_min": "10h"}, "slurm: timeout_min is '10h', expected a whole number"),
         ({"timeout_min": 0}, "slurm: timeout_min is 0, expected at least 1"),
         ({"setup": [1]}, r"slurm: setup is \[1\], expected a word"),
         ({"distributed": "yes"}, "slurm: distributed is 'yes', expected true or false"),
         ({"nodes": 2}, "nodes x tasks_per_node is 2, but without distributed=true a training has 1 process"),
         ({"distributed": True, "gpus_per_node": 1}, "distributed=true, but nodes x tasks_per_node is 1"),
-        ({"additional_parameters": "reservation"}, "additional_parameters is 'reservation', expected options of sbatch"),
+        (
+            {"additional_parameters": "reservation"},
+            "additional_parameters is 'reservation', expected options of sbatch",
+        ),
     ],
 )
 def test_a_wrong_parameter_is_told_with_what_is_right(given: dict[str, Any], message: str) -> None:
@@ -83,5 +96,7 @@ def test_a_machine_without_slurm_is_told_where_to_run(monkeypatch: pytest.Monkey
 
 def test_a_machine_without_submitit_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ConfigError, match=r"slurm needs submitit, which is not installed .*pip install 'czslkit\[slurm\]'"):
+    with pytest.raises(
+        ConfigError, match=r"slurm needs submitit, which is not installed .*pip install 'czslkit\[slurm\]'"
+    ):
         parse_parameters({"partition": "gpu"})

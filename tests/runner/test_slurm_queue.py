@@ -56,5 +56,5 @@ def test_slurm_that_does_not_answer_is_an_error(prints: Any) -> None:
 
 
 def test_a_missing_command_is_an_error(prints: Any) -> None:
-    with pytest.raises(CzslkitError, match="squeue cannot be run: .*No such file"):
+    with pytest.raises(CzslkitError, match=r"squeue cannot be run: .*No such file"):
         job_states(["12"])
