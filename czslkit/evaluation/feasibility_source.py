@@ -17,8 +17,8 @@ from ..data.splits import Splits
 from ..errors import ConfigError, DataError, first_ten
 from ..foreign_files import check_regular
 from ..method import Method
-from ..metrics.feasibility import feasibility
 from ..options import user_path
+from ..pair_feasibility import feasibility
 from ..prompts import clean
 from ..torch_files import load_plain
 from ..types import PairSpace
