@@ -216,6 +216,7 @@ def run(args: argparse.Namespace) -> int:
     from ..runner.bench import bench
     from ..runner.recipes import parse_recipe_files
     from ..runner.settings import parse_settings
+    from ..torchrun import process_rank
 
     if not (names(args.methods) or args.checkpoint):
         raise ConfigError(["nothing to run: give --methods or --checkpoint"])
@@ -243,6 +244,8 @@ def run(args: argparse.Namespace) -> int:
         detach=args.detach,
         verbose=args.verbose,
     )
+    if process_rank():  # the first process of torchrun prints
+        return 0
     written: list[str] = []
     failures: list[str] = []
     if not args.estimate and result.results:  # with --detach there may be none so far

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..method import Method
 from ..terminal import tracked
 from ..types import Batch, ImageFeatures
@@ -78,7 +79,7 @@ class Feed:
             ConfigError: the method needs other features than its parts declare.
         """
         if self._fixed is None:
-            self._fixed = has_fixed_features(self.method, self._measured_images)
+            self._fixed = distributed.first(lambda: has_fixed_features(self.method, self._measured_images))
         return self._fixed
 
     @property
@@ -95,15 +96,17 @@ class Feed:
         """Return the bytes of the two batches of ``size`` images that each worker reads ahead."""
         return 0 if self.has_features else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
 
-    def sample(self, count: int, companions: Companions | None = None) -> Batch:
+    def sample(self, count: int, companions: Companions | None = None, *, spread: bool = False) -> Batch:
         """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``.
 
         Args:
             companions: chooses other images of the split that the batch has in addition.
+            spread: read images from the beginning to the end of the split instead.
         """
-        index = torch.arange(min(count, len(self.split)))
+        count = min(count, len(self.split))
+        index = torch.linspace(0, len(self.split) - 1, count).long() if spread else torch.arange(count)
         part = {_OWN: index, **(companions(index) if companions else {})}
-        return self._batch(part, next(self._read([torch.cat(list(part.values()))], 0)))
+        return self._batch(part, next(self._read(self._numbered([torch.cat(list(part.values()))]), 0)))
 
     def features_have_changed(self) -> bool:
         """Return whether the method now encodes images in another way than when their features were cached.
@@ -123,6 +126,7 @@ class Feed:
         epoch: int = 0,
         size: int | None = None,
         companions: Companions | None = None,
+        part: Callable[[int], slice] | None = None,
     ) -> Iterator[Batch]:
         """Yield the batches of one pass over the split, on the method's device.
 
@@ -131,24 +135,30 @@ class Feed:
             epoch: epoch that the augmentation depends on, counted from 0.
             size: images per batch, if not ``batch_size``.
             companions: chooses other images of the split that every batch has in addition.
+            part: returns the rows that are read of a batch of a given size, for batches without companions; by default
+                all of them.
         """
-        if self.features_have_changed():
+        if distributed.first(self.features_have_changed):
             self._features, self._fixed = None, False
         elif self._features is None and self._fixed:  # measured earlier, and the method may have changed since
             in_training = self.method.training
-            self._fixed = None if in_training else probe_features(self.method, self._measured_images) is not None
+            self._fixed = None if in_training else distributed.first(self._are_fixed)
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
-        parts = [{_OWN: index, **(companions(index) if companions else {})} for index in order.split(size)]
-        index_batches = [torch.cat(list(part.values())) for part in parts]
+        whole = order.split(size) if len(order) else ()
+        parts = [{_OWN: index, **(companions(index) if companions else {})} for index in whole]
+        index_batches = self._numbered([torch.cat(list(indices.values())) for indices in parts])
+        if part and not companions:
+            parts = [{_OWN: indices[_OWN][part(len(indices[_OWN]))]} for indices in parts]
+            index_batches = [index[part(len(index))] for index in index_batches]
         images: Iterator[Tensor]
         if self.caches_features:
             features = self._split_features(min(size, ENCODER_BATCH))
             images = (features[index.to(features.device)] for index in index_batches)
         else:
             images = self._read(index_batches, epoch)
-        for part in parts:
-            yield self._batch(part, next(images))
+        for indices in parts:
+            yield self._batch(indices, next(images))
 
     def _batch(self, part: Mapping[str, Tensor], images: Tensor) -> Batch:
         """Return a batch with its companions.
@@ -171,9 +181,11 @@ class Feed:
     def _read(self, index_batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Yield the pixels of some images at a time, ``[n, 3, size, size]``."""
         self._images.set_epoch(epoch)
-        if self.augment:
-            index_batches = _numbered_repeats(index_batches, len(self.split))
         return image_batches(self._images, index_batches, workers=self.workers, device=self.method.device)
+
+    def _numbered(self, index_batches: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return indices of images by which every repeat of an image has an augmentation of its own."""
+        return _numbered_repeats(index_batches, len(self.split)) if self.augment else index_batches
 
     @cached_property
     def _images(self) -> ImageSet:
@@ -207,10 +219,20 @@ class Feed:
         return self._features
 
     def _encode(self, size: int) -> Tensor:
-        index_batches = torch.arange(len(self.split)).split(size)
+        """Return the pooled features of every image, ``[N, D]``; each rank encodes a share of the batches."""
+        batches = torch.arange(len(self.split)).split(size)
+        own = batches[distributed.share(len(batches))]
         name, show = f"{self.split.name} images encoded, batches", self.progress
-        read = tracked(self._read(index_batches, 0), name, len(index_batches), show=show)
-        return torch.cat([self.method.encode(pixels).pooled for pixels in read])
+        read = tracked(self._read(own, 0), name, len(own), show=show)
+        encoded = [self.method.encode(pixels).pooled for pixels in read]
+        if distributed.size() == 1:
+            return torch.cat(encoded)
+        shares = distributed.gather([pooled.cpu() for pooled in encoded])
+        return torch.cat([pooled for share in shares for pooled in share]).to(self.method.device)
+
+    def _are_fixed(self) -> bool:
+        """Return whether the features of the method in evaluation mode are still fixed."""
+        return probe_features(self.method, self._measured_images) is not None
 
 
 def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tensor]:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..data.batches import Feed
 from ..data.splits import Splits
 from ..errors import did_you_mean
@@ -132,12 +133,18 @@ class Evaluation:
         tasks = {world: _task(method, data, split, world, open_world, keep) for world in worlds}
         method.eval()
         largest = max(len(task.pairs) for task in tasks.values())
-        chunks = Chunks(1, largest, largest) if method.streams else fit_chunks(Costs(method, feed, tasks), memory)
+        if method.streams:
+            return Evaluation(method, feed, tasks, Chunks(1, largest, largest), stream_seed)
+        _ = feed.caches_features  # all ranks measure this together, and the first one the memory alone
+        chunks = distributed.first(lambda: fit_chunks(Costs(method, feed, tasks), memory))
         return Evaluation(method, feed, tasks, chunks, stream_seed)
 
     @torch.no_grad()
     def run(self) -> dict[str, Sweep]:
         """Score every image of the split against the pairs of each world; no matrix of scores is kept.
+
+        Several ranks score a share of the images each, unless the method ``streams``; texts are divided into parts that
+        fit into memory, and each rank encodes all of them.
 
         Returns:
             A filled sweep for each world. The method is left in evaluation mode.
@@ -155,13 +162,13 @@ class Evaluation:
         with Progress(name, total, show=self.feed.progress) as progress:
             for part in parts:
                 self._score(part, sweeps, progress)
-        return sweeps
+        return {world: _merged(sweep, self.tasks[world]) for world, sweep in sweeps.items()}
 
     def _score(self, part: Mapping[str, slice], sweeps: Mapping[str, Sweep], progress: Progress) -> None:
         """Score every image against some rows of each world, and add the scores to the sweeps."""
         method, chunks = self.method, self.chunks
         texts = {world: method.text(self.tasks[world].pairs[rows].to(method.device)) for world, rows in part.items()}
-        for batch in self.feed.batches(size=chunks.images):
+        for batch in self.feed.batches(self._own_images(), size=chunks.images):
             image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
             labels = batch.attr.cpu(), batch.obj.cpu()
             for world, rows in part.items():
@@ -174,6 +181,33 @@ class Evaluation:
                     del scores
             progress.update(len(labels[0]))
             del batch, image  # frees their memory before the next batch is read
+
+    def _own_images(self) -> Tensor:
+        """Return the images that this rank scores, in listed order; whole batches if scores depend on the batch."""
+        images = torch.arange(len(self.feed.split))
+        if self.method.independent:
+            return images[distributed.share(len(images))]
+        return whole_batches(len(images), self.chunks.images)
+
+
+def whole_batches(images: int, size: int) -> Tensor:
+    """Return this rank's share of ``images`` images, in whole batches of ``size`` images.
+
+    >>> whole_batches(3, 2).tolist()
+    [0, 1, 2]
+    """
+    share = distributed.share(-(-images // size))
+    return torch.arange(images)[share.start * size : share.stop * size]
+
+
+def _merged(sweep: Sweep, task: WorldTask) -> Sweep:
+    """Return the sweep of the images of all ranks, in listed order; it is the same on all ranks."""
+    if distributed.size() == 1:
+        return sweep
+    whole = task.sweep()
+    for other in distributed.gather(sweep):
+        whole.merge(other)
+    return whole
 
 
 def searched_threshold(

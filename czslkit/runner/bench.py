@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .. import distributed
 from ..data.dataset_folders import dataset
 from ..errors import ConfigError
 from ..files import remove_unfinished
@@ -23,6 +24,7 @@ from ..report.table import Table
 from ..result_store import Store
 from ..sizes import MEMORY
 from ..terminal import log_to_stderr
+from ..torchrun import process_count, process_rank
 from .job import Job
 from .plan import Spec
 from .request import Request
@@ -188,9 +190,19 @@ def bench(
         progress=progress,
     )
     parameters = _slurm_parameters(slurm, detach, device)
-    # The nodes may have a GPU, where this machine has none.
-    jobs = (request if parameters is None else replace(request, device="cpu")).jobs(log)
+    if estimate and process_rank():
+        return Benchmark((), request.store)
+    if not estimate:
+        distributed.connect()
+    if process_rank():
+        request, log = replace(request, progress=False), _drop
+    # The nodes of a cluster may have a GPU, where this machine has none.
+    planned = request if parameters is None else replace(request, device="cpu")
+    with distributed.together(), distributed.agreed():
+        jobs = planned.jobs(log)
     store, specs = request.store, [job.spec for job in jobs]
+    if process_rank():
+        return Benchmark(tuple(run_jobs(jobs)), store)
     for line in failures():
         log(f"set aside: {line}")
     if estimate:
@@ -214,11 +226,17 @@ def _slurm_parameters(slurm: Mapping[str, Any] | None, detach: bool, device: str
         if detach:
             raise ConfigError(["detach needs slurm, since only its jobs run without this process: add slurm"])
         return None
+    if process_count() > 1:
+        raise ConfigError(["slurm cannot be used under torchrun: start czslkit bench itself, with distributed=true"])
     try:
         torch.device("cpu" if device == "auto" else device)
     except RuntimeError as error:
         raise ConfigError([f"device {device!r} cannot be used: {str(error).splitlines()[0]}"]) from None
     return parse_parameters(slurm)
+
+
+def _drop(line: str) -> None:
+    """Drop a line of the log, which the first process of torchrun writes."""
 
 
 def _command(specs: Sequence[Spec]) -> Command:

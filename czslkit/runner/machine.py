@@ -15,6 +15,7 @@ from ..data.splits import Split
 from ..errors import ConfigError
 from ..method import Method
 from ..sizes import MEMORY
+from ..torchrun import local_rank, process_count
 
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # file with the bytes that a container may use, or "max"
 
@@ -32,10 +33,19 @@ class Machine:
     def torch_device(self) -> torch.device:
         """Return the torch device; ``auto`` is CUDA or else MPS if it is available, and the CPU otherwise.
 
+        Each of the processes that torchrun started on a node has a GPU of its own.
+
         Raises:
             ConfigError: torch does not know the device, or the device is not available.
         """
         name = _automatic() if self.device == "auto" else self.device
+        if process_count() > 1:
+            own = f"cuda:{local_rank()}"
+            name = own if name == "cuda" else name
+            if name not in ("cpu", own):
+                raise ConfigError(
+                    [f"device is {name!r}, expected cuda or cpu for processes of torchrun; with cuda, each has its GPU"]
+                )
         try:
             return torch.zeros((), device=name).device
         except (RuntimeError, AssertionError) as error:

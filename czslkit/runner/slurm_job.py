@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from .. import distributed
 from ..data.dataset_folders import ensure_folder
 from ..errors import CzslkitError
 from ..result_store import Result, differences, relative_path
 from ..terminal import log_to_stderr
+from ..torchrun import process_rank
 from .job import Job
 from .request import Request
 from .run_jobs import run_jobs
@@ -50,9 +52,15 @@ class Training:
         os.register_at_fork(after_in_child=_leave_signals_to_parent)
         if cores := os.environ.get("SLURM_CPUS_PER_TASK"):
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cores))
+        if self.distributed:
+            from submitit.helpers import TorchDistributedEnvironment
+
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+            distributed.connect()
         try:
             self.check_folders()
-            job = self._job()
+            with distributed.together(), distributed.agreed():
+                job = self._job()
         except CzslkitError as error:
             log_to_stderr(f"{error}")
             return str(error)
@@ -104,7 +112,7 @@ class Training:
         Raises:
             CzslkitError: the plan does not have the training any more, or the dataset is another one here.
         """
-        jobs = self.request.jobs(log_to_stderr)
+        jobs = self.request.jobs(_drop if process_rank() else log_to_stderr)
         job = next((job for job in jobs if training_name(job) == self.name), None)
         if job is None:
             raise CzslkitError(
@@ -122,6 +130,10 @@ class Training:
 def training_name(job: Job) -> str:
     """Return the folder of a training below the folder of results, such as ``demo/csp/seed0-3f``."""
     return Path(relative_path(job.spec.cell("closed"))).parent.as_posix()
+
+
+def _drop(line: str) -> None:
+    """Drop a line of the log, which the first process of a training writes."""
 
 
 def _leave_signals_to_parent() -> None:

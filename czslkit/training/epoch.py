@@ -13,15 +13,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Generator, Tensor
 
+from .. import distributed
 from ..data.batches import Companions, Feed
 from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
 from ..method import Method
+from ..shares import Rows, computing
 from ..terminal import Progress
 from ..training_hooks import TrainingData, TrainingHooks, TrainingPosition
 from ..types import Batch
 from .optimizers import check_groups, lr_factor
 from .options import TrainOptions
+from .split import divided, equal_random_numbers, sum_gradients, sum_losses
 
 T = TypeVar("T")
 
@@ -36,6 +39,7 @@ class Trainer:
     data: TrainingData
     optimizers: list[torch.optim.Optimizer]
     seed: int
+    divides: bool = True  # several ranks divide every batch; otherwise each computes whole batches
 
     def __post_init__(self) -> None:
         self.frozen = frozen_fingerprint(self.method)
@@ -59,16 +63,20 @@ class Trainer:
         check_groups(method, [p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]])
         idle = {name: p for name, p in method.named_parameters() if p.requires_grad and not epoch}
         batches = -(-len(order) // feed.batch_size)
-        with Progress(f"epoch {epoch + 1}/{options.epochs}, batches", batches, show=feed.progress) as progress:
+        name = f"epoch {epoch + 1}/{options.epochs}, batches"
+        with divided(method), Progress(name, batches, show=feed.progress) as progress:
             companions = companion_choice(method, self.data, self._generator("companions", epoch))
-            groups = _groups(_without_single_images(feed.batches(order, epoch, None, companions)), options.accumulation)
+            groups = _groups(self._parts(order, epoch, companions), options.accumulation)
             for step, group in enumerate(groups):
                 position = TrainingPosition(epoch, options.epochs, step, steps)
                 lr = self._set_learning_rate(position)
                 method.before_step(position)
-                for batch in group:
-                    self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
+                for batch, rows in group:
+                    self._add_gradient(batch, rows, sum(part.total for _, part in group), position, losses)
                     progress.update(note=f"loss {losses.mean('loss'):.3f}")
+                sum_gradients(p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"])
+                if any(rows.total % distributed.size() for _, rows in group):
+                    equal_random_numbers(method.device)
                 idle = {name: p for name, p in idle.items() if p.grad is None}
                 self._step()
                 method.after_step(TrainingPosition(epoch, options.epochs, step + 1, steps))
@@ -93,19 +101,35 @@ class Trainer:
                 group["lr"] = group["base_lr"] * factor
         return self.options.lr * factor
 
-    def _add_gradient(self, batch: Batch, images: int, position: TrainingPosition, losses: MeanLosses) -> None:
-        """Add the gradient of a batch to those of the step, and its loss to ``losses``.
+    def _parts(self, order: Tensor, epoch: int, companions: Companions | None) -> Iterator[tuple[Batch, Rows]]:
+        """Yield the images of each batch that this rank computes, and their place in the batch.
+
+        A last batch of one image is left out, which batch normalisation cannot use.
+        """
+
+        def rows(images: int) -> Rows:
+            return Rows.of_this_rank(images) if self.divides else Rows(0, images, images)
+
+        sizes = [len(index) for index in order.split(self.feed.batch_size)]
+        batches = self.feed.batches(order, epoch, None, companions, lambda images: rows(images).part)
+        return ((batch, rows(size)) for batch, size in zip(batches, sizes, strict=True) if size > 1)
+
+    def _add_gradient(
+        self, batch: Batch, rows: Rows, images: int, position: TrainingPosition, losses: MeanLosses
+    ) -> None:
+        """Add the gradient of a part of a batch to those of the step, and the loss of the batch to ``losses``.
 
         Args:
+            rows: the place of the part in the batch.
             images: number of images in all batches of the step.
 
         Raises:
             TrainingError: the loss is not finite; the message names epoch and step.
         """
         options, pairs = self.options, self.feed.split.pairs.to(self.method.device)
-        with torch.autocast(pairs.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        with torch.autocast(pairs.device.type, torch.bfloat16, enabled=options.precision == "bf16"), computing(rows):
             parts = loss_parts(self.method, self.method.loss(batch, pairs))
-        values = {name: value.item() for name, value in parts.items()}
+        values = {name: value.item() for name, value in sum_losses(parts, rows.weight).items()}
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingError(
@@ -113,9 +137,9 @@ class Trainer:
                     f"step {position.step + 1} of {position.steps}; "
                     f"the learning rate was {self.optimizers[0].param_groups[0]['lr']:g}"
                 )
-        share = len(batch.attr) / images if options.rescale_short_groups else 1 / options.accumulation
-        (parts["loss"] * share).backward()
-        losses.add(values, len(batch.attr))
+        share = rows.total / images if options.rescale_short_groups else 1 / options.accumulation
+        (parts["loss"] * (share * rows.weight)).backward()
+        losses.add(values, rows.total)
 
     def _step(self) -> None:
         """Let the optimisers make a step with the gradients, and delete the gradients."""
@@ -268,11 +292,6 @@ def _training_images(found: Any, count: int, where: str, least: int = 0) -> Tens
     if is_list:
         shown += f" with values from {int(found.min())} to {int(found.max())}"
     raise TrainingError(f"{where} {shown}, expected indices of training images, [n] long, from 0 to {count - 1}")
-
-
-def _without_single_images(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Leave out a last batch of one image, which batch normalisation cannot use."""
-    return (batch for batch in batches if len(batch.attr) > 1)
 
 
 def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:

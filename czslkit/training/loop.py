@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
 
+from .. import distributed
 from ..data.batches import Feed
 from ..learned_state import learned_state, load_learned
 from ..method import Method
@@ -17,6 +19,7 @@ from .epoch import Trainer, epoch_seed
 from .evaluation_weights import evaluation_weights, finite_validation
 from .optimizers import make_optimizers
 from .options import TrainOptions
+from .split import SAMPLE, equal_weights, undivided
 from .state import Progress, TrainingState
 
 
@@ -67,6 +70,10 @@ def train(
     trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed)
     restored = state.restore(method, trainer.optimizers)
     history, best = restored.history, restored.best
+    equal_weights(method)
+    if distributed.size() > 1 and (reason := distributed.first(lambda: _undivided(method, feed))):
+        log(f"every process computes whole batches, since {reason}")
+        trainer.divides = False
     start = time.monotonic() - restored.seconds
     if history:
         log(f"resumed after epoch {len(history)}")
@@ -77,10 +84,16 @@ def train(
             history.append({**row, **finite_validation(validate(), epoch)})
             if best_epoch(history, options.select) == len(history):
                 best = {name: value.clone() for name, value in learned_state(method).items()}
-        state.save(method, trainer.optimizers, Progress(history, best, time.monotonic() - start))
+        progress = Progress(history, best, time.monotonic() - start)
+        distributed.first(partial(state.save, method, trainer.optimizers, progress))
         log(f"epoch {epoch + 1}/{options.epochs}: {_epoch_summary(history[-1])}, {time.monotonic() - start:.0f} s")
     load_learned(method, best)
     return Training(len(history), best_epoch(history, options.select), count, tuple(history), time.monotonic() - start)
+
+
+def _undivided(method: Method, feed: Feed) -> str:
+    """Return why processes cannot divide the batches of a training; empty if they can."""
+    return undivided(method, feed.sample(SAMPLE, spread=True), feed.split.pairs.to(method.device))
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], select: Literal["auc", "loss", "last"]) -> int:
