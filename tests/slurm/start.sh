@@ -4,11 +4,15 @@
 # It needs root, and the Debian packages slurmctld, slurmd, slurm-client and munge.
 set -euo pipefail
 if [ "$1" = --end ]; then
-  cd "$2"
+  cd "$2" 2>/dev/null || exit 0
+  export SLURM_CONF="$PWD/slurm.conf"
+  scancel --user="$(id -un)" 2>/dev/null || true
+  for _ in $(seq 50); do [ -z "$(squeue --noheader 2>/dev/null)" ] && break || sleep 0.2; done
   for daemon in slurmd slurmctld munged; do
-    [ -e "$daemon.pid" ] && kill "$(cat "$daemon.pid")" 2>/dev/null || true
+    pid=$(cat "$daemon.pid" 2>/dev/null) && kill "$pid" 2>/dev/null || continue
+    for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null && sleep 0.2 || break; done
   done
-  exit
+  exit 0
 fi
 mkdir -p "$1" && cd "$1" && folder=$(pwd)
 mkdir -p state spool munge
@@ -32,7 +36,6 @@ ReturnToService=2
 KillWait=2
 MinJobAge=20
 MpiDefault=none
-SchedulerParameters=sched_min_interval=100000
 SlurmdParameters=config_overrides
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
@@ -52,5 +55,5 @@ for _ in $(seq 50); do
   sinfo --noheader --states=idle 2>/dev/null | grep -q . && exit
   sleep 0.2
 done
-tail -n 5 slurmctld.log slurmd.log >&2
+for log in slurmctld.log slurmd.log munge/log; do tail -n 5 "$log" >&2 || true; done
 exit 1

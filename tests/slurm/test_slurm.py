@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -183,6 +185,27 @@ def test_a_folder_that_is_not_shared_is_named(
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert message.format(folder=folders[hidden]) in done.stderr + done.stdout
+
+
+def test_the_commands_of_the_page_run_as_written(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
+    commands = dict(re.findall(r"<!-- (\w+) -->\n```sh\n(.*?)```", page, flags=re.DOTALL))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CZSLKIT_DATA": str(tmp_path / "data")}
+
+    def run(name: str) -> tuple[str, str]:
+        done = subprocess.run(
+            ["bash", "-euc", commands[name]], capture_output=True, text=True, cwd=tmp_path, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    assert run("run")[0].startswith("demo ")
+    out, err = run("detach")
+    assert "asked for, but without a result: csp on demo (2 of 4 cells)" in out
+    assert "1 trainings are in Slurm" in err
+    out, err = run("attach")
+    assert "submitted before as Slurm job" in err and "without a result" not in out
 
 
 def test_a_training_that_reaches_its_time_limit_goes_on(start: Any, limited: dict[int, Path]) -> None:
