@@ -157,6 +157,18 @@ def test_cancelled_and_dying_jobs_are_failed_cells_with_reason_and_log(start: An
     subprocess.run(["scancel", job_ids(runs)[1]], check=True)
 
 
+def test_two_tasks_share_one_training(start: Any, tmp_path: Path) -> None:
+    both = start(tmp_path / "both", "csp", {"tasks_per_node": 2, "distributed": True})
+    one = start(tmp_path / "one", "csp", None)
+    (there, here) = (result.results[0] for result in (both, one))
+    assert (both.failed, there["error"]) == (0, None)
+    assert there["metrics"] == pytest.approx(here["metrics"], abs=1e-4)
+    losses = [[epoch["loss"] for epoch in result["training"]["history"]] for result in (there, here)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    log = next((tmp_path / "both").glob("slurm/*/*_0_log.out")).read_text()
+    assert "global_rank=0(2)" in log
+
+
 @pytest.mark.parametrize(
     ("hidden", "message"),
     [
