@@ -126,15 +126,16 @@ class GraphConvolution(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, layers: str) -> None:
         super().__init__()
-        hidden, self.dropped = hidden_layers(layers)
-        widths = (inputs, *hidden, outputs)
-        self.layers = nn.ModuleList(Linear(width, to) for width, to in pairwise(widths))
+        hidden, dropped = hidden_layers(layers)
+        widths = (inputs, *hidden)
+        self.hidden = nn.ModuleList(Linear(width, to) for width, to in pairwise(widths))
+        self.last = Linear(widths[-1], outputs)
+        self.dropout = nn.ModuleList(nn.Dropout(DROPOUT if drop else 0.0) for drop in dropped)
 
     def forward(self, x: Tensor, graph: LabelGraph) -> Tensor:
         """Return the output of every node, ``[N, outputs]``, for node inputs ``[N, inputs]``."""
-        for number, (layer, dropped) in enumerate(zip(self.layers, self.dropped, strict=True)):
-            x = F.relu(x) if number else x
-            x = F.dropout(x, DROPOUT, self.training and dropped)
+        for number, (layer, dropout) in enumerate(zip((*self.hidden, self.last), self.dropout, strict=True)):
+            x = dropout(F.relu(x) if number else x)
             assert isinstance(layer, Linear)
             x = graph(linear(x, layer.weight)) + layer.bias
         return x
@@ -155,15 +156,16 @@ class Gcnii(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, hidden: int, depth: int) -> None:
         super().__init__()
-        self.first, self.last = Linear(inputs, hidden), Linear(hidden, outputs)
+        self.enter, self.leave = Linear(inputs, hidden), Linear(hidden, outputs)
         self.layers = nn.ModuleList(Linear(hidden, hidden, bias=False) for _ in range(depth))
+        self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor, graph: LabelGraph) -> Tensor:
         """Return the output of every node, ``[N, outputs]``, for node inputs ``[N, inputs]``."""
-        start = x = F.relu(self.first(F.dropout(x, DROPOUT, self.training)))
+        start = x = F.relu(self.enter(self.dropout(x)))
         for number, layer in enumerate(self.layers, 1):
-            mixed = 0.9 * graph(F.dropout(x, DROPOUT, self.training)) + 0.1 * start
+            mixed = 0.9 * graph(self.dropout(x)) + 0.1 * start
             share = math.log(0.5 / number + 1)
             x = F.relu(share * layer(mixed) + (1 - share) * mixed)
-        result: Tensor = self.last(F.dropout(x, DROPOUT, self.training))
+        result: Tensor = self.leave(self.dropout(x))
         return result

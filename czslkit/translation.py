@@ -37,6 +37,7 @@ class Translation:
             tensors, and result in the authors' name.
         unused: regular expression of tensors that the authors' program declares and never uses.
         settings: our option for each key of the authors' YAML; ``option.i`` is value ``i`` of a tuple.
+        from_settings: function from the authors' YAML to options that no single key determines.
         fixed: keys of the authors' YAML with only one valid value, and this value.
         needs: keys of the authors' YAML that have an effect only if another key is true, and this other key.
         required_config: keys of the authors' YAML that change scores and that tensor shapes do not determine. If such a
@@ -55,6 +56,7 @@ class Translation:
     names: Names
     unused: str = r"$^"
     settings: Mapping[str, str] = field(default_factory=dict)
+    from_settings: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda config: {}
     fixed: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, str] = field(default_factory=dict)
     required_config: tuple[str, ...] = ()
@@ -78,7 +80,7 @@ class Translation:
             config: settings by key of the authors' YAML; names of our options are accepted as well.
             defaults: our options with their defaults.
         """
-        options: dict[str, Any] = {}
+        options = self.from_settings(config)
         problems = []
         for key, value in config.items():
             if key in self.needs and not config.get(self.needs[key]):

@@ -68,11 +68,11 @@ def test_convolutions_and_their_gradients_equal_a_dense_computation() -> None:
     torch.manual_seed(0)
     graph, network = LabelGraph(ATTRS, OBJS, PAIRS, WEIGHTS), GraphConvolution(6, 3, "d8,5,d").eval()
     matrix = graph(torch.eye(len(X))).detach()
-    x = X
-    for number, layer in enumerate(network.layers):
+    x, layers = X, [*network.hidden, network.last]
+    for number, layer in enumerate(layers):
         x = matrix @ (x if number == 0 else x.clamp(min=0)) @ weights_of(layer).T + layer.bias
     torch.testing.assert_close(network(X, graph), x)
-    assert [tuple(weights_of(layer).shape) for layer in network.layers] == [(8, 6), (5, 8), (3, 5)]
+    assert [tuple(weights_of(layer).shape) for layer in layers] == [(8, 6), (5, 8), (3, 5)]
     found = torch.autograd.grad(network(X, graph).square().sum(), list(network.parameters()))
     expected = torch.autograd.grad(x.square().sum(), list(network.parameters()))
     torch.testing.assert_close(found, expected)
@@ -98,11 +98,11 @@ def test_deep_networks_equal_a_dense_computation() -> None:
     torch.manual_seed(0)
     graph, network = LabelGraph(ATTRS, OBJS, PAIRS, WEIGHTS), Gcnii(6, 3, hidden=4, depth=3).eval()
     matrix = graph(torch.eye(len(X)))
-    start = x = network.first(X).relu()
+    start = x = network.enter(X).relu()
     for number, layer in enumerate(network.layers, 1):
         mixed, share = 0.9 * matrix @ x + 0.1 * start, math.log(0.5 / number + 1)
         x = (share * mixed @ weights_of(layer).T + (1 - share) * mixed).relu()
-    torch.testing.assert_close(network(X, graph), network.last(x))
+    torch.testing.assert_close(network(X, graph), network.leave(x))
 
 
 @pytest.mark.parametrize("text", ["", "d", "d0,d", "8,,d", "d8,e", "8,dd"])

@@ -40,6 +40,7 @@ LAYERS = (
     {"components"},
     {"prompts", "aggregators", "interactions", "heads", "backbones"},
     {"word_prompts"},
+    {"graph_prompts"},
     {"method"},
     {"learned_state"},
     {"metrics"},

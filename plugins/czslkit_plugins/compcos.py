@@ -28,24 +28,26 @@ from czslkit.word_vectors import TableVectors, WordVectors
 #: Keys of the authors' YAML that change no function of a checkpoint, which CompCos, CGE, Co-CGE and ADE share.
 UNUSED_KEYS = tuple(
     """
-    batch_size clean_only clf_init composition config cpu_eval cv_dir data_dir embed_rank eval_type eval_val_every
-    freeze_featues freeze_features graph hard_masking image_extractor lambda_ant lambda_aux lambda_axiom lambda_cls_attr
-    lambda_cls_obj lambda_comm lambda_inv lambda_sym lambda_trip load logpath lrg max_epochs model name nmods
-    norm_family num_negs pair_dropout save_every splitname subset test_batch_size test_set update_feasibility_every wd
-    workers
+    batch_size beta clean_only clf_init code_level code_voc composition config config_name cpu_eval cutmix
+    cutmix_prob cv_dir data_dir drop drop_out embed_rank eval_type eval_val_every freeze_featues freeze_features
+    graph hard_masking hardk image_extractor img_feature_dim img_feature_type lambda_ant lambda_attr lambda_aux
+    lambda_axiom lambda_cls_attr lambda_cls_obj lambda_comm lambda_inv lambda_obj lambda_sub lambda_sym lambda_trip
+    load logpath loss_type lrg max_epochs max_img_seq_length max_seq_length model model_name_or_path name nmods
+    norm_family num_negs pair_dropout save_every splitname subset task_name test_batch_size test_set tokenizer_name
+    update_feasibility_every use_layernorm wd workers
     """.split()  # noqa: SIM905
 )
 
 
 def mlp_sizes(state: State, prefix: str = "image_embedder.mod.") -> dict[str, Any]:
-    """Return the options of an :class:`ImageMlp` that the authors' tensors determine: hidden widths and layer norms."""
-    found = {
-        int(match[1]): value
-        for key, value in state.items()
-        if (match := re.fullmatch(rf"{re.escape(prefix)}(\d+)\.weight", key))
-    }
-    widths = [int(value.shape[0]) for _, value in sorted(found.items()) if value.ndim == 2]
-    return {"hidden": tuple(widths[:-1]), "norm": any(value.ndim == 1 for value in found.values())}
+    """Return the options of an :class:`ImageMlp` that the names and shapes of the authors' tensors determine."""
+    matches = ((re.fullmatch(rf"{re.escape(prefix)}(\d+)\.weight", key), value) for key, value in state.items())
+    found = sorted((int(match[1]), value.ndim, int(value.shape[0])) for match, value in matches if match)
+    linear = [(number, width) for number, dims, width in found if dims == 2]
+    if len(linear) < 2:
+        return {"hidden": ()}
+    norm, block = len(linear) < len(found), linear[1][0]  # a hidden layer has Linear, ReLU, and perhaps two more parts
+    return {"hidden": tuple(width for _, width in linear[:-1]), "norm": norm, "dropout": block - 2 - norm == 1}
 
 
 def _sizes(state: State) -> dict[str, Any]:

@@ -137,7 +137,10 @@ class ClassicalCase:
         return torch.tensor(self.json["pairs"][which])
 
     @property
-    def images(self) -> ImageFeatures:
+    def images(self) -> ImageFeatures | Tensor:
+        if "features" not in self.json["images"]:
+            draw = np.random.RandomState(self.json["case_seed"]).standard_normal((6, 3, 64, 64))
+            return torch.from_numpy(draw.astype(np.float32))
         count, width = self.json["images"]["n"], self.json["images"]["F"]
         draw = np.random.RandomState(self.json["case_seed"]).standard_normal((count, width))
         return ImageFeatures(torch.from_numpy((np.maximum(draw - 1.2, 0) * 6).astype(np.float32)))
@@ -157,19 +160,32 @@ class ClassicalCase:
 
     def load(self, **config: Any) -> Method:
         """Load the case, with dropout switched off."""
-        state = {key: weight(key, shape, self.json["case_seed"]) for key, shape in self.json["shapes"].items()}
+        seed, encoder = self.json["case_seed"], self.json.get("image_extractor", {"prefix": "", "shapes": {}})
+        state = {key: weight(key, shape, seed) for key, shape in self.json["shapes"].items()}
+        own = {key: weight(encoder["prefix"] + key, shape, seed) for key, shape in encoder["shapes"].items()}
         method = czslkit.load_original(
             self.method,
-            {"net": state, "epoch": 3},
+            {"net": state, "epoch": 3} | ({"image_extractor": own} if own else {}),
             self.space,
             {**self.json["config"], **config},
             word_vectors=self.vector,
             log=lambda _: None,
         )
+        self._dropout = {}
         for module in method.modules():
             if isinstance(module, nn.Dropout):
-                module.p = 0.0
+                self._dropout[module], module.p = module.p, 0.0
         return method
+
+    def dropout_of(self, module: nn.Dropout) -> float:
+        """Return the dropout that a module of the last loaded method had."""
+        return self._dropout[module]
+
+
+@pytest.fixture
+def classical_cases() -> list[ClassicalCase]:
+    """Return all recorded runs of the classical methods."""
+    return [ClassicalCase(path) for path in CLASSICAL]
 
 
 CLASSICAL = sorted((Path(__file__).parent / "classical").glob("*.json"))
