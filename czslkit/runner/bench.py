@@ -8,11 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from .. import distributed
 from ..data.dataset_folders import dataset
-from ..errors import ConfigError
 from ..files import remove_unfinished
 from ..method import METHODS
 from ..metrics.names import WORLDS
@@ -24,14 +21,14 @@ from ..report.table import Table
 from ..result_store import Store
 from ..sizes import MEMORY
 from ..terminal import log_to_stderr
-from ..torchrun import process_count, process_rank
+from ..torchrun import process_rank
 from .job import Job
 from .plan import Spec
 from .request import Request
 from .run_job import estimate as estimate_job
 from .run_job import failed_results
 from .run_jobs import run_jobs
-from .slurm_parameters import Parameters, parse_parameters
+from .slurm_parameters import slurm_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,7 +186,7 @@ def bench(
         verbose=verbose,
         progress=progress,
     )
-    parameters = _slurm_parameters(slurm, detach, device)
+    parameters = slurm_parameters(slurm, detach, device)
     if estimate and process_rank():
         return Benchmark((), request.store)
     if not estimate:
@@ -214,25 +211,6 @@ def bench(
     from .slurm import run_on_slurm  # needs the extra with submitit
 
     return Benchmark(tuple(run_on_slurm(request, jobs, parameters, detach, log)), store, asked)
-
-
-def _slurm_parameters(slurm: Mapping[str, Any] | None, detach: bool, device: str) -> Parameters | None:
-    """Return the checked parameters of Slurm jobs, None for a benchmark on this machine.
-
-    Raises:
-        ConfigError: a parameter is wrong, there is no device of this name, or ``detach`` was given without ``slurm``.
-    """
-    if slurm is None:
-        if detach:
-            raise ConfigError(["detach needs slurm, since only its jobs run without this process: add slurm"])
-        return None
-    if process_count() > 1:
-        raise ConfigError(["slurm cannot be used under torchrun: start czslkit bench itself, with distributed=true"])
-    try:
-        torch.device("cpu" if device == "auto" else device)
-    except RuntimeError as error:
-        raise ConfigError([f"device {device!r} cannot be used: {str(error).splitlines()[0]}"]) from None
-    return parse_parameters(slurm)
 
 
 def _drop(line: str) -> None:

@@ -9,8 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ..errors import ConfigError
 from ..options import option, parse
+from ..torchrun import process_count
 
 INSTALL = "pip install 'czslkit[slurm]'"
 _OF_EXECUTOR = ("max_num_timeout", "python")  # arguments of submitit's executor, not of its jobs
@@ -38,6 +41,25 @@ class Parameters:
     def minutes(self) -> int:
         """The time limit of a job, submitit's default if none is given."""
         return int(self.jobs.get("slurm_time") or self.jobs.get("timeout_min") or 5)
+
+
+def slurm_parameters(slurm: Mapping[str, Any] | None, detach: bool, device: str) -> Parameters | None:
+    """Return the checked parameters of Slurm jobs, None for a benchmark on this machine.
+
+    Raises:
+        ConfigError: a parameter is wrong, there is no device of this name, or ``detach`` was given without ``slurm``.
+    """
+    if slurm is None:
+        if detach:
+            raise ConfigError(["detach needs slurm, since only its jobs run without this process: add slurm"])
+        return None
+    if process_count() > 1:
+        raise ConfigError(["slurm cannot be used under torchrun: start czslkit bench itself, with distributed=true"])
+    try:
+        torch.device("cpu" if device == "auto" else device)
+    except RuntimeError as error:
+        raise ConfigError([f"device {device!r} cannot be used: {str(error).splitlines()[0]}"]) from None
+    return parse_parameters(slurm)
 
 
 def parse_parameters(given: Mapping[str, Any]) -> Parameters:
