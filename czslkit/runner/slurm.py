@@ -18,7 +18,7 @@ from .record import failure
 from .request import Request
 from .run_job import failed_results, record_failure, run_job, store_results, usable_results
 from .slurm_array import SlurmJob, known_jobs, new_array, submit
-from .slurm_job import Training, training_name
+from .slurm_job import Training, cell_folder
 from .slurm_parameters import Parameters
 from .slurm_queue import JobState, job_states
 
@@ -55,7 +55,7 @@ def run_on_slurm(
             if earlier.setdefault(known.name, known) is not known:  # it was submitted once more
                 known.mark_collected()
         for number, job in enumerate(jobs):
-            known_job = earlier.get(training_name(job))
+            known_job = earlier.get(cell_folder(job))
             if found := _finished(job):
                 results[number] = found
             elif known_job and _covers(known_job, job):
@@ -107,32 +107,29 @@ def _covers(known: SlurmJob, job: Job) -> bool:
 def _submit(
     root: Path, request: Request, jobs: Sequence[Job], parameters: Parameters, log: Callable[[str], None]
 ) -> list[SlurmJob]:
-    """Submit trainings as one array."""
+    """Submit cells as one array with a job for each training, and return the Slurm job of each."""
     if not jobs:
         return []
     cache = request.cache if request.cache in (None, "off") else user_path(request.cache).absolute()
     data = data_root(request.data).absolute()
     sent = replace(request, runs=request.store.root.absolute(), data=data, cache=cache)
     folder, token = new_array(root)
-    trainings = [
-        Training(
-            sent,
-            training_name(job),
-            folder,
-            token,
-            Path.cwd(),
-            job.source.digests(job.spec.dataset),
-            parameters.distributed,
-        )
-        for job in jobs
-    ]
-    worlds = [job.spec.worlds for job in jobs]
-    submitted = submit([*zip(trainings, worlds, strict=True)], parameters)
+    same: dict[str, list[Job]] = {}  # cells of one training: the first one trains, and the others use it
+    for job in jobs:
+        spec = job.spec
+        same.setdefault(repr((spec.dataset, spec.method, spec.seed, spec.training_config)), []).append(job)
+    trainings = []
+    for cells in same.values():
+        names, digests = tuple(map(cell_folder, cells)), cells[0].source.digests(cells[0].spec.dataset)
+        training = Training(sent, names, folder, token, Path.cwd(), digests, parameters.distributed)
+        trainings.append((training, [job.spec.worlds for job in cells]))
+    submitted = {job.name: job for job in submit(trainings, parameters)}
+    number = next(iter(submitted.values())).id.partition("_")[0]
     log(
-        f"submitted {len(jobs)} trainings as Slurm job {submitted[0].id.partition('_')[0]}, each with a time limit of "
-        f"{parameters.minutes} minutes (timeout_min); their logs are in {folder}"
+        f"submitted {len(trainings)} trainings as Slurm job {number}, each with a time limit of {parameters.minutes} "
+        f"minutes (timeout_min); their logs are in {folder}"
     )
-    return submitted
+    return [submitted[cell_folder(job)] for job in jobs]
 
 
 def _follow(
@@ -159,7 +156,7 @@ def _follow(
                 for number, state in states.items():
                     job, slurm_job = jobs[number], left[number]
                     outcome = slurm_job.outcome()
-                    for line in slurm_job.new_lines():
+                    for line in slurm_job.new_lines(f"[{number + 1}/"):
                         log(line)
                     if outcome is None and not _is_over(number, state, ended):
                         _log_change(job, slurm_job, state, shown, number)

@@ -20,25 +20,25 @@ from submitit.helpers import clean_env
 from ..errors import ConfigError, CzslkitError
 from ..files import write_text
 from ..foreign_files import parse_json, read_regular
-from ..result_store import Result
+from ..result_store import Result, relative_path
 from .slurm_job import TOKEN_FILE, Training
 from .slurm_parameters import Parameters
 from .slurm_queue import JobState
 
-_RECORD = "trainings.json"  # file of an array with its trainings, in the order of its jobs
+_RECORD = "cells.json"  # file of an array with the cells of its jobs
 _MOST_BYTES = 8 << 20  # of the record
 _TAIL_BYTES = 4096  # of a log, which have its last line
 
 
 @dataclass
 class SlurmJob:
-    """A job of an array: one training in the queue of Slurm.
+    """A cell of a benchmark in the queue of Slurm. The cells of one training are in one job.
 
     Attributes:
         folder: of the array.
-        number: of the job in the array, from 0.
-        id: of the job in Slurm, such as ``12_3``.
-        name: folder of the training below the folder of results, such as ``demo/csp/seed0-3f``.
+        number: of the cell in the array, from 0.
+        id: of its job in Slurm, such as ``12_3``.
+        name: folder of the cell below the folder of results, such as ``demo/csp/seed0-3f``.
         worlds: worlds that it evaluates in.
         tasks: processes of the job.
     """
@@ -71,24 +71,26 @@ class SlurmJob:
         return self.folder / f"{self.number}.collected"
 
     def outcome(self) -> list[Result] | str | None:
-        """Return the results, or why there are none; None if the job has left neither so far."""
-        outcomes = []
+        """Return the results of the cell, or why there are none; None if its job has left neither so far."""
+        results: list[Result] | None = None
         for task in range(self.tasks):
             file = submitit.SlurmJob(self.folder, self.id, (task,)).paths.result_pickle
             if file.exists():
                 kind, found = pickle_load(file)
-                outcomes.append((task, found if kind == "success" else _last_line(found)))
-        failed = (found for _, found in outcomes if isinstance(found, str))
-        first = (found for task, found in outcomes if task == 0)
-        return next(failed, None) or next(first, None)
+                if kind != "success" or isinstance(found, str):
+                    return _last_line(str(found))
+                if task == 0:
+                    start = f"{self.name}/"
+                    results = [result for result in found if relative_path(result["cell"]).startswith(start)]
+        return results
 
     def skip_log(self) -> None:
         """Let :meth:`new_lines` leave out what is in the log now."""
         if self.log_file.exists():
             self._bytes_read = self.log_file.stat().st_size
 
-    def new_lines(self) -> list[str]:
-        """Return the lines of the log about the training that were written since the last call."""
+    def new_lines(self, start: str) -> list[str]:
+        """Return the lines of the log with a certain start that were written since the last call."""
         try:
             with self.log_file.open("rb") as file:
                 file.seek(self._bytes_read)
@@ -97,7 +99,7 @@ class SlurmJob:
             return []
         text = text[: text.rfind(b"\n") + 1]
         self._bytes_read += len(text)
-        return [line for line in text.decode(errors="replace").splitlines() if line.startswith("[")]
+        return [line for line in text.decode(errors="replace").splitlines() if line.startswith(start)]
 
     def failure(self, state: JobState, reason: str = "") -> CzslkitError:
         """Return the error of a job that left no results.
@@ -120,22 +122,26 @@ class SlurmJob:
         return CzslkitError(f"Slurm job {self.id} {state}. Its log {log} ends with: {line}")
 
 
-def submit(trainings: Sequence[tuple[Training, Sequence[str]]], parameters: Parameters) -> list[SlurmJob]:
+def submit(trainings: Sequence[tuple[Training, Sequence[Sequence[str]]]], parameters: Parameters) -> list[SlurmJob]:
     """Submit trainings as one array and return its jobs.
 
     What is on disk before Slurm has the array lets :func:`known_jobs` find it, wherever this process is killed.
 
     Args:
-        trainings: trainings and the worlds that they evaluate in.
+        trainings: trainings, and the worlds of each of their cells.
         parameters: of the jobs.
 
     Raises:
         ConfigError: Slurm does not take the array; nothing is submitted.
     """
     folder = trainings[0][0].folder
-    record = [{"name": training.name, "worlds": [*worlds]} for training, worlds in trainings]
+    record = [
+        {"job": number, "name": name, "worlds": [*worlds]}
+        for number, (training, of_cells) in enumerate(trainings)
+        for name, worlds in zip(training.names, of_cells, strict=True)
+    ]
     write_text(folder / TOKEN_FILE, trainings[0][0].token)
-    write_text(folder / _RECORD, json.dumps({"tasks": parameters.tasks, "trainings": record}))
+    write_text(folder / _RECORD, json.dumps({"tasks": parameters.tasks, "cells": record}))
     executor = submitit.AutoExecutor(folder, cluster="slurm", **parameters.executor)
     executor.update_parameters(**parameters.jobs)
     try:
@@ -157,22 +163,25 @@ def jobs_of(folder: Path) -> list[SlurmJob]:
     """Return the jobs of an array; none if Slurm did not get it.
 
     Raises:
-        CzslkitError: the record of its trainings was changed.
+        CzslkitError: the record of its cells was changed.
     """
     scripts = sorted(folder.glob("*_submission.sh"))  # submitit names it by the id that Slurm gave
     if not scripts:
         return []
     try:
         record: Mapping[str, Any] = parse_json(read_regular(folder / _RECORD, _MOST_BYTES))
-        entries = [(str(entry["name"]), tuple(map(str, entry["worlds"]))) for entry in record["trainings"]]
+        entries = [(int(e["job"]), str(e["name"]), tuple(map(str, e["worlds"]))) for e in record["cells"]]
         tasks = int(record["tasks"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CzslkitError(
             f"{folder / _RECORD} cannot be read: {error!r}. If none of its jobs is in the queue, remove {folder}"
         ) from error
     number = scripts[0].name.partition("_")[0]
-    ids = [number] if len(entries) == 1 else [f"{number}_{i}" for i in range(len(entries))]
-    return [SlurmJob(folder, i, ids[i], *entry, tasks) for i, entry in enumerate(entries)]
+    is_array = any(job for job, _, _ in entries)
+    return [
+        SlurmJob(folder, i, f"{number}_{job}" if is_array else number, name, worlds, tasks)
+        for i, (job, name, worlds) in enumerate(entries)
+    ]
 
 
 def known_jobs(root: Path) -> Iterator[SlurmJob]:

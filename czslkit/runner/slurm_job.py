@@ -31,7 +31,7 @@ class Training:
 
     Attributes:
         request: the benchmark, with absolute paths.
-        name: folder of the training below the folder of results.
+        names: folders of its cells below the folder of results; several with other evaluation settings.
         folder: the folder of the array of jobs, below the folder of results.
         token: content of the token file in it.
         home: the folder in which the benchmark was started.
@@ -40,7 +40,7 @@ class Training:
     """
 
     request: Request
-    name: str
+    names: tuple[str, ...]
     folder: Path
     token: str
     home: Path
@@ -60,11 +60,11 @@ class Training:
         try:
             self.check_folders()
             with distributed.together(), distributed.agreed():
-                job = self._job()
+                jobs = self._jobs()
         except CzslkitError as error:
             log_to_stderr(f"{error}")
             return str(error)
-        return list(run_jobs([job]))
+        return list(run_jobs(jobs))
 
     def checkpoint(self) -> Any:
         """Return what submitit runs after a time limit or a preemption: the training goes on after its last epoch."""
@@ -106,29 +106,30 @@ class Training:
                 "nodes share, or copy the datasets to the same path on every node"
             )
 
-    def _job(self) -> Job:
-        """Return the job of the training, planned anew here.
+    def _jobs(self) -> list[Job]:
+        """Return the cells of the training, planned anew here.
 
         Raises:
-            CzslkitError: the plan does not have the training any more, or the dataset is another one here.
+            CzslkitError: the plan does not have them any more, or the dataset is another one here.
         """
-        jobs = self.request.jobs(_drop if process_rank() else log_to_stderr)
-        job = next((job for job in jobs if training_name(job) == self.name), None)
-        if job is None:
+        planned = {cell_folder(job): job for job in self.request.jobs(_drop if process_rank() else log_to_stderr)}
+        if missing := [name for name in self.names if name not in planned]:
             raise CzslkitError(
-                f"the benchmark has no training {self.name} any more: its recipe or its code has changed since it was "
-                "submitted. Run the same command again"
+                f"the benchmark has no training {', '.join(missing)} any more: its recipe or its code has changed "
+                "since it was submitted. Run the same command again"
             )
-        if changes := differences(self.digests, job.source.digests(job.spec.dataset)):
+        jobs = [planned[name] for name in self.names]
+        dataset = jobs[0].spec.dataset
+        if changes := differences(self.digests, jobs[0].source.digests(dataset)):
             raise CzslkitError(
-                f"{socket.gethostname()} has other files of {job.spec.dataset} than the submitter in "
-                f"{ensure_folder(job.spec.dataset, self.request.data)}: {changes}. All nodes must have the same data"
+                f"{socket.gethostname()} has other files of {dataset} than the submitter in "
+                f"{ensure_folder(dataset, self.request.data)}: {changes}. All nodes must have the same data"
             )
-        return job
+        return jobs
 
 
-def training_name(job: Job) -> str:
-    """Return the folder of a training below the folder of results, such as ``demo/csp/seed0-3f``."""
+def cell_folder(job: Job) -> str:
+    """Return the folder of a cell below the folder of results, such as ``demo/csp/seed0-3f``."""
     return Path(relative_path(job.spec.cell("closed"))).parent.as_posix()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from submitit.core.utils import DelayedSubmission, cloudpickle_dump
 
+import czslkit
 from czslkit.errors import ConfigError, CzslkitError
 from czslkit.runner import slurm
 from czslkit.runner.slurm_job import Training
@@ -168,6 +169,18 @@ def test_results_that_are_stale_again_are_made_anew(cluster: Cluster, go: Any) -
     assert (go(detach=True).results, cluster.arrays) == ((), 2)
 
 
+def test_cells_of_the_same_training_are_in_one_job(cluster: Cluster, go: Any) -> None:
+    settings = {"train.epochs": 1, "eval.threshold": czslkit.Grid([None, 0.2])}
+    go(settings=settings, detach=True)
+    assert len(cluster.training("1").names) == 2
+    cluster.queue({"1": "PENDING"})
+    assert (go(settings=settings, detach=True).results, cluster.arrays) == ((), 1)
+    cluster.run("1")
+    result = go(settings=settings)
+    assert [cell["config"]["eval"]["threshold"] for cell in result.results] == [None, 0.2]
+    assert (result.failed, cluster.arrays) == (0, 1)
+
+
 def test_a_world_that_no_job_evaluates_in_is_submitted(cluster: Cluster, go: Any) -> None:
     go(detach=True)
     cluster.queue({"1": "PENDING"})
@@ -186,9 +199,9 @@ def test_an_array_that_slurm_did_not_get_is_submitted(cluster: Cluster, go: Any)
 
 def test_an_array_with_a_damaged_record_is_named(cluster: Cluster, go: Any) -> None:
     go(detach=True)
-    record = next(cluster.runs.glob("slurm/*/trainings.json"))
+    record = next(cluster.runs.glob("slurm/*/cells.json"))
     record.write_text(json.dumps({"tasks": 1}))
-    with pytest.raises(CzslkitError, match=r"trainings\.json cannot be read: KeyError\('trainings'\)"):
+    with pytest.raises(CzslkitError, match=r"cells\.json cannot be read: KeyError\('cells'\)"):
         go()
 
 
@@ -299,5 +312,5 @@ def test_a_job_whose_plan_or_data_differ_says_so(cluster: Cluster, go: Any) -> N
     digests = {**training.digests, "images": "40 files, 3f"}
     assert "has other files of toys than the submitter" in str(replace(training, digests=digests)())
     assert "the benchmark has no training toys/csp/seed7-3f any more" in str(
-        replace(training, name="toys/csp/seed7-3f")()
+        replace(training, names=("toys/csp/seed7-3f",))()
     )
