@@ -71,11 +71,16 @@ def run_on_slurm(
     collected, left = _follow(jobs, followed if detach else followed | new, len(results), detach, log)
     if detach and (waiting := left | new):
         log(
-            f"{len(waiting)} trainings are in Slurm ({_ids(waiting)}); the same command without --detach follows them, "
-            "and prints the whole table"
+            f"in Slurm: {_trainings(len(waiting))} (job {_ids(waiting)}); the same command without --detach follows "
+            "the jobs, and prints the whole table"
         )
     results |= collected
     return [result for number in sorted(results) for result in results[number]]
+
+
+def _trainings(count: int) -> str:
+    """Return a number of trainings in words."""
+    return "1 training" if count == 1 else f"{count} trainings"
 
 
 def _ids(jobs: Mapping[int, SlurmJob]) -> str:
@@ -126,8 +131,8 @@ def _submit(
     submitted = {job.name: job for job in submit(trainings, parameters)}
     number = next(iter(submitted.values())).id.partition("_")[0]
     log(
-        f"submitted {len(trainings)} trainings as Slurm job {number}, each with a time limit of {parameters.minutes} "
-        f"minutes (timeout_min); their logs are in {folder}"
+        f"submitted {_trainings(len(trainings))} as Slurm job {number}, with a time limit of {parameters.minutes} "
+        f"minutes (timeout_min); logs are in {folder}"
     )
     return [submitted[cell_folder(job)] for job in jobs]
 
@@ -172,8 +177,8 @@ def _follow(
                     time.sleep(min(_LONGEST_PAUSE, 1 + (time.monotonic() - start) / 20))
     except KeyboardInterrupt:
         log(
-            f"{len(left)} trainings go on in Slurm: the same command follows them again, and "
-            f"scancel {_ids(left)} ends them"
+            f"{_trainings(len(left))} left in Slurm: the same command follows the jobs again, and scancel {_ids(left)} "
+            "ends them"
         )
         raise
     return results, left

@@ -92,8 +92,10 @@ def messages(result: Any) -> list[str]:
 
 def test_jobs_are_submitted_once_followed_and_collected(cluster: Cluster, go: Any, bench_toys: Any) -> None:
     assert go("csp,clip", detach=True).results == ()
-    assert "submitted 2 trainings as Slurm job 1, each with a time limit of 5 minutes" in bench_toys.log_lines[0]
-    assert "2 trainings are in Slurm (1); the same command without --detach follows them" in bench_toys.log_lines[-1]
+    assert "submitted 2 trainings as Slurm job 1, with a time limit of 5 minutes" in bench_toys.log_lines[0]
+    assert (
+        "in Slurm: 2 trainings (job 1); the same command without --detach follows the jobs" in bench_toys.log_lines[-1]
+    )
     cluster.queue({"1_0": "RUNNING", "1_1": "PENDING"})
     assert go("csp,clip", detach=True).results == ()
     assert "[1/2] csp on toys, seed 0: Slurm job 1_0 runs on node7" in bench_toys.log_lines
@@ -233,7 +235,7 @@ def test_an_interruption_leaves_the_jobs_in_slurm(
     with pytest.raises(KeyboardInterrupt):
         go()
     assert (
-        "1 trainings go on in Slurm: the same command follows them again, and scancel 1 ends them"
+        "1 training left in Slurm: the same command follows the jobs again, and scancel 1 ends them"
         in bench_toys.log_lines
     )
 

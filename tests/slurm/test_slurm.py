@@ -124,7 +124,7 @@ def test_the_grid_of_the_replicas_has_the_numbers_of_a_local_run(tmp_path: Path)
 
 def test_a_training_that_is_requeued_goes_on_and_is_submitted_once(start: Any, tmp_path: Path) -> None:
     assert start(tmp_path / "there", "slow", {}, epochs=6, detach=True).results == ()
-    assert "1 trainings are in Slurm" in start.log[-1]
+    assert "in Slurm: 1 training (job " in start.log[-1]
     trained_epochs(tmp_path / "there", 2)
     (number,) = job_ids(tmp_path / "there")
     subprocess.run(["scontrol", "requeue", number], check=True)
@@ -215,7 +215,7 @@ def test_the_commands_of_the_page_run_as_written(tmp_path: Path) -> None:
     assert run("run")[0].startswith("demo ")
     out, err = run("detach")
     assert "asked for, but without a result: csp on demo (2 of 2 cells)" in out
-    assert "1 trainings are in Slurm" in err
+    assert "in Slurm: 1 training (job " in err
     out, err = run("attach")
     assert "submitted before as Slurm job" in err and "without a result" not in out
 
