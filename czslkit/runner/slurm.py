@@ -63,7 +63,7 @@ def run_on_slurm(
                 known_job.skip_log()
                 job.log(f"submitted before as Slurm job {known_job.id}")
                 continue
-            if known_job:
+            if known_job and (found is None or known_job.outcome() is not None):  # it may run for another world
                 known_job.mark_collected()
         missing = [number for number in range(len(jobs)) if number not in results and number not in followed]
         submitted = _submit(root, request, [jobs[number] for number in missing], parameters, log)

@@ -44,7 +44,7 @@ class JobState:
         if not self.name:
             return "is over, and Slurm does not know it any more"
         code, _, by = self.exit_code.partition(":")
-        details = [self.reason.lower() and self.reason, code.strip("0") and f"exit code {code}", _signal_name(by)]
+        details = [self.reason, code.strip("0") and f"exit code {code}", _signal_name(by)]
         shown = ", ".join(filter(None, details))
         return f"ended as {self.name}{f' ({shown})' if shown else ''}{f' on {self.node}' if self.node else ''}"
 
