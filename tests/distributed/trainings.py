@@ -1,8 +1,7 @@
 """Run methods on the tiny dataset, in one process or in those of torchrun: FOLDER STAGE...
 
 Stages: ``one`` trains in the folder ``one``; ``stopped`` trains one epoch in ``two`` and copies it to ``handed``;
-``two`` and ``handed`` go on there. In the second epoch, a process of ``killed`` is killed, and one of ``alone`` raises an
-error.
+``two`` and ``handed`` go on there. In the second epoch, a process of ``killed`` is killed, and one of ``alone`` fails.
 """
 
 from __future__ import annotations
