@@ -147,7 +147,9 @@ class SyntheticFeed(Feed):
         self.labels = torch.stack((split.attr, split.obj)).to(device)
         self.watch, self.passes = watch, list[list[int]]()  # marks of every pass over the images
 
-    def batches(self, order: Any = None, epoch: int = 0, size: Any = None, companions: Any = None) -> Iterator[Batch]:
+    def batches(
+        self, order: Any = None, epoch: int = 0, size: Any = None, companions: Any = None, part: Any = None
+    ) -> Iterator[Batch]:
         order = torch.arange(len(self.split)) if order is None else order
         marks: list[int] = []
         self.passes.append(marks)

@@ -28,6 +28,7 @@ from .request import Request
 from .run_job import estimate as estimate_job
 from .run_job import failed_results
 from .run_jobs import run_jobs
+from .slurm_parameters import slurm_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +102,8 @@ def bench(
     cache_images: bool = False,
     memory: str | int = MEMORY,
     estimate: bool = False,
+    slurm: Mapping[str, Any] | None = None,
+    detach: bool = False,
     keep_stale: bool = False,
     allow_missing: bool = False,
     verbose: bool = False,
@@ -136,6 +139,11 @@ def bench(
         memory: bytes that an evaluation may take, and the estimate of a training, such as ``"4GB"``, without the
             weights of the method.
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
+        slurm: run each training as a job of a Slurm cluster, with these parameters: those of submitit's executors, such
+            as ``{"partition": "gpu", "gpus_per_node": 1, "timeout_min": 600}``, and ``distributed``, with which all
+            tasks of a job share its training. Jobs that the same call has submitted before are followed, not submitted
+            again; see docs/cluster.md.
+        detach: with ``slurm``, submit what is missing and return at once, with the results that are there.
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.
         allow_missing: also use a dataset of your own if more than 1 % of the images of a split have a pair that is in
@@ -179,14 +187,17 @@ def bench(
         verbose=verbose,
         progress=progress,
     )
+    parameters = slurm_parameters(slurm, detach, device)
     if estimate and process_rank():
         return Benchmark((), request.store)
     if not estimate:
         distributed.connect()
     if process_rank():
         request, log = replace(request, progress=False), _drop
+    # The nodes of a cluster may have a GPU, where this machine has none.
+    planned = request if parameters is None else replace(request, device="cpu")
     with distributed.together(), distributed.agreed():
-        jobs = request.jobs(log)
+        jobs = planned.jobs(log)
     store, specs = request.store, [job.spec for job in jobs]
     if process_rank():
         return Benchmark(tuple(run_jobs(jobs)), store)
@@ -196,7 +207,11 @@ def bench(
         return Benchmark(tuple(result for job in jobs for result in _estimate_or_failures(job)), store)
     remove_unfinished(store.root)
     asked = remember(store.root, _command(specs), _names(specs), log)
-    return Benchmark(tuple(run_jobs(jobs)), store, asked)
+    if parameters is None:
+        return Benchmark(tuple(run_jobs(jobs)), store, asked)
+    from .slurm import run_on_slurm  # needs the extra with submitit
+
+    return Benchmark(tuple(run_on_slurm(request, jobs, parameters, detach, log)), store, asked)
 
 
 def _drop(line: str) -> None:
