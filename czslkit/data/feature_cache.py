@@ -13,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .. import provenance
+from .. import distributed, provenance
 from ..foreign_files import check_regular
 from ..method import Method
 from ..options import config_id
+from ..precision import Precision, precision_record
 from ..weights import tensor_digest
 from . import image_transforms
 from .cache import Cache
@@ -26,12 +27,18 @@ _TENSOR = "pooled"  # name of the tensor in a file
 
 
 def pooled_features(
-    cache: Cache | None, method: Method, split: Split, encode: Callable[[], Tensor], batch_size: int
+    cache: Cache | None,
+    method: Method,
+    split: Split,
+    encode: Callable[[], Tensor],
+    batch_size: int,
+    precision: Precision = "fp32",
 ) -> Tensor:
     """Return pooled features of every image, ``[N, D]``, on the method's device: from the cache, else from ``encode``.
 
     All methods share the features, which equal the result of ``encode`` to the last bit: there is a separate file for
-    other images, encoders, devices, code or packages. Call this function in evaluation mode and without gradients.
+    other images, encoders, number formats, devices, code or packages. Call this function in evaluation mode and without
+    gradients.
 
     Args:
         cache: None writes nothing to disk.
@@ -39,11 +46,12 @@ def pooled_features(
         split: the images.
         encode: returns the features; called at most once.
         batch_size: images that ``encode`` encodes at a time; the last digits of the features may depend on it.
+        precision: number format in which ``encode`` and this function compute.
     """
     encode_once = functools.cache(encode)  # features that cannot be written are still used
     if cache is None or type(method).encode is not Method.encode:  # an overridden ``encode`` may depend on anything
         return encode_once()
-    encoder = _encoder_key(method) | {"batch": batch_size}
+    encoder = _encoder_key(method) | {"batch": batch_size} | precision_record(precision=precision)
     code_version = {
         "classes": provenance.class_versions([type(method.backbone)]),
         "transforms": image_transforms.VERSION,
@@ -55,15 +63,18 @@ def pooled_features(
         tensor = encode_once().cpu().contiguous()
         file.write_bytes(save({_TENSOR: tensor}, {"key": json.dumps(key), "digest": tensor_digest(tensor)}))
 
-    features = cache.obtain(
-        f"features-{split.name}-{split.digest}-{config_id(encoder)}",
-        config_id(code_version),
-        ".safetensors",
-        description=f"the features of {len(split):,} {split.name} images",
-        size=4 * len(split) * method.backbone.dim,
-        read=functools.partial(_read_features, key=key, images=len(split)),
-        write=write,
-    )
+    file = f"features-{split.name}-{split.digest}-{config_id(encoder)}", config_id(code_version), ".safetensors"
+    description = f"the features of {len(split):,} {split.name} images"
+    read = functools.partial(_read_features, key=key, images=len(split))
+    size = 4 * len(split) * method.backbone.dim
+    if distributed.size() > 1:  # all ranks encode together, while the first one holds no lock
+        found = distributed.first(lambda: cache.find(*file, description=description, read=read))
+        features: Tensor | None = encode_once() if found is None else found
+        if found is None:
+            arguments: Any = {"description": description, "size": size, "read": read, "write": write}
+            distributed.first(lambda: cache.obtain(*file, **arguments) is None)
+    else:
+        features = cache.obtain(*file, description=description, size=size, read=read, write=write)
     return encode_once() if features is None else features.to(method.device)
 
 
@@ -99,7 +110,7 @@ def _encoder_key(method: Method) -> dict[str, Any]:
     noise = torch.rand(1, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(0))
     return {
         "tensors": tensor_digest(*backbone.image_parameters(), *backbone.buffers()),
-        "output": tensor_digest(method.encode(noise.to(device)).pooled),
+        "output": tensor_digest(method.encode(noise.to(device)).pooled.float()),
         "pixels": [
             backbone.image_size,
             *backbone.mean,

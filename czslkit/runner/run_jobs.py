@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import LockedError
 from .job import Job
+from .ranks import run_on_ranks
 from .run_job import record_failure, run_job
 
 _GLANCE = 0.3  # seconds in which a process that only looks at a stored result is done
@@ -22,8 +23,13 @@ def run_jobs(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
     A job that another process runs is put off until after the other jobs. Once that process has finished it, its
     stored results are returned; if that process ends without results, the job is run here. So processes that run the
-    same jobs, also on several hosts, share them.
+    same jobs, also on several hosts, share them. Processes that torchrun started run each job together.
     """
+    return run_on_ranks(jobs, _run_jobs)
+
+
+def _run_jobs(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Run jobs in this process, with the help of the others that torchrun started; see :func:`run_jobs`."""
     results: dict[int, list[dict[str, Any]]] = {}
     put_off = list(range(len(jobs)))
     for line in chain([_PUT_OFF] * (len(jobs) > 1), [_WAITING], repeat("")):
