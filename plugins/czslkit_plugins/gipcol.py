@@ -109,6 +109,10 @@ class Gipcol(Method):
         super().__init__(space=space, backbone=backbone, prompt=prompt, head=CosineHead(backbone.scale))
         self.options = options
 
+    def text(self, pairs: Tensor) -> TextFeatures:
+        # A training has the graph of the closed world, and needs no look at the values of pairs.
+        return self.prompt(self.backbone, pairs, "closed" if self.training else "")
+
     def text_in(self, world: str, pairs: Tensor) -> TextFeatures:
         return self.prompt(self.backbone, pairs, world)
 
