@@ -21,11 +21,11 @@ from ..result_store import Store
 from ..sizes import MEMORY
 from ..terminal import log_to_stderr
 from .job import Job
+from .job_processes import exit_if_imported_as_script, planned_here, process_count, run_several
 from .plan import Spec
 from .request import Request
 from .run_job import estimate as estimate_job
 from .run_job import failed_results
-from .run_jobs import run_jobs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +99,7 @@ def bench(
     cache_images: bool = False,
     memory: str | int = MEMORY,
     estimate: bool = False,
+    jobs: int | str = 1,
     keep_stale: bool = False,
     allow_missing: bool = False,
     verbose: bool = False,
@@ -132,6 +133,10 @@ def bench(
         cache_images: also cache decoded images, about 150 KB each at 224 pixels.
         memory: bytes that an evaluation may take, and the estimate of a training, such as ``"4GB"``, without the
             weights of the method.
+        jobs: trainings that run at the same time on this machine, each in a process of its own, and each on one of the
+            GPUs that are visible; ``auto`` for one on each GPU. The script that calls this function must do so under
+            ``if __name__ == "__main__":``, since the processes import it. No number depends on it, except for rounding
+            if each training gets another number of threads; see docs/jobs.md.
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
         keep_stale: also use results that are stale because something that they depend on has changed; the table names
             them.
@@ -144,6 +149,7 @@ def bench(
 
     Raises:
         ConfigError: names, keys or values are unknown; no cell has been run.
+        ProcessError: no process can import the script that calls this function.
 
     >>> import tempfile, czslkit
     >>> from czslkit.data.make.mini import write_mini
@@ -154,6 +160,8 @@ def bench(
     >>> result.failed, list(result.results[0]["metrics"])[:2]
     (0, ['auc', 'best_seen'])
     """
+    if jobs != 1:
+        exit_if_imported_as_script()
     request = Request(
         methods,
         datasets,
@@ -167,6 +175,7 @@ def bench(
         preset=preset,
         device=device,
         workers=workers,
+        processes=process_count(jobs, device),
         cache=cache,
         cache_images=cache_images,
         memory=memory,
@@ -176,15 +185,15 @@ def bench(
         verbose=verbose,
         progress=progress,
     )
-    jobs = request.jobs(log)
-    store, specs = request.store, [job.spec for job in jobs]
+    planned = planned_here(request, log)
+    store, specs = request.store, [job.spec for job in planned]
     for line in failures():
         log(f"set aside: {line}")
     if estimate:
-        return Benchmark(tuple(result for job in jobs for result in _estimate_or_failures(job)), store)
+        return Benchmark(tuple(result for job in planned for result in _estimate_or_failures(job)), store)
     remove_unfinished(store.root)
     asked = remember(store.root, _command(specs), _names(specs), log)
-    return Benchmark(tuple(run_jobs(jobs)), store, asked)
+    return Benchmark(tuple(run_several(request, planned, log)), store, asked)
 
 
 def _command(specs: Sequence[Spec]) -> Command:

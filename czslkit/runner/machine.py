@@ -28,6 +28,7 @@ class Machine:
     memory: int = MEMORY  # bytes that an evaluation may take, without the weights of the method
     progress: bool = True  # show progress; see czslkit.terminal.Progress
     cache: Cache | None = None  # features and decoded images on disk; None without a cache
+    processes: int = 1  # trainings that run at the same time and share the processors
 
     def torch_device(self) -> torch.device:
         """Return the torch device; ``auto`` is CUDA or else MPS if it is available, and the CPU otherwise.
