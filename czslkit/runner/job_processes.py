@@ -107,7 +107,6 @@ class JobProcesses:
         self._lines = ProcessLines(len(jobs), count, log, show=request.progress)
         self._lock, self._stopped = threading.Lock(), False
         self._running: dict[Any, Connection] = {}
-        self._done = 0
 
     def __enter__(self) -> JobProcesses:
         resource_tracker.ensure_running()  # here, since it changes which signals the calling thread receives
@@ -124,9 +123,8 @@ class JobProcesses:
     def attempt(self, numbers: Sequence[int]) -> Iterator[Outcome]:
         """Return the outcome of each of some jobs. A job that is done before is read in this process."""
         found = {number: outcome for number in numbers if (outcome := self._without_process(number)) is not None}
-        self._done += sum(not isinstance(outcome, LockedError) for outcome in found.values())
         if len(found) < len(numbers):
-            self._lines.begin(self._done)
+            self._lines.begin(len(self._jobs) - len(numbers) + sum(isinstance(one, list) for one in found.values()))
         same: dict[str, list[int]] = {}  # cells of the same training: the first one trains, and the others use it
         for number in numbers:
             if number not in found:
@@ -191,7 +189,6 @@ class JobProcesses:
             raise _no_start(process.exitcode)
         if last != "results":
             content = self._fail(job, ProcessError(f"{_end_in_words(process.exitcode)}{_last_lines(log_file)}"))
-        self._done += 1
         self._lines.count()
         return content
 
@@ -213,16 +210,17 @@ class JobProcesses:
     def _follow(self, connection: Connection, number: int, slot: int) -> tuple[str | None, Any]:
         """Show what a process sends until it ends; return its last message that is neither a line nor progress."""
         last: tuple[str | None, Any] = (None, None)
-        with suppress(EOFError, OSError):  # OSError: it died while it sent a message
-            while True:
+        while True:
+            try:
                 kind, content = connection.recv()
-                if kind == "line":
-                    self._lines.line(content, slot)
-                elif kind == "progress":
-                    self._lines.progress(self._jobs[number].name, *content, slot=slot)
-                else:
-                    last = kind, content
-        return last
+            except (EOFError, OSError):  # OSError: it died while it sent a message
+                return last
+            if kind == "line":
+                self._lines.line(content, slot)
+            elif kind == "progress":
+                self._lines.progress(self._jobs[number].name, *content, slot=slot)
+            else:
+                last = kind, content
 
     def _fail(self, job: Job, error: ProcessError) -> list[dict[str, Any]]:
         """Store an error for the worlds of a job that have no usable result, and return the results of all worlds."""

@@ -33,6 +33,7 @@ class ProcessLines:
     def begin(self, done: int) -> None:
         """Start to count; ``done`` trainings were finished before, and their time is not known."""
         with self._lock:
+            self._all.__exit__()
             self._all = Progress("trainings", self._total, show=self._show, done=done, position=self._slots)
 
     def line(self, text: str, slot: int | None) -> None:

@@ -135,7 +135,6 @@ def test_replicas_give_the_same_results_at_a_time_and_one_by_one(tmp_path: Path)
 
     assert go(1, "one") == go(2, "two")
     assert results(tmp_path / "one") == results(tmp_path / "two")
-    assert sum("decoded" in line or "checked" in line for line in lines) == 0
     del lines[:]
     go(2, "two")
     assert all(line.endswith("done before") for line in lines)
