@@ -22,6 +22,7 @@ import czslkit
 from czslkit.cli import main
 from czslkit.data.make.mini import write_mini
 from czslkit.errors import ConfigError, ProcessError
+from czslkit.metrics.names import WORLDS
 from czslkit.runner import job_processes
 
 MARK = "CZSLKIT_TEST_MARK"  # variable in the environment of every process that a command starts
@@ -31,13 +32,20 @@ TIMES = ("digest", "finished", "timing")
 def results(runs: Path) -> dict[str, Any]:
     """Return the content of each result without its times."""
     found = {}
-    for path in sorted(runs.glob("*/*/*/*.json")):
+    for path in sorted(path for world in WORLDS for path in runs.glob(f"*/*/*/{world}.json")):
         content = json.loads(path.read_text())
         kept = {key: value for key, value in content.items() if key not in TIMES}
         if kept["training"]:
             kept["training"] = {key: value for key, value in kept["training"].items() if key != "seconds"}
         found[path.relative_to(runs).as_posix()] = kept
     return found
+
+
+@pytest.fixture(autouse=True)
+def no_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no process import the script that runs pytest, which in some environments would run pytest."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
 
 
 class Command:
@@ -123,22 +131,30 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, toys: Path, clip_file:
     return result.to_csv(), results(runs)
 
 
-def test_replicas_give_the_same_results_at_a_time_and_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("methods", "worlds", "thresholds"),
+    [("csp", "closed", [None]), pytest.param("clip,csp,msci", "closed,open", [None, 0.1], marks=pytest.mark.slow)],
+)
+def test_replicas_give_the_same_results_at_a_time_and_one_by_one(
+    methods: str, worlds: str, thresholds: list[float | None], tmp_path: Path
+) -> None:
     for name in ("mit-states", "ut-zappos", "cgqa"):
         write_mini(name, tmp_path / "data")
     lines: list[str] = []
 
     def go(jobs: int, runs: str) -> str:
-        settings = {"backbone": "demo", "train.epochs": 1, "csp.eval.threshold": czslkit.Grid([None, 0.1])}
+        settings = {"backbone": "demo", "train.epochs": 1, "csp.eval.threshold": czslkit.Grid(thresholds)}
         where = {"data": tmp_path / "data", "runs": tmp_path / runs, "log": lines.append, "device": "cpu"}
-        return czslkit.bench("clip,csp", "all", preset="demo", settings=settings, jobs=jobs, **where).to_csv()
+        result = czslkit.bench(methods, "all", worlds, preset="demo", settings=settings, jobs=jobs, **where)
+        assert not result.failed
+        return result.to_csv()
 
     assert go(1, "one") == go(2, "two")
     assert results(tmp_path / "one") == results(tmp_path / "two")
     del lines[:]
     go(2, "two")
     assert all(line.endswith("done before") for line in lines)
-    assert len(lines) == 9
+    assert len(lines) == 3 * (len(methods.split(",")) + len(thresholds) - 1)
 
 
 def test_a_training_whose_process_is_killed_fails_with_its_log_and_the_others_go_on(
@@ -254,7 +270,6 @@ def test_a_script_without_the_usual_guard_gets_one_error(tmp_path: Path, toys: P
 
 
 def test_a_script_that_cannot_be_imported_stops_the_benchmark(bench_toys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>", raising=False)
     with pytest.raises(ProcessError, match="ended with exit status 1 before it began; its error is above"):
         bench_toys("csp", jobs=2)
