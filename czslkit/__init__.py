@@ -40,7 +40,7 @@ _HOME = {
     "download": "data.download.download",
     "evaluate": "metrics.sweep",
     "Sweep": "metrics.sweep",
-    "feasibility": "metrics.feasibility",
+    "feasibility": "pair_feasibility",
     "word_feasibility": "evaluation.feasibility_source",
     "results": "report.frame",
     "list_runs": "stored_runs",
@@ -78,9 +78,9 @@ if TYPE_CHECKING:
     from .method import METHODS as METHODS
     from .method import Method as Method
     from .method import build as build
-    from .metrics.feasibility import feasibility as feasibility
     from .metrics.sweep import Sweep as Sweep
     from .metrics.sweep import evaluate as evaluate
+    from .pair_feasibility import feasibility as feasibility
     from .prompts import SoftPrompt as SoftPrompt
     from .report.frame import results as results
     from .runner.bench import bench as bench

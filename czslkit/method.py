@@ -110,6 +110,10 @@ class Method(TrainingHooks, nn.Module):
         features: TextFeatures = self.prompt(self.backbone, pairs)
         return features
 
+    def text_in(self, world: str, pairs: Tensor) -> TextFeatures:
+        """Return the text features of candidates of the ``closed`` or ``open`` world; by default those of ``text``."""
+        return self.text(pairs)
+
     def encode(self, images: Tensor) -> ImageFeatures:
         """Return the features of images ``[B, 3, H, W]``. They do not depend on candidates.
 
@@ -162,9 +166,9 @@ class Method(TrainingHooks, nn.Module):
     def begin(self, setting: Setting, candidates: Tensor) -> None:
         """Start a pass over a stream of images; it is called only if the method ``streams``.
 
-        Every pass has a copy of the trained method for itself. After ``begin``, the texts of the candidates are
-        encoded, and ``rank`` is called for one image after the other. ``rank`` may use ``torch.enable_grad``. A method
-        that changes its image encoder sets ``caches_features = False``, so that ``rank`` gets pixels.
+        Every pass has a copy of the trained method. After ``begin``, texts are encoded, and ``rank`` is called for one
+        image after the other. ``rank`` may use ``torch.enable_grad``. A method that changes its image encoder sets
+        ``caches_features = False``, so that ``rank`` gets pixels.
 
         Args:
             setting: split, world and number of candidates of the pass.
@@ -172,10 +176,7 @@ class Method(TrainingHooks, nn.Module):
         """
 
     def feasibility(self) -> Tensor:
-        """Return how plausible every pair is, asked after the training if ``eval.feasibility`` is ``method``.
-
-        Returns:
-            ``[A * O]`` from -1 to 1, in ``product(attrs, objs)`` order.
+        """Return how plausible every pair is, from -1 to 1, ``[A * O]``, after a training; see ``eval.feasibility``.
 
         Raises:
             ConfigError: the method has no feasibility of its own.

@@ -37,20 +37,35 @@ class Translation:
             tensors, and result in the authors' name.
         unused: regular expression of tensors that the authors' program declares and never uses.
         settings: our option for each key of the authors' YAML; ``option.i`` is value ``i`` of a tuple.
+        from_settings: function from the authors' YAML to options that no single key determines.
         fixed: keys of the authors' YAML with only one valid value, and this value.
         needs: keys of the authors' YAML that have an effect only if another key is true, and this other key.
         required_config: keys of the authors' YAML that change scores and that tensor shapes do not determine. If such a
             key is missing, our default is used and a message is logged.
         sizes: function from the authors' tensors to the options that their shapes determine.
+        ignored: further keys of the authors' YAML that do not change the function of a checkpoint.
+        sections: the parts of the authors' checkpoint that are tensors, or dicts of tensors, by name, with the name or
+            the prefix that they get; other parts, such as the epoch, are left out. Without it, the checkpoint is a dict
+            of tensors.
+        encoder: prefix of the tensors of an image encoder that is no CLIP; empty for methods with a CLIP.
+        features: for methods without a CLIP, the function from the authors' tensors to the width of image features.
+        not_saved: regular expression of our learned tensors, by our name, that the authors' checkpoint does not hold,
+            such as word vectors.
     """
 
     names: Names
     unused: str = r"$^"
     settings: Mapping[str, str] = field(default_factory=dict)
+    from_settings: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda config: {}
     fixed: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, str] = field(default_factory=dict)
     required_config: tuple[str, ...] = ()
     sizes: Callable[[State], dict[str, Any]] = lambda state: {}
+    ignored: tuple[str, ...] = ()
+    sections: Mapping[str, str] = field(default_factory=dict)
+    encoder: str = ""
+    features: Callable[[State], int] = lambda state: 0
+    not_saved: str = r"$^"
 
     def to_author_key(self, name: str) -> str:
         """Return the authors' name of our tensor ``name``."""
@@ -65,7 +80,7 @@ class Translation:
             config: settings by key of the authors' YAML; names of our options are accepted as well.
             defaults: our options with their defaults.
         """
-        options: dict[str, Any] = {}
+        options = self.from_settings(config)
         problems = []
         for key, value in config.items():
             if key in self.needs and not config.get(self.needs[key]):
@@ -77,8 +92,8 @@ class Translation:
                 problems += self._set_option(options, key, value, defaults)
             elif key in defaults and key != "backbone":
                 options[key] = value
-            elif key not in IGNORED_KEYS:
-                known = dict.fromkeys((*self.settings, *self.fixed, *defaults, *IGNORED_KEYS))
+            elif key not in IGNORED_KEYS and key not in self.ignored:
+                known = dict.fromkeys((*self.settings, *self.fixed, *defaults, *IGNORED_KEYS, *self.ignored))
                 problems.append(f"{key} is not a setting of the authors' program.{did_you_mean(key, known)}")
         return options, problems
 

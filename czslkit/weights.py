@@ -32,12 +32,15 @@ _UMASK = os.umask(0)  # reading the umask requires setting it
 os.umask(_UMASK)
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, sections: Mapping[str, str] | None = None) -> dict[str, Tensor]:
     """Return the tensors of a weight file by name, on the CPU, without running code from the file.
 
     The file has the format of safetensors, torch (a dict of tensors, possibly inside ``state_dict``,
     ``model_state_dict`` or ``model``) or TorchScript (such as OpenAI's CLIP files; the program in it is not read). If
     every name starts with ``module.``, this prefix is removed.
+
+    Args:
+        sections: the parts of the file to read, with their new names; see :func:`tensors_of`.
 
     Raises:
         ConfigError: the file has another format, is damaged, or contains more than tensors. A file that
@@ -53,7 +56,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         elif folder := archive_folder(path):
             tensors = read_archive(path, folder)
         else:
-            tensors = tensors_of(load_plain(path))
+            tensors = tensors_of(load_plain(path), sections)
         check_claims(tensors.values(), path)
         if long := next((name for name in tensors if len(name) > _LONGEST_REASON), ""):
             raise ValueError(f"it has a tensor with a name of {len(long):,} characters: {shortened(long)}")
@@ -95,12 +98,25 @@ def _content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def tensors_of(content: Any) -> dict[str, Tensor]:
+def tensors_of(content: Any, sections: Mapping[str, str] | None = None) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of the state dict inside a checkpoint; numpy arrays become tensors.
+
+    Args:
+        sections: parts of a checkpoint that are tensors or dicts of tensors, by name, with the name or the prefix that
+            they get. If ``content`` has one of them, its other parts are left out.
 
     Raises:
         ValueError: ``content`` is not a dict, or contains more than tensors.
     """
+    if isinstance(content, Mapping) and not {*content}.isdisjoint(sections or {}):
+        parts = {(sections or {})[name]: part for name, part in content.items() if name in (sections or {})}
+        content = {
+            name: value
+            for start, part in parts.items()
+            for name, value in (
+                {f"{start}{key}": value for key, value in part.items()} if isinstance(part, Mapping) else {start: part}
+            ).items()
+        }
     if isinstance(content, Mapping):
         content = next((content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping):

@@ -26,7 +26,8 @@ def load_backbone(
     Args:
         setting: a registered backbone (``demo``), a registered backbone with an argument (``timm/resnet18``), an
             open_clip model with its weights (``ViT-B-32/openai``, ``ViT-B-32/random``, ``ViT-B-32/openai/FILE``,
-            ``hf-hub:REPOSITORY``, ``local-dir:FOLDER``), the path of an OpenAI-format CLIP file, or an open_clip model.
+            ``hf-hub:REPOSITORY``, ``local-dir:FOLDER``), the path of an OpenAI-format CLIP file, an open_clip model, or
+            a backbone.
         trainable: False freezes the whole backbone. True lets the parameters of its image tower learn, which are those
             of ``image_parameters``; the rest is frozen.
         adapter_dim: bottleneck width of the adapters in every visual block; 0 for no adapters. Adapters always learn.
@@ -41,7 +42,7 @@ def load_backbone(
     if isinstance(adapter_dim, bool) or not isinstance(adapter_dim, int) or adapter_dim < 0:
         raise ConfigError([f"adapter_dim is {adapter_dim!r}, expected a whole number from 1, or 0 for no adapters"])
     if isinstance(setting, nn.Module):
-        backbone: Backbone = ClipBackbone(setting)
+        backbone = setting if isinstance(setting, Backbone) else ClipBackbone(setting)
     else:
         name, argument = resolve(setting)
         backbone = _construct(BACKBONES[name], argument)

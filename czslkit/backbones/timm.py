@@ -46,12 +46,28 @@ class Timm(Backbone):
             _say_which_tag(argument, name)
         elif not pretrained and weights != "random":
             raise ConfigError([f"timm/{name}: {weights!r} is not pretrained, random or a file"])
+        self._hold(tower, random=weights == "random")
+
+    @classmethod
+    def of(cls, tower: nn.Module) -> Timm:
+        """Return the backbone of a timm model that has been built without its classifier."""
+        backbone = cls.__new__(cls)
+        Backbone.__init__(backbone)
+        backbone._hold(tower, random=False)
+        return backbone
+
+    def _hold(self, tower: Any, *, random: bool) -> None:
+        """Set every attribute.
+
+        Args:
+            tower: the model, without its classifier.
+            random: no weights ask for a resize mode.
+        """
         self.tower, config = tower.requires_grad_(False), tower.pretrained_cfg
         self.depth = self.visual_tokens = self.visual_width = self.token_width = 0
         with torch.no_grad():  # the width in a tower's configuration can differ from the width of its output
             self.dim = tower.eval()(torch.zeros(1, *config["input_size"])).shape[-1]
         stated = of_timm(config)
-        random = weights == "random"  # no weights ask for a resize mode
         self.preprocessing = Preprocessing(stated.size, stated.mean, stated.std) if random else stated
         self.register_buffer("scale", torch.zeros(()), persistent=False)
 
@@ -65,6 +81,19 @@ class Timm(Backbone):
 
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
         return ImageFeatures(self.tower(images))
+
+
+def tower_of(state: Mapping[str, Tensor]) -> Timm:
+    """Return the backbone with the tensors of a ResNet-18, by the names of torchvision and timm.
+
+    Raises:
+        ConfigError: they are the tensors of another model.
+    """
+    import timm
+
+    tower = timm.create_model("resnet18.tv_in1k", pretrained=False, num_classes=0)
+    load_strict(tower, {name: value for name, value in state.items() if not name.startswith("fc.")})
+    return Timm.of(tower)
 
 
 def _without_classifier(name: str, tower: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,9 @@ import torch
 import yaml
 from torch import Tensor
 
+from ..backbones.given_features import GivenFeatures
 from ..backbones.openai_format import NON_WEIGHTS, from_openai, model_from_shapes
+from ..backbones.timm import tower_of
 from ..errors import ConfigError
 from ..files import file_digest
 from ..learned_state import learned_state, load_learned
@@ -24,12 +26,15 @@ from ..training_files import METADATA_FILE
 from ..translation import Translation
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, tensors_of
+from ..word_vectors import TableVectors, WordVectors
 from ..yaml_files import read_yaml
 from .trained import save
 
 Log = Callable[[str], None]
 #: A file or the content of a file.
 Source = str | Path | Mapping[str, Any]
+#: Files of word vectors by table, or a callable for all tables.
+Words = Mapping[str, WordVectors] | TableVectors
 #: Prefixes that the authors' programs give to the tensors of the CLIP inside them.
 CLIP_PREFIXES = ("clip.", "clip_model.")
 #: Prefix of second names of the tensors in CLIP's text tower.
@@ -43,6 +48,7 @@ def load_original(
     config: Source | None = None,
     backbone: Source | None = None,
     *,
+    word_vectors: Words | None = None,
     log: Log | None = None,
 ) -> Method:
     """Load a checkpoint of a method's authors into our method, so that both compute the same function.
@@ -54,7 +60,12 @@ def load_original(
         space: label space of the authors' training, with attributes and objects in the authors' order (sorted by name).
         config: the authors' YAML, or a dict of its keys, in groups or flat. Settings of training and logging are
             ignored. By default, the default options of the method are used.
-        backbone: OpenAI-format CLIP as state dict, file or model name, for a checkpoint without CLIP.
+        backbone: OpenAI-format CLIP as state dict, file or model name, for a checkpoint without CLIP. For a method
+            whose program has another image encoder, the state dict or the name of that encoder; without it, and if the
+            checkpoint does not have it, the method takes only :class:`czslkit.types.ImageFeatures`.
+        word_vectors: the vectors of words that the authors' checkpoint does not hold: a file for each table, such as
+            ``{"word2vec": "GoogleNews-vectors-negative300.bin"}``, or a callable that returns the vector for a table, a
+            word and a width.
         log: function for messages about skipped tensors and assumed settings; by default, messages go to standard
             error.
 
@@ -67,7 +78,7 @@ def load_original(
         ConfigError: tensors are unknown, missing or of another shape, or settings are unknown or contradict the shapes;
             the message lists all of them.
     """
-    return _load(name, checkpoint, space, config, backbone, log or log_to_stderr).method
+    return _load(name, checkpoint, space, config, backbone, word_vectors, log or log_to_stderr).method
 
 
 def convert(
@@ -78,6 +89,7 @@ def convert(
     config: str | Path | None = None,
     backbone: str | Path | None = None,
     *,
+    word_vectors: Words | None = None,
     log: Log | None = None,
 ) -> None:
     """Convert a checkpoint of a method's authors to a folder of a trained method.
@@ -95,10 +107,11 @@ def convert(
         raise ConfigError([f"{folder} already contains a method; remove it, or choose another folder"])
     if backbone is not None and Path(backbone).is_file():
         state = read_tensors(backbone)
-        loaded = _load(name, checkpoint, space, config, state, log)
+        loaded = _load(name, checkpoint, space, config, state, word_vectors, log)
         clip = loaded.clip or {key: value for key, value in state.items() if key not in NON_WEIGHTS}
     else:
-        loaded = _load(name, checkpoint, space, config, None if backbone is None else str(backbone), log)
+        given = None if backbone is None else str(backbone)
+        loaded = _load(name, checkpoint, space, config, given, word_vectors, log)
         clip = loaded.clip
     options = loaded.options | ({} if backbone is None else {"backbone": str(backbone)})
     source = {"checkpoint": checkpoint.name, "digest": file_digest(checkpoint)}
@@ -124,29 +137,42 @@ class CheckpointTensors:
     clip_prefix: str  # prefix of the CLIP's tensors in the checkpoint
     clip: dict[str, Tensor]  # tensors of CLIP, with OpenAI's names
     method: dict[str, Tensor]  # tensors of the method, with the authors' names
+    encoder: dict[str, Tensor]  # tensors of another image encoder without their prefix; they are in ``method``, too
 
 
 def _load(
-    name: str, checkpoint: Source, space: PairSpace, config: Source | None, backbone: Source | None, log: Log
+    name: str,
+    checkpoint: Source,
+    space: PairSpace,
+    config: Source | None,
+    backbone: Source | None,
+    word_vectors: Words | None,
+    log: Log,
 ) -> LoadedCheckpoint:
     """Build a method and load a checkpoint into it; see :func:`load_original` for arguments and errors."""
     if not isinstance(space, PairSpace):
         raise TypeError(f"space is a {type(space).__name__}, expected a PairSpace, such as the space of a dataset")
     translation = _translation(name)
-    tensors, problems = _separate(name, _tensors(checkpoint))
+    tensors, problems = _separate(name, translation, _tensors(checkpoint, translation.sections))
     settings = _settings(config)
     values, option_problems = _options(name, translation, settings, tensors)
     _log_assumed_settings(name, translation, settings, log)
     options: Any = parse(METHODS[name].Options, values, where=name)
     if tensors.clip and backbone is not None:
         log(f"{name}: the checkpoint contains a CLIP, so the argument backbone is ignored")
-    options = dataclasses.replace(options, backbone=_backbone(name, tensors.clip, backbone))
+    options = dataclasses.replace(options, backbone=_backbone(name, translation, tensors, backbone))
     method = construct(METHODS[name], options, space, where=name)
+    if word_vectors is not None:
+        if not (load := getattr(method, "load_word_vectors", None)):
+            raise ConfigError([f"{name} has no vectors of words: leave word_vectors out"])
+        load(word_vectors)
 
-    our_keys = {translation.to_author_key(key): key for key in learned_state(method)}
+    saved = [key for key in learned_state(method) if not re.fullmatch(translation.not_saved, key)]
+    our_keys = {translation.to_author_key(key): key for key in saved}
     unknown = tensors.method.keys() - our_keys.keys()
     method.unused = tuple(sorted(key for key in unknown if re.fullmatch(translation.unused, key)))
-    used = {key: value for key, value in tensors.method.items() if key not in method.unused}
+    in_encoder = {translation.encoder + key for key in tensors.encoder} - our_keys.keys()
+    used = {key: value for key, value in tensors.method.items() if key not in in_encoder.union(method.unused)}
     problems += option_problems + _mismatches(name, method, our_keys, used, tensors)
     if problems:
         raise ConfigError(problems)
@@ -168,26 +194,32 @@ def _translation(name: str) -> Translation:
     return translation
 
 
-def _tensors(checkpoint: Source) -> dict[str, Tensor]:
+def _tensors(checkpoint: Source, sections: Mapping[str, str] | None = None) -> dict[str, Tensor]:
     """Return the tensors of a file or state dict by name.
+
+    Args:
+        sections: see :attr:`Translation.sections`.
 
     Raises:
         ConfigError: the checkpoint is not readable, or contains more than tensors.
     """
     if not isinstance(checkpoint, Mapping):
-        return read_tensors(checkpoint)
+        return read_tensors(checkpoint, sections)
     try:
-        return tensors_of(checkpoint)
+        return tensors_of(checkpoint, sections)
     except ValueError as error:
         raise ConfigError([f"the checkpoint is not a state dict of tensors: {error}"]) from error
 
 
-def _separate(name: str, state: Mapping[str, Tensor]) -> tuple[CheckpointTensors, list[str]]:
-    """Separate the tensors of CLIP from the tensors of the method.
+def _separate(name: str, translation: Translation, state: Mapping[str, Tensor]) -> tuple[CheckpointTensors, list[str]]:
+    """Separate the tensors of CLIP, or of another encoder, from the tensors of the method.
 
     Returns:
         The tensors, and a line for every tensor of CLIP that differs from its copy under a second name.
     """
+    if start := translation.encoder:
+        encoder = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+        return CheckpointTensors("", {}, dict(state), encoder), []
     clip_alone = "visual.conv1.weight" in state
     used_prefixes = (prefix for prefix in CLIP_PREFIXES if any(key.startswith(prefix) for key in state))
     clip_prefix = "" if clip_alone else next(used_prefixes, CLIP_PREFIXES[0])
@@ -206,7 +238,7 @@ def _separate(name: str, state: Mapping[str, Tensor]) -> tuple[CheckpointTensors
         for key, value in aliases.items()
         if clip.get(key, value).shape != value.shape or not torch.equal(clip.get(key, value), value)
     ]
-    return CheckpointTensors(clip_prefix, {**aliases, **clip}, method), problems
+    return CheckpointTensors(clip_prefix, {**aliases, **clip}, method, {}), problems
 
 
 def _settings(config: Source | None) -> dict[str, Any]:
@@ -265,15 +297,21 @@ def _log_assumed_settings(name: str, translation: Translation, settings: Mapping
         log(f"{name}: {key} is not given, and shapes do not determine it; {value} is assumed")
 
 
-def _backbone(name: str, clip: Mapping[str, Tensor], given: Source | None) -> Any:
-    """Return the CLIP of the checkpoint, or else the ``given`` CLIP, as an argument for ``load_backbone``.
+def _backbone(name: str, translation: Translation, tensors: CheckpointTensors, given: Source | None) -> Any:
+    """Return the encoder of the checkpoint, or else the ``given`` one, as an argument for ``load_backbone``.
 
     Tensors that do not fit the CLIP are skipped; ``_mismatches`` reports them.
 
     Raises:
         ConfigError: there is no CLIP.
     """
-    if clip:
+    if translation.encoder:
+        if tensors.encoder:
+            return tower_of(tensors.encoder)
+        if given is None:
+            return GivenFeatures(translation.features(tensors.method))
+        return tower_of(_tensors(given)) if isinstance(given, Mapping) else str(given)
+    if clip := tensors.clip:
         model = model_from_shapes(clip)
         own = model.state_dict()
         fitting = {key: value for key, value in clip.items() if key in own and own[key].shape == value.shape}

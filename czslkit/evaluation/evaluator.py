@@ -160,7 +160,10 @@ class Evaluation:
     def _score(self, part: Mapping[str, slice], sweeps: Mapping[str, Sweep], progress: Progress) -> None:
         """Score every image against some rows of each world, and add the scores to the sweeps."""
         method, chunks = self.method, self.chunks
-        texts = {world: method.text(self.tasks[world].pairs[rows].to(method.device)) for world, rows in part.items()}
+        texts = {
+            world: method.text_in(world, self.tasks[world].pairs[rows].to(method.device))
+            for world, rows in part.items()
+        }
         for batch in self.feed.batches(size=chunks.images):
             image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
             labels = batch.attr.cpu(), batch.obj.cpu()

@@ -17,12 +17,13 @@ from ..data.splits import Splits
 from ..errors import ConfigError, DataError, first_ten
 from ..foreign_files import check_regular
 from ..method import Method
-from ..metrics.feasibility import feasibility
 from ..options import user_path
+from ..pair_feasibility import feasibility
 from ..prompts import clean
 from ..torch_files import load_plain
 from ..types import PairSpace
-from .word_vectors import WordVectors, label_words, read_safetensors, refused_file, word_vectors
+from ..word_files import read_safetensors, refused_file
+from ..word_vectors import WordVectors, label_words, word_vectors
 
 #: Values of the setting ``eval.feasibility`` that are not a path.
 NAMED_SOURCES = ("file", "clip", "method")
@@ -158,7 +159,7 @@ def read_feasibility(file: Path, space: PairSpace) -> Tensor:
     """
     if file.suffix.lower() == ".safetensors":
         names = read_safetensors(file, lambda content: content.keys())
-        words = {word for name in (*space.attrs, *space.objs) for word in label_words(name)} - {"feasibility"}
+        words = {word for name in (*space.attrs, *space.objs) for word in label_words(name)[0]} - {"feasibility"}
         holds_words = len(names) > 1 and not words.isdisjoint(names)
     else:
         holds_words = file.suffix.lower() not in SCORE_SUFFIXES

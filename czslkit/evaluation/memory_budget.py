@@ -63,7 +63,7 @@ class Costs:
         spread = torch.linspace(0, len(pairs) - 1, min(SAMPLE, len(pairs))).long()  # words differ in length
         self._sample = pairs[spread].to(method.device)
         with torch.no_grad(), Footprint() as footprint:
-            self.text = method.text(self._sample)
+            self.text = method.text_in(self.setting.world, self._sample)
         self.text_peak = footprint.peak  # bytes while texts are encoded, in addition to text_bytes
         shared = _bytes_of_tensors(self.text.rows(slice(0)))  # attributes and objects
         self._shared = len(tasks) * shared

@@ -51,7 +51,7 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
         torch.manual_seed(seed)
         adapting, pairs = _copy_of(method), task.pairs.to(device)
         adapting.begin(task.setting, pairs)
-        text = adapting.text(pairs)
+        text = adapting.text_in(task.setting.world, pairs)
         numbered = zip(order.split(1), chain([first], batches), strict=True)
         name = f"{feed.split.name} images scored, {task.setting.world} world"
         for number, batch in tracked(numbered, name, len(order), show=feed.progress):

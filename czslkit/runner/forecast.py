@@ -53,7 +53,8 @@ def evaluation(planned: Evaluation) -> Forecast:
     costs = Costs(method.eval(), feed, planned.tasks)
     sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.texts)
     one_text, all_texts = (
-        measured_seconds(lambda n: method.text(sample[:n]), n, method.device) for n in (1, len(sample))
+        measured_seconds(lambda n: method.text_in(costs.setting.world, sample[:n]), n, method.device)
+        for n in (1, len(sample))
     )
     per_text = max(all_texts - one_text, 0) / max(len(sample) - 1, 1)  # seconds
     per_image = 0.0 if feed.has_features else encoding_seconds(method, feed, chunks.images)

@@ -154,7 +154,7 @@ def _check_split(trial: MethodTrial, method: Method, split: Literal["val", "test
     assert isinstance(images, Tensor)
     for world, task in evaluation.tasks.items():
         with torch.no_grad():
-            text = method.text(task.pairs)
+            text = method.text_in(task.setting.world, task.pairs)
             parts = [method.rank(part, text, task.setting) for part in images.split(size)]
         equal_or_fail(
             found[world],

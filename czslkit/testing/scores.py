@@ -28,7 +28,7 @@ class Scoring:
 
     def text(self) -> TextFeatures:
         """Return the text features of all candidates."""
-        return self.method.text(self.pairs)
+        return self.method.text_in("open", self.pairs)
 
     def ranked(self) -> Tensor:
         """Return the scores of all images and candidates, ``[B, P]``."""
@@ -177,7 +177,7 @@ def a_second_pass_gives_the_same_scores(scoring: Scoring) -> str:
 def permuting_pairs_permutes_columns(scoring: Scoring) -> str:
     """The order of the candidates does not change their scores."""
     order = torch.randperm(len(scoring.pairs), generator=torch.Generator().manual_seed(1))
-    text = scoring.method.text(scoring.pairs[order])
+    text = scoring.method.text_in("open", scoring.pairs[order])
     equal_or_fail(
         scoring.method.rank(scoring.images, text),
         scoring.ranked()[:, order],
@@ -244,7 +244,7 @@ def chunks_of_pairs_agree(scoring: Scoring) -> str:
     if not method.chunkable:
         raise CheckSkipped("the method declares chunkable = False")
     rest = "Compute the score of a pair from this pair alone, or set chunkable = False"
-    by_chunk = torch.cat([method.rank(scoring.images, method.text(chunk)) for chunk in pairs.split(5)], 1)
+    by_chunk = torch.cat([method.rank(scoring.images, method.text_in("open", chunk)) for chunk in pairs.split(5)], 1)
     equal_or_fail(by_chunk, expected, "chunks of pairs agree", rest)
     rows = [text.rows(slice(start, start + 5)) for start in range(0, len(pairs), 5)]
     by_rows = torch.cat([method.rank(scoring.images, part) for part in rows], 1)

@@ -27,8 +27,8 @@ from czslkit.evaluation.feasibility_source import (
     source_file,
     word_feasibility,
 )
-from czslkit.evaluation.word_vectors import word_vectors
 from czslkit.types import PairSpace
+from czslkit.word_vectors import word_vectors
 
 SPACE = PairSpace(("dry", "wet"), ("cat", "dog", "owl"), torch.tensor([[0, 0], [1, 1]]), torch.tensor([True, True]))
 VALUES = torch.tensor([0.0, 0.5, -0.25, 1.0, 0.0, -1.0])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from czslkit.metrics.feasibility import best_threshold, feasibility, threshold_grid
+from czslkit.metrics.feasibility import best_threshold, threshold_grid
 from czslkit.metrics.sweep import Metrics, evaluate
+from czslkit.pair_feasibility import feasibility
 from czslkit.types import PairSpace
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import czslkit
 from czslkit.method import Method
-from czslkit.types import Batch, PairSpace
+from czslkit.types import Batch, ImageFeatures, PairSpace
 
 RECORDED = Path(__file__).parent / "recorded"
 CASES = sorted(path.stem for path in RECORDED.glob("*.json"))
@@ -118,3 +118,80 @@ def case(request: pytest.FixtureRequest) -> Case:
 def cases() -> list[Case]:
     """Return all recorded runs."""
     return [recorded(name) for name in CASES]
+
+
+class ClassicalCase:
+    """One recorded run of CompCos, CGE, Co-CGE or ADE, with the vectors of words and with features as images."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.stem
+        self.json: dict[str, Any] = json.loads(path.read_text())
+        with np.load(path.with_suffix(".npz")) as arrays:
+            self.arrays = {key: torch.from_numpy(arrays[key]) for key in arrays}
+        self.method: str = self.json["model"]
+        pairs, seen = self.pairs("closed"), set(map(tuple, self.json["pairs"]["train"]))
+        is_seen = torch.tensor([tuple(pair) in seen for pair in pairs.tolist()])
+        self.space = PairSpace(self.json["attributes"], self.json["objects"], pairs, is_seen)
+
+    def pairs(self, which: str) -> Tensor:
+        return torch.tensor(self.json["pairs"][which])
+
+    @property
+    def images(self) -> ImageFeatures | Tensor:
+        if "features" not in self.json["images"]:
+            draw = np.random.RandomState(self.json["case_seed"]).standard_normal((6, 3, 64, 64))
+            return torch.from_numpy(draw.astype(np.float32))
+        count, width = self.json["images"]["n"], self.json["images"]["F"]
+        draw = np.random.RandomState(self.json["case_seed"]).standard_normal((count, width))
+        return ImageFeatures(torch.from_numpy((np.maximum(draw - 1.2, 0) * 6).astype(np.float32)))
+
+    @property
+    def batch(self) -> Batch:
+        labels = self.json["labels"]
+        return Batch(self.images, torch.tensor(labels["attr"]), torch.tensor(labels["obj"]))
+
+    def vector(self, table: str, word: str, width: int) -> Tensor | None:
+        """Return the vector of a word in a table of the case, None if the table does not have it."""
+        known = self.json["word_vectors"]["tables"][table]
+        if known["words"] != "any string" and word not in known["words"]:
+            return None
+        seed = zlib.crc32(f"{table}:{word}".encode()) ^ self.json["case_seed"]
+        return torch.from_numpy((np.random.RandomState(seed).standard_normal(known["dim"]) * 0.3).astype(np.float32))
+
+    def load(self, **config: Any) -> Method:
+        """Load the case, with dropout switched off."""
+        seed, encoder = self.json["case_seed"], self.json.get("image_extractor", {"prefix": "", "shapes": {}})
+        state = {key: weight(key, shape, seed) for key, shape in self.json["shapes"].items()}
+        own = {key: weight(encoder["prefix"] + key, shape, seed) for key, shape in encoder["shapes"].items()}
+        method = czslkit.load_original(
+            self.method,
+            {"net": state, "epoch": 3} | ({"image_extractor": own} if own else {}),
+            self.space,
+            {**self.json["config"], **config},
+            word_vectors=self.vector,
+            log=lambda _: None,
+        )
+        self._dropout = {}
+        for module in method.modules():
+            if isinstance(module, nn.Dropout):
+                self._dropout[module], module.p = module.p, 0.0
+        return method
+
+    def dropout_of(self, module: nn.Dropout) -> float:
+        """Return the dropout that a module of the last loaded method had."""
+        return self._dropout[module]
+
+
+@pytest.fixture
+def classical_cases() -> list[ClassicalCase]:
+    """Return all recorded runs of the classical methods."""
+    return [ClassicalCase(path) for path in CLASSICAL]
+
+
+CLASSICAL = sorted((Path(__file__).parent / "classical").glob("*.json"))
+
+
+@pytest.fixture(params=CLASSICAL, ids=lambda path: path.stem)
+def classical(request: pytest.FixtureRequest) -> ClassicalCase:
+    """Return every recorded run of the classical methods in turn."""
+    return ClassicalCase(request.param)

@@ -132,6 +132,11 @@ def test_a_backbone_that_is_not_needed_is_said_to_be_unused(csp):
     assert said == ["csp: the checkpoint contains a CLIP, so the argument backbone is ignored"]
 
 
+def test_vectors_of_words_are_refused_by_a_method_without_them(csp):
+    with pytest.raises(ConfigError, match="csp has no vectors of words: leave word_vectors out"):
+        load(csp, word_vectors=lambda table, word, width: torch.zeros(width))
+
+
 def test_chunks_of_texts_count_only_where_texts_come_first(msci):
     config = {**msci.config, "text_encoder_batch_size": 1024}
     assert load(msci, config=config).head.fusion.primitive_chunk == 1024
