@@ -26,6 +26,7 @@ from czslkit.metrics.names import WORLDS
 from czslkit.runner import job_processes
 
 MARK = "CZSLKIT_TEST_MARK"  # variable in the environment of every process that a command starts
+SLOW = pytest.mark.slow
 TIMES = ("digest", "finished", "timing")
 
 
@@ -133,7 +134,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, toys: Path, clip_file:
 
 @pytest.mark.parametrize(
     ("methods", "worlds", "thresholds"),
-    [("csp", "closed", [None]), pytest.param("clip,csp,msci", "closed,open", [None, 0.1], marks=pytest.mark.slow)],
+    [("csp", "closed", [None]), pytest.param("clip,csp,msci", "closed,open", [None, 0.1], marks=SLOW)],
 )
 def test_replicas_give_the_same_results_at_a_time_and_one_by_one(
     methods: str, worlds: str, thresholds: list[float | None], tmp_path: Path
@@ -182,7 +183,10 @@ def is_running(command: Command, pid: int, seed: int) -> bool:
     return f"/seed{seed}-" in os.readlink(f"/proc/{pid}/fd/1")
 
 
-@pytest.mark.parametrize("end", ["killed", "terminated", "interrupted", "interrupted with its group"])
+@pytest.mark.parametrize(
+    "end",
+    ["killed", "interrupted with its group", *(pytest.param(e, marks=SLOW) for e in ("terminated", "interrupted"))],
+)
 def test_all_processes_end_with_the_command_and_the_same_command_resumes(
     end: str, start: Callable[..., Command], undisturbed: tuple[str, dict[str, Any]]
 ) -> None:
@@ -204,7 +208,7 @@ def test_all_processes_end_with_the_command_and_the_same_command_resumes(
     assert ((again.runs / "table.csv").read_text(), results(again.runs)) == undisturbed
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("victim", ["a training", "the command"])
 def test_killed_at_any_moment_the_same_command_ends_with_the_same_table(
     victim: str, start: Callable[..., Command], undisturbed: tuple[str, dict[str, Any]]
