@@ -63,8 +63,8 @@ class WorldGraphs(nn.Module):
         if world == "closed":
             return self.closed, self.own_pairs
         if self.open is None:
-            weights, weighted = (self.weights, self.weighted) if self.weighted else (None, "words")
-            made = LabelGraph(self.attrs, self.objs, self.every_pair, weights, weighted=weighted)
+            weights = self.weights if self.weighted else None
+            made = LabelGraph(self.attrs, self.objs, self.every_pair, weights, weighted=self.weighted or "words")
             self.open = made.to(self.every_pair.device)
         return self.open, self.every_pair
 

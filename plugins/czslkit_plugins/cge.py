@@ -175,6 +175,7 @@ class GraphMethod(Method):
         weighted: see :class:`czslkit.graph_prompts.GraphPrompt`.
     """
 
+    version = 1
     prompt: GraphPrompt
 
     def __init__(self, options: GraphOptions, space: PairSpace, head: Head, *, weighted: bool = False) -> None:
