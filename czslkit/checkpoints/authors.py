@@ -59,7 +59,9 @@ def load_original(
             from the shapes.
         space: label space of the authors' training, with attributes and objects in the authors' order (sorted by name).
         config: the authors' YAML, or a dict of its keys, in groups or flat. Settings of training and logging are
-            ignored. By default, the default options of the method are used.
+            ignored. By default, the default options of the method are used. For a program whose graph is weighted by
+            the feasibility of pairs, the key ``feasibility`` has the numbers, ``[A * O]`` in product(attrs, objs)
+            order, or the path of their file; without it, unseen pairs have the weight 0 in the open world.
         backbone: OpenAI-format CLIP as state dict, file or model name, for a checkpoint without CLIP. For a method
             whose program has another image encoder, the state dict or the name of that encoder; without it, and if the
             checkpoint does not have it, the method takes only :class:`czslkit.types.ImageFeatures`.
@@ -161,6 +163,7 @@ def _load(
     translation = _translation(name)
     tensors, problems = _separate(name, translation, _tensors(checkpoint, translation.sections))
     settings = _settings(config)
+    feasibility = settings.pop("feasibility", None)
     values, option_problems = _options(name, translation, settings, tensors)
     _log_assumed_settings(name, translation, settings, log)
     options: Any = parse(METHODS[name].Options, values, where=name)
@@ -168,11 +171,7 @@ def _load(
         log(f"{name}: the checkpoint contains a CLIP, so the argument backbone is ignored")
     options = dataclasses.replace(options, backbone=_backbone(name, translation, tensors, backbone))
     method = construct(METHODS[name], options, space, where=name)
-    if word_vectors is not None:
-        if not (load := getattr(method, "load_word_vectors", None)):
-            raise ConfigError([f"{name} has no vectors of words: leave word_vectors out"])
-        load(word_vectors)
-
+    _load_inputs(name, method, word_vectors, feasibility, log)
     saved = [key for key in learned_state(method) if not re.fullmatch(translation.not_saved, key)]
     our_keys = {translation.to_author_key(key): key for key in saved}
     unknown = tensors.method.keys() - our_keys.keys()
@@ -185,6 +184,25 @@ def _load(
     load_learned(method, {our_keys[key]: value for key, value in used.items()})
     _log_unused_tensors(name, method.unused, log)
     return LoadedCheckpoint(method.eval(), values, tensors.clip)
+
+
+def _load_inputs(name: str, method: Method, word_vectors: Words | None, feasibility: Any, log: Log) -> None:
+    """Give a method what the authors' program reads beside the checkpoint, if it is not None.
+
+    Raises:
+        ConfigError: the method does not use it, or it does not fit the label space.
+    """
+    if word_vectors is not None:
+        if not (load := getattr(method, "load_word_vectors", None)):
+            raise ConfigError([f"{name} has no vectors of words: leave word_vectors out"])
+        load(word_vectors)
+    load = getattr(method, "load_feasibility", None)
+    if feasibility is not None:
+        if not load:
+            raise ConfigError([f"{name} has no weights by feasibility: leave feasibility out"])
+        load(feasibility)
+    elif load:
+        log(f"{name}: feasibility is not given; unseen pairs have the weight 0 in the graph of the open world")
 
 
 def _translation(name: str) -> Translation:
