@@ -25,7 +25,8 @@ ENCODER_BATCH = 64
 
 #: Number of images that are encoded to measure whether features are fixed.
 SAMPLE = 3
-#: A function from the images of a batch, ``[B]`` long, to the indices of its companions by name, ``[k]`` long each.
+#: A function from the images of a batch, ``[B]`` long, to the indices of its companions by name, ``[k]`` long each; -1
+#: for none.
 Companions = Callable[[Tensor], Mapping[str, Tensor]]
 _OWN = ""  # name of the images of a batch itself, next to the names of its companions
 
@@ -103,7 +104,7 @@ class Feed:
         """
         index = torch.arange(min(count, len(self.split)))
         part = {_OWN: index, **(companions(index) if companions else {})}
-        return self._batch(part, next(self._read([torch.cat(list(part.values()))], 0)))
+        return self._batch(part, next(self._read([_chosen(part)], 0)))
 
     def features_have_changed(self) -> bool:
         """Return whether the method now encodes images in another way than when their features were cached.
@@ -140,7 +141,7 @@ class Feed:
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
         parts = [{_OWN: index, **(companions(index) if companions else {})} for index in order.split(size)]
-        index_batches = [torch.cat(list(part.values())) for part in parts]
+        index_batches = [_chosen(part) for part in parts]
         images: Iterator[Tensor]
         if self.caches_features:
             features = self._split_features(min(size, ENCODER_BATCH))
@@ -154,7 +155,7 @@ class Feed:
         """Return a batch with its companions.
 
         Args:
-            part: indices of the images, by name of the companions.
+            part: indices of the images, by name of the companions; -1 for none.
             images: pixels or features of all these images, one part after the other.
         """
         device, split = images.device, self.split
@@ -164,9 +165,12 @@ class Feed:
             values = ImageFeatures(images) if images.ndim == 2 else images
             return Batch(values, split.attr[index].to(device), split.obj[index].to(device), index.to(device), extra)
 
-        pieces = images.split([len(index) for index in part.values()]) if len(part) > 1 else [images]
-        own, *others = map(batch, part.values(), pieces)
-        return replace(own, companions=dict(zip(list(part)[1:], others, strict=True)))
+        rows = [(index >= 0).nonzero()[:, 0] for index in part.values()]
+        pieces = images.split([len(places) for places in rows]) if len(part) > 1 else [images]
+        chosen = (index[places] for index, places in zip(part.values(), rows, strict=True))
+        own, *others = map(batch, chosen, pieces)
+        numbered = (replace(b, rows=places.to(device)) for b, places in zip(others, rows[1:], strict=True))
+        return replace(own, companions=dict(zip(list(part)[1:], numbered, strict=True)))
 
     def _read(self, index_batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Yield the pixels of some images at a time, ``[n, 3, size, size]``."""
@@ -211,6 +215,11 @@ class Feed:
         name, show = f"{self.split.name} images encoded, batches", self.progress
         read = tracked(self._read(index_batches, 0), name, len(index_batches), show=show)
         return torch.cat([self.method.encode(pixels).pooled for pixels in read])
+
+
+def _chosen(part: Mapping[str, Tensor]) -> Tensor:
+    """Return the images of a batch and its companions, ``[n]`` long, one part after the other."""
+    return torch.cat([index[index >= 0] for index in part.values()])
 
 
 def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tensor]:
