@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import CzslkitError, first_ten
+from .precision import unrounded
 from .registry import Registry
 from .types import VALIDATION, AttentionMaps, Batch, ImageFeatures, Preprocessing, Scores, Setting, TextFeatures
 
@@ -330,7 +331,10 @@ def cosine(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     >>> cosine(torch.tensor([[3.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor(0.0)).tolist()
     [[1.0, 0.0]]
     """
-    image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
-    if text.ndim == 2:
-        return scale.exp() * image @ text.T
-    return scale.exp() * (text @ image.unsqueeze(-1)).squeeze(-1)
+    with unrounded(image.device):  # bfloat16 would leave 2 or 3 digits of a score
+        if torch.bfloat16 in (image.dtype, text.dtype):
+            image, text = image.float(), text.float()
+        image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        if text.ndim == 2:
+            return scale.exp() * image @ text.T
+        return scale.exp() * (text @ image.unsqueeze(-1)).squeeze(-1)

@@ -64,13 +64,19 @@ class GraphPrompt(nn.Module):
         Args:
             world: ``closed`` or ``open``; by default the closed world if its graph has all of ``pairs``.
         """
-        flat = pairs[:, 0] * self.objs + pairs[:, 1]
-        if world == "open" or (not world and bool((self.nodes[flat] < 0).any())):
-            outputs, rows = self._outputs(self._open_graph(), self.every_pair), flat
+        if not world:
+            world = "open" if bool((self.nodes[self._flat(pairs)] < 0).any()) else "closed"
+        if world == "open":
+            outputs = self._outputs(self._open_graph(), self.every_pair)
+            rows = self._flat(pairs)
         else:
-            outputs, rows = self._outputs(self.closed, self.own_pairs), self.nodes[flat]
-        attr, obj = outputs[: self.attrs], outputs[self.attrs : self.attrs + self.objs]
-        return TextFeatures(pairs, outputs[self.attrs + self.objs + rows], attr, obj)
+            outputs = self._outputs(self.closed, self.own_pairs)
+            rows = self.nodes[self._flat(pairs)]
+        words = outputs[: self.attrs + self.objs].clone()  # a view would keep the outputs of all nodes in memory
+        return TextFeatures(pairs, outputs[len(words) + rows], *words.split((self.attrs, self.objs)))
+
+    def _flat(self, pairs: Tensor) -> Tensor:
+        return pairs[:, 0] * self.objs + pairs[:, 1]
 
     def set_weights(self, weights: Tensor) -> None:
         """Set the weight of every pair in the open world, ``[A * O]``."""

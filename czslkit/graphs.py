@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .linear import Linear, linear
+from .precision import unrounded
 
 DROPOUT = 0.5  # dropout on the inputs of layers
 
@@ -67,7 +68,8 @@ class LabelGraph(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the average of every node, ``[N, D]``, of features ``[N, D]``."""
-        return self._sums(x) / self.sums
+        with unrounded(x.device):  # weights have 32 bits
+            return self._sums(x.to(self.sums.dtype)) / self.sums
 
     def _sums(self, x: Tensor) -> Tensor:
         """Return the weighted sum over the neighbours of every node, ``[N, D]``, of features ``[N, D]``."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .aggregators import Pooled
 from .components import Aggregator, Backbone, Head, Interaction
+from .deferred import check
 from .errors import ConfigError, PluginError, class_in_file
 from .interactions import NoInteraction
 from .options import parse, schema_problems
@@ -306,12 +307,17 @@ def ranked(method: Method, images: Tensor | ImageFeatures, text: TextFeatures, s
         found = f"a {type(scores).__name__}"
     elif scores.shape != (count, len(text.pairs)):
         found = f"a tensor {list(scores.shape)}"
-    elif not (scores < torch.inf).all():  # false for NaN
-        found = "scores that are NaN or infinite"
     else:
+        finite = (scores < torch.inf).all()  # false for NaN
+        check(finite, partial(_rank_error, method, count, len(text.pairs), "scores that are NaN or infinite"))
         return scores
-    raise PluginError(
-        f"rank of {class_in_file(type(method))} returned {found}, expected a tensor [{count}, {len(text.pairs)}] of "
+    raise _rank_error(method, count, len(text.pairs), found)
+
+
+def _rank_error(method: Method, images: int, pairs: int, found: str) -> PluginError:
+    """Return the error of a method whose ``rank`` returned ``found``."""
+    return PluginError(
+        f"rank of {class_in_file(type(method))} returned {found}, expected a tensor [{images}, {pairs}] of "
         "finite numbers, or of -inf for pairs that are never predicted"
     )
 

@@ -203,6 +203,7 @@ _SECTIONS: dict[str, dict[str, tuple[Check, str]]] = {
         **dict.fromkeys(("bins", "threshold_from", "feasibility", "feasibility_sha256", "candidates_sha256"), _TEXT),
         **dict.fromkeys(("infeasible", "selected_by", "masks_pairs"), _TEXT),
         "threshold": (_is_number, "a number"),
+        "precision": (_are_texts, "texts by name"),
         "transductive": (_is_stream, "a dict with stream_seed"),
     },
     "depends": {

@@ -191,6 +191,7 @@ class AveragedWeights(nn.Module):
         self.names = [name for name, p in method.named_parameters() if p.requires_grad]
         self.register_buffer("updates", torch.tensor(0))
         self.updates: Tensor
+        self._count: int | None = 0  # the value of ``updates``; None after it was loaded
         for name, parameter in method.named_parameters():
             if parameter.requires_grad:
                 self.register_buffer(name.replace(".", "/"), parameter.detach().clone())
@@ -202,7 +203,7 @@ class AveragedWeights(nn.Module):
         Raises:
             ValueError: a trainable parameter has no average.
         """
-        count = int(self.updates)
+        count = int(self.updates) if self._count is None else self._count
         decay = min(self.decay, (1 + count) / (10 + count)) if self.warmup else self.decay
         parameters = dict(method.named_parameters())
         if late := [name for name, p in parameters.items() if p.requires_grad and name not in self.names]:
@@ -213,6 +214,11 @@ class AveragedWeights(nn.Module):
         for name, average in self.tensors().items():
             average.lerp_(parameters[name], 1 - decay)
         self.updates += 1
+        self._count = count + 1
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._count = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the averages by the names of their parameters in the method."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .deferred import check
 from .errors import ConfigError
 
 #: Ways to bring an image to a square: crop what is too long, pad what is too short, or change the proportions.
@@ -220,13 +221,16 @@ def pair_targets(batch: Batch, pairs: Tensor) -> Tensor:
     [1, 0]
     """
     match = (pairs[:, 0] == batch.attr[:, None]) & (pairs[:, 1] == batch.obj[:, None])  # [B, P]
-    missing = ~match.any(1)
-    if missing.any():
-        i = int(missing.nonzero()[0])
-        raise ValueError(
-            f"image {i} of the batch shows pair ({int(batch.attr[i])}, {int(batch.obj[i])}), "
-            f"which is not among the {len(pairs)} candidates"
+    found, attr, obj, candidates = match.any(1), batch.attr, batch.obj, len(pairs)
+
+    def error() -> ValueError:
+        i = int((~found).nonzero()[0])
+        return ValueError(
+            f"image {i} of the batch shows pair ({int(attr[i])}, {int(obj[i])}), "
+            f"which is not among the {candidates} candidates"
         )
+
+    check(found.all(), error)
     return match.int().argmax(1)
 
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,9 +123,10 @@ class ConceptAdapters(ModalAdapter):
         if mode != self.mixture:
             added: Tensor = self.concepts[mode](x)
             return added
-        latent = {name: bottleneck.latent(x) for name, bottleneck in self.concepts.items()}
+        layers: dict[str, Any] = dict(self.concepts.items())
+        latent = {name: layer.latent(x) for name, layer in layers.items()}
         latent[mode] = torch.stack([*latent.values()]).mean(0)
-        return torch.stack([bottleneck.up(latent[name]) for name, bottleneck in self.concepts.items()]).mean(0)
+        return torch.stack([layer.up(latent[name]) for name, layer in layers.items()]).mean(0)
 
 
 class BlockAdapters(nn.ModuleList):

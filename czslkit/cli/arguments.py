@@ -86,6 +86,18 @@ def expanded_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def number_or_name(text: str) -> int | str:
+    """Return a text that is a whole number as an int, and any other text as it is.
+
+    >>> number_or_name("2"), number_or_name("auto")
+    (2, 'auto')
+    """
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def path_or_name(text: str) -> str:
     """Return a text that is a path, with the home folder for a leading ``~``, or a name such as that of a module.
 

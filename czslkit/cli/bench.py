@@ -17,6 +17,7 @@ from .arguments import (
     expanded_path,
     load_given_plugins,
     names,
+    number_or_name,
     path_or_name,
     seeds,
 )
@@ -125,10 +126,11 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     add_device(group)
     group.add_argument(
         "--workers",
-        default=0,
-        type=int,
-        metavar="N",
-        help="processes that read images; 0 reads in the main process (default: 0)",
+        default="auto",
+        type=number_or_name,
+        metavar="auto|N",
+        help="processes that read images; 0 reads in the main process, auto takes one for each core but one, at most "
+        "8, and none on two cores or fewer (default: auto)",
     )
     group.add_argument(
         "--cache",

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+from ..deferred import sent
 from ..method import Method
+from ..precision import Precision, computing_in
 from ..terminal import tracked
 from ..types import Batch, ImageFeatures
+from .augmentation import AugmentOn
 from .cache import Cache
 from .feature_cache import pooled_features
 from .fixed_features import close, has_fixed_features, probe_features
 from .image_cache import decoded_images
-from .image_set import ImageSet, image_batches
+from .image_reader import ImageReader
+from .image_set import ImageSet
 from .splits import Split
 
 ENCODER_BATCH = 64
@@ -43,10 +48,12 @@ class Feed:
         split: the images.
         batch_size: images per batch.
         augment: augment images at random, depending on ``seed``, the epoch and the image.
+        augment_on: ``cpu`` augments where images are read, ``device`` whole batches on the method's device.
         seed: seed of the augmentation.
-        workers: processes that read images; 0 reads them in this process.
+        workers: processes that read images, which end with the feed; 0 reads them in this process.
         cache: cache of decoded images and features; None writes nothing to disk.
         progress: show the progress of whatever reads the images.
+        precision: number format in which cached features are computed.
     """
 
     def __init__(
@@ -56,13 +63,16 @@ class Feed:
         batch_size: int,
         *,
         augment: bool = False,
+        augment_on: AugmentOn = "cpu",
         seed: int = 0,
         workers: int = 0,
         cache: Cache | None = None,
         progress: bool = False,
+        precision: Precision = "fp32",
     ) -> None:
         self.method, self.split, self.batch_size, self.workers = method, split, batch_size, workers
-        self.augment, self.seed, self.cache, self.progress = augment, seed, cache, progress
+        self.augment, self.augment_on, self.seed, self.cache, self.progress = augment, augment_on, seed, cache, progress
+        self.precision: Precision = precision
         self._fixed = False if augment else None  # whether features are fixed; None before it is measured
         self._features: Tensor | None = None
         self._probe: Tensor | None = None  # features of the sample from the same encoder
@@ -79,7 +89,8 @@ class Feed:
             ConfigError: the method needs other features than its parts declare.
         """
         if self._fixed is None:
-            self._fixed = has_fixed_features(self.method, self._measured_images)
+            with self._computing():
+                self._fixed = has_fixed_features(self.method, self._measured_images)
         return self._fixed
 
     @property
@@ -94,7 +105,7 @@ class Feed:
 
     def prefetch_bytes(self, size: int) -> int:
         """Return the bytes of the two batches of ``size`` images that each worker reads ahead."""
-        return 0 if self.has_features else 2 * self.workers * size * 3 * 4 * self.method.backbone.image_size**2
+        return 0 if self.has_features else 2 * self.workers * size * 3 * self.method.backbone.image_size**2
 
     def sample(self, count: int, companions: Companions | None = None) -> Batch:
         """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``.
@@ -102,9 +113,13 @@ class Feed:
         Args:
             companions: chooses other images of the split that the batch has in addition.
         """
+        return self.batch_like(count, self._read_here, companions)
+
+    def batch_like(self, count: int, images: Callable[[Tensor], Tensor], companions: Companions | None = None) -> Batch:
+        """Return the batch of ``sample`` with the pixels or features that ``images`` returns for indices of images."""
         index = torch.arange(min(count, len(self.split)))
         part = {_OWN: index, **(companions(index) if companions else {})}
-        return self._batch(part, next(self._read([_chosen(part)], 0)))
+        return _batch(self.split, part, images(_chosen(part)))
 
     def features_have_changed(self) -> bool:
         """Return whether the method now encodes images in another way than when their features were cached.
@@ -113,10 +128,11 @@ class Feed:
         """
         if self._features is None:
             return False
-        probe = probe_features(self.method, self._measured_images)
-        if probe is None or self._probe is None or not close(probe, self._probe):
-            return True
-        return self.method.training and not has_fixed_features(self.method, self._measured_images)
+        with self._computing():
+            probe = probe_features(self.method, self._measured_images)
+            if probe is None or self._probe is None or not close(probe, self._probe):
+                return True
+            return self.method.training and not has_fixed_features(self.method, self._measured_images)
 
     def batches(
         self,
@@ -137,7 +153,8 @@ class Feed:
             self._features, self._fixed = None, False
         elif self._features is None and self._fixed:  # measured earlier, and the method may have changed since
             in_training = self.method.training
-            self._fixed = None if in_training else probe_features(self.method, self._measured_images) is not None
+            with self._computing():
+                self._fixed = None if in_training else probe_features(self.method, self._measured_images) is not None
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
         parts = [{_OWN: index, **(companions(index) if companions else {})} for index in order.split(size)]
@@ -149,35 +166,23 @@ class Feed:
         else:
             images = self._read(index_batches, epoch)
         for part in parts:
-            yield self._batch(part, next(images))
-
-    def _batch(self, part: Mapping[str, Tensor], images: Tensor) -> Batch:
-        """Return a batch with its companions.
-
-        Args:
-            part: indices of the images, by name of the companions; -1 for none.
-            images: pixels or features of all these images, one part after the other.
-        """
-        device, split = images.device, self.split
-
-        def batch(index: Tensor, images: Tensor) -> Batch:
-            extra = {name: values[index].to(device) for name, values in split.extra.items()}
-            values = ImageFeatures(images) if images.ndim == 2 else images
-            return Batch(values, split.attr[index].to(device), split.obj[index].to(device), index.to(device), extra)
-
-        rows = [(index >= 0).nonzero()[:, 0] for index in part.values()]
-        pieces = images.split([len(places) for places in rows]) if len(part) > 1 else [images]
-        chosen = (index[places] for index, places in zip(part.values(), rows, strict=True))
-        own, *others = map(batch, chosen, pieces)
-        numbered = (replace(b, rows=places.to(device)) for b, places in zip(others, rows[1:], strict=True))
-        return replace(own, companions=dict(zip(list(part)[1:], numbered, strict=True)))
+            yield _batch(self.split, part, next(images))
 
     def _read(self, index_batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Yield the pixels of some images at a time, ``[n, 3, size, size]``."""
-        self._images.set_epoch(epoch)
-        if self.augment:
-            index_batches = _numbered_repeats(index_batches, len(self.split))
-        return image_batches(self._images, index_batches, workers=self.workers, device=self.method.device)
+        return self._reader.batches(self._numbered(index_batches), epoch)
+
+    def _read_here(self, index: Tensor) -> Tensor:
+        """Return the pixels of some images, ``[n, 3, size, size]``, read in this process."""
+        return next(ImageReader(self._images, device=self.method.device).batches(self._numbered([index])))
+
+    def _numbered(self, index_batches: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return indices in which repeats of an image have augmentations of their own."""
+        return _numbered_repeats(index_batches, len(self.split)) if self.augment else index_batches
+
+    @cached_property
+    def _reader(self) -> ImageReader:
+        return ImageReader(self._images, workers=self.workers, device=self.method.device)
 
     @cached_property
     def _images(self) -> ImageSet:
@@ -186,6 +191,7 @@ class Feed:
             self.split,
             preprocessing,
             augment=self.augment,
+            augment_on=self.augment_on,
             seed=self.seed,
             decoded=decoded_images(cache, self.split, preprocessing) if cache and cache.images else None,
         )
@@ -194,7 +200,7 @@ class Feed:
     def _measured_images(self) -> Tensor:
         """The pixels of some images of the split, from its beginning to its end, for measurements: ``[n, 3, H, W]``."""
         index = torch.linspace(0, len(self.split) - 1, SAMPLE).long()
-        return next(image_batches(self._images, [index], device=self.method.device))
+        return self._read_here(index)
 
     def _split_features(self, size: int) -> Tensor:
         """Return pooled features of every image, ``[N, D]``; the first call encodes ``size`` images at a time."""
@@ -202,24 +208,25 @@ class Feed:
             method = self.method
             training = {module: module.training for module in method.modules()}
             method.eval()
-            with torch.no_grad():
+            with torch.no_grad(), self._computing():
                 encode = partial(self._encode, size)
-                self._features = pooled_features(self.cache, method, self.split, encode, size)
+                self._features = pooled_features(self.cache, method, self.split, encode, size, self.precision)
             for module, mode in training.items():
                 module.training = mode
-            self._probe = probe_features(method, self._measured_images)
+            with self._computing():
+                self._probe = probe_features(method, self._measured_images)
+            self._reader.end_processes()
         return self._features
 
     def _encode(self, size: int) -> Tensor:
         index_batches = torch.arange(len(self.split)).split(size)
         name, show = f"{self.split.name} images encoded, batches", self.progress
         read = tracked(self._read(index_batches, 0), name, len(index_batches), show=show)
-        return torch.cat([self.method.encode(pixels).pooled for pixels in read])
+        return torch.cat([self.method.encode(pixels).pooled.float() for pixels in read])
 
-
-def _chosen(part: Mapping[str, Tensor]) -> Tensor:
-    """Return the images of a batch and its companions, ``[n]`` long, one part after the other."""
-    return torch.cat([index[index >= 0] for index in part.values()])
+    def _computing(self) -> AbstractContextManager[None]:
+        """Return the context in which features are computed."""
+        return computing_in(self.precision, self.method.device)
 
 
 def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tensor]:
@@ -237,3 +244,31 @@ def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tens
             seen[i] += 1
         numbered.append(torch.tensor(row, dtype=torch.long))
     return numbered
+
+
+def _chosen(part: Mapping[str, Tensor]) -> Tensor:
+    """Return the images of a batch and its companions, ``[n]`` long, one part after the other."""
+    return torch.cat([index[index >= 0] for index in part.values()])
+
+
+def _batch(split: Split, part: Mapping[str, Tensor], images: Tensor) -> Batch:
+    """Return a batch with its companions.
+
+    Args:
+        part: indices of the images, by name of the companions; -1 for none.
+        images: pixels or features of all these images, one part after the other.
+    """
+    device = images.device
+
+    def batch(index: Tensor, images: Tensor) -> Batch:
+        extra = {name: sent(values[index], device) for name, values in split.extra.items()}
+        values = ImageFeatures(images) if images.ndim == 2 else images
+        attr, obj, index = (sent(labels, device) for labels in (split.attr[index], split.obj[index], index))
+        return Batch(values, attr, obj, index, extra)
+
+    rows = [(index >= 0).nonzero()[:, 0] for index in part.values()]
+    pieces = images.split([len(places) for places in rows]) if len(part) > 1 else [images]
+    chosen = (index[places] for index, places in zip(part.values(), rows, strict=True))
+    own, *others = map(batch, chosen, pieces)
+    numbered = (replace(b, rows=sent(places, device)) for b, places in zip(others, rows[1:], strict=True))
+    return replace(own, companions=dict(zip(list(part)[1:], numbered, strict=True)))

@@ -17,6 +17,7 @@ from .. import provenance
 from ..foreign_files import check_regular
 from ..method import Method
 from ..options import config_id
+from ..precision import Precision, precision_record
 from ..weights import tensor_digest
 from . import image_transforms
 from .cache import Cache
@@ -26,12 +27,18 @@ _TENSOR = "pooled"  # name of the tensor in a file
 
 
 def pooled_features(
-    cache: Cache | None, method: Method, split: Split, encode: Callable[[], Tensor], batch_size: int
+    cache: Cache | None,
+    method: Method,
+    split: Split,
+    encode: Callable[[], Tensor],
+    batch_size: int,
+    precision: Precision = "fp32",
 ) -> Tensor:
     """Return pooled features of every image, ``[N, D]``, on the method's device: from the cache, else from ``encode``.
 
     All methods share the features, which equal the result of ``encode`` to the last bit: there is a separate file for
-    other images, encoders, devices, code or packages. Call this function in evaluation mode and without gradients.
+    other images, encoders, number formats, devices, code or packages. Call this function in evaluation mode and without
+    gradients.
 
     Args:
         cache: None writes nothing to disk.
@@ -39,11 +46,12 @@ def pooled_features(
         split: the images.
         encode: returns the features; called at most once.
         batch_size: images that ``encode`` encodes at a time; the last digits of the features may depend on it.
+        precision: number format in which ``encode`` and this function compute.
     """
     encode_once = functools.cache(encode)  # features that cannot be written are still used
     if cache is None or type(method).encode is not Method.encode:  # an overridden ``encode`` may depend on anything
         return encode_once()
-    encoder = _encoder_key(method) | {"batch": batch_size}
+    encoder = _encoder_key(method) | {"batch": batch_size} | precision_record(precision=precision)
     code_version = {
         "classes": provenance.class_versions([type(method.backbone)]),
         "transforms": image_transforms.VERSION,
@@ -99,7 +107,7 @@ def _encoder_key(method: Method) -> dict[str, Any]:
     noise = torch.rand(1, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(0))
     return {
         "tensors": tensor_digest(*backbone.image_parameters(), *backbone.buffers()),
-        "output": tensor_digest(method.encode(noise.to(device)).pooled),
+        "output": tensor_digest(method.encode(noise.to(device)).pooled.float()),
         "pixels": [
             backbone.image_size,
             *backbone.mean,

@@ -12,12 +12,16 @@ from torch import Tensor
 
 from ..data.batches import Feed
 from ..data.splits import Splits
+from ..deferred import deferred_checks
 from ..errors import did_you_mean
 from ..method import Method, finite_scores, ranked
 from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
-from ..options import LARGEST_SEED, option, user_path
+from ..metrics.sweep_state import ChunkColumns
+from ..options import option, user_path
+from ..precision import Precision, computing_in
+from ..seeds import LARGEST_SEED
 from ..sizes import MEMORY
 from ..terminal import Progress
 from ..types import Setting
@@ -61,6 +65,13 @@ class EvalOptions:
         "seed of the order in which a method that adapts to the test images gets them; no other method depends on it",
         minimum=0,
         maximum=LARGEST_SEED,
+        added_later=True,
+    )
+
+    precision: Precision = option(
+        "fp32",
+        "number format in which images are encoded and pairs are scored, also in the validation of a training: fp32; "
+        "tf32, faster matrix products on GPUs that have them, and fp32 on other devices; bf16, bfloat16",
         added_later=True,
     )
 
@@ -119,7 +130,7 @@ class Evaluation:
         Args:
             method: left in evaluation mode.
             worlds: ``"closed"``, ``"open"`` or both; both are scored in one pass over the images.
-            feed: batches of the same method and split.
+            feed: batches of the same method and split; its ``precision`` is that of the evaluation.
             open_world: the candidates of the open world; every pair is a candidate if None.
             keep: number of best pairs to remember for each image; no metric depends on it.
             memory: bytes that the evaluation may take, without the weights of the method; no limit if it ``streams``.
@@ -132,7 +143,8 @@ class Evaluation:
         tasks = {world: _task(method, data, split, world, open_world, keep) for world in worlds}
         method.eval()
         largest = max(len(task.pairs) for task in tasks.values())
-        chunks = Chunks(1, largest, largest) if method.streams else fit_chunks(Costs(method, feed, tasks), memory)
+        with computing_in(feed.precision, method.device):
+            chunks = Chunks(1, largest, largest) if method.streams else fit_chunks(Costs(method, feed, tasks), memory)
         return Evaluation(method, feed, tasks, chunks, stream_seed)
 
     @torch.no_grad()
@@ -152,30 +164,36 @@ class Evaluation:
         sweeps = {world: task.sweep() for world, task in self.tasks.items()}
         parts = _parts(self.tasks, chunks.texts, whole=not method.chunkable)
         name, total = f"{self.feed.split.name} images scored", len(self.feed.split) * len(parts)
-        with Progress(name, total, show=self.feed.progress) as progress:
+        with Progress(name, total, show=self.feed.progress) as progress, deferred_checks(method.device):
             for part in parts:
-                self._score(part, sweeps, progress)
+                with computing_in(self.feed.precision, method.device):
+                    self._score(part, sweeps, progress)
         return sweeps
 
     def _score(self, part: Mapping[str, slice], sweeps: Mapping[str, Sweep], progress: Progress) -> None:
         """Score every image against some rows of each world, and add the scores to the sweeps."""
-        method, chunks = self.method, self.chunks
+        method, chunks, split = self.method, self.chunks, self.feed.split
         texts = {
             world: method.text_in(world, self.tasks[world].pairs[rows].to(method.device))
             for world, rows in part.items()
         }
-        for batch in self.feed.batches(size=chunks.images):
+        columns = {
+            world: [
+                (chunk, ChunkColumns(sweeps[world].candidates, self.tasks[world].columns[rows][chunk]))
+                for chunk in _chunks(rows, chunks)
+            ]
+            for world, rows in part.items()
+        }
+        order = torch.arange(len(split))
+        for index, batch in zip(order.split(chunks.images), self.feed.batches(order, size=chunks.images), strict=True):
             image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
-            labels = batch.attr.cpu(), batch.obj.cpu()
-            for world, rows in part.items():
-                task = self.tasks[world]
-                columns = task.columns[rows]
-                for start in range(0, len(columns), chunks.pairs):
-                    chunk = slice(start, start + chunks.pairs)
-                    scores = ranked(method, image, texts[world].rows(chunk), task.setting)
-                    sweeps[world].update(finite_scores(method, scores).cpu(), *labels, columns=columns[chunk])
+            labels = split.attr[index], split.obj[index]  # on the host, as those of the batch are not
+            for world in part:
+                for chunk, numbers in columns[world]:
+                    scores = ranked(method, image, texts[world].rows(chunk), self.tasks[world].setting)
+                    sweeps[world].update(finite_scores(method, scores), *labels, columns=numbers)
                     del scores
-            progress.update(len(labels[0]))
+            progress.update(len(index))
             del batch, image  # frees their memory before the next batch is read
 
 
@@ -228,6 +246,15 @@ def plan_search(
     return Evaluation.plan(
         method, data, "val", ["open"], feed, open_world=open_world, memory=memory, stream_seed=stream_seed
     )
+
+
+def _chunks(rows: slice, chunks: Chunks) -> list[slice]:
+    """Return the rows of a part of a world in chunks, counted from the start of the part.
+
+    >>> _chunks(slice(3, 8), Chunks(images=1, pairs=4, texts=9))
+    [slice(0, 4, None), slice(4, 8, None)]
+    """
+    return [slice(start, start + chunks.pairs) for start in range(0, rows.stop - rows.start, chunks.pairs)]
 
 
 def _task(

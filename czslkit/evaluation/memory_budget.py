@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..data.batches import Feed
 from ..errors import ConfigError
+from ..footprint import Footprint
 from ..method import Method
 from ..metrics.sweep import Sweep
 from ..sizes import format_bytes
 from ..types import ImageFeatures, Setting, TextFeatures
-from .footprint import Footprint
 
 #: Number of pairs whose texts are encoded to measure the memory of texts.
 SAMPLE = 512
@@ -62,8 +62,12 @@ class Costs:
         pairs = torch.cat([task.pairs for task in tasks.values()])
         spread = torch.linspace(0, len(pairs) - 1, min(SAMPLE, len(pairs))).long()  # words differ in length
         self._sample = pairs[spread].to(method.device)
+        differ = (
+            type(method).text_in is not Method.text_in
+        )  # the texts of one world may take more than those of another
         with torch.no_grad(), Footprint() as footprint:
-            self.text = method.text_in(self.setting.world, self._sample)
+            for world in list(tasks)[:: 1 if differ else len(tasks)]:
+                self.text = method.text_in(world, self._sample)
         self.text_peak = footprint.peak  # bytes while texts are encoded, in addition to text_bytes
         shared = _bytes_of_tensors(self.text.rows(slice(0)))  # attributes and objects
         self._shared = len(tasks) * shared

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from ..data.batches import Feed
 from ..data.fixed_features import close
+from ..deferred import deferred_checks
 from ..errors import ConfigError
 from ..method import Method, finite_scores, ranked
 from ..metrics.sweep import Sweep
+from ..metrics.sweep_state import ChunkColumns
+from ..precision import computing_in
 from ..terminal import tracked
 from .memory_budget import WorldTask
 
@@ -45,19 +48,22 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
     order, sweep, device = stream_order(len(feed.split), seed), task.sweep(), method.device
     if feed.caches_features:
         next(feed.batches())  # encodes the images in whole batches, if they are not encoded yet
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), deferred_checks(device):
         batches = feed.batches(order, size=1)
         first = next(batches)  # processes that read images draw random numbers when they start
         torch.manual_seed(seed)
         adapting, pairs = _copy_of(method), task.pairs.to(device)
-        adapting.begin(task.setting, pairs)
-        text = adapting.text_in(task.setting.world, pairs)
+        with computing_in(feed.precision, device):
+            adapting.begin(task.setting, pairs)
+            text = adapting.text_in(task.setting.world, pairs)
+        columns = ChunkColumns(sweep.candidates, task.columns)
         numbered = zip(order.split(1), chain([first], batches), strict=True)
         name = f"{feed.split.name} images scored, {task.setting.world} world"
         for number, batch in tracked(numbered, name, len(order), show=feed.progress):
-            scores = ranked(adapting, batch.images, text, task.setting)
-            labels = batch.attr.cpu(), batch.obj.cpu()
-            sweep.update(finite_scores(method, scores.detach()).cpu(), *labels, columns=task.columns, images=number)
+            with computing_in(feed.precision, device):  # autocast keeps copies of weights until its end
+                scores = ranked(adapting, batch.images, text, task.setting)
+            labels = feed.split.attr[number], feed.split.obj[number]
+            sweep.update(finite_scores(method, scores.detach()), *labels, columns=columns, images=number)
     if feed.caches_features:
         _check_features(method, adapting, feed)
     return sweep
@@ -89,9 +95,10 @@ def _check_features(method: Method, adapted: Method, feed: Feed) -> None:
     """
     pixels = feed.sample(1).images
     assert isinstance(pixels, Tensor)
-    before = method.encode(pixels).pooled
-    with torch.enable_grad():
-        after = adapted.encode(pixels).pooled
+    with computing_in(feed.precision, method.device):
+        before = method.encode(pixels).pooled
+        with torch.enable_grad():
+            after = adapted.encode(pixels).pooled
     if after.requires_grad or not close(after, before):
         name = type(method).__name__
         raise ConfigError(

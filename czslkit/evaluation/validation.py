@@ -16,9 +16,10 @@ from ..data.splits import Splits
 from ..learned_state import kept_buffers
 from ..method import Method
 from ..metrics.sweep import Bins
+from ..precision import computing_in
 from ..sizes import MEMORY
 from ..terminal import tracked
-from ..training.epoch import loss_parts
+from ..training.losses import loss_parts
 from ..training.options import TrainOptions
 from ..types import Batch
 from .evaluator import Evaluation, OpenWorld
@@ -56,7 +57,7 @@ def plan_validation(
 
     Args:
         method: left in evaluation mode.
-        feed: batches of the same method and the validation split.
+        feed: batches of the same method and the validation split; its ``precision`` is that of the validation.
         options: settings of the training; ``select`` decides whether the validation loss is computed, and
             ``select_world`` the world of the AUC.
         bins: the curve whose area is the AUC.
@@ -83,7 +84,8 @@ def plan_validation(
         if options.select != "loss":
             return found
         pairs = data.space.pairs.to(method.device)
-        loss = validation_loss(method, _Shown(feed), pairs, fused=options.fused_validation_loss)
+        with computing_in(feed.precision, method.device):
+            loss = validation_loss(method, _Shown(feed), pairs, fused=options.fused_validation_loss)
         return {**found, "val_loss": loss}
 
     return validate
@@ -104,4 +106,4 @@ def validation_loss(method: Method, feed: Batches, pairs: Tensor, *, fused: bool
     text = method.text(pairs)
     with kept_buffers(method):  # a loss may fill a queue, which belongs to the training
         losses = (method.validation_loss(batch, text, fused=fused) for batch in feed.batches())
-        return fmean(loss_parts(method, loss)["loss"].item() for loss in losses)
+        return fmean(torch.stack([loss_parts(method, loss)["loss"].reshape(()) for loss in losses]).tolist())

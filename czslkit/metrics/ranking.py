@@ -17,13 +17,19 @@ NO_COLUMN = torch.iinfo(torch.int64).max  # fills a ranking that has fewer than 
 class Ranked:
     """The best ``k`` columns of each image, best first. Of two columns with equal scores, the lower one is better."""
 
-    score: Tensor  # [..., k] float64; -inf after the last column
+    score: Tensor  # [..., k] float64, or of the dtype of scores on another device; -inf after the last column
     column: Tensor  # [..., k] long; NO_COLUMN after the last column
 
     @staticmethod
-    def empty(*shape: int) -> Ranked:
-        """Return rankings without any column; the last number of ``shape`` is ``k``."""
-        return Ranked(torch.full(shape, -torch.inf, dtype=torch.float64), torch.full(shape, NO_COLUMN))
+    def empty(*shape: int, like: Tensor | None = None) -> Ranked:
+        """Return rankings without any column; the last number of ``shape`` is ``k``.
+
+        Args:
+            like: a tensor with the device and the dtype of the scores; None for float64 on the CPU.
+        """
+        device = None if like is None else like.device
+        score = torch.full(shape, -torch.inf, dtype=torch.float64 if like is None else like.dtype, device=device)
+        return Ranked(score, torch.full(shape, NO_COLUMN, device=device))
 
     def __getitem__(self, index: Any) -> Ranked:
         return Ranked(self.score[index], self.column[index])
@@ -42,6 +48,10 @@ class Ranked:
     def append(self, other: Ranked) -> Ranked:
         """Return the rankings of these images followed by the images of ``other``."""
         return Ranked(torch.cat([self.score, other.score]), torch.cat([self.column, other.column]))
+
+    def received(self) -> Ranked:
+        """Return the same rankings on the CPU, with scores as float64."""
+        return Ranked(self.score.cpu().double(), self.column.cpu())
 
     def merge(self, other: Ranked) -> Ranked:
         """Return the best ``k`` columns of two rankings that have no column in common.
@@ -72,7 +82,7 @@ def best_columns(scores: Tensor, columns: Tensor, k: int) -> Ranked:
 
     Args:
         scores: ``[N, W]``, finite, of any float dtype.
-        columns: ``[W]`` long on the CPU, ascending; the column number of each score.
+        columns: ``[W]`` long, ascending; the column number of each score.
         k: number of columns to keep.
 
     Returns:
@@ -81,7 +91,7 @@ def best_columns(scores: Tensor, columns: Tensor, k: int) -> Ranked:
     >>> best_columns(torch.tensor([[0.5, 2.0, 2.0]]), torch.tensor([3, 4, 9]), k=2).column.tolist()
     [[4, 9]]
     """
-    return best_in_groups(scores, columns, [len(columns)], k)[:, 0]
+    return best_in_groups(scores, columns, [len(columns)], k)[:, 0].received()
 
 
 def best_in_groups(scores: Tensor, columns: Tensor, group_ends: Sequence[int], k: int) -> Ranked:
@@ -89,12 +99,12 @@ def best_in_groups(scores: Tensor, columns: Tensor, group_ends: Sequence[int], k
 
     Args:
         scores: ``[N, W]``, finite, of any float dtype; the columns of a group are neighbours.
-        columns: ``[W]`` long on the CPU, ascending in each group; the column number of each score.
+        columns: ``[W]`` long on the same device, ascending in each group; the column number of each score.
         group_ends: ``[G]``, position in ``W`` at which each group ends; a group may be empty.
         k: number of columns to keep in each group.
 
     Returns:
-        ``[N, G, k]``, on the CPU.
+        ``[N, G, k]``, on the device of the scores and of their dtype.
 
     >>> ranked = best_in_groups(torch.tensor([[0.5, 2.0, 2.0, 1.0]]), torch.tensor([3, 4, 9, 5]), [3, 3, 4], k=1)
     >>> ranked.column[..., 0].tolist() == [[4, NO_COLUMN, 5]]
@@ -110,11 +120,25 @@ def best_in_groups(scores: Tensor, columns: Tensor, group_ends: Sequence[int], k
             positions[group * k + rank] = best + begin if begin else best
             if k > 1:
                 in_group.scatter_(1, best[:, None], -torch.inf)
-    ranked = Ranked.empty(len(scores), len(group_ends) * k)
+    ranked = Ranked.empty(len(scores), len(group_ends) * k, like=remaining)
     if positions:
         found = torch.stack(list(positions.values()), 1)
-        ranked[:, list(positions)] = Ranked(scores.gather(1, found).cpu().double(), columns[found.cpu()])
+        kept = Ranked(scores.gather(1, found).to(remaining.dtype), columns[found])
+        start = 0
+        for slots in _runs(list(positions)):  # slices, since a device would have to be waited for an index
+            ranked[:, slots] = kept[:, start : start + slots.stop - slots.start]
+            start += slots.stop - slots.start
     return Ranked(*(values.view(len(scores), len(group_ends), k) for values in (ranked.score, ranked.column)))
+
+
+def _runs(numbers: Sequence[int]) -> list[slice]:
+    """Return ascending numbers as slices of consecutive numbers.
+
+    >>> _runs([0, 1, 4])
+    [slice(0, 2, None), slice(4, 5, None)]
+    """
+    starts = [i for i, n in enumerate(numbers) if not i or n != numbers[i - 1] + 1]
+    return [slice(numbers[i], numbers[j - 1] + 1) for i, j in pairwise([*starts, len(numbers)])]
 
 
 def _first_highest(scores: Tensor) -> Tensor:

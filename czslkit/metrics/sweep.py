@@ -8,12 +8,16 @@ from typing import Any, get_args
 import numpy as np
 from torch import Tensor
 
+from ..deferred import is_host
 from .coverage import Coverage
 from .curves import Bins, measure
 from .metrics import Accuracies, Curve, Metrics
 from .score_columns import UNSEEN, UNUSED, Array, ScoreColumns, as_tensor
-from .sweep_state import SweepState, reduce_chunk
+from .sweep_state import ChunkColumns, SweepState, reduce_chunk
 from .top_scores import Infeasible, TopScores, descending_top_scores
+
+#: Bytes of reduced scores on a device after which they are read.
+BYTES_WAITING = 1 << 24
 
 __all__ = ["Accuracies", "Bins", "Curve", "Infeasible", "Metrics", "Sweep", "evaluate"]
 
@@ -61,9 +65,7 @@ def evaluate(
 
 
 class Sweep:
-    """The evaluation of scores that are given in chunks, for one or many sets of candidates at once.
-
-    It keeps a few numbers per image and threshold, never a row of scores.
+    """The evaluation of scores in chunks, for one or many sets of candidates; it keeps a few numbers per image.
 
     Args:
         pairs: ``[K, 2]`` integer, attribute and object of each column; all different.
@@ -111,6 +113,7 @@ class Sweep:
         self.candidates = ScoreColumns(pairs, seen, candidates, feasibility, thresholds)
         self._coverage = Coverage(len(self.candidates))
         self._state = SweepState.empty(0, UNSEEN + self.candidates.n_levels, self.keep, topk)
+        self._waiting: list[tuple[Tensor, SweepState, Tensor]] = []  # image numbers, scores on a device, finite or not
 
     def update(
         self,
@@ -118,40 +121,68 @@ class Sweep:
         attr: Array,
         obj: Array,
         *,
-        columns: Array | slice | None = None,
+        columns: Array | slice | ChunkColumns | None = None,
         images: Array | None = None,
     ) -> None:
         """Add the scores of some images for some pairs; chunks may be given in any order.
+
+        Scores on a GPU are reduced there, without waiting for it. Its numbers are read after many chunks, or when they
+        are needed.
 
         Args:
             scores: ``[n, k]`` of any float dtype, on any device.
             attr: ``[n]`` integer, true attribute of each image.
             obj: ``[n]`` integer, true object of each image.
-            columns: ``[k]`` integer or a slice, the rows of ``pairs`` that the scores belong to; all of them if None.
-                Pairs that are neither seen nor candidates need no scores.
+            columns: ``[k]`` integer or a slice, the rows of ``pairs`` that the scores belong to; all of them if None;
+                or a :class:`ChunkColumns` of them. Pairs that are neither seen nor candidates need no scores.
             images: ``[n]`` integer, numbers of the images: any numbers from 0 to about the number of images. If None,
                 images are appended: every column must then get the images in the same order.
 
         Raises:
-            ValueError: shapes, dtypes or labels do not fit, or a score is not finite or has been given before.
+            ValueError: shapes, dtypes or labels do not fit, or a score is not finite or has been given before. That a
+                score on a GPU is not finite is found when its numbers are read.
         """
-        chosen = self.candidates.column_numbers(columns)
+        chunk = columns
+        if not isinstance(chunk, ChunkColumns):
+            chunk = ChunkColumns(self.candidates, self.candidates.column_numbers(columns))
         attr, obj = (as_tensor(name, v, "integer").long() for name, v in (("attr", attr), ("obj", obj)))
         scores = scores if isinstance(scores, Tensor) else np.asarray(scores)
-        if attr.ndim != 1 or attr.shape != obj.shape or tuple(scores.shape) != (len(attr), len(chosen)):
+        if attr.ndim != 1 or attr.shape != obj.shape or tuple(scores.shape) != (len(attr), chunk.width):
             raise ValueError(
                 f"scores {list(scores.shape)}, attr {list(attr.shape)} and obj {list(obj.shape)} do not fit "
-                f"{len(chosen)} columns: expected [n, {len(chosen)}], [n] and [n]"
+                f"{chunk.width} columns: expected [n, {chunk.width}], [n] and [n]"
             )
         target = self.candidates.find(attr, obj)
-        used = chosen[self.candidates.group[chosen] != UNUSED]
-        numbers = self._coverage.image_numbers(images, used, len(attr))
-        if not len(numbers) or not len(used):
+        numbers = self._coverage.image_numbers(images, chunk.columns, len(attr))
+        if not len(numbers) or not len(chunk.columns):
             return
         self._state.check_targets(numbers, target, self.candidates.pairs)
-        chunk = reduce_chunk(scores, chosen, target, numbers, self.candidates, self.keep, self.topk)
-        self._coverage.add(numbers, used, numbered=images is not None)
-        self._state.add(numbers, chunk)
+        reduced, finite = reduce_chunk(scores, chunk, target, self.keep, self.topk)
+        if is_host(finite.device):
+            _check_finite(numbers, finite)
+        self._coverage.add(numbers, chunk.columns, numbered=images is not None)
+        if is_host(finite.device):
+            self._state.add(numbers, reduced)
+            return
+        self._state.expect(numbers, target)
+        self._waiting.append((numbers, reduced, finite))
+        if sum(state.nbytes for _, state, _ in self._waiting) > BYTES_WAITING:
+            self._receive()
+
+    def _receive(self) -> None:
+        """Add the numbers that are still on the device of their scores, which is waited for.
+
+        Raises:
+            ValueError: a score is not finite.
+        """
+        waiting, self._waiting = self._waiting, []
+        for numbers, reduced, finite in waiting:
+            _check_finite(numbers, finite.cpu())
+            self._state.add(numbers, reduced.received())
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._receive()
+        return vars(self)
 
     def footprint(self, images: int, chunks: int = 1) -> int:
         """Return the largest number of bytes for ``images`` images whose pairs are given in ``chunks`` chunks."""
@@ -180,6 +211,7 @@ class Sweep:
             offset = len(self._complete_images()) if self._coverage.n_images else 0
         elif self._coverage.numbered is False:
             raise ValueError("the images of the other sweep have numbers, the images of this sweep have none")
+        other._receive()
         images = other._state.image_numbers()
         received = other._state[images]
         self._state.check_targets(images + offset, received.target, self.candidates.pairs)
@@ -225,11 +257,18 @@ class Sweep:
 
     def _complete_images(self) -> Tensor:
         """Return the numbers of the images, ``[N]``, or raise ValueError if there are none or some lack scores."""
+        self._receive()
         images = self._state.image_numbers()
         if not len(images):
             raise ValueError("no images have been given")
         self._coverage.check_complete(images, self.candidates.group != UNUSED)
         return images
+
+
+def _check_finite(images: Tensor, finite: Tensor) -> None:
+    """Raise ValueError if not all scores of ``images`` ``[n]`` are ``finite`` ``[n]``."""
+    if not finite.all():
+        raise ValueError(f"image {int(images[~finite][0])} has a score that is not finite")
 
 
 def _checked_choice(name: str, value: Any, choices: Any) -> Any:

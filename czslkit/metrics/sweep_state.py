@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..deferred import is_host, sent
 from .ranking import Ranked, best_in_groups
 from .score_columns import UNSEEN, UNUSED, ScoreColumns
 
@@ -29,14 +30,30 @@ class SweepState:
     at_bias_1000: Ranked  # [N, G, k], best columns of each unseen group once LAST_BIAS is added in float32
 
     @staticmethod
-    def empty(images: int, groups: int, keep: int, k: int) -> SweepState:
-        """Return a state for ``images`` images that have no scores yet."""
+    def empty(images: int, groups: int, keep: int, k: int, like: Tensor | None = None) -> SweepState:
+        """Return a state for ``images`` images that have no scores yet.
+
+        Args:
+            like: a tensor with the device and the dtype of scores; None for float64 on the CPU.
+        """
+        best = Ranked.empty(images, groups, keep, like=like)
         return SweepState(
             target=torch.full((images,), UNUSED),
-            true_score=torch.full((images,), torch.nan, dtype=torch.float64),
-            best=Ranked.empty(images, groups, keep),
-            at_bias_1000=Ranked.empty(images, groups, k),
+            true_score=best.score.new_full((images,), torch.nan),
+            best=best,
+            at_bias_1000=Ranked.empty(images, groups, k, like=like),
         )
+
+    def received(self) -> SweepState:
+        """Return the same state on the CPU, with scores as float64."""
+        return SweepState(
+            self.target, self.true_score.cpu().double(), self.best.received(), self.at_bias_1000.received()
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scores and columns."""
+        return sum(t.nbytes for ranked in (self.best, self.at_bias_1000) for t in (ranked.score, ranked.column))
 
     def __getitem__(self, images: Tensor) -> SweepState:
         return SweepState(self.target[images], self.true_score[images], self.best[images], self.at_bias_1000[images])
@@ -71,11 +88,15 @@ class SweepState:
             images: ``[n]``, numbers of the images of ``chunk``.
             chunk: state of these images for columns that are new for them.
         """
-        self._reserve(int(images.max()) + 1)
+        self.expect(images, chunk.target)
         self.best[images] = self.best[images].merge(chunk.best)
         self.at_bias_1000[images] = self.at_bias_1000[images].merge(chunk.at_bias_1000)
         self.true_score[images] = chunk.true_score.where(~chunk.true_score.isnan(), self.true_score[images])
-        self.target[images] = chunk.target
+
+    def expect(self, images: Tensor, target: Tensor) -> None:
+        """Make room for images ``[n]`` whose true pairs are in the columns ``target`` ``[n]``."""
+        self._reserve(int(images.max()) + 1)
+        self.target[images] = target
 
     def footprint(self, images: int) -> int:
         """Return the largest number of bytes for ``images`` images, including the memory of :func:`reduce_chunk`."""
@@ -97,53 +118,75 @@ class SweepState:
         self.at_bias_1000 = self.at_bias_1000.append(room.at_bias_1000)
 
 
-def reduce_chunk(
-    scores: Any, columns: Tensor, target: Tensor, images: Tensor, candidates: ScoreColumns, keep: int, k: int
-) -> SweepState:
-    """Return the state of a chunk of scores.
+class ChunkColumns:
+    """The columns of a chunk of scores, in the order in which they are ranked; it serves any number of chunks.
+
+    Args:
+        candidates: the group of every column; unused columns are not read.
+        columns: ``[w]``, column number of each score.
+    """
+
+    def __init__(self, candidates: ScoreColumns, columns: Tensor) -> None:
+        group = candidates.group[columns]
+        order = (group * len(candidates) + columns).argsort()  # by group, then by column number
+        order = order[int((group == UNUSED).sum()) :]
+        groups = UNSEEN + candidates.n_levels
+        self.width = len(columns)  # w
+        self.group_ends: list[int] = group[order].bincount(minlength=groups).cumsum(0).tolist()
+        self.columns = columns[order]  # [u], the used columns, by group
+        self._ascending = self.columns.argsort()  # [u]
+        self._devices = {torch.device("cpu"): (order, self.columns)}
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the positions of the used columns in ``w``, and their numbers, ``[u]`` each, on a device."""
+        if device not in self._devices:
+            order, columns = self._devices[torch.device("cpu")]
+            self._devices[device] = sent(order, device), sent(columns, device)
+        return self._devices[device]
+
+    def positions(self, target: Tensor) -> Tensor:
+        """Return the position in ``u`` of each column ``target`` ``[n]``, UNUSED for one that is not here, ``[n]``."""
+        near = torch.searchsorted(self.columns[self._ascending], target).clamp(max=len(self.columns) - 1)
+        position = self._ascending[near]
+        return position.where(self.columns[position] == target, UNUSED)
+
+
+def reduce_chunk(scores: Any, chunk: ChunkColumns, target: Tensor, keep: int, k: int) -> tuple[SweepState, Tensor]:
+    """Return the state of a chunk of scores on their device, and which images have finite scores, ``[n]`` bool.
+
+    The device is not waited for.
 
     Args:
         scores: ``[n, w]`` tensor or array of any float dtype, on any device.
-        columns: ``[w]``, column number of each score.
+        chunk: the column of each score; at least one is used.
         target: ``[n]``, column of each image's true pair, in this chunk or not.
-        images: ``[n]`` image numbers, for the message.
-        candidates: the group of every column; unused columns are not read.
         keep: number of best columns to keep in each group.
         k: number of best columns to keep in each group at ``LAST_BIAS``.
 
     Raises:
-        ValueError: the scores are not floats, or one is not finite.
+        ValueError: the scores are not floats.
     """
-    n, groups = len(target), UNSEEN + candidates.n_levels
-    group = candidates.group[columns]
-    order = (group * len(candidates) + columns).argsort()  # by group, then by column number
-    order = order[int((group == UNUSED).sum()) :]
-    columns, group_ends = columns[order], group[order].bincount(minlength=groups).cumsum(0).tolist()
-    first_unseen = group_ends[UNSEEN - 1]
-    unseen_ends = [end - first_unseen for end in group_ends[UNSEEN:]]
-    target_position = _positions(target, columns)
-    state = SweepState.empty(n, groups, keep, k)
-    state.target = target
+    n, ends = len(target), chunk.group_ends
+    device = scores.device if isinstance(scores, Tensor) else torch.device("cpu")
+    order, columns = chunk.on(device)
+    first_unseen = ends[UNSEEN - 1]
+    unseen_ends = [end - first_unseen for end in ends[UNSEEN:]]
+    own = sent(chunk.positions(target), device)
     height = max(SCORES_PER_BLOCK // len(columns), 1)
+    state, finite = None, []
     for rows in (slice(start, start + height) for start in range(0, n, height)):
         block = _float_block(scores[rows], order)
-        finite = block.amin(1).isfinite() & block.amax(1).isfinite()  # both are nan where a score is
-        if not finite.all():
-            raise ValueError(f"image {int(images[rows][~finite.cpu()][0])} has a score that is not finite")
-        state.best[rows] = best_in_groups(block, columns, group_ends, keep)
+        if state is None:
+            state = SweepState.empty(n, len(ends), keep, k, like=None if is_host(device) else block)
+            state.target = target
+        finite.append(block.amin(1).isfinite() & block.amax(1).isfinite())  # both are nan where a score is
+        state.best[rows] = best_in_groups(block, columns, ends, keep)
         lifted = block[:, first_unseen:].float() + LAST_BIAS
         state.at_bias_1000[rows, UNSEEN:] = best_in_groups(lifted, columns[first_unseen:], unseen_ends, k)
-        own = target_position[rows].to(block.device)
-        own_score = block.gather(1, own.clamp(min=0)[:, None])[:, 0].masked_fill(own == UNUSED, torch.nan)
-        state.true_score[rows] = own_score.cpu().double()
-    return state
-
-
-def _positions(target: Tensor, columns: Tensor) -> Tensor:
-    """Return the position ``[n]`` of each ``target`` ``[n]`` in ``columns`` ``[w]``, UNUSED for one that is missing."""
-    ascending = columns.argsort()
-    position = ascending[torch.searchsorted(columns[ascending], target).clamp(max=len(columns) - 1)]
-    return position.where(columns[position] == target, UNUSED)
+        own_score = block.gather(1, own[rows].clamp(min=0)[:, None])[:, 0].masked_fill(own[rows] == UNUSED, torch.nan)
+        state.true_score[rows] = own_score.to(state.true_score.dtype)
+    assert state is not None
+    return state, torch.cat(finite)
 
 
 def _float_block(scores: Any, order: Tensor) -> Tensor:
@@ -160,5 +203,5 @@ def _float_block(scores: Any, order: Tensor) -> Tensor:
         scores = torch.from_numpy(np.array(scores, order="C"))  # a copy: the array may be read-only
     if not scores.is_floating_point():
         raise ValueError(f"scores must be of float dtype, got {scores.dtype}")
-    scores = scores.detach().index_select(1, order.to(scores.device))
+    scores = scores.detach().index_select(1, order)
     return scores if scores.dtype == torch.float64 else scores.float()

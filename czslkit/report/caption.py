@@ -47,6 +47,7 @@ def table_caption(
     labels = list(arrangement.frame["label"])
     if any(label.endswith(MORE) for label in labels):
         sentences.append(f"Rows whose name ends with '{MORE}' also differ in other settings, which are columns in CSV.")
+    sentences += _precision_sentences(labels, results)
     sentences += _method_sentences(labels, results)
     sentences += open_world_sentences(labels, results)
     counts = sorted({len(finished) for finished in arrangement.finished.values() if finished})
@@ -54,6 +55,17 @@ def table_caption(
         seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
         sentences.append(f"Numbers are mean ± sample standard deviation (ddof=1) over {seeds} seeds.")
     return sentences + significance.caption(intervals, list(METRICS.values()))
+
+
+def _precision_sentences(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """Return a sentence for each row that was trained or measured in another number format than fp32."""
+    used: dict[str, dict[str, None]] = {}
+    for label, result in zip(labels, results, strict=True):
+        precision = (result.get("protocol") or {}).get("precision") or {}
+        uses = {"trained": precision.get("train"), "measured": precision.get("eval")}
+        if words := " and ".join(f"{use} in {printable(str(found))}" for use, found in uses.items() if found):
+            used.setdefault(words, {})[label] = None
+    return [f"Not in fp32: {words}: {', '.join(rows)}." for words, rows in used.items()]
 
 
 def _method_sentences(labels: Sequence[str], results: Sequence[Result]) -> list[str]:

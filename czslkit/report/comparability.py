@@ -25,11 +25,17 @@ def data_digests(result: Result) -> Mapping[str, Any]:
     return depends.get("training", depends).get("data") or {}
 
 
+def evaluation_precision(protocol: Mapping[str, Any]) -> str:
+    """Return the number format in which images were encoded and pairs were scored; fp32 is not recorded."""
+    return printable(str((protocol.get("precision") or {}).get("eval", "fp32")))
+
+
 def first_difference(labels: Sequence[str], results: Sequence[Result]) -> str:
     """Return a sentence on the first two results that were not measured alike; empty if all were measured alike.
 
     All results must have the same curve. Results of the same dataset must have the same data, and results of the same
-    dataset and world the same rule for candidates, and all or none of them may have adapted to the test images.
+    dataset and world the same rule for candidates and the same number format of the evaluation, and all or none of them
+    may have adapted to the test images.
     """
     done = [(cell_name(label, r["cell"]), r) for label, r in zip(labels, results, strict=True) if r["status"] == "done"]
     first_of_dataset: dict[str, tuple[str, Result]] = {}
@@ -46,6 +52,9 @@ def first_difference(labels: Sequence[str], results: Sequence[Result]) -> str:
         rule, first_rule = (candidate_rule(r["protocol"]) for r in (result, first))
         if rule != first_rule:
             return f"in {name}, {rule}; in {first_name}, {first_rule}"
+        used, first_used = (evaluation_precision(r["protocol"]) for r in (result, first))
+        if used != first_used:
+            return f"{name} was measured in {used}, {first_name} in {first_used}"
         if bool(result["protocol"].get("transductive")) != bool(first["protocol"].get("transductive")):
             adapts, other = (name, first_name) if result["protocol"].get("transductive") else (first_name, name)
             return f"{adapts} has adapted to the test images, {other} has not"

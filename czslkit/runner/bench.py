@@ -94,7 +94,7 @@ def bench(
     settings: Mapping[str, Any] | None = None,
     preset: str | None = None,
     device: str = "auto",
-    workers: int = 0,
+    workers: int | str = "auto",
     cache: str | Path | None = None,
     cache_images: bool = False,
     memory: str | int = MEMORY,
@@ -126,7 +126,8 @@ def bench(
             ``{"train.lr": czslkit.Grid([1e-3, 5e-3])}``, is run with each value of the other grids.
         preset: ``demo`` or ``paper``; see :func:`czslkit.runner.plan.plan`.
         device: ``auto``, or a device name of torch such as ``cuda:1``.
-        workers: number of processes that read images.
+        workers: number of processes that read images, 0 for none; ``auto`` is one for each core but one, at most 8, and
+            0 on two cores or fewer.
         cache: folder for the features of frozen image encoders; ``runs/cache`` if None, ``off`` for no cache. No number
             depends on it.
         cache_images: also cache decoded images, about 150 KB each at 224 pixels.

@@ -15,8 +15,10 @@ from ..evaluation.evaluator import Evaluation
 from ..evaluation.memory_budget import IMAGES, Chunks, Costs
 from ..method import Method, finite_scores
 from ..metrics.sweep import Sweep
+from ..precision import computing_in
 from ..sizes import format_bytes, format_duration
 
+NEEDS_NO_WARM_UP = 2.0  # seconds of a call whose first one is not much slower than the next ones
 MIN_SECONDS = 0.25  # a measurement uses more items until it takes this long
 
 
@@ -50,18 +52,20 @@ def evaluation(planned: Evaluation) -> Forecast:
     images, pairs = len(feed.split), tuple(len(task.pairs) for task in planned.tasks.values())
     if method.streams:
         return Forecast(images, pairs, chunks, None, None)
-    costs = Costs(method.eval(), feed, planned.tasks)
-    sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.texts)
-    one_text, all_texts = (
-        measured_seconds(lambda n: method.text_in(costs.setting.world, sample[:n]), n, method.device)
-        for n in (1, len(sample))
-    )
-    per_text = max(all_texts - one_text, 0) / max(len(sample) - 1, 1)  # seconds
-    per_image = 0.0 if feed.has_features else encoding_seconds(method, feed, chunks.images)
-    per_score = _scoring_seconds(method, costs, chunks, [task.sweep() for task in planned.tasks.values()])
+    with computing_in(feed.precision, method.device):
+        costs = Costs(method.eval(), feed, planned.tasks)
+        sample, passes = costs.text.pairs, -(-sum(pairs) // chunks.texts)
+        one_text, all_texts = (
+            measured_seconds(lambda n: method.text_in(costs.setting.world, sample[:n]), n, method.device)
+            for n in (1, len(sample))
+        )
+        per_text = max(all_texts - one_text, 0) / max(len(sample) - 1, 1)  # seconds
+        per_image = 0.0 if feed.has_features else encoding_seconds(method, feed, chunks.images)
+        per_score = _scoring_seconds(method, costs, chunks, [task.sweep() for task in planned.tasks.values()])
+        total = costs.total(chunks.texts, chunks.images, chunks.pairs)
     per_image *= 1 if feed.caches_features else passes
     seconds = images * (per_image + sum(pairs) * per_score) + sum(pairs) * per_text
-    return Forecast(images, pairs, chunks, costs.total(chunks.texts, chunks.images, chunks.pairs), seconds)
+    return Forecast(images, pairs, chunks, total, seconds)
 
 
 def encoding_seconds(method: Method, feed: Feed, images: int) -> float:
@@ -90,7 +94,7 @@ def _scoring_seconds(method: Method, costs: Costs, chunks: Chunks, sweeps: list[
     def score(n: int) -> None:
         zeros = torch.zeros(n, dtype=torch.long)
         scores = finite_scores(method, method.rank(images.take(n), text, costs.setting))
-        sweep.update(scores.cpu(), zeros, zeros)
+        sweep.update(scores, zeros, zeros)
 
     return _seconds_per_item(score, len(images.pooled), method.device) / chunks.pairs
 
@@ -104,10 +108,14 @@ def _seconds_per_item(work: Callable[[int], Any], max_items: int, device: torch.
 
 
 def measured_seconds(work: Callable[[int], Any], n: int, device: torch.device) -> float:
-    """Return the seconds of the second call of ``work(n)``; the first call is a warm-up."""
+    """Return the seconds of the second call of ``work(n)``; the first call is a warm-up, unless it takes long."""
+    taken = 0.0
     for _ in range(2):
+        if taken > NEEDS_NO_WARM_UP:
+            break
         start = time.perf_counter()
         work(n)
         if device.type != "cpu":
             torch.accelerator.synchronize()
-    return time.perf_counter() - start
+        taken = time.perf_counter() - start
+    return taken

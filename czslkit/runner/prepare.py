@@ -110,7 +110,9 @@ def build_method(job: Job, data: Splits) -> Method:
 
 def evaluation_feed(job: Job, method: Method, split: Split) -> Feed:
     """Return the batches of a split for evaluation."""
-    return job.machine.feed(method, split, job.spec.evaluation.batch_size or job.spec.train.batch_size)
+    evaluation = job.spec.evaluation
+    batch_size = evaluation.batch_size or job.spec.train.batch_size
+    return job.machine.feed(method, split, batch_size, precision=evaluation.precision)
 
 
 def find_feasibility(job: Job, method: Method, data: Splits) -> FeasibilityScores | None:

@@ -15,6 +15,7 @@ from ..method import Method
 from ..metrics.names import defined_metrics
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Metrics, Sweep
+from ..precision import precision_record
 from ..provenance import environment
 from .plan import Spec
 
@@ -79,8 +80,14 @@ def protocol_record(
 
 
 def method_record(method: Method, spec: Spec) -> dict[str, Any]:
-    """Return the entries of the protocol for methods that adapt to the test images, or mask pairs themselves."""
-    record: dict[str, Any] = {}
+    """Return the entries of the protocol that only some measurements have.
+
+    They are the number formats other than fp32, and what methods add that adapt to the test images, or mask pairs
+    themselves.
+    """
+    trained: Mapping[str, Any] = {} if spec.checkpoint or not method.trains else {"train": spec.train.precision}
+    precision = precision_record(**trained, eval=spec.evaluation.precision)
+    record: dict[str, Any] = {"precision": precision} if precision else {}
     if method.streams:
         record["transductive"] = {"images": "one by one", "stream_seed": spec.evaluation.stream_seed}
     if method.masks_pairs:

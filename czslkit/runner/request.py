@@ -40,7 +40,7 @@ class Request:
     settings: Mapping[str, Any] | None = None
     preset: str | None = None
     device: str = "auto"
-    workers: int = 0
+    workers: int | str = "auto"
     cache: str | Path | None = None
     cache_images: bool = False
     memory: str | int = MEMORY
@@ -108,7 +108,7 @@ class Request:
         """Return the machine with its actual device and memory in bytes, and the problems with its settings."""
         folder = self.store.root / "cache" if self.cache is None else user_path(self.cache)
         cache = None if self.cache == "off" or self.estimate else Cache(folder, self.cache_images, log)
-        machine = Machine(self.device, self.workers, progress=self.progress, cache=cache)
+        machine = Machine(self.device, progress=self.progress, cache=cache)
         problems: list[str] = []
         try:
             machine = replace(machine, device=str(machine.torch_device()))
@@ -118,9 +118,10 @@ class Request:
             machine = replace(machine, memory=parse_bytes(self.memory))
         except ValueError as error:
             problems.append(f"memory: {error}")
-        if machine.workers < 0:
-            problems.append(f"workers is {machine.workers}, expected 0 or more")
-        return machine, problems
+        workers = machine.automatic_workers() if self.workers == "auto" else self.workers
+        if not isinstance(workers, int) or workers < 0:
+            return machine, [*problems, f"workers is {workers!r}, expected auto or a whole number, 0 or more"]
+        return replace(machine, workers=workers), problems
 
 
 def _plan_or_problems(*grid: Any) -> tuple[list[Spec], list[str]]:

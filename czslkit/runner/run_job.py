@@ -9,19 +9,18 @@ from typing import Any
 
 from ..checkpoints.trained import is_intact
 from ..data.splits import Splits
-from ..errors import CzslkitError, DataError, PluginError, without_middle
+from ..errors import CzslkitError, DataError, PluginError, TrainingError, without_middle
 from ..evaluation.evaluator import Evaluation
 from ..files import file_lock, remove_unfinished
 from ..method import Method
 from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
 from ..result_store import REMEDY, unused_path
-from ..sizes import counted, format_bytes
+from ..sizes import counted
 from ..training.state import state_key
 from . import forecast
 from .evaluate import evaluate, measured_records
 from .job import Job
-from .machine import total_memory
 from .prepare import (
     build_method,
     evaluation_feed,
@@ -322,18 +321,15 @@ def _log_training(job: Job, method: Method, data: Splits, validation: forecast.F
     """Log the time and memory of a training, and whether it needs more memory than the machine has."""
     name = f"training of {counted(job.spec.train.epochs, 'epoch')}"
     name += " without validation" if validation.seconds is None else ""
+    machine = job.machine
     try:
-        found = training(method, data, job.spec.train, validation, job.machine.workers, job.machine.memory)
-    except PluginError as error:
+        found = training(method, data, job.spec.train, validation, machine.workers, machine.memory, job.log)
+    except (PluginError, TrainingError) as error:
         job.log(f"{name}: {error}")
         return
     job.log(f"{name}, about: {found}")
-    needed = found.bytes + sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers()))
-    if (most := total_memory(method.device)) and needed > most:
-        job.log(
-            f"TOO LARGE FOR THIS MACHINE: the training needs about {format_bytes(needed)} with the weights of the "
-            f"method, and {method.device} has {format_bytes(most)}. A smaller train.batch_size needs less"
-        )
+    if found.too_large:
+        job.log(found.too_large)
 
 
 def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..backbones import stated_preprocessing
 from ..data.dataset_folders import dataset
@@ -31,6 +31,7 @@ from .plan import Spec
 
 TRAINING_MODULES = ("czslkit.training", "czslkit.data.image_transforms")
 EVALUATION_MODULES = ("czslkit.evaluation", "czslkit.data.image_transforms")
+PRECISION_MODULE = "czslkit.precision"
 
 
 def read_code(specs: Iterable[Spec]) -> None:
@@ -52,12 +53,14 @@ def training_dependencies(
     Raises:
         DataError: a file of the backbone or of an option is missing.
     """
-    return _training(spec, data, _versions(TRAINING_MODULES) | class_versions(classes), splits) | _preprocessing(spec)
+    code = _versions([*TRAINING_MODULES, *_precision_module(spec, "train", "evaluation")]) | class_versions(classes)
+    return _training(spec, data, code, splits) | _preprocessing(spec)
 
 
 def evaluation_dependencies(spec: Spec, world: str, data: Splits) -> dict[str, Any]:
     """Return everything that the numbers of a world depend on, apart from the trained weights and the settings."""
-    return {"code": _versions(EVALUATION_MODULES), **_feasibility_digest(spec, world, data)}
+    modules = [*EVALUATION_MODULES, *_precision_module(spec, "evaluation")]
+    return {"code": _versions(modules), **_feasibility_digest(spec, world, data)}
 
 
 def training_key(spec: Spec, dependencies: Mapping[str, Any]) -> str:
@@ -79,6 +82,7 @@ def training_changes(result: Result, spec: Spec, data: Mapping[str, str], splits
     code = _current_versions(recorded.get("code", {}), _format_1_training())
     if FORMAT_1 not in code:  # the method and the dataset may be other classes by now, or have other bases
         code |= class_versions([METHODS[spec.method], type(dataset(spec.dataset))])
+    code |= _versions(_precision_module(spec, "train", "evaluation"))  # results of earlier versions do not record it
     return differences(recorded, _training(spec, data, code, splits) | _preprocessing(spec, recorded))
 
 
@@ -154,6 +158,11 @@ def _selection(spec: Spec, data: Splits) -> dict[str, Any]:
 def _file_digest(spec: Spec, data: Splits) -> dict[str, Any]:
     file: Path | None = source_file(spec.evaluation.feasibility, data)
     return {"feasibility": file_digest(file) if file else None}
+
+
+def _precision_module(spec: Spec, *sections: Literal["train", "evaluation"]) -> list[str]:
+    """Return the module of the number formats if one of some sections of the settings uses another one than fp32."""
+    return [PRECISION_MODULE] if any(getattr(spec, section).precision != "fp32" for section in sections) else []
 
 
 def _versions(modules: Iterable[str]) -> dict[str, str | None]:

@@ -100,7 +100,7 @@ def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> 
     validation = evaluation_feed(job, method, data.val)
     return train(
         method,
-        machine.feed(method, data.train, spec.train.batch_size, augment=spec.train.augment, seed=spec.seed),
+        machine.training_feed(method, data.train, spec.train, spec.seed),
         spec.train,
         plan_validation(
             method,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..components import Interaction
 from ..method import Method
-from ..training.epoch import loss_parts
+from ..training.losses import loss_parts
 from ..types import Batch, ImageFeatures, PairSpace, TextFeatures
 from .report import Check, CheckFailed, CheckSkipped, check
 

@@ -17,7 +17,7 @@ from ..metrics.names import WORLDS
 from ..options import parse
 from ..runner.bench import bench
 from ..runner.train import training_folder
-from ..training.epoch import loss_parts
+from ..training.losses import loss_parts
 from ..training.options import TrainOptions
 from .evaluation_checks import SPLITS, evaluated
 from .method_checks import a_training_runs

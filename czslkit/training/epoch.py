@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from ..data.batches import Companions, Feed
+from ..data.batches import Feed
+from ..deferred import deferred_checks, is_host
 from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
 from ..method import Method
+from ..precision import computing_in, tf32
+from ..recompute import Recomputation, recompute
 from ..terminal import Progress
-from ..training_hooks import TrainingData, TrainingHooks, TrainingPosition
+from ..training_hooks import TrainingData, TrainingPosition
 from ..types import Batch
+from .companions import companion_choice, training_images
+from .compiled import compiled_loss
+from .losses import UNREAD_BATCHES, MeanLosses, loss_parts
+from .memory import StepMemory
 from .optimizers import check_groups, lr_factor
 from .options import TrainOptions
 
@@ -36,9 +42,12 @@ class Trainer:
     data: TrainingData
     optimizers: list[torch.optim.Optimizer]
     seed: int
+    step_memory: StepMemory
 
     def __post_init__(self) -> None:
         self.frozen = frozen_fingerprint(self.method)
+        self.pairs = self.feed.split.pairs.to(self.method.device)  # [P, 2]
+        self.compiled_loss = compiled_loss(self.method) if self.options.compile else None
 
     def run(self, epoch: int) -> dict[str, float]:
         """Train for an epoch, counted from 0; return its mean loss per image, parts of the loss and learning rate.
@@ -51,34 +60,62 @@ class Trainer:
         method.train(mode)
         order = epoch_order(method, self.data, epoch, self._generator("order", epoch))
         steps = step_count(len(order), feed.batch_size, options.accumulation)
-        losses, lr = MeanLosses(), 0.0
+        losses = MeanLosses(1 if is_host(method.device) else UNREAD_BATCHES)
         frozen = _is_frozen(method)
         method.before_epoch(TrainingPosition(epoch, options.epochs, 0, steps))
         if _is_frozen(method) != frozen:  # a frozen backbone is in evaluation mode
             method.backbone.train(mode and frozen)
         check_groups(method, [p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]])
+        how = self.step_memory.recomputation()
         idle = {name: p for name, p in method.named_parameters() if p.requires_grad and not epoch}
         batches = -(-len(order) // feed.batch_size)
         with Progress(f"epoch {epoch + 1}/{options.epochs}, batches", batches, show=feed.progress) as progress:
             companions = companion_choice(method, self.data, self._generator("companions", epoch))
             groups = _groups(_without_single_images(feed.batches(order, epoch, None, companions)), options.accumulation)
-            for step, group in enumerate(groups):
-                position = TrainingPosition(epoch, options.epochs, step, steps)
-                lr = self._set_learning_rate(position)
-                method.before_step(position)
-                for batch in group:
-                    self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
-                    progress.update(note=f"loss {losses.mean('loss'):.3f}")
-                idle = {name: p for name, p in idle.items() if p.grad is None}
-                self._step()
-                method.after_step(TrainingPosition(epoch, options.epochs, step + 1, steps))
+            lr = self._steps(groups, TrainingPosition(epoch, options.epochs, 0, steps), losses, idle, progress, how)
         if not losses.images:
             raise TrainingError(
                 f"not enough training images: found {len(order)}, and batch normalisation needs 2 in a batch"
             )
         self._check_learning(idle, epoch)
         method.after_epoch(TrainingPosition(epoch, options.epochs, steps, steps))
-        return {**losses.means(), "lr": lr}
+        return {**losses.means(), "lr": lr, **how.record()}
+
+    def _steps(
+        self,
+        groups: Iterator[list[Batch]],
+        start: TrainingPosition,
+        losses: MeanLosses,
+        idle: dict[str, nn.Parameter],
+        progress: Progress,
+        how: Recomputation,
+    ) -> float:
+        """Make the steps of an epoch, each with the batches of a group; return the learning rate of the last step.
+
+        Args:
+            start: the place before the first step.
+            losses: receives the losses.
+            idle: trainable parameters that have had no gradient; the others are removed.
+            how: what the steps recompute.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        method, lr = self.method, 0.0
+        with tf32(self.options.precision == "tf32", method.device), deferred_checks(method.device), losses.all_read():
+            for step, group in enumerate(groups):
+                position = replace(start, step=step)
+                lr = self._set_learning_rate(position)
+                method.before_step(position)
+                for batch in group:
+                    with recompute(how):
+                        self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
+                    progress.update(note=losses.note())
+                for name in [name for name, p in idle.items() if p.grad is not None]:
+                    del idle[name]
+                self._step()
+                method.after_step(replace(start, step=step + 1))
+        return lr
 
     def _generator(self, purpose: str, epoch: int) -> Generator:
         """Return a generator of random numbers for one purpose and one epoch."""
@@ -100,22 +137,14 @@ class Trainer:
             images: number of images in all batches of the step.
 
         Raises:
-            TrainingError: the loss is not finite; the message names epoch and step.
+            TrainingError: a loss is not finite, of this step or of an earlier one; the message names epoch and step.
         """
-        options, pairs = self.options, self.feed.split.pairs.to(self.method.device)
-        with torch.autocast(pairs.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            parts = loss_parts(self.method, self.method.loss(batch, pairs))
-        values = {name: value.item() for name, value in parts.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the {name.replace('loss/', 'part of the loss ')} is {value} at epoch {position.epoch + 1}, "
-                    f"step {position.step + 1} of {position.steps}; "
-                    f"the learning rate was {self.optimizers[0].param_groups[0]['lr']:g}"
-                )
+        options = self.options
+        with computing_in(options.precision, self.pairs.device):
+            parts = loss_parts(self.method, (self.compiled_loss or self.method.loss)(batch, self.pairs))
+        losses.add(parts, len(batch.attr), position, self.optimizers[0].param_groups[0]["lr"])
         share = len(batch.attr) / images if options.rescale_short_groups else 1 / options.accumulation
         (parts["loss"] * share).backward()
-        losses.add(values, len(batch.attr))
 
     def _step(self) -> None:
         """Let the optimisers make a step with the gradients, and delete the gradients."""
@@ -157,28 +186,6 @@ class Trainer:
             )
 
 
-@dataclass
-class MeanLosses:
-    """The mean of a loss and its parts over the images of an epoch."""
-
-    images: int = 0
-    totals: dict[str, float] = field(default_factory=dict)
-
-    def add(self, values: Mapping[str, float], images: int) -> None:
-        """Add the mean losses of a batch."""
-        self.images += images
-        for name, value in values.items():
-            self.totals[name] = self.totals.get(name, 0.0) + value * images
-
-    def mean(self, name: str) -> float:
-        """Return the mean of one value over the images so far."""
-        return self.totals[name] / self.images
-
-    def means(self) -> dict[str, float]:
-        """Return the mean of every value over the images so far."""
-        return {name: self.mean(name) for name in self.totals}
-
-
 def epoch_seed(seed: int, epoch: int, purpose: str = "") -> int:
     """Return the seed of an epoch, unrelated to those of other epochs, purposes and values of ``seed``."""
     text = f"{seed}/{epoch}" + (f"/{purpose}" if purpose else "")
@@ -204,72 +211,12 @@ def epoch_order(method: Method, data: TrainingData, epoch: int, generator: Gener
     order = method.sample_order(data, epoch, generator)
     if order is None:
         return torch.randperm(len(data))
-    return _training_images(order, len(data), f"{type(method).__name__}.sample_order() returned", least=1)
-
-
-def companion_choice(method: Method, data: TrainingData, generator: Generator) -> Companions | None:
-    """Return the function that chooses the companions of a batch; None if the method has no companions.
-
-    The function raises a TrainingError if the method returns other values than indices of training images.
-    """
-    if type(method).companions is TrainingHooks.companions:
-        return None
-
-    def choose(index: Tensor) -> Mapping[str, Tensor]:
-        chosen = method.companions(data, index, generator).items()
-        where = f"{type(method).__name__}.companions() returned for"
-        return {name: _training_images(found, len(data), f"{where} {name!r}", first=-1) for name, found in chosen}
-
-    return choose
-
-
-def loss_parts(method: Method, loss: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a loss as ``loss``, with each of its named parts as ``loss/NAME``.
-
-    Raises:
-        TrainingError: the method returned something else than a scalar, or several scalars by name.
-
-    >>> method = type("Mine", (), {})()
-    >>> {name: value.item() for name, value in loss_parts(method, {"a": torch.tensor(1), "b": torch.tensor(2)}).items()}
-    {'loss': 3, 'loss/a': 1, 'loss/b': 2}
-    """
-    parts = loss if isinstance(loss, Mapping) else {"": loss}
-    wrong = [value for value in parts.values() if not (isinstance(value, Tensor) and value.numel() == 1)]
-    if wrong or not parts:
-        found = f"shape {list(wrong[0].shape)}" if wrong and isinstance(wrong[0], Tensor) else repr(loss)
-        raise TrainingError(
-            f"the loss of {type(method).__name__} is {found}, expected a tensor with one number, or a dict of them"
-        )
-    if not isinstance(loss, Mapping):
-        return {"loss": loss}
-    return {"loss": torch.stack([*loss.values()]).sum()} | {f"loss/{name}": value for name, value in loss.items()}
+    return training_images(order, len(data), f"{type(method).__name__}.sample_order() returned", least=1)
 
 
 def _is_frozen(method: Method) -> bool:
     """Return whether no parameter of the backbone is trainable."""
     return not any(p.requires_grad for p in method.backbone.parameters())
-
-
-def _training_images(found: Any, count: int, where: str, *, least: int = 0, first: int = 0) -> Tensor:
-    """Return indices of training images on the CPU, after a check.
-
-    Args:
-        count: number of training images.
-        where: start of the message.
-        least: smallest number of indices.
-        first: smallest index; -1 if an index may stand for no image.
-
-    Raises:
-        TrainingError: they are not indices of training images.
-    """
-    is_list = isinstance(found, Tensor) and found.dtype == torch.long and found.ndim == 1 and len(found) >= least
-    if is_list and (not len(found) or (found.min() >= first and found.max() < count)):
-        return found.cpu()
-    shown = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else repr(found)
-    if is_list:
-        shown += f" with values from {int(found.min())} to {int(found.max())}"
-    none = ", or -1 for no image" if first else ""
-    raise TrainingError(f"{where} {shown}, expected indices of training images, [n] long, from 0 to {count - 1}{none}")
 
 
 def _without_single_images(batches: Iterator[Batch]) -> Iterator[Batch]:

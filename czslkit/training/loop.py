@@ -15,6 +15,7 @@ from ..method import Method
 from ..training_hooks import TrainingData
 from .epoch import Trainer, epoch_seed
 from .evaluation_weights import evaluation_weights, finite_validation
+from .memory import StepMemory
 from .optimizers import make_optimizers
 from .options import TrainOptions
 from .state import Progress, TrainingState
@@ -59,12 +60,14 @@ def train(
         log: called with a line for every epoch.
 
     Raises:
-        TrainingError: a loss is not finite, or a trainable parameter cannot learn; the message says what to change.
+        TrainingError: a loss is not finite, a trainable parameter cannot learn, or no recomputation makes a step fit
+            into ``options.memory``; the message says what to change.
     """
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())
-    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed)
+    memory = StepMemory(method, feed, options, data, log)
+    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed, memory)
     restored = state.restore(method, trainer.optimizers)
     history, best = restored.history, restored.best
     start = time.monotonic() - restored.seconds

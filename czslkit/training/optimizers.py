@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -77,13 +77,19 @@ def _optimizer(method: Method, kind: Any, groups: list[dict[str, Any]], options:
         TrainingError: there is no such optimiser.
     """
     if isinstance(kind, str) and kind in _OPTIMIZERS:
-        return _OPTIMIZERS[kind](groups, lr=options.lr, weight_decay=options.weight_decay)
+        fused = {"fused": True} if kind in _FUSED and _can_fuse(groups) else {}
+        return _OPTIMIZERS[kind](groups, lr=options.lr, weight_decay=options.weight_decay, **fused)
     if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
         return kind(groups, lr=options.lr)  # type: ignore[call-arg]
     raise TrainingError(
         f"{type(method).__name__}.parameter_groups() asks for the optimiser {kind!r}, expected one of "
         f"{', '.join(_OPTIMIZERS)}, or a subclass of torch.optim.Optimizer"
     )
+
+
+def _can_fuse(groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether torch can update all parameters of an optimiser at once; on a CPU, this would change digits."""
+    return all(p.is_cuda and p.is_floating_point() for group in groups for p in group["params"])
 
 
 def lr_factor(options: TrainOptions, epoch: int, progress: float = 0.0, step_progress: float = 1.0) -> float:
@@ -142,25 +148,32 @@ class AdamWBert(torch.optim.Optimizer):
         """Update every parameter that has a gradient; return the loss that ``closure`` computes, if it is given."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._update(parameters, [p.grad for p in parameters], group)
         return loss
 
-    def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state, (beta1, beta2) = self.state[parameter], group["betas"]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
-        state["step"] += 1
-        step = state["step"].item()
-        mean = state["exp_avg"].mul_(beta1).add_(grad, alpha=1 - beta1)
-        square = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        size = group["lr"] * math.sqrt(1 - beta2**step) / (1 - beta1**step)
-        parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-size)
-        parameter.add_(parameter, alpha=-group["lr"] * group["weight_decay"])
+    def _update(self, parameters: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        """Update all parameters of a group at once."""
+        beta1, beta2 = group["betas"]
+        states = [self.state[parameter] for parameter in parameters]
+        for state, parameter in zip(states, parameters, strict=True):
+            if not state:
+                state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
+            state["step"] = float(state.get("step", 0)) + 1  # a tensor in files of earlier versions
+        means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+        torch._foreach_mul_(means, beta1)
+        torch._foreach_add_(means, grads, alpha=1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, group["eps"])
+        sizes = [-group["lr"] * math.sqrt(1 - beta2**s) / (1 - beta1**s) for s in (state["step"] for state in states)]
+        torch._foreach_addcdiv_(parameters, means, roots, sizes)
+        torch._foreach_add_(parameters, parameters, alpha=-group["lr"] * group["weight_decay"])
 
 
+_FUSED = ("adam", "adamw", "sgd")  # optimisers of which torch has a version that makes a step in a single operation
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,

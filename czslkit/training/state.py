@@ -21,6 +21,7 @@ from ..training_files import STATE_FILE
 from ..weights import read_safetensors, state_dict_mismatches, write_tensors
 
 _OTHER_SECTIONS = ("method.", "best.", "hooks.")  # starts of the names of tensors that are no optimiser's
+_OF_THE_DEVICE = ("foreach", "fused")  # settings of a group that do not change what a step means
 _OPTIMIZER_TENSOR = re.compile(r"optimizer\d*\.\d+\..+")
 
 
@@ -93,7 +94,7 @@ class TrainingState:
                 moments[int(i)][moment] = value
             content = optimizer.state_dict()
             for group, found in zip(content["param_groups"], values["groups"], strict=False):
-                group.update(found)
+                group.update({key: value for key, value in found.items() if key not in _OF_THE_DEVICE})
             optimizer.load_state_dict({**content, "state": dict(moments)})
         return Progress(json.loads(metadata["history"]), sections["best"], float(metadata["seconds"]))
 

@@ -19,120 +19,22 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from czslkit.backbones import load_backbone
 from czslkit.backbones.adapters import ConceptAdapters, adapter_mode
 from czslkit.components import HEADS, Backbone, Head, cosine
 from czslkit.method import METHODS, Method
 from czslkit.options import option
-from czslkit.prompts import in_parts
 from czslkit.training_hooks import TrainingData
 from czslkit.translation import State, Translation
 from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures, pair_targets
 
-#: The two passes of an image.
-ATTR, OBJ = "attr", "obj"
-CONCEPTS = (ATTR, OBJ)
-#: The mode of the joint pass, and that of the prompts of pairs.
-MIXTURE, PAIR = "mixture", "pair"
+from .caila_prompts import ATTR, OBJ, PAIR, ConceptPrompts
+
+#: The two passes of an image, which are the modes of the image tower, and the mode of the joint pass.
+CONCEPTS, MIXTURE = (ATTR, OBJ), "mixture"
 #: Parameters of a CLIP that learn: its layer norms, both projections, its logit scale and its token embeddings.
 LEARNED = r"(.*\.)?(ln_\w+\.(weight|bias)|proj|text_projection(\.\w+)?|logit_scale|token_embedding\.weight)"
-#: Words of the prompts for names of datasets; every other name is written in lower case.
-SPELLINGS = {
-    "Faux.Fur": "fake fur",
-    "Faux.Leather": "fake leather",
-    "Full.grain.leather": "thick leather",
-    "Hair.Calf": "hairy leather",
-    "Patent.Leather": "shiny leather",
-    "Boots.Ankle": "ankle boots",
-    "Boots.Knee.High": "kneehigh boots",
-    "Boots.Mid-Calf": "midcalf boots",
-    "Shoes.Boat.Shoes": "boatshoes",
-    "Shoes.Clogs.and.Mules": "clogs shoes",
-    "Shoes.Flats": "flats shoes",
-    "Shoes.Heels": "heels",
-    "Shoes.Loafers": "loafers",
-    "Shoes.Oxfords": "oxford shoes",
-    "Shoes.Sneakers.and.Athletic.Shoes": "sneakers",
-    "traffic_light": "traficlight",
-    "trash_can": "trashcan",
-    "dry-erase_board": "dry_erase_board",
-    "black_and_white": "black_white",
-    "eiffel_tower": "tower",
-}
-
-
-class ConceptPrompts(nn.Module):
-    """Fixed sentences for pairs, attributes and objects, each encoded in a mode of its own.
-
-    The feature of a pair is the mean of the features of the sentences of the pair, of its attribute and of its object.
-
-    Args:
-        backbone: encoder of the sentences; its token embeddings learn from all tokens after the start.
-        space: label space with the words.
-
-    Raises:
-        ValueError: the text tower is not causal, or a word has no token.
-    """
-
-    version = 1
-
-    def __init__(self, backbone: Backbone, space: PairSpace) -> None:
-        super().__init__()
-        if not backbone.causal:
-            raise ValueError(
-                f"{type(backbone).__name__} is not causal, so padding would change the texts; CAILA needs a causal "
-                "text tower, with causal = True"
-            )
-        names = [[SPELLINGS.get(name, name.lower()) for name in names] for names in (space.attrs, space.objs)]
-        backbone.check_words([*names[0], *names[1]])
-        self.length = backbone.text_length
-        (start,), (noun,) = (self._words(backbone, [text]) for text in ("a photo of a", "object"))
-        self.attrs, self.objs = (self._words(backbone, words) for words in names)
-        self.noun = noun
-        marks = backbone.tokenize(["a"], self.length)[0]
-        self.end = int(marks[backbone.end_of_text(marks[None])])
-        self.register_buffer("start", torch.tensor([*marks[: backbone.start_marks], *start]), persistent=False)
-        self.start: Tensor  # token ids that all sentences begin with
-
-    def _words(self, backbone: Backbone, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts, without marks."""
-        ids = backbone.tokenize(texts, self.length)
-        ends = backbone.end_of_text(ids).tolist()
-        return [row[backbone.start_marks : end] for row, end in zip(ids.tolist(), ends, strict=True)]
-
-    def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
-        """Return the features of ``pairs`` ``[P, 2]``, and of all attributes and objects."""
-        attr = self.encode(backbone, ATTR, [[*words, *self.noun] for words in self.attrs])
-        obj = self.encode(backbone, OBJ, self.objs)
-        rows = pairs.tolist()
-
-        def averaged(part: slice) -> Tensor:  # [n, D]
-            sentences = [[*self.attrs[a], *self.objs[o]] for a, o in rows[part]]
-            return (self.encode(backbone, PAIR, sentences) + attr[pairs[part, 0]] + obj[pairs[part, 1]]) / 3
-
-        return TextFeatures(pairs, in_parts(len(rows), averaged), attr, obj)
-
-    def encode(self, backbone: Backbone, mode: str, sentences: Sequence[Sequence[int]]) -> Tensor:
-        """Return the features of sentences in a mode, not normalised, ``[N, D]``.
-
-        Args:
-            sentences: token ids of each sentence after the start, without the end mark.
-        """
-        room = self.length - len(self.start) - 1
-        rows = [torch.tensor([*words[:room], self.end]) for words in sentences]
-        end = torch.tensor([len(self.start) + len(row) - 1 for row in rows], device=self.start.device)
-        ids = pad_sequence(rows, batch_first=True, padding_value=backbone.padding_token).to(self.start.device)
-        # the program learns no embedding from the start of its prompts
-        start = backbone.embed_tokens(self.start).detach()
-
-        def features(part: slice) -> Tensor:
-            rest = backbone.embed_tokens(ids[part])
-            return backbone.pool_text(backbone.encode_text_after(start, rest), end[part])
-
-        with adapter_mode(mode):
-            return in_parts(len(rows), features)
 
 
 @dataclass(frozen=True)
@@ -326,7 +228,8 @@ class Caila(Method):
         with adapter_mode(MIXTURE):
             joint = self.backbone.run_image_blocks(torch.cat([streams[concept] for concept in CONCEPTS], 1), self.upper)
         classes = joint[:, [0, streams[ATTR].shape[1]]].mean(1)  # the class tokens of both passes
-        return ConceptFeatures(self.backbone.project_image(classes), **features)
+        pooled = self.backbone.project_image(classes)
+        return ConceptFeatures(pooled, attr=features.get(ATTR), obj=features.get(OBJ))
 
     def companions(self, data: TrainingData, index: Tensor, generator: Generator) -> Mapping[str, Tensor]:
         """Draw the partners of the images that are shifted: for the new attribute, or for the new object.
@@ -361,15 +264,17 @@ class Caila(Method):
         views = dict.fromkeys(CONCEPTS, batch.images)
         for concept, partner in batch.companions.items():
             assert isinstance(partner.images, Tensor) and partner.rows is not None
-            old = batch.attr if concept == ATTR else batch.obj
-            new = old.index_copy(0, partner.rows, partner.attr if concept == ATTR else partner.obj)
-            labels = {ATTR: batch.attr, OBJ: batch.obj, concept: new}
-            shown = torch.stack([labels[ATTR], labels[OBJ]], 1)[partner.rows]  # [k, 2]
-            kept = (shown[:, None] == pairs).all(-1).any(1)
-            rows = partner.rows[kept]
-            views[concept] = views[concept].index_copy(0, rows, partner.images[kept])
-            new = old.index_copy(0, rows, new[rows])
-            batch = replace(batch, attr=new) if concept == ATTR else replace(batch, obj=new)
+            rows = partner.rows
+            labels = {ATTR: batch.attr[rows], OBJ: batch.obj[rows]}
+            shown = labels | {concept: partner.attr if concept == ATTR else partner.obj}
+            kept = (torch.stack([shown[ATTR], shown[OBJ]], 1)[:, None] == pairs).all(-1).any(1)  # [k]
+            images = torch.where(kept[:, None, None, None], partner.images, batch.images[rows])
+            views[concept] = batch.images.index_copy(0, rows, images)
+            new = torch.where(kept, shown[concept], labels[concept])
+            if concept == ATTR:
+                batch = replace(batch, attr=batch.attr.index_copy(0, rows, new))
+            else:
+                batch = replace(batch, obj=batch.obj.index_copy(0, rows, new))
         return batch, views
 
     def loss(self, batch: Batch, pairs: Tensor) -> Tensor:

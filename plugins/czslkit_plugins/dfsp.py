@@ -191,6 +191,15 @@ class DecomposedHead(Head):
         return self.residual_weight * pair + (1 - self.residual_weight) * fused
 
 
+def counted(index: Tensor, size: int) -> Tensor:
+    """Return how often each number below ``size`` is in ``index``; ``torch.bincount`` would wait for a GPU.
+
+    >>> counted(torch.tensor([2, 0, 2]), 4).tolist()
+    [1, 0, 2, 0]
+    """
+    return index.new_zeros(size).index_add(0, index, torch.ones_like(index))
+
+
 def _primitive_means(scores: Tensor, index: Tensor, size: int) -> Tensor:
     """Return the mean score of the pairs of each attribute, or of each object, ``[B, size]``.
 
@@ -199,7 +208,7 @@ def _primitive_means(scores: Tensor, index: Tensor, size: int) -> Tensor:
         index: attribute or object of each pair, ``[P]``.
         size: number of attributes or objects. Without a pair, the score is the lowest finite number.
     """
-    counts = index.bincount(minlength=size)
+    counts = counted(index, size)
     sums = scores.new_zeros(len(scores), size).index_add(1, index, scores)
     return (sums / counts.clamp(min=1)).masked_fill(counts == 0, torch.finfo(scores.dtype).min)
 
@@ -288,7 +297,7 @@ class Dfsp(Method):
             return torch.cat((text.pair, interaction.self_attend(text, self.backbone)), 1)
 
         encoded = in_parts(len(pairs), encode)
-        counts = torch.cat((pairs[:, 0], num_attrs + pairs[:, 1])).bincount(minlength=len(sums)).clamp(min=1)
+        counts = counted(torch.cat((pairs[:, 0], num_attrs + pairs[:, 1])), len(sums)).clamp(min=1)
         pair, *rest = encoded.split(self.backbone.dim, 1)
         decomposed = sums / counts[:, None, None]
         return DfspText(pairs, pair, decomposed=decomposed, self_attended=rest[0] if rest else None)

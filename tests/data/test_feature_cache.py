@@ -9,6 +9,7 @@ import czslkit
 from czslkit import provenance
 from czslkit.backbones import ClipBackbone
 from czslkit.data import feature_cache, image_transforms
+from czslkit.precision import PRECISIONS
 from czslkit.types import ImageFeatures
 
 
@@ -73,6 +74,20 @@ def test_methods_share_features(toy, clip_file, cache, encoded):
     for name in ("clip", "coop", "csp"):
         pooled(czslkit.build(name, toy.space, backbone=str(clip_file)), toy.val, cache)
     assert encoded == [8]
+
+
+def test_number_formats_are_kept_apart(toy, clip_file, cache, encoded):
+    method = czslkit.build("csp", toy.space, backbone=str(clip_file))
+    feeds = [czslkit.Feed(method, toy.val, 8, cache=cache, precision=p) for p in (*PRECISIONS, *PRECISIONS)]
+    fp32, tf32, bf16, *again = (next(feed.batches()).images.pooled for feed in feeds)
+    assert encoded == [8, 8, 8]
+    assert len(files(cache)) == 3
+    assert torch.equal(fp32, tf32)  # on a CPU
+    assert bf16.dtype == torch.float32
+    assert not torch.equal(fp32, bf16)
+    torch.testing.assert_close(bf16, fp32, rtol=0.1, atol=0.05)
+    for feature, other in zip((fp32, tf32, bf16), again, strict=True):
+        assert torch.equal(feature, other)
 
 
 def test_splits_are_kept_apart(toy, clip_file, cache):

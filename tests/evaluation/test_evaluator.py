@@ -20,6 +20,7 @@ from czslkit.errors import ConfigError, PluginError
 from czslkit.evaluation.evaluator import EvalOptions, Evaluation, OpenWorld, searched_threshold
 from czslkit.metrics.sweep import Metrics, evaluate
 from czslkit.options import as_dict, parse
+from czslkit.precision import PRECISIONS
 from czslkit.types import Setting
 
 NUMBERS = ("auc", "best_seen", "best_unseen", "best_hm", "attr_acc", "obj_acc")
@@ -147,6 +148,18 @@ def test_an_evaluation_can_be_run_again(data: Splits, method: Any) -> None:
     assert first is not second
     assert first.compute_all() == second.compute_all()
     assert len(method.asked) == 3  # once to measure, and once for each run
+
+
+def test_images_texts_and_scores_are_computed_in_the_number_format_of_the_feed(data: Splits, method: Any) -> None:
+    found = {}
+    for precision in PRECISIONS:
+        feed = Feed(method, data.test, 7, precision=precision)
+        found[precision] = Evaluation.plan(method, data, "test", ["closed"], feed).run()["closed"].top_scores()[0]
+    fp32, tf32, bf16 = found.values()
+    assert torch.equal(tf32.true_score, fp32.true_score)  # on a CPU
+    assert not torch.equal(bf16.true_score, fp32.true_score)
+    torch.testing.assert_close(bf16.true_score, fp32.true_score, rtol=0.05, atol=0.5)
+    assert len(bf16.true_score.unique()) > 0.9 * len(fp32.true_score.unique())  # scores keep their digits
 
 
 @pytest.mark.parametrize("infeasible", ["exclude", "original"])

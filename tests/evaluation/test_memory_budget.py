@@ -15,11 +15,16 @@ from czslkit.data.make.mini import write_mini
 from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError
 from czslkit.evaluation.evaluator import Evaluation
-from czslkit.evaluation.footprint import Footprint
 from czslkit.evaluation.memory_budget import Chunks, Costs, fit_chunks
+from czslkit.footprint import Footprint
 from czslkit.method import METHODS
 
-OPTIONS = {"visprod": {"backbone": "timm/resnet10t/random", "image_size": 32}, "msci": {"heads": (4, 4)}}
+OPTIONS = {
+    "visprod": {"backbone": "timm/resnet10t/random", "image_size": 32},
+    "msci": {"heads": (4, 4)},
+    "cge": {"graph_layers": "d16,d"},  # whose network runs as a whole, also for a few pairs
+    "cocge": {"graph_layers": "d16,d"},
+}
 WORLDS = ["closed", "open"]
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import czslkit
 from czslkit.errors import ConfigError
 from czslkit.types import Batch, PairSpace
+from czslkit_plugins.caila_prompts import joined
 
 from .conftest import weight
 
@@ -133,8 +134,7 @@ def test_text_features(case: Case) -> None:
         text = method.text(pairs)
         close(text.attr, case.arrays["eval.text.attr"], FEATURES)
         close(text.obj, case.arrays["eval.text.obj"], FEATURES)
-        sentences = [[*prompt.attrs[a], *prompt.objs[o]] for a, o in pairs.tolist()]
-        pair = prompt.encode(backbone, "pair", sentences)
+        pair = prompt.encode(backbone, "pair", *joined(prompt.attrs, prompt.objs, *pairs.T))
         close(pair, case.arrays[f"eval.text.pair_{which}"], FEATURES)
         close(text.pair, (pair + text.attr[pairs[:, 0]] + text.obj[pairs[:, 1]]) / 3, 1e-6)
 

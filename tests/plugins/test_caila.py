@@ -15,7 +15,7 @@ from czslkit.errors import ConfigError
 from czslkit.testing import demo_space
 from czslkit.training_hooks import TrainingData
 from czslkit.types import Batch, PairSpace
-from czslkit_plugins.caila import SPELLINGS, ConceptPrompts
+from czslkit_plugins.caila_prompts import SPELLINGS, ConceptPrompts, Words, joined
 
 
 @pytest.fixture
@@ -88,15 +88,26 @@ def test_every_spelling_is_used_for_its_exact_name(clip_file):
     space = PairSpace(names, ("dog",), torch.tensor([[0, 0]]), torch.ones(1, dtype=torch.bool))
     prompts = ConceptPrompts(backbone, space)
     expected = backbone.tokenize([f"a photo of a {text}" for text in (*SPELLINGS.values(), "old", "faux.fur")], 77)
-    for words, ids in zip(prompts.attrs, expected, strict=True):
-        assert [*prompts.start.tolist(), *words] == ids[: ids.argmax()].tolist()
+    for words, length, ids in zip(prompts.attrs.ids, prompts.attrs.length, expected, strict=True):
+        assert [*prompts.start.tolist(), *words[:length].tolist()] == ids[: ids.argmax()].tolist()
+
+
+def test_words_of_different_lengths_are_joined_without_gaps(method):
+    first, second = (
+        Words(method.backbone, ["wet", "black and white", "old"]),
+        Words(method.backbone, ["dog", "fire truck"]),
+    )
+    ids, length = joined(first, second, torch.tensor([1, 0, 1]), torch.tensor([1, 0, 0]))
+    whole = Words(method.backbone, ["black and white fire truck", "wet dog", "black and white dog"])
+    assert length.tolist() == whole.length.tolist() == [5, 2, 4]
+    for found, expected, count in zip(ids, whole.ids, length, strict=True):
+        assert torch.equal(found[:count], expected[:count])
 
 
 @torch.no_grad()
 def test_a_long_sentence_is_cut_and_keeps_its_end_mark(method):
     prompt, backbone = method.prompt, method.backbone
-    words = [[320] * 80, [320] * 71]
-    long, fitting = prompt.encode(backbone, "pair", words)
+    long, fitting = prompt.encode(backbone, "pair", torch.full((2, 80), 320), torch.tensor([80, 71]))
     torch.testing.assert_close(long, fitting)
 
 

@@ -138,6 +138,29 @@ def test_the_caption_names_the_pairs_that_a_method_masks(result: Make) -> None:
     ]
 
 
+def measured_in(result: dict[str, Any], **precision: str) -> dict[str, Any]:
+    """A result whose training or evaluation used another number format than fp32."""
+    return {**result, "protocol": {**result["protocol"], "precision": precision}}
+
+
+def test_results_that_were_measured_in_other_number_formats_are_not_compared(result: Make) -> None:
+    pair = [result(), measured_in(result("msci"), eval="bf16")]
+    message = "msci on .* was measured in bf16, csp on .* in fp32"
+    with pytest.raises(CzslkitError, match=message):
+        Table(pair)
+    assert any("were measured alike: msci" in sentence for sentence in Table(pair, mixed=True).caption())
+    Table([measured_in(result(), eval="tf32"), measured_in(result("msci"), eval="tf32")])
+
+
+def test_the_caption_names_rows_of_other_number_formats(result: Make) -> None:
+    trained = [measured_in(result(name), train="bf16") for name in ("csp", "coop")]
+    both = measured_in(result("msci"), train="tf32", eval="bf16")
+    caption = Table([*trained, both, result("clip")], mixed=True).caption()
+    assert "Not in fp32: trained in bf16: csp, coop." in caption
+    assert "Not in fp32: trained in tf32 and measured in bf16: msci." in caption
+    assert "fp32" not in " ".join(Table([result()]).caption())
+
+
 def test_feasibility_of_the_methods_themselves_may_differ(open_result: Make) -> None:
     own = {"threshold": 0.1, "threshold_from": "given", "feasibility": "method"}
     Table([open_result(**own), open_result("msci", **own, feasibility_sha256="cd" * 32)])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import czslkit
-from czslkit import evaluation, provenance, source_code
+from czslkit import evaluation, precision, provenance, source_code
 from czslkit import training as training_package
 from czslkit.heads import CosineHead
 from czslkit.method import METHODS, Method
@@ -315,3 +315,24 @@ def test_a_raised_evaluation_version_evaluates_results_of_format_1_again_without
     spec = czslkit.runner.plan.plan(["csp"], ["toys"], ["closed"], settings={"backbone": "demo"})[0]
     assert "code" not in czslkit.runner.staleness.training_changes(result, spec, {})
     assert FORMAT_1 in czslkit.runner.staleness.evaluation_changes(result, spec, None)
+
+
+def test_number_formats_other_than_fp32_are_recorded_and_depend_on_their_version(
+    bench: Any, trainings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plain,) = bench().results
+    assert "precision" not in plain["protocol"] and "precision" not in plain["config"]["eval"]
+    rounded = {"settings": {"train.precision": "bf16", "eval.precision": "tf32"}}
+    (first,) = bench(**rounded).results
+    assert first["protocol"]["precision"] == {"train": "bf16", "eval": "tf32"}
+    assert first["cell"]["config_id"] != plain["cell"]["config_id"]
+    assert bench(**rounded).results == (first,)
+    trained = len(trainings)
+    monkeypatch.setattr(precision, "VERSION", 2)
+    assert bench().results == (plain,)
+    assert len(trainings) == trained
+    (again,) = bench(**rounded).results
+    assert len(trainings) > trained
+    for part in ("training", "evaluation"):
+        assert again["depends"][part]["code"]["czslkit.precision"] == "version 2"
+        assert "czslkit.precision" not in plain["depends"][part]["code"]

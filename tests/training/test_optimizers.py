@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from czslkit.training.optimizers import AdamWBert
+from czslkit.training.optimizers import AdamWBert, _can_fuse
 
 GRADIENTS = [(0.5, -2.0, 1e-6), (0.1, 0.3, 3e-6), (-0.7, 0.0, -1e-6), (0.2, 1.0, 2e-6), (0.2, -1.0, 0.0)]
 START = (1.0, -3.0, 0.02)
@@ -93,3 +93,25 @@ def test_a_restored_optimizer_goes_on_as_it_would_have():
         if i >= 2:
             resumed.step()
     assert torch.equal(weight, copy)
+
+
+def test_a_state_of_an_earlier_version_has_its_steps_as_tensors():
+    weights = [torch.nn.Parameter(torch.tensor(START)) for _ in range(2)]
+    optimizers = [AdamWBert([weight], lr=0.05) for weight in weights]
+    for weight, optimizer in zip(weights, optimizers, strict=True):
+        for gradient in GRADIENTS:
+            weight.grad = torch.tensor(gradient)
+            optimizer.step()
+            if optimizer is optimizers[1]:
+                optimizer.state[weight]["step"] = torch.tensor(optimizer.state[weight]["step"])
+    assert torch.equal(*weights)
+
+
+def test_torch_makes_a_step_in_one_operation_on_cuda_only():
+    class Cuda(torch.nn.Parameter):
+        is_cuda = True
+
+    weight = torch.nn.Parameter(torch.ones(2))
+    assert not _can_fuse([{"params": [weight]}])
+    assert _can_fuse([{"params": [Cuda(torch.ones(2))]}])
+    assert not _can_fuse([{"params": [Cuda(torch.ones(2))]}, {"params": [weight]}])
