@@ -98,11 +98,11 @@ class Backbone(nn.Module, ABC):
 
     def embed_image(self, images: Tensor) -> Tensor:
         """Return the tokens of images ``[B, 3, H, W]`` that enter the first visual block, ``[B, T, V]``."""
-        raise NotImplementedError(self._no_blocks())
+        raise NotImplementedError(_no_blocks(self))
 
     def run_image_blocks(self, tokens: Tensor, blocks: Sequence[int]) -> Tensor:
         """Return visual tokens after some consecutive blocks; both are ``[B, n, V]``, for any number of tokens."""
-        raise NotImplementedError(self._no_blocks())
+        raise NotImplementedError(_no_blocks(self))
 
     def image_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters that ``encode_image`` uses; ``load_backbone(..., trainable=True)`` lets them learn.
@@ -223,13 +223,14 @@ class Backbone(nn.Module, ABC):
         """Return text hidden states ``[..., W]`` in the joint space, ``[..., D]``."""
         raise NotImplementedError(self._no_text_tower())
 
-    def _no_blocks(self) -> str:
-        """Return the error message of the methods for visual blocks."""
-        return f"{type(self).__name__} has no visual blocks; this method needs a CLIP with a vision transformer"
-
     def _no_text_tower(self) -> str:
         """Return the error message of the text methods."""
         return f"{type(self).__name__} has no text tower; this method needs a CLIP model"
+
+
+def _no_blocks(backbone: Backbone) -> str:
+    """Return the error message of the methods for visual blocks."""
+    return f"{type(backbone).__name__} has no visual blocks; this method needs a CLIP with a vision transformer"
 
 
 class Aggregator(nn.Module, ABC):

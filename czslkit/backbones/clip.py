@@ -88,8 +88,7 @@ class ClipBackbone(Backbone):
 
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
         if not self.depth:
-            pooled: Tensor = self.clip.encode_image(images)
-            return ImageFeatures(pooled)
+            return ImageFeatures(self.clip.encode_image(images))
         x, projected = self.embed_image(images), {}
         for i in range(self.depth):
             x = self.run_image_blocks(x, [i])

@@ -169,7 +169,6 @@ class Caila(Method):
             "combine_latent": True,
             "enable_vision_adapter": True,
             "mixup_ratio": 0,
-            "train_only": True,
         },
         sizes=_sizes,
         sections={"net": ""},
@@ -179,7 +178,7 @@ class Caila(Method):
             adapter_end_layer batch_size clean_only clip_config combine_output config cpu_eval cv_dir data_dir device
             dist_url distributed eval_val_every fp16 fusion_end_layer lambda_hsic learnable_prompt load logpath lrg
             margin max_epochs model name norm_family num_negs pair_dropout save_every splitname subset
-            test_batch_size test_set wd workers world_size
+            test_batch_size test_set train_only wd workers world_size
             """.split()  # noqa: SIM905
         ),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,15 @@ class Case:
         return method
 
 
+@cache
+def recorded(path: Path) -> Case:
+    return Case(path)
+
+
 @pytest.fixture(params=RECORDED, ids=lambda path: path.stem)
 def case(request: pytest.FixtureRequest) -> Case:
     """Return every recorded run in turn."""
-    return Case(request.param)
+    return recorded(request.param)
 
 
 def learned(method: Any, case: Case) -> dict[str, Tensor]:
@@ -233,7 +238,7 @@ def test_trajectories_of_the_optimiser(case: Case) -> None:
 
 
 def test_scales_and_adapters_start_as_in_the_program(case: Case) -> None:
-    """Its scales are recorded for a CLIP whose scale is 1 / 0.07, as that of the demo CLIP before its training."""
+    """The recorded scales are those beside a CLIP whose logit scale is 1 / 0.07."""
     method = czslkit.build("caila", case.space, backbone="demo")
     added = method.head.attr_scale - method.backbone.scale
     recorded = case.arrays["init.attr_logit_scale"] - torch.tensor(1 / 0.07).log()
@@ -246,7 +251,7 @@ def test_scales_and_adapters_start_as_in_the_program(case: Case) -> None:
 
 
 def test_tensors_of_clip_are_missing_by_their_names_in_the_format_of_openai() -> None:
-    case = Case(RECORDED[0])
+    case = recorded(RECORDED[0])
     state = {key: value for key, value in case.state.items() if "visual_projection" not in key}
     state |= {"clip_model.text_model.encoder.layers.0.adapter1.pair.up_sampler.bias": torch.zeros(3)}
     state |= {"clip_model.vision_model.embeddings.position_ids": torch.arange(17)}
@@ -260,14 +265,14 @@ def test_tensors_of_clip_are_missing_by_their_names_in_the_format_of_openai() ->
 
 
 def test_a_setting_that_was_never_published_is_refused() -> None:
-    case = Case(RECORDED[0])
+    case = recorded(RECORDED[0])
     with pytest.raises(ConfigError, match="caila: combine_latent is False, expected True for this method"):
         case.load(combine_latent=False)
 
 
 @torch.no_grad()
 def test_a_converted_checkpoint_has_the_same_scores(tmp_path: Path) -> None:
-    case = Case(RECORDED[0])
+    case = recorded(RECORDED[0])
     torch.save({"net": case.state, "epoch": 3, "AUC": 0.2}, tmp_path / "ckpt_best_auc.t7")
     czslkit.convert("caila", tmp_path / "ckpt_best_auc.t7", case.space, tmp_path / "converted", log=lambda _: None)
     method = czslkit.load_checkpoint(tmp_path / "converted")
