@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .shares import same_rows
+
 #: The parts that can be recomputed: blocks of the text tower, attention of texts to images, blocks of the image tower.
 Part = Literal["text", "interaction", "image"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -101,7 +103,7 @@ def recomputed(part: Part, function: Callable[..., Tensor], *inputs: Tensor) -> 
     """
     block = _current.get()
     if block and torch.is_grad_enabled() and block.recomputes_next(part):
-        found: Tensor = checkpoint(function, *inputs, use_reentrant=False)
+        found: Tensor = checkpoint(same_rows(function), *inputs, use_reentrant=False)
         return found
     return function(*inputs)
 

@@ -16,7 +16,9 @@ CORE, PLUGINS = ROOT / "czslkit", ROOT / "plugins" / "czslkit_plugins"
 #: Lowest first. A package is one unit, whose modules may know each other, unless a module of it stands here too.
 LAYERS = (
     {"errors"},
-    {"processes", "sizes", "deferred"},
+    {"processes", "sizes", "deferred", "torchrun"},
+    {"distributed"},
+    {"shares"},
     {"locks", "training_files", "foreign_files"},
     {
         "entry_points",

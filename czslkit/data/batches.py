@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..deferred import sent
 from ..method import Method
 from ..precision import Precision, computing_in
@@ -89,8 +89,8 @@ class Feed:
             ConfigError: the method needs other features than its parts declare.
         """
         if self._fixed is None:
-            with self._computing():
-                self._fixed = has_fixed_features(self.method, self._measured_images)
+            with computing_in(self.precision, self.method.device):
+                self._fixed = distributed.first(lambda: has_fixed_features(self.method, self._measured_images))
         return self._fixed
 
     @property
@@ -107,17 +107,20 @@ class Feed:
         """Return the bytes of the two batches of ``size`` images that each worker reads ahead."""
         return 0 if self.has_features else 2 * self.workers * size * 3 * self.method.backbone.image_size**2
 
-    def sample(self, count: int, companions: Companions | None = None) -> Batch:
+    def sample(self, count: int | Tensor, companions: Companions | None = None) -> Batch:
         """Read the first ``count`` images from their files, or all if there are fewer: ``[count, 3, H, W]``.
 
         Args:
+            count: a number of images, or the indices of other images, ``[n]`` long.
             companions: chooses other images of the split that the batch has in addition.
         """
         return self.batch_like(count, self._read_here, companions)
 
-    def batch_like(self, count: int, images: Callable[[Tensor], Tensor], companions: Companions | None = None) -> Batch:
+    def batch_like(
+        self, count: int | Tensor, images: Callable[[Tensor], Tensor], companions: Companions | None = None
+    ) -> Batch:
         """Return the batch of ``sample`` with the pixels or features that ``images`` returns for indices of images."""
-        index = torch.arange(min(count, len(self.split)))
+        index = torch.arange(min(count, len(self.split))) if isinstance(count, int) else count
         part = {_OWN: index, **(companions(index) if companions else {})}
         return _batch(self.split, part, images(_chosen(part)))
 
@@ -128,7 +131,7 @@ class Feed:
         """
         if self._features is None:
             return False
-        with self._computing():
+        with computing_in(self.precision, self.method.device):
             probe = probe_features(self.method, self._measured_images)
             if probe is None or self._probe is None or not close(probe, self._probe):
                 return True
@@ -140,6 +143,7 @@ class Feed:
         epoch: int = 0,
         size: int | None = None,
         companions: Companions | None = None,
+        part: Callable[[int], slice] | None = None,
     ) -> Iterator[Batch]:
         """Yield the batches of one pass over the split, on the method's device.
 
@@ -148,41 +152,44 @@ class Feed:
             epoch: epoch that the augmentation depends on, counted from 0.
             size: images per batch, if not ``batch_size``.
             companions: chooses other images of the split that every batch has in addition.
+            part: returns the rows to read of a batch of a given size, if it has no companions; by default all.
         """
-        if self.features_have_changed():
+        if distributed.first(self.features_have_changed):
             self._features, self._fixed = None, False
         elif self._features is None and self._fixed:  # measured earlier, and the method may have changed since
-            in_training = self.method.training
-            with self._computing():
-                self._fixed = None if in_training else probe_features(self.method, self._measured_images) is not None
+            self._fixed = None if self.method.training else distributed.first(lambda: self._probed() is not None)
         size = size or self.batch_size
         order = torch.arange(len(self.split)) if order is None else order
-        parts = [{_OWN: index, **(companions(index) if companions else {})} for index in order.split(size)]
-        index_batches = [_chosen(part) for part in parts]
+        whole = order.split(size) if len(order) else ()
+        parts = [{_OWN: index, **(companions(index) if companions else {})} for index in whole]
+        index_batches = self._numbered([_chosen(indices) for indices in parts])
+        if part and not companions:
+            parts = [{_OWN: index[part(len(index))]} for index in whole]
+            index_batches = [index[part(len(index))] for index in index_batches]
         images: Iterator[Tensor]
         if self.caches_features:
             features = self._split_features(min(size, ENCODER_BATCH))
             images = (features[index.to(features.device)] for index in index_batches)
         else:
             images = self._read(index_batches, epoch)
-        for part in parts:
-            yield _batch(self.split, part, next(images))
+        for indices in parts:
+            yield _batch(self.split, indices, next(images))
 
     def _read(self, index_batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Yield the pixels of some images at a time, ``[n, 3, size, size]``."""
-        return self._reader.batches(self._numbered(index_batches), epoch)
+        return self._reader.batches(index_batches, epoch)
 
     def _read_here(self, index: Tensor) -> Tensor:
         """Return the pixels of some images, ``[n, 3, size, size]``, read in this process."""
         return next(ImageReader(self._images, device=self.method.device).batches(self._numbered([index])))
 
-    def _numbered(self, index_batches: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return indices in which repeats of an image have augmentations of their own."""
-        return _numbered_repeats(index_batches, len(self.split)) if self.augment else index_batches
-
     @cached_property
     def _reader(self) -> ImageReader:
         return ImageReader(self._images, workers=self.workers, device=self.method.device)
+
+    def _numbered(self, index_batches: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return indices of images by which every repeat of an image has an augmentation of its own."""
+        return _numbered_repeats(index_batches, len(self.split)) if self.augment else index_batches
 
     @cached_property
     def _images(self) -> ImageSet:
@@ -208,25 +215,26 @@ class Feed:
             method = self.method
             training = {module: module.training for module in method.modules()}
             method.eval()
-            with torch.no_grad(), self._computing():
+            with torch.no_grad(), computing_in(self.precision, self.method.device):
                 encode = partial(self._encode, size)
                 self._features = pooled_features(self.cache, method, self.split, encode, size, self.precision)
             for module, mode in training.items():
                 module.training = mode
-            with self._computing():
-                self._probe = probe_features(method, self._measured_images)
+            self._probe = self._probed()
             self._reader.end_processes()
         return self._features
 
     def _encode(self, size: int) -> Tensor:
-        index_batches = torch.arange(len(self.split)).split(size)
+        batches = torch.arange(len(self.split)).split(size)
+        own = batches[distributed.share(len(batches))]
         name, show = f"{self.split.name} images encoded, batches", self.progress
-        read = tracked(self._read(index_batches, 0), name, len(index_batches), show=show)
-        return torch.cat([self.method.encode(pixels).pooled.float() for pixels in read])
+        read = tracked(self._read(own, 0), name, len(own), show=show)
+        encoded = [self.method.encode(pixels).pooled.float() for pixels in read]
+        return distributed.concatenated(encoded, self.method.device)
 
-    def _computing(self) -> AbstractContextManager[None]:
-        """Return the context in which features are computed."""
-        return computing_in(self.precision, self.method.device)
+    def _probed(self) -> Tensor | None:
+        with computing_in(self.precision, self.method.device):
+            return probe_features(self.method, self._measured_images)
 
 
 def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tensor]:

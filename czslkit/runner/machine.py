@@ -16,6 +16,7 @@ from ..data.splits import Split
 from ..errors import ConfigError
 from ..method import Method
 from ..sizes import MEMORY
+from ..torchrun import local_count, local_rank, process_count
 from ..training.options import TrainOptions
 
 MOST_WORKERS = 8  # of one job, if their number is automatic
@@ -36,10 +37,19 @@ class Machine:
     def torch_device(self) -> torch.device:
         """Return the torch device; ``auto`` is CUDA or else MPS if it is available, and the CPU otherwise.
 
+        Each of the processes that torchrun started on a node has a GPU of its own.
+
         Raises:
             ConfigError: torch does not know the device, or the device is not available.
         """
         name = _automatic() if self.device == "auto" else self.device
+        if process_count() > 1:
+            own = f"cuda:{local_rank()}"
+            name = own if name == "cuda" else name
+            if name not in ("cpu", own):
+                raise ConfigError(
+                    [f"device is {name!r}, expected cuda or cpu for processes of torchrun; with cuda, each has its GPU"]
+                )
         try:
             return torch.zeros((), device=name).device
         except (RuntimeError, AssertionError) as error:
@@ -49,11 +59,13 @@ class Machine:
     def automatic_workers(self) -> int:
         """Return the number of processes that read images for each job: one for each core but one, at most 8.
 
+        Processes of torchrun on one node share the cores.
+
         On two cores or fewer it is 0, and where new processes import the program again, which not every program allows.
         """
         start = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
         cores = available_cores()
-        return 0 if cores <= 2 or start != "fork" else min((cores - 1) // self.jobs, MOST_WORKERS)
+        return 0 if cores <= 2 or start != "fork" else min((cores - 1) // (self.jobs * local_count()), MOST_WORKERS)
 
     def training_feed(self, method: Method, split: Split, options: TrainOptions, seed: int = 0) -> Feed:
         """Return the batches of a training with these options and this seed."""

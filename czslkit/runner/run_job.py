@@ -17,6 +17,7 @@ from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
 from ..result_store import REMEDY, unused_path
 from ..sizes import counted
+from ..torchrun import process_count
 from ..training.state import state_key
 from . import forecast
 from .evaluate import evaluate, measured_records
@@ -29,6 +30,7 @@ from .prepare import (
     prepare,
     selection_candidates,
 )
+from .ranks import leading
 from .record import Results, failure, now
 from .staleness import (
     evaluation_changes,
@@ -187,22 +189,22 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         worlds: the worlds that have no usable result.
         stored: the trainings on disk that can be used. The results of a stale training say that they are stale.
     """
-    prepared = prepare(job, worlds)
-    failed = dict(prepared.failed)
-    if not prepared.worlds:
-        return failed
-    method, digests = prepared.method, job.source.digests(job.spec.dataset)
-    dependencies = training_dependencies(job.spec, digests, classes_of(job, method), prepared.data)
-    key, stale = training_key(job.spec, dependencies), {}
-    if kept := stored.kept_training:
-        dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
-    training, key = train_method(job, prepared, key, stored.same_trainings)
+    with leading(job, worlds):
+        prepared = prepare(job, worlds)
+        if not prepared.worlds:
+            return dict(prepared.failed)
+        method, digests = prepared.method, job.source.digests(job.spec.dataset)
+        dependencies = training_dependencies(job.spec, digests, classes_of(job, method), prepared.data)
+        key, stale = training_key(job.spec, dependencies), {}
+        if kept := stored.kept_training:
+            dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
+        training, key = train_method(job, prepared, key, stored.same_trainings)
+        start = time.monotonic()
+        measured = evaluate(job, prepared)
     left_out = {one.split: {"images": one.images, "of": one.of} for one in prepared.data.left_out}
     set_aside = prepared.data.set_aside
-    start = time.monotonic()
-    measured = evaluate(job, prepared)
     records, unrecorded = measured_records(job, prepared, measured)
-    failed |= {**measured.failed, **unrecorded}
+    failed = {**prepared.failed, **measured.failed, **unrecorded}
     common = {
         "status": "done",
         "error": None,
@@ -214,6 +216,7 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         "finished": now(),
         **stale,
         **({"left_out": left_out} if left_out else {}),
+        **({"ranks": process_count()} if process_count() > 1 else {}),
         **({"set_aside": {"images": set_aside.images, "of": set_aside.of}} if set_aside else {}),
     }
     done: Results = {}

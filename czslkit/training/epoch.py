@@ -12,13 +12,15 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from ..data.batches import Feed
+from .. import distributed
+from ..data.batches import Companions, Feed
 from ..deferred import deferred_checks, is_host
 from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
 from ..method import Method
 from ..precision import computing_in, tf32
 from ..recompute import Recomputation, recompute
+from ..shares import Rows, computing
 from ..terminal import Progress
 from ..training_hooks import TrainingData, TrainingPosition
 from ..types import Batch
@@ -28,6 +30,7 @@ from .losses import UNREAD_BATCHES, MeanLosses, loss_parts
 from .memory import StepMemory
 from .optimizers import check_groups, lr_factor
 from .options import TrainOptions
+from .split import divided, equal_random_numbers, sum_gradients, sum_losses
 
 T = TypeVar("T")
 
@@ -43,6 +46,7 @@ class Trainer:
     optimizers: list[torch.optim.Optimizer]
     seed: int
     step_memory: StepMemory
+    divides: bool = True  # several ranks divide every batch; otherwise each computes whole batches
 
     def __post_init__(self) -> None:
         self.frozen = frozen_fingerprint(self.method)
@@ -66,12 +70,13 @@ class Trainer:
         if _is_frozen(method) != frozen:  # a frozen backbone is in evaluation mode
             method.backbone.train(mode and frozen)
         check_groups(method, [p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]])
-        how = self.step_memory.recomputation()
+        how = distributed.first(self.step_memory.recomputation)
         idle = {name: p for name, p in method.named_parameters() if p.requires_grad and not epoch}
         batches = -(-len(order) // feed.batch_size)
-        with Progress(f"epoch {epoch + 1}/{options.epochs}, batches", batches, show=feed.progress) as progress:
+        name = f"epoch {epoch + 1}/{options.epochs}, batches"
+        with divided(method), Progress(name, batches, show=feed.progress) as progress:
             companions = companion_choice(method, self.data, self._generator("companions", epoch))
-            groups = _groups(_without_single_images(feed.batches(order, epoch, None, companions)), options.accumulation)
+            groups = _groups(self._parts(order, epoch, companions), options.accumulation)
             lr = self._steps(groups, TrainingPosition(epoch, options.epochs, 0, steps), losses, idle, progress, how)
         if not losses.images:
             raise TrainingError(
@@ -83,7 +88,7 @@ class Trainer:
 
     def _steps(
         self,
-        groups: Iterator[list[Batch]],
+        groups: Iterator[list[tuple[Batch, Rows]]],
         start: TrainingPosition,
         losses: MeanLosses,
         idle: dict[str, nn.Parameter],
@@ -107,10 +112,13 @@ class Trainer:
                 position = replace(start, step=step)
                 lr = self._set_learning_rate(position)
                 method.before_step(position)
-                for batch in group:
+                for batch, rows in group:
                     with recompute(how):
-                        self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
+                        self._add_gradient(batch, rows, sum(part.total for _, part in group), position, losses)
                     progress.update(note=losses.note())
+                sum_gradients(p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"])
+                if any(rows.total % distributed.size() for _, rows in group):
+                    equal_random_numbers(method.device)
                 for name in [name for name, p in idle.items() if p.grad is not None]:
                     del idle[name]
                 self._step()
@@ -130,21 +138,37 @@ class Trainer:
                 group["lr"] = group["base_lr"] * factor
         return self.options.lr * factor
 
-    def _add_gradient(self, batch: Batch, images: int, position: TrainingPosition, losses: MeanLosses) -> None:
-        """Add the gradient of a batch to those of the step, and its loss to ``losses``.
+    def _parts(self, order: Tensor, epoch: int, companions: Companions | None) -> Iterator[tuple[Batch, Rows]]:
+        """Yield the images of each batch that this rank computes, and their place in the batch.
+
+        A last batch of one image is left out, which batch normalisation cannot use.
+        """
+
+        def rows(images: int) -> Rows:
+            return Rows.of_this_rank(images) if self.divides else Rows(0, images, images)
+
+        sizes = [len(index) for index in order.split(self.feed.batch_size)]
+        batches = self.feed.batches(order, epoch, None, companions, lambda images: rows(images).part)
+        return ((batch, rows(size)) for batch, size in zip(batches, sizes, strict=True) if size > 1)
+
+    def _add_gradient(
+        self, batch: Batch, rows: Rows, images: int, position: TrainingPosition, losses: MeanLosses
+    ) -> None:
+        """Add the gradient of a part of a batch to those of the step, and the loss of the batch to ``losses``.
 
         Args:
+            rows: the place of the part in the batch.
             images: number of images in all batches of the step.
 
         Raises:
             TrainingError: a loss is not finite, of this step or of an earlier one; the message names epoch and step.
         """
         options = self.options
-        with computing_in(options.precision, self.pairs.device):
+        with computing_in(options.precision, self.pairs.device), computing(rows):
             parts = loss_parts(self.method, (self.compiled_loss or self.method.loss)(batch, self.pairs))
-        losses.add(parts, len(batch.attr), position, self.optimizers[0].param_groups[0]["lr"])
-        share = len(batch.attr) / images if options.rescale_short_groups else 1 / options.accumulation
-        (parts["loss"] * share).backward()
+        losses.add(sum_losses(parts, rows.weight), rows.total, position, self.optimizers[0].param_groups[0]["lr"])
+        share = rows.total / images if options.rescale_short_groups else 1 / options.accumulation
+        (parts["loss"] * (share * rows.weight)).backward()
 
     def _step(self) -> None:
         """Let the optimisers make a step with the gradients, and delete the gradients."""
@@ -217,11 +241,6 @@ def epoch_order(method: Method, data: TrainingData, epoch: int, generator: Gener
 def _is_frozen(method: Method) -> bool:
     """Return whether no parameter of the backbone is trainable."""
     return not any(p.requires_grad for p in method.backbone.parameters())
-
-
-def _without_single_images(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Leave out a last batch of one image, which batch normalisation cannot use."""
-    return (batch for batch in batches if len(batch.attr) > 1)
 
 
 def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -340,7 +340,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step(run, monkeypatch):
 
 
 def test_a_split_of_one_image_cannot_train(toy, run, monkeypatch):
-    monkeypatch.setattr(one_epoch, "_without_single_images", lambda batches: iter(()))
+    monkeypatch.setattr(one_epoch.Trainer, "_parts", lambda *arguments: iter(()))
     message = "not enough training images: found 21, and batch normalisation needs 2 in a batch"
     with pytest.raises(TrainingError, match=message):
         run()
