@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import czslkit
+from czslkit.backbones.adapters import adapter_mode
 from czslkit.errors import ConfigError
 from czslkit.types import Batch, PairSpace
 from czslkit_plugins.caila_prompts import joined
@@ -128,6 +129,11 @@ def test_image_features_of_every_pass(case: Case) -> None:
         close(found, case.arrays[f"eval.image.{name}"], FEATURES)
     close(method.encode(case.images[:6]).pooled, image.pooled, 1e-6)
     assert method.encode(case.images[:6]).attr is None
+    for concept in ("attr", "obj"):
+        if f"eval.fork.{concept}" in case.arrays:
+            with adapter_mode(concept):
+                tokens = method.backbone.run_image_blocks(method.backbone.embed_image(case.images[:6]), method.lower)
+            close(tokens, case.arrays[f"eval.fork.{concept}"], FEATURES)
 
 
 @torch.no_grad()
