@@ -16,6 +16,7 @@ from torch import Tensor
 from ..backbones.given_features import GivenFeatures
 from ..backbones.openai_format import NON_WEIGHTS, from_openai, model_from_shapes
 from ..backbones.timm import tower_of
+from ..backbones.transformers_format import is_transformers, to_openai
 from ..errors import ConfigError
 from ..files import file_digest
 from ..learned_state import learned_state, load_learned
@@ -142,7 +143,7 @@ class LoadedCheckpoint:
 class CheckpointTensors:
     """The tensors of a checkpoint, separated into tensors of CLIP and tensors of the method."""
 
-    clip_prefix: str  # prefix of the CLIP's tensors in the checkpoint
+    clip_prefix: str  # what messages put before the names of CLIP's tensors, such as their prefix in the checkpoint
     clip: dict[str, Tensor]  # tensors of CLIP, with OpenAI's names
     method: dict[str, Tensor]  # tensors of the method, with the authors' names
     encoder: dict[str, Tensor]  # tensors of another image encoder without their prefix; they are in ``method``, too
@@ -172,7 +173,8 @@ def _load(
     options = dataclasses.replace(options, backbone=_backbone(name, translation, tensors, backbone))
     method = construct(METHODS[name], options, space, where=name)
     _load_inputs(name, method, word_vectors, feasibility, log)
-    saved = [key for key in learned_state(method) if not re.fullmatch(translation.not_saved, key)]
+    not_saved = translation.not_saved + (r"|backbone\.clip\..*" if tensors.clip else "")  # CLIP is complete already
+    saved = [key for key in learned_state(method) if not re.fullmatch(not_saved, key)]
     our_keys = {translation.to_author_key(key): key for key in saved}
     unknown = tensors.method.keys() - our_keys.keys()
     method.unused = tuple(sorted(key for key in unknown if re.fullmatch(translation.unused, key)))
@@ -238,6 +240,8 @@ def _tensors(checkpoint: Source, sections: Mapping[str, str] | None = None) -> d
 def _separate(name: str, translation: Translation, state: Mapping[str, Tensor]) -> tuple[CheckpointTensors, list[str]]:
     """Separate the tensors of CLIP, or of another encoder, from the tensors of the method.
 
+    The tensors of a CLIP of the package transformers get the names of OpenAI's format.
+
     Returns:
         The tensors, and a line for every tensor of CLIP that differs from its copy under a second name.
     """
@@ -253,7 +257,7 @@ def _separate(name: str, translation: Translation, state: Mapping[str, Tensor]) 
             aliases[key.removeprefix(TEXT_ALIAS_PREFIX)] = value
         elif key.removeprefix(clip_prefix) in NON_WEIGHTS:
             continue
-        elif key.startswith(clip_prefix):
+        elif key.startswith(clip_prefix) and not re.fullmatch(translation.inside_clip, key.removeprefix(clip_prefix)):
             clip[key.removeprefix(clip_prefix)] = value
         else:
             method[key] = value
@@ -262,6 +266,8 @@ def _separate(name: str, translation: Translation, state: Mapping[str, Tensor]) 
         for key, value in aliases.items()
         if clip.get(key, value).shape != value.shape or not torch.equal(clip.get(key, value), value)
     ]
+    if is_transformers(clip):
+        clip, clip_prefix = to_openai(clip), "CLIP, in OpenAI's names: "
     return CheckpointTensors(clip_prefix, {**aliases, **clip}, method, {}), problems
 
 

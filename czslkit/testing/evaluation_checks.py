@@ -41,8 +41,9 @@ class Recorder:
 
     def update(self, scores: Tensor, *labels: Tensor, columns: ChunkColumns, **rest: Any) -> None:
         """Keep the scores and pass them to the sweep; the arguments are those of ``Sweep.update``."""
-        for i, column in zip(*(numbers.tolist() for numbers in columns.on(scores.device)), strict=True):
-            self.columns.setdefault(column, []).append(scores[:, i])
+        positions, numbers = (found.tolist() for found in columns.on(scores.device))
+        for position, column in zip(positions, numbers, strict=True):
+            self.columns.setdefault(column, []).append(scores[:, position])
         self.sweep.update(scores, *labels, columns=columns, **rest)
 
     def scores(self) -> Tensor:

@@ -100,7 +100,7 @@ def weight(key: str, shape: list[int], seed: int) -> Tensor:
         values = 0.05 * normal
     else:
         values = normal * (0.5 / math.sqrt(math.prod(shape[1:])))
-    return torch.from_numpy(values.astype(np.float32))
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
 @cache

@@ -36,6 +36,7 @@ PROMPTED = ("clip", "coop", "csp", "gipcol")
 FUSED = ("dfsp-i2t", "dfsp-t2i", "dfsp-bif", "dfsp-spm")
 BRANCHED = ("troika", "msci")
 WORD_VECTORS = ("compcos", "cge", "cocge")
+ADAPTED = ("caila",)
 #: Methods and datasets without a published recipe.
 NOT_PUBLISHED: set[tuple[str, str]] = set()
 
@@ -63,7 +64,7 @@ every = of(NAMES)
 
 
 def test_all_methods_of_the_package_are_here():
-    assert sorted(NAMES) == sorted((*PROMPTED, *FUSED, *BRANCHED, *WORD_VECTORS))
+    assert sorted(NAMES) == sorted((*PROMPTED, *FUSED, *BRANCHED, *WORD_VECTORS, *ADAPTED))
 
 
 @every
@@ -199,6 +200,17 @@ OTHERS = {
         "graph_weight_decay": (5e-5, 5e-5, 5e-5),
         "feasibility": ("file", "file", "file"),
         "eval.threshold": (0.40691, 0.51878, 0.4994),
+    },
+    "caila": {
+        "fusion_start": (12, 12, 12),
+        "reduction": (4, 4, 4),
+        "dropout": (0.5, 0.1, 0.5),
+        "shift": (0.1, 0.1, 0.1),
+        "train.lr": (1e-5, 2e-5, 1e-5),
+        "train.weight_decay": (5e-5, 5e-5, 5e-5),
+        "train.batch_size": (16, 32, 16),
+        "train.epochs": (21, 21, 21),
+        "eval.threshold": (None, None, None),
     },
     "coop": {"train.lr": (5e-5, 5e-4, 5e-5)},
     "troika": {
