@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from czslkit.evaluation.footprint import Footprint
+from czslkit.footprint import Footprint
 from torch import Generator
 
 import czslkit
