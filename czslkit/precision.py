@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
 #: Raise it when the numbers that ``tf32`` or ``bf16`` give change: results in these formats are then made again.
 VERSION = 1
@@ -41,6 +42,15 @@ def unrounded(device: torch.device) -> AbstractContextManager[object]:
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
+
+
+def at_least_fp32(values: Tensor) -> Tensor:
+    """Return values of a shorter format as 32-bit floats, and all others as they are.
+
+    >>> at_least_fp32(torch.ones(2, dtype=torch.bfloat16)).dtype, at_least_fp32(torch.ones(2).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def precision_record(**used: Precision) -> dict[str, str]:

@@ -106,6 +106,7 @@ def test_every_method_trains_and_ranks_in_bf16_close_to_fp32(name, space, clip_f
         method.eval().zero_grad()
         with torch.no_grad(), computing_in(precision, images.device):
             scores.append(ranked(method, method.encode(images), method.text_in("closed", space.pairs), Setting()))
+        assert scores[-1].dtype == torch.float32  # in bfloat16, scores of unlike pairs would be equal
     torch.testing.assert_close(losses[1].float(), losses[0], rtol=0.1, atol=0.1)
     most = max(scores[0].std(), 0.05 * scores[0].abs().max())
     assert (scores[1].float() - scores[0]).abs().max() < most

@@ -20,6 +20,7 @@ from czslkit.graph_prompts import GraphPrompt
 from czslkit.graphs import Gcnii, GraphConvolution, hidden_layers
 from czslkit.method import METHODS, Method
 from czslkit.options import option
+from czslkit.precision import at_least_fp32, unrounded
 from czslkit.training_hooks import TrainingData
 from czslkit.translation import Names, State, Translation, distinct_numbers
 from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures, pair_targets
@@ -159,7 +160,8 @@ class DotProduct(Head):
 
     def forward(self, image: ImageFeatures, text: TextFeatures) -> Scores:
         assert text.pair is not None
-        return Scores(image.pooled @ text.pair.T)
+        with unrounded(image.pooled.device):  # bfloat16 would leave 2 or 3 digits of a score
+            return Scores(at_least_fp32(image.pooled) @ at_least_fp32(text.pair).T)
 
     def loss(self, scores: Scores, batch: Batch, pairs: Tensor) -> Tensor:
         return F.cross_entropy(scores.pair, pair_targets(batch, pairs))

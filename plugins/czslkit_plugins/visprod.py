@@ -16,6 +16,7 @@ from czslkit.backbones import load_backbone
 from czslkit.components import HEADS, Head
 from czslkit.method import METHODS, Method
 from czslkit.options import option
+from czslkit.precision import at_least_fp32, unrounded
 from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures
 
 
@@ -51,7 +52,9 @@ class TwoClassifiers(Head):
         self.attr, self.obj = classifier(attrs), classifier(objs)
 
     def forward(self, image: ImageFeatures, text: TextFeatures) -> Scores:
-        attr, obj = self.attr(image.pooled), self.obj(image.pooled)
+        with unrounded(image.pooled.device):  # bfloat16 would leave 2 or 3 digits of a score
+            pooled = at_least_fp32(image.pooled)
+            attr, obj = self.attr(pooled), self.obj(pooled)
         pair = attr.log_softmax(-1)[:, text.pairs[:, 0]] + obj.log_softmax(-1)[:, text.pairs[:, 1]]
         return Scores(pair, attr, obj)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from czslkit.evaluation.footprint import Footprint
 from torch import Generator
 
 import czslkit
@@ -15,6 +14,7 @@ from czslkit.data.augmentation import augment_batch, draw_variation, stack_varia
 from czslkit.data.image_transforms import to_normalized
 from czslkit.data.splits import Splits
 from czslkit.evaluation.evaluator import Evaluation
+from czslkit.footprint import Footprint
 from czslkit.runner import forecast
 from czslkit.runner.training_forecast import Steps
 from czslkit.training.options import TrainOptions
