@@ -22,7 +22,7 @@ from czslkit.types import Batch, Setting
 
 LOGITS, TRAINING, GRADIENTS, LOSS, TRAJECTORY = 2e-5, 1e-4, 2e-5, 2e-5, 3e-4
 WEIGHTS = r"p([\d.]+)_a([\d.]+)_o([\d.]+?)"
-SIZES = {"msci": {"heads": (4, 4), "adapter_dim": 8}, "troika": {"adapter_dim": 8}}
+SIZES = {"msci": {"heads": (4, 4), "adapter_dim": 8}, "troika": {"adapter_dim": 8}, "tomcat": {"adapter_dim": 8}}
 BRANCHES = {"pair": ("comp", "logits"), "attr": ("attr", "logits_att"), "obj": ("obj", "logits_obj")}
 
 

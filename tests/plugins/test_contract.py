@@ -11,6 +11,7 @@ from czslkit.training_hooks import TrainingHooks
 SMALL = {
     "msci": {"low_layers": 2, "high_layers": 3, "heads": (2, 2), "layers": (1, 2), "adapter_dim": 4},
     "troika": {"layers": 2, "adapter_dim": 4},
+    "tomcat": {"adapter_dim": 4},
     "visprod": {"backbone": "timm/resnet10t/random", "image_size": 32, "tune": "all"},
 }
 VARIANTS = [
