@@ -31,7 +31,7 @@ LAYERS = (
         "recompute",
         "precision",
     },
-    {"registry", "source_code", "pickle_scan", "report.expected", "terminal", "graphs"},
+    {"registry", "source_code", "pickle_scan", "report.expected", "terminal", "graphs", "online"},
     {"result_schema", "torch_files", "yaml_files"},
     {"torchscript", "word_files"},
     {"word_vectors", "pair_feasibility"},
