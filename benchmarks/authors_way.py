@@ -21,6 +21,8 @@ from czslkit.method import Method
 from czslkit.types import Batch, pair_targets
 
 CONTEXT_LENGTH = 8
+#: Number of pairs whose texts the test programs encode at a time.
+TEXT_BATCH = 1_024
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,29 @@ class AuthorsWay:
         if not prompt.primitives:
             return Texts(pair)
         return Texts(pair, self._encoded(1, attr.unsqueeze(1)), self._encoded(2, obj.unsqueeze(1)))
+
+    def all_texts(self, pairs: Tensor) -> Texts:
+        """Return the texts of a test, in which all attributes and objects come again with every 1,024 pairs."""
+        parts = [self.texts(part) for part in pairs.split(TEXT_BATCH)]
+        return Texts(*(torch.cat(branch) for branch in zip(*(part.branches() for part in parts), strict=True)))
+
+    def scores(self, images: Tensor, texts: Texts, pairs: Tensor) -> Tensor:
+        """Return the open-world test scores of ``pairs`` ``[P, 2]``, ``[B, P]`` on the CPU.
+
+        Args:
+            images: normalised pixels ``[B, 3, H, W]``.
+            texts: texts of ``pairs`` from ``all_texts``.
+        """
+        scores, *primitives = self.logits(images, texts)
+        if primitives:
+            fusion = self.method.head.fusion
+            pair_weight, *weights = fusion.open or fusion.weights
+            attr, obj = (
+                weight * logits.softmax(-1)[:, index]
+                for weight, logits, index in zip(weights, primitives, pairs.T, strict=True)
+            )
+            scores = pair_weight * scores + attr * obj
+        return scores.cpu()
 
     def logits(self, images: Tensor, texts: Texts) -> list[Tensor]:
         """Return the logits of every branch, ``[B, N]``, for normalised pixels ``[B, 3, H, W]``."""

@@ -29,7 +29,8 @@ from torchvision import datasets, transforms
 
 import czslkit
 from czslkit.data.image_cache import DecodedImages, decoded_images
-from czslkit.data.image_set import ImageSet, image_batches
+from czslkit.data.image_reader import ImageReader
+from czslkit.data.image_set import ImageSet
 from czslkit.data.splits import Split
 from czslkit.prompts import SoftPrompt
 from czslkit.types import Preprocessing
@@ -88,8 +89,10 @@ def readers(folder: Path, split: Split, cache: czslkit.Cache, decoded: DecodedIm
         return lambda: DataLoader(images, BATCH, shuffle=True, num_workers=CORES)
 
     def ours(decoded: DecodedImages | None = None, augment: bool = False) -> Reader:
-        images = ImageSet(split, Preprocessing(SIZE, MEAN, STD), decoded=decoded, augment=augment)
-        return lambda: image_batches(images, torch.randperm(len(split)).split(BATCH), workers=CORES)
+        reader = ImageReader(
+            ImageSet(split, Preprocessing(SIZE, MEAN, STD), decoded=decoded, augment=augment), workers=CORES
+        )
+        return lambda: reader.batches(torch.randperm(len(split)).split(BATCH))
 
     method = czslkit.build("csp", label_space(), backbone="ViT-B-32/random")
     feed = czslkit.Feed(method, split, BATCH, cache=cache)
@@ -162,11 +165,11 @@ def epoch(method: czslkit.Method, split: Split, batches: Callable[[torch.Tensor]
 def training(folder: Path, split: Split, backbone: str) -> list[str]:
     """Return a row with the seconds of an epoch of CSP: re-encoding, writing, opening and reading features."""
     method = czslkit.build("csp", label_space(), backbone=f"{backbone}/random").train()
-    images = ImageSet(split, method.backbone.preprocessing)
+    reader = ImageReader(ImageSet(split, method.backbone.preprocessing), workers=CORES)
 
     def read(order: torch.Tensor) -> Iterator[czslkit.Batch]:
         parts = order.split(BATCH)
-        for index, pixels in zip(parts, image_batches(images, parts, workers=CORES), strict=True):
+        for index, pixels in zip(parts, reader.batches(parts), strict=True):
             yield czslkit.Batch(pixels, split.attr[index], split.obj[index])
 
     encoding = epoch(method, split, read)
@@ -231,9 +234,9 @@ This page is written by `python benchmarks/reading_speed.py`.
 
 {images} JPEGs of 500 x 375 pixels and {kilobytes:.0f} kB on average are read as batches of {batch} normalised images of
 224 pixels, with {cores} worker processes. Each way of reading passes {rounds} times over all images, in turns.
-The time includes the start of the workers. All files are in the page cache. The plain loader is torchvision's
-`ImageFolder` with `Resize`, `CenterCrop`, `ToTensor` and `Normalize`, which gives the same tensors. Features are read
-in the training process, without workers.
+The plain loader starts its workers in every pass, czslkit in the first one only. All files are in the page cache. The
+plain loader is torchvision's `ImageFolder` with `Resize`, `CenterCrop`, `ToTensor` and `Normalize`, which gives the
+same tensors. Features are read in the training process, without workers.
 
 {reading}
 

@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 from .errors import ConfigError, class_in_file, did_you_mean, shortened
 
 T = TypeVar("T")
-#: Largest random seed: torch and tables of results hold whole numbers of 64 bits.
-LARGEST_SEED = 2**63 - 1
 _SUPPORTED = "int, float, bool, str, Path, Literal, a tuple such as tuple[int, ...], or one of these or None"
 #: Finite numbers in the core schema of YAML 1.2, except octal and hexadecimal ones.
 NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
@@ -35,7 +33,13 @@ _EXPECTED = {
 
 
 def option(
-    default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None, added_later: bool = False
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    added_later: bool = False,
+    recorded: bool = True,
 ) -> Any:
     """Return a dataclass field for an option.
 
@@ -49,8 +53,10 @@ def option(
         maximum: largest allowed number, for every item of a tuple.
         added_later: true for an option that earlier versions did not have, and whose default means what they did.
             Results and trainings of earlier versions then still belong to the configuration.
+        recorded: false for an option that, like the device, says how numbers are computed and not which: it is no part
+            of the configuration, so a run with another value is the same cell.
     """
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "added_later": added_later}
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "added_later": added_later, "recorded": recorded}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -182,8 +188,8 @@ def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> di
     """Return the values of an options object as a dict for JSON: with lists for tuples, and texts for paths.
 
     Args:
-        record: leave out options that were added later and have their default, so that the record of a configuration
-            stays the same.
+        record: leave out options that are not recorded, and those that were added later and have their default, so
+            that the record of a configuration stays the same.
         absolute: make relative paths absolute, so that they are valid in every folder.
 
     >>> @dataclasses.dataclass(frozen=True)
@@ -194,13 +200,18 @@ def as_dict(options: Any, *, record: bool = False, absolute: bool = False) -> di
     >>> as_dict(Options((float("inf"), 0.5)))
     {'weights': ['inf', 0.5]}
     """
-    unchanged = {
+    left_out = {
         f.name
         for f in dataclasses.fields(options)
-        if record and f.metadata.get("added_later") and getattr(options, f.name) == f.default
+        if not is_recorded(options, f.name) or (f.metadata.get("added_later") and getattr(options, f.name) == f.default)
     }
     values = dataclasses.asdict(options).items()
-    return {k: _for_json(v, absolute) for k, v in values if k not in unchanged}
+    return {k: _for_json(v, absolute) for k, v in values if not (record and k in left_out)}
+
+
+def is_recorded(options: Any, name: str) -> bool:
+    """Return whether an option is part of the configuration."""
+    return all(f.metadata.get("recorded", True) for f in dataclasses.fields(options) if f.name == name)
 
 
 def named_files(options: Any) -> dict[str, tuple[Path, ...]]:
@@ -361,17 +372,6 @@ def _check_range(value: Any, limits: Mapping[str, Any]) -> None:
             raise ValueError(f"at least {low}")
         if high is not None and not number <= high:
             raise ValueError(f"at most {high}")
-
-
-def seed_problems(*seeds: Any) -> list[str]:
-    """Return a message for each value that is not a random seed.
-
-    >>> seed_problems(0, 2**63)
-    ['seed 9223372036854775808 is not a whole number from 0 to 9223372036854775807 (2^63 - 1)']
-    """
-    wrong = [s for s in seeds if not isinstance(s, int) or isinstance(s, bool) or not 0 <= s <= LARGEST_SEED]
-    shown = (f"of {s.bit_length()} bits" if isinstance(s, int) and s.bit_length() > 128 else repr(s) for s in wrong)
-    return [f"seed {seed} is not a whole number from 0 to {LARGEST_SEED} (2^63 - 1)" for seed in shown]
 
 
 def config_id(config: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from .components import Backbone
 from .options import option
+from .shares import encoded_by_ranks
 from .types import PairSpace, TextFeatures
 
 PROMPTS_PER_CHUNK = 512  # number of prompts encoded at a time without gradients
@@ -199,16 +201,21 @@ class SoftPrompt(nn.Module):
         def pool(states: Tensor, end: int) -> Tensor:  # [n, D]
             return backbone.pool_text(states, torch.full((len(states),), end, device=states.device))
 
-        def single_word(context: int, words: Tensor) -> Tensor:  # [n, D]
-            return pool(self._encode(backbone, context, words.unsqueeze(1)), self.end - 1)
+        def single_word(context: int, words: Tensor, rows: slice) -> Tensor:  # [n, D]
+            return pool(self._encode(backbone, context, words[rows].unsqueeze(1)), self.end - 1)
 
         if self.keep_tokens:
-            tokens = in_parts(len(pairs), hidden_states)
+            tokens = encoded_by_ranks(len(pairs), hidden_states, in_parts)
             text = TextFeatures(pairs, pool(tokens, self.end), tokens=tokens)
         else:
-            text = TextFeatures(pairs, in_parts(len(pairs), lambda rows: pool(hidden_states(rows), self.end)))
+            pooled = encoded_by_ranks(len(pairs), lambda rows: pool(hidden_states(rows), self.end), in_parts)
+            text = TextFeatures(pairs, pooled)
         if self.primitives:
-            text = replace(text, attr=single_word(1, attr), obj=single_word(2, obj))
+            attr, obj = (
+                encoded_by_ranks(len(some), partial(single_word, context, some))
+                for context, some in ((1, attr), (2, obj))
+            )
+            text = replace(text, attr=attr, obj=obj)
         return text
 
     def _encode(self, backbone: Backbone, context: int, words: Tensor) -> Tensor:

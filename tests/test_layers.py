@@ -16,7 +16,9 @@ CORE, PLUGINS = ROOT / "czslkit", ROOT / "plugins" / "czslkit_plugins"
 #: Lowest first. A package is one unit, whose modules may know each other, unless a module of it stands here too.
 LAYERS = (
     {"errors"},
-    {"processes", "sizes", "deferred"},
+    {"processes", "sizes", "deferred", "torchrun"},
+    {"distributed"},
+    {"shares"},
     {"locks", "training_files", "foreign_files"},
     {
         "entry_points",
@@ -29,6 +31,9 @@ LAYERS = (
         "metrics.score_columns",
         "linear",
         "recompute",
+        "footprint",
+        "device_memory",
+        "seeds",
         "precision",
     },
     {"registry", "source_code", "pickle_scan", "report.expected", "terminal", "graphs", "online"},

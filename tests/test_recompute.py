@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from czslkit.evaluation.footprint import Footprint
+from czslkit.footprint import Footprint
 from czslkit.method import METHODS, Method, build
-from czslkit.recompute import PARTS, Recomputation, recompute, recomputed_texts
+from czslkit.recompute import Recomputation, recompute, recomputed_texts
 from czslkit.types import Batch, PairSpace
 
 SMALL = {
     "msci": {"low_layers": 2, "high_layers": 2, "heads": (2, 2)},
     "visprod": {"backbone": "timm/resnet10t/random", "image_size": 32, "tune": "all"},
 }
-ALL = Recomputation(PARTS)
+ALL = Recomputation(text=1, interaction=1, image=1)
 
 
 def built(name: str, space: PairSpace, clip_file: Path) -> Method:
@@ -63,7 +63,14 @@ def test_texts_in_parts_give_the_same_numbers_and_every_part_saves_memory(
     for module in method.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # parts draw other random numbers than a whole
-    ways = [Recomputation(PARTS[:n], texts=2 if n > 1 else None) for n in range(len(PARTS) + 1)]
+    ways = [
+        Recomputation(),
+        Recomputation(text=0.5),
+        Recomputation(text=1),
+        Recomputation(text=1, interaction=1, texts=2),
+        Recomputation(text=1, interaction=1, image=0.5, texts=2),
+        Recomputation(text=1, interaction=1, image=1, texts=2),
+    ]
     plain, *others = (step(method, space, images, how) for how in ways)
     kept = [plain[2]]
     for loss, gradients, bytes_kept in others:
@@ -81,7 +88,7 @@ def test_nothing_is_recomputed_without_gradients_or_outside_the_block() -> None:
         return texts.exp()
 
     texts = torch.ones(5, 2, requires_grad=True)
-    with recompute(Recomputation(["interaction"], texts=2)):
+    with recompute(Recomputation(interaction=1, texts=2)):
         with torch.no_grad():
             recomputed_texts(doubled, texts)
         recomputed_texts(doubled, texts).sum().backward()

@@ -47,7 +47,11 @@ MODULES = {
         ),
         *("data.loading:load_dataset", "data.pair_lists:read_pairs", "checkpoints.trained:TrainedMethod"),
     ],
-    "czslkit.data.image_transforms": ["data.image_set:ImageSet", "data.images:open_rgb"],
+    "czslkit.data.image_transforms": [
+        "data.image_set:ImageSet",
+        "data.image_reader:ImageReader",
+        "data.images:open_rgb",
+    ],
 }
 #: Modules that no number depends on: what they define is not followed.
 WITHOUT_NUMBERS = (

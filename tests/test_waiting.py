@@ -122,7 +122,7 @@ def test_a_step_of_a_training_does_not_wait(
     method, pairs = built(name, space, clip_file).train(), space.pairs[space.seen]
     attr, obj = pairs[torch.arange(len(images)) % len(pairs)].unbind(1)
     options = TrainOptions(optimizer=optimizer, clip_norm=1.0)
-    trainer = Trainer(method, Given(Split(pairs)), options, None, [], 0)  # type: ignore[arg-type]
+    trainer = Trainer(method, Given(Split(pairs)), options, None, [], 0, None)  # type: ignore[arg-type]
     losses = MeanLosses(UNREAD_BATCHES)
     with fake_cuda() as (mode, copies):
         on_cuda(method, mode)

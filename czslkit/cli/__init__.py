@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError, did_you_mean
+from ..torchrun import process_rank
 from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, runs, table
 from .streams import LastingStream, lasting_streams
 
@@ -64,7 +65,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _print_error(error: Exception, args: argparse.Namespace) -> None:
-    """Print an error to standard error, with ``--verbose`` after its traceback."""
+    """Print an error to standard error, with ``--verbose`` after its traceback; torchrun's first process prints it."""
+    if process_rank():
+        return
     if getattr(args, "verbose", False):
         traceback.print_exception(error)
     print(f"czslkit: {error}", file=sys.stderr)

@@ -86,6 +86,18 @@ def expanded_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def number_or_name(text: str) -> int | str:
+    """Return a text that is a whole number as an int, and any other text as it is.
+
+    >>> number_or_name("2"), number_or_name("auto")
+    (2, 'auto')
+    """
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def path_or_name(text: str) -> str:
     """Return a text that is a path, with the home folder for a leading ``~``, or a name such as that of a module.
 
@@ -169,3 +181,20 @@ def positive_number(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def jobs(text: str) -> int | str:
+    """Return a number of trainings above 0, or ``auto``.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is neither.
+
+    >>> jobs("2"), jobs("auto")
+    (2, 'auto')
+    """
+    if text == "auto":
+        return text
+    try:
+        return positive_number(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor auto") from None

@@ -15,8 +15,10 @@ from .arguments import (
     add_device,
     add_plugins,
     expanded_path,
+    jobs,
     load_given_plugins,
     names,
+    number_or_name,
     path_or_name,
     seeds,
 )
@@ -34,6 +36,7 @@ def add_parser(commands: Commands) -> None:
     _add_grid(parser.add_argument_group("what to run"))
     _add_settings(parser.add_argument_group("settings"))
     _add_machine(parser.add_argument_group("machine"))
+    _add_cluster(parser.add_argument_group("cluster"))
     _add_results(parser.add_argument_group("results"))
     parser.set_defaults(command=run)
 
@@ -125,10 +128,19 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     add_device(group)
     group.add_argument(
         "--workers",
-        default=0,
-        type=int,
-        metavar="N",
-        help="processes that read images; 0 reads in the main process (default: 0)",
+        default="auto",
+        type=number_or_name,
+        metavar="auto|N",
+        help="processes that read images; 0 reads in the main process, auto takes one for each core but one, at most "
+        "8, and none on two cores or fewer (default: auto)",
+    )
+    group.add_argument(
+        "--jobs",
+        default=1,
+        type=jobs,
+        metavar="N|auto",
+        help="trainings that run at the same time, each in a process of its own, on a GPU of its own if there are "
+        "several, and on its share of the processors; auto runs one on each GPU (default: 1)",
     )
     group.add_argument(
         "--cache",
@@ -148,6 +160,26 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         metavar="SIZE",
         help="memory for the tensors of an evaluation, and of --estimate, without the weights of the method, such as "
         f"512MiB or 8GB; with less memory, fewer images and pairs are used at a time (default: {format_bytes(MEMORY)})",
+    )
+
+
+def _add_cluster(group: argparse._ArgumentGroup) -> None:
+    """Add the options of Slurm jobs."""
+    group.add_argument(
+        "--slurm",
+        nargs="*",
+        action="extend",
+        metavar="KEY=VALUE",
+        help="run each training as a job of a Slurm cluster, with parameters under the names of submitit, such as "
+        "partition=gpu gpus_per_node=1 timeout_min=600 array_parallelism=8; the same command follows jobs that it has "
+        "submitted before; distributed=true shares a training among the tasks of its job; see docs/cluster.md "
+        "(default: run here)",
+    )
+    group.add_argument(
+        "--detach",
+        action="store_true",
+        help="with --slurm, submit what is missing, print the table of what is there and return; the same command "
+        "without --detach follows the jobs (default: follow them)",
     )
 
 
@@ -195,6 +227,7 @@ def run(args: argparse.Namespace) -> int:
     from ..runner.bench import bench
     from ..runner.recipes import parse_recipe_files
     from ..runner.settings import parse_settings
+    from ..torchrun import process_rank
 
     if not (names(args.methods) or args.checkpoint):
         raise ConfigError(["nothing to run: give --methods or --checkpoint"])
@@ -213,16 +246,21 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         workers=args.workers,
         cache=args.cache,
+        jobs=args.jobs,
         cache_images=args.cache_images,
         memory=args.memory,
         keep_stale=args.keep_stale,
         allow_missing=args.allow_missing,
         estimate=args.estimate,
+        slurm=None if args.slurm is None else parse_settings(args.slurm),
+        detach=args.detach,
         verbose=args.verbose,
     )
+    if process_rank():  # the first process of torchrun prints
+        return 0
     written: list[str] = []
     failures: list[str] = []
-    if not args.estimate:
+    if not args.estimate and result.results:  # with --detach there may be none so far
         table = result.table()
         for kind, suffix in FILE_SUFFIXES.items():
             file = args.runs / f"table.{suffix}"

@@ -18,9 +18,10 @@ Loaded data, without and with pixels::
     loading            loads a dataset by its name
     splits             the label space, the splits and the candidate pairs of the closed world
     images             opens and decodes one image file
-    image_transforms   resizes, crops, augments and normalises one image
+    image_transforms   resizes, crops and normalises images
+    augmentation       varies training images at random
     image_check        decodes every image once before training
-    image_set          the images of a split as a torch dataset and as batches
+    image_set          the images of a split; image_reader: in batches, from processes that read
     image_cache        decoded images on disk; feature_cache: features on disk; cache: the folder of both
     batches            batches of pixels or of features for training and evaluation
 """

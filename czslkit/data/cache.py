@@ -79,6 +79,19 @@ class Cache:
             return None
         return content
 
+    def find(
+        self, name: str, code_version: str, suffix: str, *, description: str, read: Callable[[Path], T]
+    ) -> T | None:
+        """Return the content of a file; the arguments are those of :meth:`obtain`.
+
+        Returns:
+            The content, or None if the file is missing, if its content is wrong, or if it cannot be read.
+        """
+        try:
+            return self._read(self.folder / f"{name}-{code_version}{suffix}", description, read)
+        except OSError:
+            return None
+
     def _read(self, path: Path, description: str, read: Callable[[Path], T]) -> T | None:
         """Return the content of a file, or None if the file is missing or its content is wrong."""
         if not path.exists():

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .. import provenance
+from .. import distributed, provenance
 from ..foreign_files import check_regular
 from ..method import Method
 from ..options import config_id
@@ -63,15 +63,18 @@ def pooled_features(
         tensor = encode_once().cpu().contiguous()
         file.write_bytes(save({_TENSOR: tensor}, {"key": json.dumps(key), "digest": tensor_digest(tensor)}))
 
-    features = cache.obtain(
-        f"features-{split.name}-{split.digest}-{config_id(encoder)}",
-        config_id(code_version),
-        ".safetensors",
-        description=f"the features of {len(split):,} {split.name} images",
-        size=4 * len(split) * method.backbone.dim,
-        read=functools.partial(_read_features, key=key, images=len(split)),
-        write=write,
-    )
+    file = f"features-{split.name}-{split.digest}-{config_id(encoder)}", config_id(code_version), ".safetensors"
+    description = f"the features of {len(split):,} {split.name} images"
+    read = functools.partial(_read_features, key=key, images=len(split))
+    size = 4 * len(split) * method.backbone.dim
+    if distributed.size() > 1:  # all ranks encode together, while the first one holds no lock
+        found = distributed.first(lambda: cache.find(*file, description=description, read=read))
+        features: Tensor | None = encode_once() if found is None else found
+        if found is None:
+            arguments: Any = {"description": description, "size": size, "read": read, "write": write}
+            distributed.first(lambda: cache.obtain(*file, **arguments) is None)
+    else:
+        features = cache.obtain(*file, description=description, size=size, read=read, write=write)
     return encode_once() if features is None else features.to(method.device)
 
 

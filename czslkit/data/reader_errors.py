@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from ..errors import ReaderError
 from ..sizes import format_bytes
@@ -57,20 +56,23 @@ class Failure:
 
 
 class ReportedImages(Dataset[Any]):
-    """Batches of images that another process reads; an error there is returned as a :class:`Failure`."""
+    """Batches of images as a torch dataset; an error in another process is returned as a :class:`Failure`.
+
+    Args:
+        images: has a function ``read(indices, epoch)``.
+    """
 
     def __init__(self, images: Any) -> None:
         self._images = images
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitems__(self, indices: list[int]) -> Tensor | Failure:
-        """Return several images, or the error of reading them."""
+    def __getitems__(self, batch: tuple[int, list[int]]) -> Any:
+        """Return the images of a batch, given as its epoch and its indices; or the error of reading them."""
+        epoch, indices = batch
         try:
-            images: Tensor = self._images.__getitems__(indices)
-            return images
+            return self._images.read(indices, epoch)
         except Exception as error:
+            if get_worker_info() is None:
+                raise
             return Failure.of(error)
 
 

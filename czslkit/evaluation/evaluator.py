@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..data.batches import Feed
 from ..data.splits import Splits
 from ..deferred import deferred_checks
@@ -19,8 +20,9 @@ from ..metrics.feasibility import best_threshold, threshold_grid
 from ..metrics.score_columns import UNUSED
 from ..metrics.sweep import Bins, Infeasible, Sweep
 from ..metrics.sweep_state import ChunkColumns
-from ..options import LARGEST_SEED, option, user_path
+from ..options import option, user_path
 from ..precision import Precision, computing_in
+from ..seeds import LARGEST_SEED
 from ..sizes import MEMORY
 from ..terminal import Progress
 from ..types import Setting
@@ -143,14 +145,19 @@ class Evaluation:
         tasks = {world: _task(method, data, split, world, open_world, keep) for world in worlds}
         method.eval()
         largest = max(len(task.pairs) for task in tasks.values())
+        if method.streams and (split == "test" or method.streams_in_validation):
+            return Evaluation(method, feed, tasks, Chunks(1, largest, largest), True, stream_seed)
+        _ = feed.caches_features  # all ranks measure this together, and the first one the memory alone
         with computing_in(feed.precision, method.device):
-            streams = method.streams and (split == "test" or method.streams_in_validation)
-            chunks = Chunks(1, largest, largest) if streams else fit_chunks(Costs(method, feed, tasks), memory)
-        return Evaluation(method, feed, tasks, chunks, streams, stream_seed)
+            chunks = distributed.first(lambda: fit_chunks(Costs(method, feed, tasks), memory))
+        return Evaluation(method, feed, tasks, chunks, False, stream_seed)
 
     @torch.no_grad()
     def run(self) -> dict[str, Sweep]:
         """Score every image of the split against the pairs of each world; no matrix of scores is kept.
+
+        Several ranks score a share of the images each, unless the method ``streams``; texts are divided into parts that
+        fit into memory, and each rank encodes all of them.
 
         Returns:
             A filled sweep for each world. The method is left in evaluation mode.
@@ -173,10 +180,10 @@ class Evaluation:
             for part in parts:
                 with computing_in(self.feed.precision, method.device):
                     self._score(part, sweeps, progress)
-        return sweeps
+        return {world: _merged(sweep, self.tasks[world]) for world, sweep in sweeps.items()}
 
     def _score(self, part: Mapping[str, slice], sweeps: Mapping[str, Sweep], progress: Progress) -> None:
-        """Score every image against some rows of each world, and add the scores to the sweeps."""
+        """Score this rank's images against some rows of each world, and add the scores to the sweeps."""
         method, chunks, split = self.method, self.chunks, self.feed.split
         texts = {
             world: method.text_in(world, self.tasks[world].pairs[rows].to(method.device))
@@ -189,8 +196,9 @@ class Evaluation:
             ]
             for world, rows in part.items()
         }
-        order = torch.arange(len(split))
-        for index, batch in zip(order.split(chunks.images), self.feed.batches(order, size=chunks.images), strict=True):
+        order = self._own_images()
+        numbers_of_images = order.split(chunks.images) if len(order) else ()
+        for index, batch in zip(numbers_of_images, self.feed.batches(order, size=chunks.images), strict=True):
             image = batch.images if not isinstance(batch.images, Tensor) else method.encode(batch.images)
             labels = split.attr[index], split.obj[index]  # on the host, as those of the batch are not
             for world in part:
@@ -200,6 +208,33 @@ class Evaluation:
                     del scores
             progress.update(len(index))
             del batch, image  # frees their memory before the next batch is read
+
+    def _own_images(self) -> Tensor:
+        """Return the images that this rank scores, in listed order; whole batches if scores depend on the batch."""
+        images = torch.arange(len(self.feed.split))
+        if self.method.independent:
+            return images[distributed.share(len(images))]
+        return whole_batches(len(images), self.chunks.images)
+
+
+def whole_batches(images: int, size: int) -> Tensor:
+    """Return this rank's share of ``images`` images, in whole batches of ``size`` images.
+
+    >>> whole_batches(3, 2).tolist()
+    [0, 1, 2]
+    """
+    share = distributed.share(-(-images // size))
+    return torch.arange(images)[share.start * size : share.stop * size]
+
+
+def _merged(sweep: Sweep, task: WorldTask) -> Sweep:
+    """Return the sweep of the images of all ranks, in listed order; it is the same on all ranks."""
+    if distributed.size() == 1:
+        return sweep
+    whole = task.sweep()
+    for other in distributed.gather(sweep):
+        whole.merge(other)
+    return whole
 
 
 def searched_threshold(

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..data.batches import Feed
 from ..errors import ConfigError
+from ..footprint import Footprint
 from ..method import Method
 from ..metrics.sweep import Sweep
 from ..sizes import format_bytes
 from ..types import ImageFeatures, Setting, TextFeatures
-from .footprint import Footprint
 
 #: Number of pairs whose texts are encoded to measure the memory of texts.
 SAMPLE = 512

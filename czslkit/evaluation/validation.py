@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..data.batches import Feed
 from ..data.splits import Splits
 from ..learned_state import kept_buffers
@@ -22,7 +23,7 @@ from ..terminal import tracked
 from ..training.losses import loss_parts
 from ..training.options import TrainOptions
 from ..types import Batch
-from .evaluator import Evaluation, OpenWorld
+from .evaluator import Evaluation, OpenWorld, whole_batches
 
 
 class Batches(Protocol):
@@ -33,13 +34,16 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class _Shown:
-    """The batches of a feed, which show their progress."""
+    """The batches of a feed, or a rank's share of them, which show their progress."""
 
     feed: Feed
+    shared: bool
 
     def batches(self) -> Iterable[Batch]:
         feed = self.feed
-        return tracked(feed.batches(), "validation loss, batches", len(feed), show=feed.progress)
+        order = whole_batches(len(feed.split), feed.batch_size) if self.shared else None
+        count = len(feed) if order is None else -(-len(order) // feed.batch_size)
+        return tracked(feed.batches(order), "validation loss, batches", count, show=feed.progress)
 
 
 def plan_validation(
@@ -84,15 +88,20 @@ def plan_validation(
         if options.select != "loss":
             return found
         pairs = data.space.pairs.to(method.device)
+        own = type(method).loss is not Method.loss or type(method).validation_loss is not Method.validation_loss
+        shared = distributed.size() > 1 and not own  # a loss of its own may depend on earlier batches
         with computing_in(feed.precision, method.device):
-            loss = validation_loss(method, _Shown(feed), pairs, fused=options.fused_validation_loss)
+            fused = options.fused_validation_loss
+            loss = validation_loss(method, _Shown(feed, shared), pairs, fused=fused, shared=shared)
         return {**found, "val_loss": loss}
 
     return validate
 
 
 @torch.no_grad()
-def validation_loss(method: Method, feed: Batches, pairs: Tensor, *, fused: bool = False) -> float:
+def validation_loss(
+    method: Method, feed: Batches, pairs: Tensor, *, fused: bool = False, shared: bool = False
+) -> float:
     """Return the loss of a split against the candidates ``pairs`` ``[P, 2]``, in evaluation mode.
 
     It is the mean of the mean losses of the batches, as in the authors' programs, so images in a short last batch have
@@ -101,9 +110,13 @@ def validation_loss(method: Method, feed: Batches, pairs: Tensor, *, fused: bool
     Args:
         method: left in evaluation mode; its ``validation_loss`` is the loss of a batch.
         fused: use the fused scores that pairs are ranked by as pair logits, as Troika's and MSCI's programs do.
+        shared: ``feed`` has a share of the batches, and the other ranks have the rest.
     """
     method.eval()
     text = method.text(pairs)
     with kept_buffers(method):  # a loss may fill a queue, which belongs to the training
         losses = (method.validation_loss(batch, text, fused=fused) for batch in feed.batches())
-        return fmean(torch.stack([loss_parts(method, loss)["loss"].reshape(()) for loss in losses]).tolist())
+        values = [loss_parts(method, loss)["loss"].reshape(()) for loss in losses]
+        own = torch.stack(values).tolist() if values else []
+        shares = distributed.gather(own) if shared else [own]
+        return fmean(value for share in shares for value in share)

@@ -65,9 +65,7 @@ def evaluate(
 
 
 class Sweep:
-    """The evaluation of scores that are given in chunks, for one or many sets of candidates at once.
-
-    It keeps a few numbers per image and threshold, never a row of scores.
+    """The evaluation of scores in chunks, for one or many sets of candidates; it keeps a few numbers per image.
 
     Args:
         pairs: ``[K, 2]`` integer, attribute and object of each column; all different.

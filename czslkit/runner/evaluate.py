@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .. import distributed
 from ..errors import DataError
 from ..evaluation import details
 from ..evaluation.evaluator import OpenWorld, searched_threshold
@@ -56,6 +57,7 @@ def evaluate(job: Job, prepared: Prepared) -> Measured:
             raise
         except Exception as error:
             if len(group) > 1:  # each world may fit into memory, or only one of them may fail
+                distributed.agree(error)
                 groups += [[world] for world in group]
             else:
                 failed[group[0]] = world_failure(job, group[0], error)

@@ -18,6 +18,7 @@ from ..metrics.sweep import Sweep
 from ..precision import computing_in
 from ..sizes import format_bytes, format_duration
 
+NEEDS_NO_WARM_UP = 2.0  # seconds of a call whose first one is not much slower than the next ones
 MIN_SECONDS = 0.25  # a measurement uses more items until it takes this long
 
 
@@ -107,10 +108,14 @@ def _seconds_per_item(work: Callable[[int], Any], max_items: int, device: torch.
 
 
 def measured_seconds(work: Callable[[int], Any], n: int, device: torch.device) -> float:
-    """Return the seconds of the second call of ``work(n)``; the first call is a warm-up."""
+    """Return the seconds of the second call of ``work(n)``; the first call is a warm-up, unless it takes long."""
+    taken = 0.0
     for _ in range(2):
+        if taken > NEEDS_NO_WARM_UP:
+            break
         start = time.perf_counter()
         work(n)
         if device.type != "cpu":
             torch.accelerator.synchronize()
-    return time.perf_counter() - start
+        taken = time.perf_counter() - start
+    return taken

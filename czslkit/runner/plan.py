@@ -14,7 +14,8 @@ from ..errors import ConfigError, CzslkitError, did_you_mean
 from ..evaluation.evaluator import EvalOptions
 from ..method import METHODS
 from ..metrics.names import WORLDS
-from ..options import as_dict, config_id, named_files, seed_problems
+from ..options import as_dict, config_id, named_files
+from ..seeds import seed_problems
 from ..training.options import TrainOptions
 from ..training_files import BACKBONE_FILE
 from .grid import texts_hint

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from .. import distributed
 from ..data.batches import Feed
 from ..data.splits import Split, Splits
 from ..errors import ConfigError, CzslkitError, PluginError
@@ -51,7 +53,7 @@ def prepare(job: Job, worlds: Sequence[str]) -> Prepared:
             job.log(str(missing))
     method = build_method(job, data)
     _log_undefined(job, method, data)
-    job.source.check_images(job.spec.dataset, method.backbone.preprocessing)
+    distributed.first(lambda: job.source.check_images(job.spec.dataset, method.backbone.preprocessing))
     failed: Results = {}
     feasibility = None
     selects = job.spec.selection_threshold is not None
@@ -84,7 +86,8 @@ def _log_undefined(job: Job, method: Method, data: Splits) -> None:
 
 
 def world_failure(job: Job, world: str, error: Exception) -> dict[str, Any]:
-    """Log that a world cannot be evaluated; return the content of its failed result."""
+    """Log that a world cannot be evaluated, which all processes find; return the content of its failed result."""
+    distributed.agree(error)
     kind = "" if isinstance(error, CzslkitError) else f"{type(error).__name__}: "
     job.log(f"{world} world failed: {kind}{error}")
     return failure(error)
@@ -210,4 +213,4 @@ def _check_memory(
     """
     for purpose, evaluation in planned_evaluations(job, method, data, world, feasibility):
         if show:
-            job.log(f"{purpose}, about: {forecast.evaluation(evaluation)}")
+            job.log(f"{purpose}, about: {distributed.first(partial(forecast.evaluation, evaluation))}")

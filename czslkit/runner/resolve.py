@@ -12,7 +12,7 @@ from ..checkpoints.trained import TrainedMethod
 from ..errors import ConfigError
 from ..evaluation.evaluator import EvalOptions
 from ..method import METHODS, Method
-from ..options import as_dict, user_path
+from ..options import as_dict, is_recorded, user_path
 from ..training.options import TrainOptions
 from .grid import Key, configurations
 from .recipes import load_recipe, recipe_for, shared_evaluation
@@ -155,6 +155,6 @@ def _changed_settings(recipe: Mapping[str, Any], used: Resolved, checkpoint: Tra
         for section, options in parts.items()
         if not (checkpoint and section == "train")
         for key, value in as_dict(options).items()
-        if value != as_dict(recipe[section])[key]
+        if value != as_dict(recipe[section])[key] and is_recorded(options, key)
     )
     return changed + ((f"weights (those in {checkpoint.folder.name}, not trained here)",) if checkpoint else ())

@@ -9,19 +9,19 @@ from typing import Any
 
 from ..checkpoints.trained import is_intact
 from ..data.splits import Splits
-from ..errors import CzslkitError, DataError, PluginError, without_middle
+from ..errors import CzslkitError, DataError, PluginError, TrainingError, without_middle
 from ..evaluation.evaluator import Evaluation
 from ..files import file_lock, remove_unfinished
 from ..method import Method
 from ..metrics.names import WORLDS
 from ..provenance import distributions, environment
 from ..result_store import REMEDY, unused_path
-from ..sizes import counted, format_bytes
+from ..sizes import counted
+from ..torchrun import process_count
 from ..training.state import state_key
 from . import forecast
 from .evaluate import evaluate, measured_records
 from .job import Job
-from .machine import total_memory
 from .prepare import (
     build_method,
     evaluation_feed,
@@ -30,6 +30,7 @@ from .prepare import (
     prepare,
     selection_candidates,
 )
+from .ranks import leading
 from .record import Results, failure, now
 from .staleness import (
     evaluation_changes,
@@ -188,22 +189,22 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         worlds: the worlds that have no usable result.
         stored: the trainings on disk that can be used. The results of a stale training say that they are stale.
     """
-    prepared = prepare(job, worlds)
-    failed = dict(prepared.failed)
-    if not prepared.worlds:
-        return failed
-    method, digests = prepared.method, job.source.digests(job.spec.dataset)
-    dependencies = training_dependencies(job.spec, digests, classes_of(job, method), prepared.data)
-    key, stale = training_key(job.spec, dependencies), {}
-    if kept := stored.kept_training:
-        dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
-    training, key = train_method(job, prepared, key, stored.same_trainings)
+    with leading(job, worlds):
+        prepared = prepare(job, worlds)
+        if not prepared.worlds:
+            return dict(prepared.failed)
+        method, digests = prepared.method, job.source.digests(job.spec.dataset)
+        dependencies = training_dependencies(job.spec, digests, classes_of(job, method), prepared.data)
+        key, stale = training_key(job.spec, dependencies), {}
+        if kept := stored.kept_training:
+            dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
+        training, key = train_method(job, prepared, key, stored.same_trainings)
+        start = time.monotonic()
+        measured = evaluate(job, prepared)
     left_out = {one.split: {"images": one.images, "of": one.of} for one in prepared.data.left_out}
     set_aside = prepared.data.set_aside
-    start = time.monotonic()
-    measured = evaluate(job, prepared)
     records, unrecorded = measured_records(job, prepared, measured)
-    failed |= {**measured.failed, **unrecorded}
+    failed = {**prepared.failed, **measured.failed, **unrecorded}
     common = {
         "status": "done",
         "error": None,
@@ -215,6 +216,7 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         "finished": now(),
         **stale,
         **({"left_out": left_out} if left_out else {}),
+        **({"ranks": process_count()} if process_count() > 1 else {}),
         **({"set_aside": {"images": set_aside.images, "of": set_aside.of}} if set_aside else {}),
     }
     done: Results = {}
@@ -322,18 +324,15 @@ def _log_training(job: Job, method: Method, data: Splits, validation: forecast.F
     """Log the time and memory of a training, and whether it needs more memory than the machine has."""
     name = f"training of {counted(job.spec.train.epochs, 'epoch')}"
     name += " without validation" if validation.seconds is None else ""
+    machine = job.machine
     try:
-        found = training(method, data, job.spec.train, validation, job.machine.workers, job.machine.memory)
-    except PluginError as error:
+        found = training(method, data, job.spec.train, validation, machine.workers, machine.memory, job.log)
+    except (PluginError, TrainingError) as error:
         job.log(f"{name}: {error}")
         return
     job.log(f"{name}, about: {found}")
-    needed = found.bytes + sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers()))
-    if (most := total_memory(method.device)) and needed > most:
-        job.log(
-            f"TOO LARGE FOR THIS MACHINE: the training needs about {format_bytes(needed)} with the weights of the "
-            f"method, and {method.device} has {format_bytes(most)}. A smaller train.batch_size needs less"
-        )
+    if found.too_large:
+        job.log(found.too_large)
 
 
 def _refreshed(job: Job, result: dict[str, Any], stale: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from .. import distributed
 from ..checkpoints.trained import TrainedMethod, is_intact, read_description, save
 from ..data.dataset_folders import dataset
 from ..errors import ConfigError
@@ -18,6 +19,7 @@ from ..options import as_dict
 from ..provenance import held_classes
 from ..result_store import unused_path
 from ..training.loop import Training, train
+from ..training.split import equal_weights
 from ..training.state import TrainingState, state_key
 from ..training_files import METADATA_FILE, STATE_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from .job import Job
@@ -53,17 +55,26 @@ def train_method(job: Job, prepared: Prepared, key: str, same: Mapping[str, Any]
         ConfigError: the machine's memory is too little for the validation.
     """
     spec, method, folder = job.spec, prepared.method, training_folder(job)
-    found = _stored_training(job, folder, {key, *same}, method)
+    found = distributed.first(lambda: _stored_training(job, folder, {key, *same}, method))
     keys = [*found.keys, key]  # every key in the folder names the same training
     state = TrainingState(folder, keys[0], {*keys, *same})
     trains = bool(method.trains and spec.train.epochs)
     record = next((same[key] for key in keys if key in same), None)
-    training = _load_trained(job, method, folder, record) if trains and found.recorded and not found.state else None
+    training = None
+    if trains and found.recorded and not found.state:
+        training = distributed.first(lambda: _load_trained(job, method, folder, record))
+        equal_weights(method)
     training = training or _train(job, prepared, state, trains)
-    if spec.checkpoint is None and not (found.recorded and is_intact(folder)):
-        options = as_dict(spec.options, absolute=True)
-        save(folder, spec.method, method, options, dataset=spec.dataset, seed=spec.seed, training_key=keys[0])
+    if spec.checkpoint is None:
+        distributed.first(lambda: _save(job, method, folder, found, keys[0]))
     return training, keys[0]
+
+
+def _save(job: Job, method: Method, folder: Path, found: StoredTraining, key: str) -> None:
+    """Save a trained method, unless its file is there and intact."""
+    if not (found.recorded and is_intact(folder)):
+        spec, options = job.spec, as_dict(job.spec.options, absolute=True)
+        save(folder, spec.method, method, options, dataset=spec.dataset, seed=spec.seed, training_key=key)
 
 
 def is_trained(job: Job, accepted: Collection[str]) -> bool:
@@ -100,14 +111,7 @@ def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> 
     validation = evaluation_feed(job, method, data.val)
     return train(
         method,
-        machine.feed(
-            method,
-            data.train,
-            spec.train.batch_size,
-            augment=spec.train.augment,
-            seed=spec.seed,
-            precision=spec.train.precision,
-        ),
+        machine.training_feed(method, data.train, spec.train, spec.seed),
         spec.train,
         plan_validation(
             method,

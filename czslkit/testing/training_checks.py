@@ -19,6 +19,7 @@ from ..runner.bench import bench
 from ..runner.train import training_folder
 from ..training.losses import loss_parts
 from ..training.options import TrainOptions
+from ..training.split import SAMPLE, sampled, undivided
 from .evaluation_checks import SPLITS, evaluated
 from .method_checks import a_training_runs
 from .report import Check, CheckFailed, CheckSkipped, check
@@ -179,6 +180,17 @@ def a_feasibility_of_its_own_has_a_number_for_each_pair(trial: MethodTrial) -> s
     return f"{len(method_feasibility(trial.trained.method).values)} pairs"
 
 
+@check("loss is called with a batch of a few images.", a_training_runs)
+def several_processes_can_divide_a_batch(trial: MethodTrial) -> str:
+    """The loss of some images is the mean of the losses of their halves, so that processes can divide a batch."""
+    _skip_without_training(trial)
+    method, split = trial.build(), trial.data.train
+    batch = sampled(trial.job("built").machine.feed(method, split, SAMPLE))
+    if reason := undivided(method, batch, split.pairs):
+        raise CheckSkipped(f"with several processes, each will compute whole batches, since {reason}")
+    return f"{SAMPLE} images"
+
+
 def _skip_without_training(trial: MethodTrial) -> None:
     """Skip a check of a method that has nothing to learn.
 
@@ -237,4 +249,5 @@ TRAINING_CHECKS: tuple[Check[MethodTrial], ...] = (
     a_checkpoint_gives_the_same_scores,
     a_reported_validation_can_be_repeated,
     a_feasibility_of_its_own_has_a_number_for_each_pair,
+    several_processes_can_divide_a_batch,
 )

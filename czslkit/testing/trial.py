@@ -30,7 +30,8 @@ from ..runner.job import Job
 from ..runner.machine import Machine
 from ..runner.plan import Spec, plan
 from ..runner.prepare import build_method, evaluation_feed
-from ..training.epoch import companion_choice, epoch_order
+from ..training.companions import companion_choice
+from ..training.epoch import epoch_order
 from ..training.loop import Training, train
 from ..training.state import TrainingState
 from ..training_files import STATE_FILE
@@ -133,7 +134,7 @@ class MethodTrial:
         )
         training = train(
             method,
-            job.machine.feed(method, data.train, spec.train.batch_size, augment=spec.train.augment, seed=spec.seed),
+            job.machine.training_feed(method, data.train, spec.train, spec.seed),
             spec.train,
             validate,
             TrainingState(folder, KEY),
@@ -164,7 +165,7 @@ class MethodTrial:
         job, method = self.job("built"), self.build()
         data = self.data.training_data()
         train = job.spec.train
-        feed = job.machine.feed(method, self.data.train, train.batch_size, augment=train.augment)
+        feed = job.machine.training_feed(method, self.data.train, train)
         order = epoch_order(method, data, 0, torch.Generator().manual_seed(0))
         companions = companion_choice(method, data, torch.Generator().manual_seed(0))
         return method, next(feed.batches(order, 0, None, companions))

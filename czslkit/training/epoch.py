@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
+from .. import distributed
 from ..data.batches import Companions, Feed
 from ..deferred import deferred_checks, is_host
 from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
 from ..method import Method
 from ..precision import computing_in, tf32
+from ..recompute import Recomputation, recompute
+from ..shares import Rows, computing
 from ..terminal import Progress
-from ..training_hooks import TrainingData, TrainingHooks, TrainingPosition
+from ..training_hooks import TrainingData, TrainingPosition
 from ..types import Batch
+from .companions import companion_choice, training_images
 from .compiled import compiled_loss
 from .losses import UNREAD_BATCHES, MeanLosses, loss_parts
+from .memory import StepMemory
 from .optimizers import check_groups, lr_factor
 from .options import TrainOptions
+from .split import divided, equal_random_numbers, sum_gradients, sum_losses
 
 T = TypeVar("T")
 
@@ -39,6 +45,8 @@ class Trainer:
     data: TrainingData
     optimizers: list[torch.optim.Optimizer]
     seed: int
+    step_memory: StepMemory
+    divides: bool = True  # several ranks divide every batch; otherwise each computes whole batches
 
     def __post_init__(self) -> None:
         self.frozen = frozen_fingerprint(self.method)
@@ -62,27 +70,30 @@ class Trainer:
         if _is_frozen(method) != frozen:  # a frozen backbone is in evaluation mode
             method.backbone.train(mode and frozen)
         check_groups(method, [p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]])
+        how = distributed.first(self.step_memory.recomputation)
         idle = {name: p for name, p in method.named_parameters() if p.requires_grad and not epoch}
         batches = -(-len(order) // feed.batch_size)
-        with Progress(f"epoch {epoch + 1}/{options.epochs}, batches", batches, show=feed.progress) as progress:
+        name = f"epoch {epoch + 1}/{options.epochs}, batches"
+        with divided(method), Progress(name, batches, show=feed.progress) as progress:
             companions = companion_choice(method, self.data, self._generator("companions", epoch))
-            groups = _groups(_without_single_images(feed.batches(order, epoch, None, companions)), options.accumulation)
-            lr = self._steps(groups, TrainingPosition(epoch, options.epochs, 0, steps), losses, idle, progress)
+            groups = _groups(self._parts(order, epoch, companions), options.accumulation)
+            lr = self._steps(groups, TrainingPosition(epoch, options.epochs, 0, steps), losses, idle, progress, how)
         if not losses.images:
             raise TrainingError(
                 f"not enough training images: found {len(order)}, and batch normalisation needs 2 in a batch"
             )
         self._check_learning(idle, epoch)
         method.after_epoch(TrainingPosition(epoch, options.epochs, steps, steps))
-        return {**losses.means(), "lr": lr}
+        return {**losses.means(), "lr": lr, **how.record()}
 
     def _steps(
         self,
-        groups: Iterator[list[Batch]],
+        groups: Iterator[list[tuple[Batch, Rows]]],
         start: TrainingPosition,
         losses: MeanLosses,
         idle: dict[str, nn.Parameter],
         progress: Progress,
+        how: Recomputation,
     ) -> float:
         """Make the steps of an epoch, each with the batches of a group; return the learning rate of the last step.
 
@@ -90,6 +101,7 @@ class Trainer:
             start: the place before the first step.
             losses: receives the losses.
             idle: trainable parameters that have had no gradient; the others are removed.
+            how: what the steps recompute.
 
         Raises:
             TrainingError: a loss is not finite.
@@ -100,9 +112,13 @@ class Trainer:
                 position = replace(start, step=step)
                 lr = self._set_learning_rate(position)
                 method.before_step(position)
-                for batch in group:
-                    self._add_gradient(batch, sum(len(b.attr) for b in group), position, losses)
+                for batch, rows in group:
+                    with recompute(how):
+                        self._add_gradient(batch, rows, sum(part.total for _, part in group), position, losses)
                     progress.update(note=losses.note())
+                sum_gradients(p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"])
+                if any(rows.total % distributed.size() for _, rows in group):
+                    equal_random_numbers(method.device)
                 for name in [name for name, p in idle.items() if p.grad is not None]:
                     del idle[name]
                 self._step()
@@ -122,21 +138,37 @@ class Trainer:
                 group["lr"] = group["base_lr"] * factor
         return self.options.lr * factor
 
-    def _add_gradient(self, batch: Batch, images: int, position: TrainingPosition, losses: MeanLosses) -> None:
-        """Add the gradient of a batch to those of the step, and its loss to ``losses``.
+    def _parts(self, order: Tensor, epoch: int, companions: Companions | None) -> Iterator[tuple[Batch, Rows]]:
+        """Yield the images of each batch that this rank computes, and their place in the batch.
+
+        A last batch of one image is left out, which batch normalisation cannot use.
+        """
+
+        def rows(images: int) -> Rows:
+            return Rows.of_this_rank(images) if self.divides else Rows(0, images, images)
+
+        sizes = [len(index) for index in order.split(self.feed.batch_size)]
+        batches = self.feed.batches(order, epoch, None, companions, lambda images: rows(images).part)
+        return ((batch, rows(size)) for batch, size in zip(batches, sizes, strict=True) if size > 1)
+
+    def _add_gradient(
+        self, batch: Batch, rows: Rows, images: int, position: TrainingPosition, losses: MeanLosses
+    ) -> None:
+        """Add the gradient of a part of a batch to those of the step, and the loss of the batch to ``losses``.
 
         Args:
+            rows: the place of the part in the batch.
             images: number of images in all batches of the step.
 
         Raises:
             TrainingError: a loss is not finite, of this step or of an earlier one; the message names epoch and step.
         """
         options = self.options
-        with computing_in(options.precision, self.pairs.device):
+        with computing_in(options.precision, self.pairs.device), computing(rows):
             parts = loss_parts(self.method, (self.compiled_loss or self.method.loss)(batch, self.pairs))
-        losses.add(parts, len(batch.attr), position, self.optimizers[0].param_groups[0]["lr"])
-        share = len(batch.attr) / images if options.rescale_short_groups else 1 / options.accumulation
-        (parts["loss"] * share).backward()
+        losses.add(sum_losses(parts, rows.weight), rows.total, position, self.optimizers[0].param_groups[0]["lr"])
+        share = rows.total / images if options.rescale_short_groups else 1 / options.accumulation
+        (parts["loss"] * (share * rows.weight)).backward()
 
     def _step(self) -> None:
         """Let the optimisers make a step with the gradients, and delete the gradients."""
@@ -203,53 +235,12 @@ def epoch_order(method: Method, data: TrainingData, epoch: int, generator: Gener
     order = method.sample_order(data, epoch, generator)
     if order is None:
         return torch.randperm(len(data))
-    return _training_images(order, len(data), f"{type(method).__name__}.sample_order() returned", least=1)
-
-
-def companion_choice(method: Method, data: TrainingData, generator: Generator) -> Companions | None:
-    """Return the function that chooses the companions of a batch; None if the method has no companions.
-
-    The function raises a TrainingError if the method returns other values than indices of training images.
-    """
-    if type(method).companions is TrainingHooks.companions:
-        return None
-
-    def choose(index: Tensor) -> Mapping[str, Tensor]:
-        chosen = method.companions(data, index, generator).items()
-        where = f"{type(method).__name__}.companions() returned for"
-        return {name: _training_images(found, len(data), f"{where} {name!r}") for name, found in chosen}
-
-    return choose
+    return training_images(order, len(data), f"{type(method).__name__}.sample_order() returned", least=1)
 
 
 def _is_frozen(method: Method) -> bool:
     """Return whether no parameter of the backbone is trainable."""
     return not any(p.requires_grad for p in method.backbone.parameters())
-
-
-def _training_images(found: Any, count: int, where: str, least: int = 0) -> Tensor:
-    """Return indices of training images on the CPU, after a check.
-
-    Args:
-        count: number of training images.
-        where: start of the message.
-        least: smallest number of indices.
-
-    Raises:
-        TrainingError: they are not indices of training images.
-    """
-    is_list = isinstance(found, Tensor) and found.dtype == torch.long and found.ndim == 1 and len(found) >= least
-    if is_list and (not len(found) or (found.min() >= 0 and found.max() < count)):
-        return found.cpu()
-    shown = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else repr(found)
-    if is_list:
-        shown += f" with values from {int(found.min())} to {int(found.max())}"
-    raise TrainingError(f"{where} {shown}, expected indices of training images, [n] long, from 0 to {count - 1}")
-
-
-def _without_single_images(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Leave out a last batch of one image, which batch normalisation cannot use."""
-    return (batch for batch in batches if len(batch.attr) > 1)
 
 
 def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:

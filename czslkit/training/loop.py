@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
 
+from .. import distributed
 from ..data.batches import Feed
 from ..learned_state import learned_state, load_learned
 from ..method import Method
 from ..training_hooks import TrainingData
 from .epoch import Trainer, epoch_seed
 from .evaluation_weights import evaluation_weights, finite_validation
+from .memory import StepMemory
 from .optimizers import make_optimizers
 from .options import TrainOptions
+from .split import equal_weights, sampled, undivided
 from .state import Progress, TrainingState
 
 
@@ -59,12 +63,17 @@ def train(
         log: called with a line for every epoch.
 
     Raises:
-        TrainingError: a loss is not finite, or a trainable parameter cannot learn; the message says what to change.
+        TrainingError: a loss is not finite, a trainable parameter cannot learn, or no recomputation makes a step fit
+            into ``options.memory``; the message says what to change.
     """
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     if not method.trains or not options.epochs:
         return Training(0, None, count, ())
-    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed)
+    equal_weights(method)
+    divides = _divides(method, feed, log)
+    images = max(2, -(-options.batch_size // distributed.size())) if divides else options.batch_size
+    memory = StepMemory(method, feed, replace(options, batch_size=images), data, log)
+    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed, memory, divides)
     restored = state.restore(method, trainer.optimizers)
     history, best = restored.history, restored.best
     start = time.monotonic() - restored.seconds
@@ -77,10 +86,24 @@ def train(
             history.append({**row, **finite_validation(validate(), epoch)})
             if best_epoch(history, options.select) == len(history):
                 best = {name: value.clone() for name, value in learned_state(method).items()}
-        state.save(method, trainer.optimizers, Progress(history, best, time.monotonic() - start))
+        progress = Progress(history, best, time.monotonic() - start)
+        distributed.first(partial(state.save, method, trainer.optimizers, progress))
         log(f"epoch {epoch + 1}/{options.epochs}: {_epoch_summary(history[-1])}, {time.monotonic() - start:.0f} s")
     load_learned(method, best)
     return Training(len(history), best_epoch(history, options.select), count, tuple(history), time.monotonic() - start)
+
+
+def _divides(method: Method, feed: Feed, log: Callable[[str], None]) -> bool:
+    """Return whether processes can divide the batches of a training; log why if they cannot."""
+    if distributed.size() == 1:
+        return True
+
+    def reason() -> str:
+        return undivided(method, sampled(feed), feed.split.pairs.to(method.device))
+
+    if found := distributed.first(reason):
+        log(f"every process computes whole batches, since {found}")
+    return not found
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], select: Literal["auc", "loss", "last"]) -> int:

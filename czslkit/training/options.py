@@ -7,6 +7,7 @@ from typing import Literal
 
 from ..options import option
 from ..precision import Precision
+from ..sizes import parse_bytes
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class TrainOptions:
         added_later=True,
     )
     augment: bool = option(True, "true flips, tilts and rotates the training images at random")
+    augment_on: Literal["cpu", "device"] = option(
+        "cpu",
+        "cpu augments each image where it is read, device whole batches on the device; the random numbers are the same",
+        added_later=True,
+    )
     precision: Precision = option(
         "fp32",
         "number format of a step: fp32; tf32, faster matrix products on GPUs that have them, and fp32 on other "
@@ -55,6 +61,20 @@ class TrainOptions:
         False,
         "true compiles the loss with torch.compile, which takes minutes and then makes steps faster, above all on GPUs",
         added_later=True,
+    )
+    memory: str | None = option(
+        None,
+        "memory that a training may take with its weights, such as 24GB, or auto for what is free on its device; a "
+        "step recomputes as much as it needs to fit, and the numbers stay the same within rounding; null sets no limit",
+        added_later=True,
+        recorded=False,
+    )
+    checkpoint_text: bool = option(
+        False,
+        "true recomputes the text tower for the gradients, in whatever memory, and the numbers stay the same within "
+        "rounding",
+        added_later=True,
+        recorded=False,
     )
     eval_mode_after_first_epoch: bool = option(
         False,
@@ -73,6 +93,16 @@ class TrainOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.memory is not None and self.memory != "auto":
+            try:
+                parse_bytes(self.memory)
+            except ValueError as error:
+                raise ValueError(f"memory: {error}, or auto") from None
+        if self.augment_on == "device" and not self.augment:
+            raise ValueError(
+                "augment_on is 'device', but images are not augmented while augment is false; "
+                "set augment to true or augment_on to 'cpu'"
+            )
         if self.select_world == "open" and self.select != "auc":
             raise ValueError(
                 f"select_world is 'open', but no AUC selects the epoch while select is {self.select!r}; "

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .. import distributed
 from ..foreign_files import check_regular
 from ..learned_state import learned_state, load_learned
 from ..method import Method
@@ -44,7 +45,6 @@ class TrainingState:
     """
 
     def __init__(self, folder: Path, key: str, accepted: Collection[str] = ()) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.key, self.accepted, self.file = key, {key, *accepted}, folder / STATE_FILE
 
     def save(self, method: Method, optimizers: Sequence[torch.optim.Optimizer], progress: Progress) -> None:
@@ -62,16 +62,17 @@ class TrainingState:
             "trainable": json.dumps([name for name, p in method.named_parameters() if p.requires_grad]),
             "optimizers": json.dumps([_plain_values(optimizer) for optimizer in optimizers]),
         }
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(tensors, self.file, metadata)
 
     def restore(self, method: Method, optimizers: Sequence[torch.optim.Optimizer]) -> Progress:
-        """Load the method and the optimisers as they were after the last epoch in the file.
+        """Load the method and the optimisers as they were after the last epoch in the file, which one rank reads.
 
         Returns:
             The progress in the file; an empty one if there is no file, if it is damaged, or if its key is not accepted.
         """
-        tensors, metadata = _read(self.file)
-        if metadata.get("key") not in self.accepted:
+        tensors, metadata = distributed.first(self._accepted_content)
+        if not metadata:
             return Progress([], {}, 0.0)
         sections: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for name, value in tensors.items():
@@ -97,6 +98,11 @@ class TrainingState:
                 group.update({key: value for key, value in found.items() if key not in _OF_THE_DEVICE})
             optimizer.load_state_dict({**content, "state": dict(moments)})
         return Progress(json.loads(metadata["history"]), sections["best"], float(metadata["seconds"]))
+
+    def _accepted_content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the tensors and the metadata of the file, nothing if it is not of this training."""
+        tensors, metadata = _read(self.file)
+        return (tensors, metadata) if metadata.get("key") in self.accepted else ({}, {})
 
 
 def _plain_values(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

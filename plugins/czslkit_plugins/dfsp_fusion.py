@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from czslkit.backbones.openai_format import HEAD_WIDTH
 from czslkit.interactions import QuickGELU
 from czslkit.linear import Linear
+from czslkit.shares import computing
 
 
 class Block(nn.Module):
@@ -103,6 +104,7 @@ class TextToImage(nn.Module):
     def forward(self, tokens: Tensor, decomposed: Tensor) -> Tensor:
         """Return image tokens ``[B, T, V]`` from image tokens ``[B, T, V]`` and decomposed texts ``[A + O, L, W]``."""
         flat = self.project(decomposed).transpose(0, 1).flatten(0, 1)  # [L * (A + O), V]
-        texts = self.dropout(self.place(flat.T)).T  # the same for every image, [T, V]
+        with computing(None):  # the texts are the same for every image
+            texts = self.dropout(self.place(flat.T)).T  # [T, V]
         fused: Tensor = self.cross(tokens, texts.expand(len(tokens), -1, -1))
         return fused

@@ -152,7 +152,7 @@ class Tomcat(Method):
 """
     Options = TomcatOptions
     translation = Translation(
-        names=SHARED_NAMES | {"soft_att_obj": "soft_a_and_o_embedding"},
+        names={**SHARED_NAMES, r"prompt\.words": "soft_a_and_o_embedding"},
         settings={
             "ctx_init": "context",
             "attr_dropout": "word_dropout",
@@ -201,5 +201,6 @@ class Tomcat(Method):
         image = images if isinstance(images, ImageFeatures) else self.encode(images)
         with torch.no_grad(), unrounded(self.device):
             if self.stream is None:
-                self.stream = Stream(self.options, F.normalize(text.pair.float(), dim=-1), self.head.scale.exp())
+                text_features = F.normalize(text.pair.float(), dim=-1)
+                self.stream = Stream(self.options, text_features, self.backbone.scale.exp())
             return torch.stack([self.stream.adapt(row).scores for row in F.normalize(image.pooled.float(), dim=-1)])

@@ -55,7 +55,8 @@ def test_bench_prints_a_table_and_writes_it_in_every_format(bench, tmp_path):
         ),
         (("--set", "backbone=dem"), "no backbone named 'dem', and no file 'dem'. Did you mean 'demo'?"),
         (("--device", "gpu"), "device 'gpu' cannot be used"),
-        (("--workers", "-1"), "workers is -1, expected 0 or more"),
+        (("--workers", "-1"), "workers is -1, expected auto or a whole number, 0 or more"),
+        (("--workers", "two"), "workers is 'two', expected auto or a whole number, 0 or more"),
         (("--plugins", "not_there.py"), "plugin not_there.py did not load: FileNotFoundError"),
     ],
 )

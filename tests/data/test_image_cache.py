@@ -12,7 +12,8 @@ from czslkit import provenance
 from czslkit.data import image_cache, image_transforms
 from czslkit.data.cache import Cache
 from czslkit.data.image_cache import DecodedImages, decoded_images
-from czslkit.data.image_set import ImageSet, image_batches
+from czslkit.data.image_reader import ImageReader
+from czslkit.data.image_set import ImageSet
 from czslkit.data.image_transforms import resize_and_crop
 from czslkit.data.images import open_rgb
 from czslkit.data.loading import load_dataset
@@ -74,7 +75,7 @@ def test_a_damaged_decoded_image_is_told_once_and_decoded_again(
     assert [again.image(index) is None for index in range(6)] == [False, False, True, False, False, False]
     damaged = ImageSet(train, Preprocessing(SIZE), decoded=again)
     for _ in range(2):
-        assert torch.equal(damaged.__getitems__([*range(6)]), right.__getitems__([*range(6)]))
+        assert torch.equal(damaged.read(range(6)).pixels, right.read(range(6)).pixels)
     message = f"{found.file} is damaged: its damaged images are decoded again. Delete it to have it made again.\n"
     assert capsys.readouterr().err == message
 
@@ -228,8 +229,7 @@ def test_batches_are_the_same_from_the_cache_and_from_files(
 
     def batches(decoded: DecodedImages | None, workers: int) -> list[torch.Tensor]:
         images = ImageSet(train, Preprocessing(SIZE, *SCALE), augment=augment, seed=3, decoded=decoded)
-        images.set_epoch(2)
-        return list(image_batches(images, order.split(4), workers=workers))
+        return list(ImageReader(images, workers=workers).batches(order.split(4), epoch=2))
 
     for one, other in zip(batches(from_cache, workers), batches(None, 0), strict=True):
         assert torch.equal(one, other)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from czslkit.data.image_set import ImageSet, image_batches
-from czslkit.data.image_transforms import resize_and_crop, to_normalized_tensor
+from czslkit.data.augmentation import AugmentOn
+from czslkit.data.image_reader import ImageReader
+from czslkit.data.image_set import ImageSet
+from czslkit.data.image_transforms import pixel_tensor, resize_and_crop, to_normalized
 from czslkit.data.images import open_rgb
 from czslkit.data.loading import load_dataset
 from czslkit.data.splits import Split
@@ -30,38 +32,38 @@ def augmented(train: Split) -> ImageSet:
     return ImageSet(train, Preprocessing(SIZE, MEAN, STD), augment=True, seed=3)
 
 
-def images_of(images: ImageSet, size: int, order: Sequence[int] = range(6), workers: int = 0) -> torch.Tensor:
-    return torch.cat(list(image_batches(images, torch.tensor(order).split(size), workers=workers)))
+def images_of(
+    images: ImageSet, size: int, order: Sequence[int] = range(6), workers: int = 0, epoch: int = 0
+) -> torch.Tensor:
+    reader = ImageReader(images, workers=workers)
+    return torch.cat(list(reader.batches(torch.tensor(order).split(size), epoch)))
 
 
-def test_an_item_is_the_image(train: Split) -> None:
-    image = ImageSet(train, Preprocessing(SIZE, MEAN, STD))[4]
-    assert torch.equal(
-        image, to_normalized_tensor(resize_and_crop(open_rgb(train.paths[4]), Preprocessing(SIZE)), MEAN, STD)
-    )
-    assert (image.shape, image.dtype) == ((3, SIZE, SIZE), torch.float32)
+def test_images_are_whole_numbers(train: Split) -> None:
+    raw = ImageSet(train, Preprocessing(SIZE, MEAN, STD)).read([4])
+    assert torch.equal(raw.pixels[0], pixel_tensor(resize_and_crop(open_rgb(train.paths[4]), Preprocessing(SIZE))))
+    assert (raw.pixels.shape, raw.pixels.dtype, raw.variations) == ((1, 3, SIZE, SIZE), torch.uint8, None)
 
 
-def test_batches_follow_the_order_asked_for(train: Split) -> None:
+def test_batches_are_normalised_and_follow_the_order_asked_for(train: Split) -> None:
     images = ImageSet(train, Preprocessing(SIZE, MEAN, STD))
-    batches = list(image_batches(images, [torch.tensor([5, 0]), torch.tensor([3])]))
+    batches = list(ImageReader(images).batches([torch.tensor([5, 0]), torch.tensor([3])]))
     assert [len(batch) for batch in batches] == [2, 1]
-    assert torch.equal(torch.cat(batches), torch.stack([images[i] for i in (5, 0, 3)]))
+    assert torch.equal(torch.cat(batches), to_normalized(images.read([5, 0, 3]).pixels, MEAN, STD))
 
 
-def test_variations_do_not_depend_on_workers_order_or_batch_size(augmented: ImageSet) -> None:
+@pytest.mark.parametrize("augment_on", ["cpu", "device"])
+def test_variations_do_not_depend_on_workers_order_batch_size_or_place(train: Split, augment_on: AugmentOn) -> None:
     order = (3, 1, 5, 0, 4, 2)
-    augmented.set_epoch(2)
-    expected = torch.stack([augmented[i] for i in range(6)])
-    assert torch.equal(images_of(augmented, 4), expected)
-    assert torch.equal(images_of(augmented, 2, order, workers=2), expected[list(order)])
+    images = ImageSet(train, Preprocessing(SIZE, MEAN, STD), augment=True, augment_on=augment_on, seed=3)
+    expected = images_of(ImageSet(train, Preprocessing(SIZE, MEAN, STD), augment=True, seed=3), 1, epoch=2)
+    assert torch.equal(images_of(images, 4, epoch=2), expected)
+    assert torch.equal(images_of(images, 2, order, workers=2, epoch=2), expected[list(order)])
 
 
 def test_workers_see_the_epoch(augmented: ImageSet) -> None:
-    passes = []
-    for epoch in (0, 1, 0):
-        augmented.set_epoch(epoch)
-        passes.append(images_of(augmented, 3, workers=1))
+    reader = ImageReader(augmented, workers=1)
+    passes = [torch.cat(list(reader.batches(torch.arange(6).split(3), epoch))) for epoch in (0, 1, 0)]
     assert torch.equal(passes[0], passes[2])
     assert not torch.equal(passes[0], passes[1])
 
@@ -69,9 +71,11 @@ def test_workers_see_the_epoch(augmented: ImageSet) -> None:
 def test_variations_depend_on_seed_epoch_and_image(train: Split, augmented: ImageSet) -> None:
     first = Split(train.name, (train.paths[0],) * 2, train.attr[:2], train.obj[:2], train.pairs)
     images = ImageSet(first, Preprocessing(SIZE, MEAN, STD), augment=True, seed=3)
-    assert torch.equal(images[0], augmented[0])
-    assert not torch.equal(images[0], images[1])
-    assert not torch.equal(ImageSet(first, Preprocessing(SIZE, MEAN, STD), augment=True, seed=4)[0], images[0])
+    one, other = images.read([0, 1]).pixels
+    assert torch.equal(one, augmented.read([0]).pixels[0])
+    assert not torch.equal(one, other)
+    another = ImageSet(first, Preprocessing(SIZE, MEAN, STD), augment=True, seed=4)
+    assert not torch.equal(another.read([0]).pixels[0], one)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

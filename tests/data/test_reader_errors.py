@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from czslkit.data import reader_errors
-from czslkit.data.image_set import ImageSet, image_batches
+from czslkit.data.image_reader import ImageReader
+from czslkit.data.image_set import ImageSet, RawImages
 from czslkit.data.reader_errors import reader_problem, tell_deaths, told_reader_errors
 from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError, DataError, ReaderError
@@ -49,14 +50,14 @@ class Images(ImageSet):
     signal: int | None = None
     status: int | None = None
 
-    def __getitems__(self, indices: list[int]) -> Tensor:
+    def read(self, indices: Sequence[int], epoch: int = 0) -> RawImages:
         if 3 in indices and self.signal is not None:
             os.kill(os.getpid(), self.signal)
         if 3 in indices and self.status is not None:
             sys.exit(self.status)
         if 3 in indices and self.error:
             raise self.error
-        return super().__getitems__(indices)
+        return super().read(indices, epoch)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -89,7 +90,7 @@ def test_an_error_is_the_same_whoever_reads(error: Exception, images: Images) ->
     told = []
     for workers in (0, 2):
         with pytest.raises(type(error)) as caught:
-            list(image_batches(images, BATCHES, workers=workers))
+            list(ImageReader(images, workers=workers).batches(BATCHES))
         told.append((type(caught.value), str(caught.value), vars(caught.value)))
     assert told[0] == told[1]
 
@@ -97,16 +98,16 @@ def test_an_error_is_the_same_whoever_reads(error: Exception, images: Images) ->
 def test_the_traceback_of_the_process_is_kept(images: Images) -> None:
     images.error = DataError("a.jpg is not a readable image")
     with pytest.raises(DataError, match=r"^a\.jpg is not a readable image$") as caught:
-        list(image_batches(images, BATCHES, workers=1))
+        list(ImageReader(images, workers=1).batches(BATCHES))
     printed = "".join(traceback.format_exception(caught.value))
-    assert "in __getitems__" in printed
+    assert "in read" in printed
     assert "raise self.error" in printed
 
 
 def test_an_error_that_cannot_be_sent_is_told_with_its_type(images: Images) -> None:
     images.error = StrangeError("a.jpg", "too strange")
     with pytest.raises(RuntimeError, match=r"^StrangeError: a\.jpg: too strange$"):
-        list(image_batches(images, BATCHES, workers=1))
+        list(ImageReader(images, workers=1).batches(BATCHES))
 
 
 def test_a_process_that_was_killed_says_what_to_do(images: Images) -> None:
@@ -114,7 +115,7 @@ def test_a_process_that_was_killed_says_what_to_do(images: Images) -> None:
     with pytest.raises(
         ReaderError, match=r"was ended by the signal Killed; memory may .* fewer processes with --workers"
     ):
-        list(image_batches(images, BATCHES, workers=2))
+        list(ImageReader(images, workers=2).batches(BATCHES))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_process_that_ends_for_another_reason_is_not_short_of_memory(
 ) -> None:
     setattr(images, name, value)
     with pytest.raises(ReaderError, match=rf"^one of the 2 processes that read images {reason}\. Use fewer processes"):
-        list(image_batches(images, BATCHES, workers=2))
+        list(ImageReader(images, workers=2).batches(BATCHES))
 
 
 def test_the_death_of_a_process_is_told_outside_of_reading_too() -> None:
@@ -157,7 +158,7 @@ def test_full_shared_memory_says_what_to_do(error: Exception, images: Images, mo
     with pytest.raises(
         ReaderError, match=r"^the 2 processes .* cannot get shared memory .*--workers 0 .*--shm-size"
     ) as c:
-        list(image_batches(images, BATCHES, workers=2))
+        list(ImageReader(images, workers=2).batches(BATCHES))
     assert str(error).split(".")[0] in str(c.value)
 
 
@@ -175,7 +176,7 @@ def test_full_shared_memory_is_found_before_torch_starts_anything(
     monkeypatch.setattr("multiprocessing.Queue", refuse)
     monkeypatch.setattr("torch.utils.data.DataLoader.__iter__", lambda loader: pytest.fail("started"))
     with pytest.raises(ReaderError, match=r"the 2 processes that read images cannot get shared memory \(\[Errno 28\]"):
-        list(image_batches(images, BATCHES, workers=2))
+        list(ImageReader(images, workers=2).batches(BATCHES))
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENOSYS])
@@ -187,7 +188,7 @@ def test_processes_that_cannot_be_started_say_what_to_do(
 
     monkeypatch.setattr("torch.utils.data.DataLoader.__iter__", refuse)
     with pytest.raises(ReaderError, match=f"the process that reads images cannot be started: .*{os.strerror(number)}"):
-        list(image_batches(images, BATCHES, workers=1))
+        list(ImageReader(images, workers=1).batches(BATCHES))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("size mismatch"), OSError(errno.EACCES, "Permission denied")])

@@ -15,8 +15,8 @@ from czslkit.data.make.mini import write_mini
 from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError
 from czslkit.evaluation.evaluator import Evaluation
-from czslkit.evaluation.footprint import Footprint
 from czslkit.evaluation.memory_budget import Chunks, Costs, fit_chunks
+from czslkit.footprint import Footprint
 from czslkit.method import METHODS
 
 OPTIONS = {

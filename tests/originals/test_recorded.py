@@ -31,23 +31,24 @@ def close(found, expected, tolerance):
 
 
 def test_every_method_with_an_original_has_a_recorded_run(cases):
-    assert {case.method for case in cases} == {name for name in METHODS if METHODS[name].translation is not None}
+    with_vectors = {name for name in METHODS if hasattr(METHODS[name], "load_word_vectors")}  # in test_classical
+    assert {case.method for case in cases} | with_vectors == {name for name in METHODS if METHODS[name].translation}
 
 
 @pytest.mark.parametrize(
     ("part", "kinds"),
     [
-        ("init.", 17),
-        ("eval.logits_closed", 12),
+        ("init.", 20),
+        ("eval.logits_closed", 15),
         ("eval.closed.", 6),
         ("eval.loop.p", 7),
         ("eval.text_first_tb", 7),
         ("eval.closed_first", 6),
-        ("trainmode.grad.", 11),
+        ("trainmode.grad.", 14),
         ("evalmode.grad.", 1),
         ("trainmode.bn_after_one_forward.", 5),
-        ("scaled_dropout.", 9),
-        ("traj.", 11),
+        ("scaled_dropout.", 12),
+        ("traj.", 14),
     ],
 )
 def test_what_is_compared_below_was_recorded(cases, part, kinds):
@@ -55,7 +56,7 @@ def test_what_is_compared_below_was_recorded(cases, part, kinds):
 
 
 def test_the_losses_compared_below_were_recorded(cases):
-    for key, kinds in {"loss": 17, "trajectories": 17, "eval_loop": 7, "eval_loop_loss": 6}.items():
+    for key, kinds in {"loss": 20, "trajectories": 20, "eval_loop": 7, "eval_loop_loss": 6}.items():
         assert sum(bool(case.json.get(key)) for case in cases) == kinds
 
 

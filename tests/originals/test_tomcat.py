@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from czslkit.errors import ConfigError
 from czslkit.metrics.sweep import Sweep
 from czslkit.online import entropy
 from czslkit.types import Setting
@@ -21,13 +22,9 @@ from czslkit_plugins.tomcat import Step, Stream
 
 PUBLISHED, FAST = 2e-5, 2e-4
 STREAMS = {
-    ("tomcat_ut", name)
-    for name in (
-        "published fast fast_open fast_reversed fast_cap1 fast_alpha fast_decay fast_noalign fast_noqueue".split()
-    )
-} | {
     (case, name)
     for case, names in {
+        "tomcat_ut": "published fast fast_open fast_reversed fast_cap1 fast_alpha fast_decay fast_noalign fast_noqueue",
         "tomcat_mit": "published fast fast_open fast_file_order fast_cap2",
         "tomcat_cgqa": "published fast fast_open",
     }.items()
@@ -134,3 +131,48 @@ def test_scores_of_infeasible_pairs_are_those_of_the_program(name: str, tomcat: 
     for threshold, found in zip(thresholds, sweep.top_scores(), strict=True):
         expected = case.arrays[f"{key}{threshold}"].sort(descending=True, stable=True).values
         close(found.top.score.float(), expected, FAST)
+
+
+@torch.no_grad()
+def test_features_and_scores_without_adaptation(tomcat: dict[str, Any]) -> None:
+    for case in tomcat.values():
+        method = case.load().eval()
+        close(method.encode(case.images).pooled, case.arrays["eval.cls"], PUBLISHED)
+        for which in ("train", "closed", "open"):
+            text = method.text(case.pairs(which))
+            close(text.pair, case.arrays[f"eval.text_raw.{which}"], PUBLISHED)
+            if which != "train":
+                close(method.rank(case.images, text), case.arrays[f"eval.loop_{which}"], PUBLISHED)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("split", "adapt"), [("val", True), ("test", False)])
+def test_nothing_adapts_in_validation_or_without_the_option(split: str, adapt: bool, tomcat: dict[str, Any]) -> None:
+    case, pairs = tomcat["tomcat_mit"], tomcat["tomcat_mit"].pairs("closed")
+    method, setting = case.load(use_tta=adapt, text_lr=1, image_lr=1).eval(), Setting(split, "closed", len(pairs))
+    method.begin(setting, pairs)
+    text = method.text(pairs)
+    for _ in range(2):
+        assert torch.equal(method.rank(case.images, text, setting), method(case.images, text).pair)
+    assert method.streams is adapt and method.stream is None
+
+
+def test_an_alignment_without_queues_is_an_error(tomcat: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"align is true and queue is false: without kept images set align to false"):
+        tomcat["tomcat_mit"].load(use_img_cache=False)
+
+
+@torch.no_grad()
+def test_memory_does_not_grow_with_images_of_the_same_pairs(tomcat: dict[str, Any]) -> None:
+    case, pairs = tomcat["tomcat_cgqa"], tomcat["tomcat_cgqa"].pairs("closed")
+    method, setting = case.load().eval(), Setting("test", "closed", len(pairs))
+    method.begin(setting, pairs)
+    text, images = method.text(pairs), method.encode(stream_images(case))
+    sizes = []
+    for _ in range(4):
+        method.rank(images, text, setting)
+        queues = method.stream.queues
+        sizes.append((queues._features.numel(), sum(map(len, queues.entries.values()))))
+    assert queues.images == 48 and sizes[3] == sizes[2]
+    tensors = (queues.means, queues._features, method.stream.text_residuals.value, method.stream.image_residuals.value)
+    assert not any(tensor.requires_grad for tensor in tensors)

@@ -9,7 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from czslkit.method import METHODS, build
-from czslkit.runner.machine import Machine
+from czslkit.runner import machine
+from czslkit.runner.machine import Machine, available_cores
+from czslkit.runner.request import Request
 from czslkit.testing.tiny_data import demo_space
 from czslkit.types import Batch, Setting
 
@@ -57,3 +59,49 @@ def test_float64_is_noticed():
     with DoublesSeen() as doubles:
         torch.zeros(2).double()
     assert doubles.names == ["aten._to_copy.default"]
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """Sets the number of cores that this process may use."""
+    monkeypatch.setattr(machine.multiprocessing, "get_start_method", lambda allow_none: "fork")
+    return lambda count: monkeypatch.setattr(machine, "available_cores", lambda: count)
+
+
+@pytest.mark.parametrize(
+    ("count", "jobs", "workers"),
+    [(1, 1, 0), (2, 1, 0), (3, 1, 2), (4, 1, 3), (9, 1, 8), (64, 1, 8), (64, 2, 8), (64, 9, 7), (16, 4, 3), (4, 4, 0)],
+)
+def test_a_core_is_left_for_the_program_and_jobs_share_the_others(cores, count, jobs, workers):
+    cores(count)
+    assert Machine(jobs=jobs).automatic_workers() == workers
+
+
+def test_images_are_read_in_the_program_where_processes_import_it_again(cores, monkeypatch):
+    cores(16)
+    monkeypatch.setattr(machine.multiprocessing, "get_start_method", lambda allow_none: "spawn")
+    assert Machine().automatic_workers() == 0
+    monkeypatch.setattr(machine.multiprocessing, "get_start_method", lambda allow_none: None)
+    monkeypatch.setattr(machine.multiprocessing, "get_all_start_methods", lambda: ["forkserver", "spawn", "fork"])
+    assert Machine().automatic_workers() == 0
+
+
+def test_a_request_chooses_the_number_of_processes_unless_it_is_given(cores, tmp_path):
+    cores(5)
+    for asked, found in (("auto", 4), (0, 0), (2, 2)):
+        request = Request("clip", runs=tmp_path, settings={"backbone": "demo"}, workers=asked)
+        [job] = request.jobs(lambda line: None)
+        assert job.machine.workers == found
+
+
+def test_cores_are_bounded_by_binding_and_by_the_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "CONTAINER_CORES", tmp_path / "cpu.max")
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: {0, 3, 5, 6}, raising=False)
+    assert available_cores() == 4
+    for content, count in (("max 100000", 4), ("250000 100000", 2), ("900000 100000", 4), ("50000 100000", 1)):
+        (tmp_path / "cpu.max").write_text(content)
+        assert available_cores() == count
+    monkeypatch.delattr(machine.os, "sched_getaffinity")
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 3)
+    (tmp_path / "cpu.max").unlink()
+    assert available_cores() == 3

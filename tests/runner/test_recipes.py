@@ -265,6 +265,10 @@ WORLD = "{S: 1, U: 2, H: 3, AUC: 4, source: a table%s}"
         ("options: {word_droput: 1}", [": word_droput is not an option. Did you mean 'word_dropout'?"]),
         ("train: {epohs: 2}", [": train: epohs is not an option. Did you mean 'epochs'?"]),
         ("eval: {bins: all}", [": eval: bins is 'all', expected one of original, exact."]),
+        (
+            "train: {augment: false, augment_on: device}",
+            [": train: augment_on is 'device', but images are not augmented while augment is false"],
+        ),
         ("train: {fused_validation_loss: true}", [": train: fused_validation_loss is true, but no validation loss"]),
         ("options: 3", [": options is 3, expected settings"]),
         ("train: [1]", [": train is [1], expected settings"]),

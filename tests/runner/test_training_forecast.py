@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,13 +15,16 @@ from torch import Tensor
 import czslkit
 from czslkit.data.batches import Feed
 from czslkit.data.splits import Splits
-from czslkit.errors import PluginError
+from czslkit.errors import PluginError, TrainingError
 from czslkit.evaluation.memory_budget import Chunks
 from czslkit.method import Method
-from czslkit.runner import machine, run_job, training_forecast
+from czslkit.runner import forecast, run_job, training_forecast
 from czslkit.runner.forecast import Forecast
-from czslkit.runner.training_forecast import Steps, TrainingForecast, training
+from czslkit.runner.training_forecast import Steps, TrainingForecast, counted_seconds, training
+from czslkit.sizes import format_bytes
+from czslkit.training.memory import plan_step
 from czslkit.training.options import TrainOptions
+from czslkit.training.step_count import NotCountableError, StepCounter
 
 SOON = Forecast(8, (3,), Chunks(2, 3, 3), 10**6, seconds=100.0)
 
@@ -59,13 +63,13 @@ def encoded_texts(method: Method, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ],
 )
 def test_a_training_is_steps_images_and_validations(
-    name: str, augment: bool, expected: float, data: Splits, clip_file: Any
+    name: str, augment: bool, expected: float, data: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(training_forecast, "counted_seconds", lambda *_: 1.0)
     options = TrainOptions(epochs=5, batch_size=6, augment=augment)
     method = built(name, data, clip_file)
     found = training(method, data, options, SOON)
     assert found.seconds == pytest.approx(expected)
-    assert found.measured == found.whole
 
 
 @pytest.fixture
@@ -90,25 +94,92 @@ def test_the_texts_of_a_step_are_bounded_by_the_memory(
         assert max(counts) == size[1]
 
 
-def test_a_step_that_fits_is_run_as_it_is(data: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = built("csp", data, clip_file)
-    counts = encoded_texts(method, monkeypatch)
-    found = training(method, data, TrainOptions(epochs=2, batch_size=6, augment=False), SOON)
-    assert found.measured == found.whole == (6, len(data.train.pairs))
-    assert max(counts) == len(data.train.pairs)
-    assert "estimated" not in str(found)
+def timed(name: str, many_pairs: Splits, clip_file: Any, memory: int, lines: list[str] | None = None) -> float:
+    """The seconds of a whole step from one that is run."""
+    method = built(name, many_pairs, clip_file).train()
+    steps = steps_of(method, many_pairs)
+    counter = StepCounter(method, steps.feed, steps.options, many_pairs.training_data())
+    log = (lines if lines is not None else []).append
+    return counted_seconds(steps, counter, plan_step(counter, None), memory, log)
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("name", ["csp", "troika"])
+def test_the_time_of_a_step_grows_with_its_work(
+    name: str, many_pairs: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = timed(name, many_pairs, clip_file, 10**9)
+    assert 2 < small < 3 * 400 / 16
+    monkeypatch.setattr(forecast, "MIN_SECONDS", 2.0)  # no step takes so long, so a whole one is run
+    assert timed(name, many_pairs, clip_file, 10**9) == pytest.approx(1.0)
+    assert timed(name, many_pairs, clip_file, 1) == pytest.approx(small)  # larger steps do not fit into a byte
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_step_that_may_take_seconds_is_announced(
+    many_pairs: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    timed("csp", many_pairs, clip_file, 10**9, lines)
+    assert lines == []
+    monkeypatch.setattr(training_forecast, "SLOW", 1)
+    timed("csp", many_pairs, clip_file, 10**9, lines)
+    assert lines == ["a step of 2 images and 16 pairs is measured"]
+
+
+def test_the_forecast_says_what_a_step_recomputes(data: Splits, clip_file: Any) -> None:
+    options = TrainOptions(epochs=2, batch_size=6, augment=False)
+    plain = training(built("csp", data, clip_file), data, options, SOON)
+    small = training(built("csp", data, clip_file), data, replace(options, checkpoint_text=True), SOON)
+    assert small.bytes < plain.bytes and plain.how == ""
+    assert re.fullmatch(r"recomputing text, which are \d+% more operations", small.how)
+    with pytest.raises(TrainingError, match=r"train\.memory=1MB gives 1\.0 MB"):
+        training(built("csp", data, clip_file), data, replace(options, memory="1MB"), SOON)
+
+
+@pytest.fixture
+def uncountable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(*_: Any) -> None:
+        raise NotCountableError("a step of Csp cannot be counted")
+
+    monkeypatch.setattr(StepCounter, "count", count)
+
+
+@pytest.mark.usefixtures("uncountable")
+def test_a_step_that_cannot_be_counted_is_run_as_it_is_if_it_fits(
+    data: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = built("csp", data, clip_file)
+    counts = encoded_texts(method, monkeypatch)
+    lines: list[str] = []
+    options = TrainOptions(epochs=2, batch_size=6, augment=False)
+    found = training(method, data, options, SOON, log=lines.append)
+    assert max(counts) == len(data.train.pairs)
+    assert (found.how, lines) == ("", ["a step of Csp cannot be counted"])
+
+
+@pytest.mark.usefixtures("clock", "uncountable")
 def test_a_forecast_from_a_part_of_the_pairs_says_so(many_pairs: Splits, clip_file: Any) -> None:
     method = built("csp", many_pairs, clip_file)
     options = TrainOptions(epochs=2, batch_size=6, augment=False)
     whole = training(method, many_pairs, options, SOON)
-    part = training(method, many_pairs, options, SOON, memory=whole.bytes // 4)
-    images, pairs = part.measured
-    assert (images, part.whole) == (6, (6, 400)) and 16 <= pairs < 110
-    assert str(part).endswith(f", estimated from steps of 6 images x {pairs} pairs for 6 images x 400 pairs")
-    assert part.bytes == pytest.approx(whole.bytes, rel=0.05)
+    weights = sum(t.nbytes for t in (*method.parameters(), *method.buffers()))
+    part = training(method, many_pairs, options, SOON, memory=(whole.bytes - weights) // 4)
+    assert re.fullmatch(r"estimated from steps of 6 images x \d+ pairs for 6 images x 400 pairs", part.how)
+    assert part.bytes - weights == pytest.approx(whole.bytes - weights, rel=0.05)
+
+
+@pytest.mark.usefixtures("uncountable")
+def test_an_estimate_says_that_a_training_which_is_not_counted_needs_more_than_the_machine_has(
+    data: Splits, clip_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TrainOptions(epochs=2, batch_size=6, augment=False)
+    monkeypatch.setattr(training_forecast, "total_memory", lambda device: 1_000_000)
+    found = training(built("csp", data, clip_file), data, options, SOON)
+    assert found.too_large == (
+        f"TOO LARGE FOR THIS MACHINE: the training needs about {format_bytes(found.bytes)} with the weights of the "
+        "method, and cpu has 1.0 MB. A smaller train.batch_size needs less"
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +211,7 @@ def test_steps_grow_as_far_as_the_memory(memory: int, size: tuple[int, int]) -> 
         taken.append(100 * images + 2 * images * pairs + 20)
         return taken[-1]
 
-    steps: Any = SimpleNamespace(whole=(64, 150_000), bytes=step_bytes)
+    steps: Any = SimpleNamespace(whole=(64, 150_000), bytes=step_bytes, smallest=lambda run, images: (images, 16))
     found = Steps.largest_that_fits(steps, memory)
     assert max(taken) <= max(memory, step_bytes((4, 16)))
     assert found[0] == size[0] and found[1] == pytest.approx(size[1], abs=70)
@@ -184,11 +255,9 @@ def test_a_loss_that_needs_many_pairs_is_not_estimated(
         steps_of(method, many_pairs).largest_that_fits(10**9)
 
 
-def estimated_lines(monkeypatch: pytest.MonkeyPatch, found: Any, memory: int | None) -> list[str]:
-    """Return the lines of the estimate of a training with 1 GB of weights."""
+def estimated_lines(monkeypatch: pytest.MonkeyPatch, found: Any) -> list[str]:
+    """Return the lines of the estimate of a training."""
     lines: list[str] = []
-    weights = SimpleNamespace(nbytes=10**9)
-    method: Any = SimpleNamespace(parameters=lambda: [weights], buffers=list, device=torch.device("cpu"))
     spec = SimpleNamespace(train=TrainOptions(epochs=3))
     job: Any = SimpleNamespace(spec=spec, machine=SimpleNamespace(workers=0, memory=1), log=lines.append)
 
@@ -198,43 +267,22 @@ def estimated_lines(monkeypatch: pytest.MonkeyPatch, found: Any, memory: int | N
         return found
 
     monkeypatch.setattr(run_job, "training", forecast_or_error)
-    monkeypatch.setattr(run_job, "total_memory", lambda device: memory)
     nothing: Any = None
-    run_job._log_training(job, method, nothing, SOON)
+    run_job._log_training(job, nothing, nothing, SOON)
     return lines
 
 
-def test_an_estimate_says_that_the_training_needs_more_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = TrainingForecast(60, 15 * 10**9, (64, 4000), (64, 150_000))
-    first, second = estimated_lines(monkeypatch, found, 8 * 10**9)
-    assert first == (
-        "training of 3 epochs, about: 60 s, 15 GB, estimated from steps of 64 images x 4,000 pairs for 64 images x "
-        "150,000 pairs"
-    )
-    assert second == (
-        "TOO LARGE FOR THIS MACHINE: the training needs about 16 GB with the weights of the method, and cpu has "
-        "8.0 GB. A smaller train.batch_size needs less"
-    )
-    for memory in (17 * 10**9, None):
-        assert estimated_lines(monkeypatch, found, memory) == [first]
+def test_an_estimate_says_how_the_training_fits_or_that_it_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = TrainingForecast(60, 15 * 10**9, "recomputing text", "TOO LARGE FOR THIS MACHINE: ...")
+    first = "training of 3 epochs, about: 60 s, 15 GB, recomputing text"
+    assert estimated_lines(monkeypatch, found) == [first, "TOO LARGE FOR THIS MACHINE: ..."]
+    assert estimated_lines(monkeypatch, replace(found, too_large="")) == [first]
 
 
-def test_an_estimate_goes_on_without_the_training_of_a_loss_that_needs_all_pairs(
+def test_an_estimate_goes_on_without_a_training_that_cannot_be_estimated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert estimated_lines(monkeypatch, PluginError("not estimated, since ..."), None) == [
-        "training of 3 epochs: not estimated, since ..."
-    ]
-
-
-def test_the_memory_of_a_machine_is_that_of_its_container(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, limit = torch.device("cpu"), tmp_path / "memory.max"
-    monkeypatch.setattr(machine, "CONTAINER_LIMIT", limit)
-    whole = machine.total_memory(cpu)
-    assert whole and whole > 10**8
-    limit.write_text("max\n")
-    assert machine.total_memory(cpu) == whole
-    limit.write_text("1000000\n")
-    assert machine.total_memory(cpu) == 1_000_000
-    monkeypatch.delattr(machine.os, "sysconf")
-    assert machine.total_memory(cpu) is None
+    for kind in (PluginError, TrainingError):
+        assert estimated_lines(monkeypatch, kind("not estimated, since ...")) == [
+            "training of 3 epochs: not estimated, since ..."
+        ]

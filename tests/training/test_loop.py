@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import czslkit
 from czslkit.data.batches import Feed
 from czslkit.data.image_set import ImageSet
+from czslkit.data.image_transforms import to_normalized
 from czslkit.errors import ConfigError, TrainingError
 from czslkit.evaluation import validation
 from czslkit.evaluation.evaluator import Evaluation
@@ -280,8 +281,8 @@ def test_a_fused_loss_that_nothing_is_selected_by_is_an_error():
 def batches_of_8(method, split, order):
     """Yield the images of a split in the given order."""
     backbone = method.backbone
-    everything = ImageSet(split, backbone.preprocessing)
-    images = torch.stack([everything[i] for i in range(len(split))])
+    pixels = ImageSet(split, backbone.preprocessing).read(range(len(split))).pixels
+    images = to_normalized(pixels, backbone.mean, backbone.std)
     return [czslkit.Batch(images[index], split.attr[index], split.obj[index]) for index in order.split(8)]
 
 
@@ -339,7 +340,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step(run, monkeypatch):
 
 
 def test_a_split_of_one_image_cannot_train(toy, run, monkeypatch):
-    monkeypatch.setattr(one_epoch, "_without_single_images", lambda batches: iter(()))
+    monkeypatch.setattr(one_epoch.Trainer, "_parts", lambda *arguments: iter(()))
     message = "not enough training images: found 21, and batch normalisation needs 2 in a batch"
     with pytest.raises(TrainingError, match=message):
         run()

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...errors import ConfigError, DataError, first_ten
-from ...options import seed_problems, user_path
+from ...options import user_path
+from ...seeds import seed_problems
 from ...terminal import tracked
 from ..check.image_files import examined_images
 from ..dataset_folders import canonical, data_root

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ...errors import ConfigError, DataError, UnknownNameError, did_you_mean
-from ...options import seed_problems, user_path
+from ...options import user_path
+from ...seeds import seed_problems
 from .. import demo_world
 from ..dataset_folders import canonical
 from ..datasets import Counts, SplitCounts

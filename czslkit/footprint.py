@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 class Footprint(TorchDispatchMode):
@@ -30,16 +31,16 @@ class Footprint(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        for value in tree_leaves((args, kwargs)):
+        for value in tensors_in((args, kwargs)):
             self._count(value, is_new=False)
         out = func(*args, **kwargs)
-        for value in tree_leaves(out):
+        for value in tensors_in(out):
             self._count(value, is_new=True)
         self.peak = max(self.peak, self.live)
         return out
 
-    def _count(self, value: Any, *, is_new: bool) -> None:
-        if not isinstance(value, Tensor):
+    def _count(self, value: Tensor, *, is_new: bool) -> None:
+        if value.layout != torch.strided:  # its numbers are in other tensors
             return
         storage = value.untyped_storage()
         key = storage._cdata
@@ -50,3 +51,19 @@ class Footprint(TorchDispatchMode):
 
     def _forget(self, key: int) -> None:
         self.live -= self._bytes.pop(key)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in arguments or results of a torch function: in lists, tuples and dicts.
+
+    >>> import torch
+    >>> [tensor.item() for tensor in tensors_in((torch.tensor(1), [torch.tensor(2)], {"scale": 3}))]
+    [1, 2]
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
