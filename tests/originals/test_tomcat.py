@@ -101,7 +101,8 @@ def test_a_stream_has_the_recorded_scores_queues_and_residuals(
         }
         assert queues == (stream["queue"][i] or {})  # None without queues
         close(state.text_residuals.value.norm(), arrays["text_residual_norm"][i], tolerance)
-        close(state.image_residuals.value.norm(), arrays["visual_residual_norm"][i], tolerance)
+        if stream["queue"]:
+            close(state.image_residuals.value.norm(), arrays["visual_residual_norm"][i], tolerance)
     found = {field: torch.stack([getattr(step, field) for step in steps]) for field in Step.__annotations__}
     close(torch.stack(ranked), arrays["logits"], tolerance)
     close(found["scores"], arrays["logits"], tolerance)
@@ -111,9 +112,9 @@ def test_a_stream_has_the_recorded_scores_queues_and_residuals(
     close(found["loss"], arrays["loss"], tolerance)
     close(found["alignment"], arrays.get("align_loss", torch.zeros(12)), tolerance)
     close(state.text_residuals.value, arrays["text_residual"], tolerance)
-    image_residuals = torch.zeros_like(arrays["visual_residual"])
+    image_residuals = torch.zeros_like(arrays["text_residual"])
     image_residuals[state.queues.pairs] = state.image_residuals.value
-    close(image_residuals, arrays["visual_residual"], tolerance)
+    close(image_residuals, arrays.get("visual_residual", torch.zeros_like(image_residuals)), tolerance)
 
 
 @pytest.mark.parametrize("name", ["tomcat_ut", "tomcat_mit", "tomcat_cgqa"])
