@@ -47,6 +47,8 @@ class Translation:
         sections: the parts of the authors' checkpoint that are tensors, or dicts of tensors, by name, with the name or
             the prefix that they get; other parts, such as the epoch, are left out. Without it, the checkpoint is a dict
             of tensors.
+        inside_clip: regular expression of tensors of the method, by the authors' name without the prefix of their CLIP,
+            that are among those of CLIP.
         encoder: prefix of the tensors of an image encoder that is no CLIP; empty for methods with a CLIP.
         features: for methods without a CLIP, the function from the authors' tensors to the width of image features.
         not_saved: regular expression of our learned tensors, by our name, that the authors' checkpoint does not hold,
@@ -63,6 +65,7 @@ class Translation:
     sizes: Callable[[State], dict[str, Any]] = lambda state: {}
     ignored: tuple[str, ...] = ()
     sections: Mapping[str, str] = field(default_factory=dict)
+    inside_clip: str = r"$^"
     encoder: str = ""
     features: Callable[[State], int] = lambda state: 0
     not_saved: str = r"$^"
