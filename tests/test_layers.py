@@ -36,7 +36,7 @@ LAYERS = (
         "seeds",
         "precision",
     },
-    {"registry", "source_code", "pickle_scan", "report.expected", "terminal", "graphs"},
+    {"registry", "source_code", "pickle_scan", "report.expected", "terminal", "graphs", "online"},
     {"result_schema", "torch_files", "yaml_files"},
     {"torchscript", "word_files"},
     {"word_vectors", "pair_feasibility"},

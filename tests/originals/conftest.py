@@ -52,7 +52,7 @@ class Case:
     @cached_property
     def clip(self) -> dict[str, Tensor]:
         """The CLIP inside the checkpoint, with OpenAI's tensor names."""
-        prefix: str = self.json["clip_prefix"]
+        prefix: str = self.json.get("clip_prefix") or self.json["clip_checkpoint"]["prefix"]
         return {key.removeprefix(prefix): value for key, value in self.state.items() if key.startswith(prefix)}
 
     @property

@@ -11,6 +11,7 @@ import yaml
 
 import czslkit
 from czslkit.errors import ConfigError, UnknownNameError
+from czslkit.options import as_dict
 from czslkit.translation import IGNORED_KEYS
 from czslkit.types import PairSpace
 
@@ -279,5 +280,5 @@ def test_passed_over_settings_are_none_that_some_method_reads(cases):
     """Check that every key of the recorded runs is read or ignored; one method may ignore a key that another reads."""
     for case in cases:
         translation = type(case.load()).translation
-        read = {*translation.settings, *translation.fixed}
+        read = {*translation.settings, *translation.fixed, *translation.ignored, *as_dict(type(case.load()).Options())}
         assert {key for key in case.config if key not in read} <= IGNORED_KEYS | {"adapter_dim", "adapter_dropout"}

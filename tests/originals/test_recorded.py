@@ -25,7 +25,7 @@ from .conftest import RECORDED
 
 LOGITS, TRAINING, GRADIENTS, LOSS, TRAJECTORY = 2e-5, 1e-4, 2e-5, 2e-5, 3e-4
 WEIGHTS = r"p([\d.]+)_a([\d.]+)_o([\d.]+?)"
-SIZES = {"msci": {"heads": (4, 4), "adapter_dim": 8}, "troika": {"adapter_dim": 8}}
+SIZES = {"msci": {"heads": (4, 4), "adapter_dim": 8}, "troika": {"adapter_dim": 8}, "tomcat": {"adapter_dim": 8}}
 BRANCHES = {"pair": ("comp", "logits"), "attr": ("attr", "logits_att"), "obj": ("obj", "logits_obj")}
 
 
@@ -42,17 +42,17 @@ def test_every_method_with_an_original_has_a_recorded_run(cases):
 @pytest.mark.parametrize(
     ("part", "kinds"),
     [
-        ("init.", 17),
-        ("eval.logits_closed", 12),
+        ("init.", 20),
+        ("eval.logits_closed", 15),
         ("eval.closed.", 6),
         ("eval.loop.p", 7),
         ("eval.text_first_tb", 7),
         ("eval.closed_first", 6),
-        ("trainmode.grad.", 11),
+        ("trainmode.grad.", 14),
         ("evalmode.grad.", 1),
         ("trainmode.bn_after_one_forward.", 5),
-        ("scaled_dropout.", 9),
-        ("traj.", 11),
+        ("scaled_dropout.", 12),
+        ("traj.", 14),
     ],
 )
 def test_what_is_compared_below_was_recorded(cases, part, kinds):
@@ -60,7 +60,7 @@ def test_what_is_compared_below_was_recorded(cases, part, kinds):
 
 
 def test_the_losses_compared_below_were_recorded(cases):
-    for key, kinds in {"loss": 17, "trajectories": 17, "eval_loop": 7, "eval_loop_loss": 6}.items():
+    for key, kinds in {"loss": 20, "trajectories": 20, "eval_loop": 7, "eval_loop_loss": 6}.items():
         assert sum(bool(case.json.get(key)) for case in cases) == kinds
 
 

@@ -13,6 +13,7 @@ SMALL = {
     "caila": {"shift": 0.5},
     "msci": {"low_layers": 2, "high_layers": 3, "heads": (2, 2), "layers": (1, 2), "adapter_dim": 4},
     "troika": {"layers": 2, "adapter_dim": 4},
+    "tomcat": {"adapter_dim": 4},
     "visprod": {"backbone": "timm/resnet10t/random", "image_size": 32, "tune": "all"},
 }
 VARIANTS = [
