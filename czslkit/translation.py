@@ -48,6 +48,7 @@ class Translation:
             the prefix that they get; other parts, such as the epoch, are left out. Without it, the checkpoint is a dict
             of tensors.
         encoder: prefix of the tensors of an image encoder that is no CLIP; empty for methods with a CLIP.
+        encoder_heads: our option with the number of attention heads of this encoder; empty if it has no such option.
         features: for methods without a CLIP, the function from the authors' tensors to the width of image features.
         not_saved: regular expression of our learned tensors, by our name, that the authors' checkpoint does not hold,
             such as word vectors.
@@ -64,6 +65,7 @@ class Translation:
     ignored: tuple[str, ...] = ()
     sections: Mapping[str, str] = field(default_factory=dict)
     encoder: str = ""
+    encoder_heads: str = ""
     features: Callable[[State], int] = lambda state: 0
     not_saved: str = r"$^"
 
