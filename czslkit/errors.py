@@ -60,6 +60,10 @@ class TrainingError(CzslkitError, ArithmeticError):
     """A training that cannot continue, for example because the loss is not finite."""
 
 
+class ProcessError(CzslkitError, RuntimeError):
+    """A process of a training that has ended before the training, for example because memory ran out."""
+
+
 class LockError(CzslkitError, OSError):
     """A file that cannot be locked, for example because its folder cannot be written."""
 

@@ -22,7 +22,7 @@ from .options import user_path
 from .report.asked import ASKED_FILE, Asked, read_asked
 from .report.escaping import printable
 from .result_store import Store
-from .training_files import BACKBONE_FILE, METADATA_FILE, STATE_FILE, TRAINING_FOLDER, WEIGHTS_FILE
+from .training_files import BACKBONE_FILE, LOG_FILE, METADATA_FILE, STATE_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 
 _CELL_FOLDER = re.compile(r"seed(?P<seed>\d+)-(?P<config_id>[\w+-]+)")
 _RESULT_FILE = re.compile(r"(?P<world>closed|open)\.(stale(-\d+)?\.)?json")
@@ -272,8 +272,9 @@ def _remove_empty(folder: Path) -> list[str]:
     for training in folder.iterdir():
         if _TRAINING.fullmatch(training.name) and _is_folder(training) and not any(training.iterdir()):
             training.rmdir()
-    rest = {*folder.iterdir()} - {*lock_files(folder / ".lock")}
+    rest = {*folder.iterdir()} - {*lock_files(folder / ".lock"), folder / LOG_FILE}
     if not rest:
+        (folder / LOG_FILE).unlink(missing_ok=True)
         _remove_lock(folder / ".lock")
         for empty in (folder, folder.parent, folder.parent.parent):
             try:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, ClassVar, TextIO, TypeVar
 
@@ -22,6 +22,7 @@ QUIET_SECONDS = 30.0
 #: Name of the error handler of codecs that :func:`encodable` uses.
 READABLE = "czslkit.readable"
 _SIGNS = {"±": "+-", "…": "...", "–": "-", "—": "-", "−": "-", "×": "x", "→": "->", "≤": "<=", "≥": ">="}
+_relays: list[Callable[[str], None]] = []
 _SIGNS |= {"‘": "'", "’": "'", "“": '"', "”": '"', "\xa0": " "}
 
 
@@ -51,17 +52,33 @@ def shows_styles(stream: TextIO) -> bool:
     return _moves_cursor(stream) and not os.environ.get("NO_COLOR")
 
 
+def shows_bars() -> bool:
+    """Return whether progress is shown as bars: on a terminal with escape sequences, and in a notebook."""
+    return _on_terminal() or _in_notebook()
+
+
 def log_to_stderr(line: str) -> None:
     """Print a line to standard error without buffering; if it is closed or full, the line is dropped."""
+    _print_line(line)
+    for relay in _relays:
+        relay(line)
+
+
+def relay_lines(to: Callable[[str], None]) -> None:
+    """Call a function with every later line of :func:`log_to_stderr`; lines on progress are not among them."""
+    _relays.append(to)
+
+
+def _print_line(line: str) -> None:
     Progress.silent_since = time.monotonic()
     if sys.stderr is not None:
         with suppress(OSError, ValueError):  # ValueError: it is closed
-            if bars := Progress.bars:
-                bars[-1].clear()
+            for bar in Progress.bars:
+                bar.clear()
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
-            if bars:
-                bars[-1].refresh()
+            for bar in Progress.bars:
+                bar.refresh()
 
 
 class Progress:
@@ -77,6 +94,7 @@ class Progress:
         show: without it, nothing is printed.
         done: steps that are done already.
         unit: ``B`` for bytes, empty for steps.
+        position: line of the bar on a terminal, counted from 0.
     """
 
     silent_since: ClassVar[float] = time.monotonic()  # time of the last line, or of the start of the work after it
@@ -84,11 +102,12 @@ class Progress:
     _told: ClassVar[list[Progress]] = []  # loops that are told in lines, the innermost last
     _worked_at: ClassVar[float] = time.monotonic()
 
-    def __init__(self, name: str, total: int | None, *, show: bool = True, done: int = 0, unit: str = "") -> None:
-        self.name, self.total, self.done, self.unit = name, total, done, unit
-        self._first, self._start, self._note = done, time.monotonic(), ""
-        on_terminal = show and sys.stderr is not None and _moves_cursor(sys.stderr)
-        self._bar = self._make_bar(on_terminal) if on_terminal or (show and _in_notebook()) else None
+    def __init__(
+        self, name: str, total: int | None, *, show: bool = True, done: int = 0, unit: str = "", position: int = 0
+    ) -> None:
+        self.name, self.total, self.done, self.unit, self.note = name, total, done, unit, ""
+        self._first, self._start = done, time.monotonic()
+        self._bar = self._make_bar(position) if show and shows_bars() else None
         if show and self._bar is None:
             self._tell()
 
@@ -105,7 +124,7 @@ class Progress:
     def update(self, count: int = 1, note: str = "") -> None:
         """Count some more steps as done; ``note`` is printed beside their number, such as ``loss 0.123``."""
         self.done += count
-        self._note = note
+        self.note = note
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
@@ -113,11 +132,17 @@ class Progress:
     def line(self) -> str:
         """Return a line with the number of steps and the time that is left."""
         done, total = (format_bytes(n) if self.unit == "B" else f"{n:,}" for n in (self.done, self.total or 0))
-        parts = [f"{done} of {total}" if self.total else done, *filter(None, [self._note])]
+        parts = [f"{done} of {total}" if self.total else done, *filter(None, [self.note])]
         if self.total and self._first < self.done < self.total:
             share = (self.total - self.done) / (self.done - self._first)
             parts.append(f"about {format_duration(share * (time.monotonic() - self._start))} left")
         return f"{self.name}: {', '.join(parts)}"
+
+    @classmethod
+    def innermost(cls) -> Progress | None:
+        """Return the innermost loop that is told in lines, None if there is none."""
+        told = cls._told
+        return told[-1] if told else None
 
     def _tell(self) -> None:
         """Let the progress be printed in lines."""
@@ -126,15 +151,16 @@ class Progress:
         Progress._told = [*Progress._told, self]
         _start_printing(os.getpid())
 
-    def _make_bar(self, on_terminal: bool) -> Any:
+    def _make_bar(self, position: int) -> Any:
         from tqdm.auto import tqdm
 
         kind: dict[str, Any] = {"unit": "B", "unit_scale": True} if self.unit == "B" else {}
+        on_terminal = _on_terminal()
         if on_terminal:  # tqdm shows nothing on a terminal that does not know its size
             size = shutil.get_terminal_size()
             kind |= {"ncols": size.columns - 1, "nrows": size.lines}
         # At position 0, a bar inside another one replaces it for a while, which needs no escape sequences.
-        bar = tqdm(total=self.total, initial=self.done, desc=self.name, leave=False, position=0, **kind)
+        bar = tqdm(total=self.total, initial=self.done, desc=self.name, leave=False, position=position, **kind)
         if on_terminal:
             Progress.bars.append(bar)
         return bar
@@ -165,7 +191,11 @@ def _print_if_quiet() -> None:
     """Print the progress of the innermost loop if nothing was printed for a while."""
     told = Progress._told
     if told and time.monotonic() - Progress.silent_since >= QUIET_SECONDS:
-        log_to_stderr(told[-1].line())
+        _print_line(told[-1].line())
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and _moves_cursor(sys.stderr)
 
 
 def _moves_cursor(stream: TextIO) -> bool:

@@ -142,6 +142,13 @@ def test_a_cell_that_a_process_holds_is_skipped_and_named(runs: Path, capsys: py
     )
 
 
+def test_the_log_of_a_training_goes_with_its_cell(runs: Path) -> None:
+    folder = runs / "demo/csp/seed0-44136fa3"
+    (folder / "log.txt").write_text("running")
+    czslkit.remove_runs(runs, config_ids=["44136fa3"], methods=["csp"])
+    assert not folder.exists()
+
+
 def test_files_that_czslkit_did_not_write_stay_and_are_named(runs: Path) -> None:
     folder = runs / "demo/csp/seed0-44136fa3"
     (folder / "notes.txt").write_text("mine")

@@ -95,16 +95,22 @@ def convert(
     """Convert a checkpoint of a method's authors to a folder of a trained method.
 
     Args:
-        folder: folder to write. For the other arguments, see :func:`load_original`.
+        folder: folder to write. For the other arguments, see :func:`load_original`. A method whose program has another
+            image encoder than CLIP needs ``backbone``, since the folder names it.
 
     Raises:
         UnknownNameError: no method has the name.
-        ConfigError: the folder already contains a method, or :func:`load_original` raises the error.
+        ConfigError: the folder already contains a method, ``backbone`` is missing, or :func:`load_original` raises the
+            error.
     """
     log = log or log_to_stderr
     folder, checkpoint = user_path(folder), user_path(checkpoint)
     if (folder / METADATA_FILE).exists():
         raise ConfigError([f"{folder} already contains a method; remove it, or choose another folder"])
+    if _translation(name).encoder and backbone is None:
+        raise ConfigError(
+            [f"{name}: the folder has to name the image encoder: give backbone=, such as timm/resnet18.tv_in1k"]
+        )
     if backbone is not None and Path(backbone).is_file():
         state = read_tensors(backbone)
         loaded = _load(name, checkpoint, space, config, state, word_vectors, log)

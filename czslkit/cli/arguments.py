@@ -181,3 +181,20 @@ def positive_number(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def jobs(text: str) -> int | str:
+    """Return a number of trainings above 0, or ``auto``.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is neither.
+
+    >>> jobs("2"), jobs("auto")
+    (2, 'auto')
+    """
+    if text == "auto":
+        return text
+    try:
+        return positive_number(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor auto") from None

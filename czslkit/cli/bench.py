@@ -15,6 +15,7 @@ from .arguments import (
     add_device,
     add_plugins,
     expanded_path,
+    jobs,
     load_given_plugins,
     names,
     number_or_name,
@@ -134,6 +135,14 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         "8, and none on two cores or fewer (default: auto)",
     )
     group.add_argument(
+        "--jobs",
+        default=1,
+        type=jobs,
+        metavar="N|auto",
+        help="trainings that run at the same time, each in a process of its own, on a GPU of its own if there are "
+        "several, and on its share of the processors; auto runs one on each GPU (default: 1)",
+    )
+    group.add_argument(
         "--cache",
         type=path_or_name,
         metavar="DIR|off",
@@ -237,6 +246,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         workers=args.workers,
         cache=args.cache,
+        jobs=args.jobs,
         cache_images=args.cache_images,
         memory=args.memory,
         keep_stale=args.keep_stale,

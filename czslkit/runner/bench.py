@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import distributed
 from ..data.dataset_folders import dataset
+from ..errors import ConfigError
 from ..files import remove_unfinished
 from ..method import METHODS
 from ..metrics.names import WORLDS
@@ -21,8 +22,9 @@ from ..report.table import Table
 from ..result_store import Store
 from ..sizes import MEMORY
 from ..terminal import log_to_stderr
-from ..torchrun import process_rank
+from ..torchrun import process_count, process_rank
 from .job import Job
+from .job_processes import exit_if_imported_as_script, planned_here, run_several, trainings_at_a_time
 from .plan import Spec
 from .request import Request
 from .run_job import estimate as estimate_job
@@ -102,6 +104,7 @@ def bench(
     cache_images: bool = False,
     memory: str | int = MEMORY,
     estimate: bool = False,
+    jobs: int | str = 1,
     slurm: Mapping[str, Any] | None = None,
     detach: bool = False,
     keep_stale: bool = False,
@@ -138,6 +141,10 @@ def bench(
         cache_images: also cache decoded images, about 150 KB each at 224 pixels.
         memory: bytes that an evaluation may take, and the estimate of a training, such as ``"4GB"``, without the
             weights of the method.
+        jobs: trainings that run at the same time on this machine, each in a process of its own, and each on one of the
+            GPUs that are visible; ``auto`` for one on each GPU. The script that calls this function must do so under
+            ``if __name__ == "__main__":``, since the processes import it. No number depends on it, except for rounding
+            if each training gets another number of threads; see docs/jobs.md.
         estimate: log the time and memory of every cell, and run none; the results are the cells that cannot be run.
         slurm: run each training as a job of a Slurm cluster, with these parameters: those of submitit's executors, such
             as ``{"partition": "gpu", "gpus_per_node": 1, "timeout_min": 600}``, and ``distributed``, with which all
@@ -155,6 +162,7 @@ def bench(
 
     Raises:
         ConfigError: names, keys or values are unknown; no cell has been run.
+        ProcessError: no process can import the script that calls this function.
 
     >>> import tempfile, czslkit
     >>> from czslkit.data.make.mini import write_mini
@@ -165,6 +173,8 @@ def bench(
     >>> result.failed, list(result.results[0]["metrics"])[:2]
     (0, ['auc', 'best_seen'])
     """
+    if jobs != 1:
+        exit_if_imported_as_script()
     request = Request(
         methods,
         datasets,
@@ -178,6 +188,7 @@ def bench(
         preset=preset,
         device=device,
         workers=workers,
+        processes=trainings_at_a_time(jobs, device),
         cache=cache,
         cache_images=cache_images,
         memory=memory,
@@ -188,30 +199,31 @@ def bench(
         progress=progress,
     )
     parameters = slurm_parameters(slurm, detach, device)
+    if request.processes > 1 and (parameters is not None or process_count() > 1):
+        other = "slurm" if parameters is not None else "torchrun"
+        raise ConfigError([f"jobs is {jobs}, expected 1 with {other}, which runs trainings in processes of its own"])
     if estimate and process_rank():
         return Benchmark((), request.store)
     if not estimate:
         distributed.connect()
     if process_rank():
         request, log = replace(request, progress=False), _drop
-    # The nodes of a cluster may have a GPU, where this machine has none.
-    planned = request if parameters is None else replace(request, device="cpu")
     with distributed.together(), distributed.agreed():
-        jobs = planned.jobs(log)
-    store, specs = request.store, [job.spec for job in jobs]
+        planned = planned_here(request, log, elsewhere=parameters is not None)
+    store, specs = request.store, [job.spec for job in planned]
     if process_rank():
-        return Benchmark(tuple(run_jobs(jobs)), store)
+        return Benchmark(tuple(run_jobs(planned)), store)
     for line in failures():
         log(f"set aside: {line}")
     if estimate:
-        return Benchmark(tuple(result for job in jobs for result in _estimate_or_failures(job)), store)
+        return Benchmark(tuple(result for job in planned for result in _estimate_or_failures(job)), store)
     remove_unfinished(store.root)
     asked = remember(store.root, _command(specs), _names(specs), log)
     if parameters is None:
-        return Benchmark(tuple(run_jobs(jobs)), store, asked)
+        return Benchmark(tuple(run_several(request, planned, log)), store, asked)
     from .slurm import run_on_slurm  # needs the extra with submitit
 
-    return Benchmark(tuple(run_on_slurm(request, jobs, parameters, detach, log)), store, asked)
+    return Benchmark(tuple(run_on_slurm(request, planned, parameters, detach, log)), store, asked)
 
 
 def _drop(line: str) -> None:

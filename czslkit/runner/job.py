@@ -22,3 +22,4 @@ class Job:
     verbose: bool = False  # log the traceback of every error
     keep_stale: bool = False  # use stored results even if something that they depend on has changed
     log: Callable[[str], None] = print  # called with a line for every step
+    name: str = ""  # its number and its names, with which the lines of its log start

@@ -41,6 +41,7 @@ class Request:
     preset: str | None = None
     device: str = "auto"
     workers: int | str = "auto"
+    processes: int = 1  # trainings that run at the same time on this machine
     cache: str | Path | None = None
     cache_images: bool = False
     memory: str | int = MEMORY
@@ -99,16 +100,17 @@ class Request:
                 machine,
                 self.verbose,
                 self.keep_stale,
-                _prefixed(log, number, len(specs), spec),
+                _prefixed(log, name),
+                name,
             )
-            for number, spec in enumerate(specs, 1)
+            for spec, name in zip(specs, _job_names(specs), strict=True)
         ]
 
     def _machine(self, log: Callable[[str], None]) -> tuple[Machine, list[str]]:
         """Return the machine with its actual device and memory in bytes, and the problems with its settings."""
         folder = self.store.root / "cache" if self.cache is None else user_path(self.cache)
         cache = None if self.cache == "off" or self.estimate else Cache(folder, self.cache_images, log)
-        machine = Machine(self.device, progress=self.progress, cache=cache)
+        machine = Machine(self.device, jobs=self.processes, progress=self.progress, cache=cache)
         problems: list[str] = []
         try:
             machine = replace(machine, device=str(machine.torch_device()))
@@ -142,10 +144,14 @@ def _folder_problems(datasets: Sequence[str], data: str | Path | None) -> Iterat
             yield str(error)
 
 
-def _prefixed(log: Callable[[str], None], number: int, total: int, spec: Spec) -> Callable[[str], None]:
-    """Return a log function that puts the number and the names of a job before every line."""
-    prefix = f"[{number}/{total}] {spec.name} on {spec.dataset}, seed {spec.seed}"
-    return lambda line: log(f"{prefix}: {line}")
+def _job_names(specs: Sequence[Spec]) -> list[str]:
+    """Return the number and the names of each training, such as ``[2/9] csp on demo, seed 0``."""
+    return [f"[{n}/{len(specs)}] {spec.name} on {spec.dataset}, seed {spec.seed}" for n, spec in enumerate(specs, 1)]
+
+
+def _prefixed(log: Callable[[str], None], name: str) -> Callable[[str], None]:
+    """Return a log function that puts the name of a job before every line."""
+    return lambda line: log(f"{name}: {line}")
 
 
 def _split_names(names: Sequence[str] | str, groups: Mapping[str, Sequence[str]] | None = None) -> list[str]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ def test_images_that_cannot_be_read_are_counted_and_named(splits: Splits, tmp_pa
         check_images(splits, workers=2, cache=tmp_path / "cache")
     assert f"{truncated} is not a readable image: OSError: " in str(info.value)
     assert str(empty) in str(info.value)
-    assert not (tmp_path / "cache").exists()
+    assert not [*(tmp_path / "cache").glob("*.json")]
 
 
 def test_of_many_unreadable_images_ten_are_named(splits: Splits) -> None:
@@ -42,7 +44,7 @@ def test_images_found_readable_are_not_read_again(
     check_images(splits, cache=tmp_path / "cache")
     check_images(splits, cache=tmp_path / "cache")
     assert len(read) == len(set(read)) == 14
-    [stamp] = (tmp_path / "cache").iterdir()
+    [stamp] = (tmp_path / "cache").glob("*.json")
     assert json.loads(stamp.read_text()) == {"dataset": "pets", "fingerprint": splits.fingerprint, "images": 14}
     splits.train.paths[0].write_bytes(b"another size")
     check_images(load_dataset("pets", pets.parent), cache=tmp_path / "cache")
@@ -64,3 +66,22 @@ def test_what_a_killed_check_left_is_removed(splits: Splits, tmp_path: Path) -> 
     left.touch()
     check_images(splits, cache=tmp_path)
     assert not left.exists()
+
+
+def test_several_processes_check_the_same_images_once(
+    splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def slowly(path: Path) -> None:
+        read.append(path)
+        time.sleep(0.02)
+
+    monkeypatch.setattr(image_check, "open_rgb", slowly)
+    lines: list[str] = []
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: check_images(splits, workers=1, cache=tmp_path, log=lines.append), range(3)))
+    assert len(read) == 14
+    assert [line.partition(":")[0] for line in lines] == [
+        f"waiting for the lock {tmp_path / f'.images-{splits.fingerprint}.lock'}"
+    ] * 2

@@ -158,14 +158,19 @@ class ClassicalCase:
         seed = zlib.crc32(f"{table}:{word}".encode()) ^ self.json["case_seed"]
         return torch.from_numpy((np.random.RandomState(seed).standard_normal(known["dim"]) * 0.3).astype(np.float32))
 
-    def load(self, **config: Any) -> Method:
-        """Load the case, with dropout switched off."""
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        """The content of the authors' file."""
         seed, encoder = self.json["case_seed"], self.json.get("image_extractor", {"prefix": "", "shapes": {}})
         state = {key: weight(key, shape, seed) for key, shape in self.json["shapes"].items()}
         own = {key: weight(encoder["prefix"] + key, shape, seed) for key, shape in encoder["shapes"].items()}
+        return {"net": state, "epoch": 3, "AUC": 0.5} | ({"image_extractor": own} if own else {})
+
+    def load(self, **config: Any) -> Method:
+        """Load the case, with dropout switched off."""
         method = czslkit.load_original(
             self.method,
-            {"net": state, "epoch": 3} | ({"image_extractor": own} if own else {}),
+            self.checkpoint,
             self.space,
             {**self.json["config"], **config},
             word_vectors=self.vector,
