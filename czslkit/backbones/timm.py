@@ -121,15 +121,18 @@ def tower_of(state: Mapping[str, Tensor], heads: int | None = None) -> Timm:
     """
     import timm
 
-    name, sizes, overlay = "resnet18.tv_in1k", {}, {}
+    name = "resnet18.tv_in1k"
+    sizes: dict[str, Any] = {}
     if "patch_embed.proj.weight" in state and "pos_embed" in state:
         name, (width, _, patch, _) = "vit_base_patch16_224.dino", state["patch_embed.proj.weight"].shape
         pixels = patch * math.isqrt(state["pos_embed"].shape[1] - 1)
         depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
         sizes = {"img_size": pixels, "patch_size": patch, "embed_dim": width, "depth": depth}
         sizes |= {"num_heads": heads or attention_heads(width)}
-        overlay = {"input_size": (3, pixels, pixels), "interpolation": "bilinear", "crop_pct": 0.875}
-    tower = timm.create_model(name, pretrained=False, num_classes=0, pretrained_cfg_overlay=overlay, **sizes)
+        sizes |= {"mlp_ratio": len(state["blocks.0.mlp.fc1.bias"]) / width}
+        preparation = {"input_size": (3, pixels, pixels), "interpolation": "bilinear", "crop_pct": 0.875}
+        sizes |= {"pretrained_cfg_overlay": preparation}
+    tower = timm.create_model(name, pretrained=False, num_classes=0, **sizes)
     load_strict(tower, {key: value for key, value in state.items() if not key.startswith(("fc.", "head."))})
     return Timm.of(tower)
 
