@@ -43,7 +43,7 @@ LAYERS = (
     {"provenance", "weights", "translation", "result_store", "training_hooks"},
     {"components"},
     {"prompts", "aggregators", "interactions", "heads", "backbones"},
-    {"word_prompts"},
+    {"word_prompts", "feasibility_files"},
     {"graph_prompts"},
     {"method"},
     {"learned_state"},

@@ -100,7 +100,7 @@ def weight(key: str, shape: list[int], seed: int) -> Tensor:
         values = 0.05 * normal
     else:
         values = normal * (0.5 / math.sqrt(math.prod(shape[1:])))
-    return torch.from_numpy(values.astype(np.float32))
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
 @cache
@@ -229,3 +229,47 @@ ADE = sorted((Path(__file__).parent / "ade").glob("*.json"))
 def ade(request: pytest.FixtureRequest) -> AdeCase:
     """Return every recorded run of ADE in turn."""
     return AdeCase(request.param)
+
+
+class GipcolCase(ClassicalCase):
+    """One recorded run of GIPCOL, whose program reads the feasibility of pairs beside the checkpoint."""
+
+    @property
+    def images(self) -> Tensor:
+        draw = np.random.RandomState(self.json["case_seed"]).standard_normal((6, 3, 32, 32))
+        return torch.from_numpy(draw.astype(np.float32))
+
+    @property
+    def feasibility(self) -> Tensor:
+        return torch.tensor(self.json["feasibility"])
+
+    def weights(self, shapes: dict[str, Any]) -> dict[str, Tensor]:
+        """Return tensors by the names of their model."""
+        return {key: weight(key, shape, self.json["case_seed"]) for key, shape in shapes.items()}
+
+    @property
+    def clip(self) -> dict[str, Tensor]:
+        """The CLIP of the case, with the names and the text positions of OpenAI's file."""
+        prefix, shapes = self.json["clip_checkpoint"]["prefix"], self.json["clip_checkpoint"]["shapes"]
+        named = self.weights({prefix + key: shape for key, shape in shapes.items()})
+        return {key.removeprefix(prefix): value for key, value in named.items()}
+
+    def load(self, **config: Any) -> Method:
+        """Load the case with its feasibility, with dropout switched off."""
+        settings = {**self.json["config"], "feasibility": self.json["feasibility"], **config}
+        state = self.weights(self.json["shapes"])
+        method = czslkit.load_original("gipcol", state, self.space, settings, log=lambda _: None)
+        self._dropout = {}
+        for module in method.modules():
+            if isinstance(module, nn.Dropout):
+                self._dropout[module], module.p = module.p, 0.0
+        return method
+
+
+GIPCOL = sorted((Path(__file__).parent / "gipcol").glob("*.json"))
+
+
+@pytest.fixture(params=GIPCOL, ids=lambda path: path.stem)
+def gipcol(request: pytest.FixtureRequest) -> GipcolCase:
+    """Return every recorded run of GIPCOL in turn."""
+    return GipcolCase(request.param)

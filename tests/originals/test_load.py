@@ -137,6 +137,11 @@ def test_vectors_of_words_are_refused_by_a_method_without_them(csp):
         load(csp, word_vectors=lambda table, word, width: torch.zeros(width))
 
 
+def test_a_feasibility_is_refused_by_a_method_whose_scores_do_not_depend_on_it(csp):
+    with pytest.raises(ConfigError, match="csp has no weights by feasibility: leave feasibility out"):
+        load(csp, config={**csp.config, "feasibility": [0.5]})
+
+
 def test_chunks_of_texts_count_only_where_texts_come_first(msci):
     config = {**msci.config, "text_encoder_batch_size": 1024}
     assert load(msci, config=config).head.fusion.primitive_chunk == 1024
@@ -239,7 +244,7 @@ def test_text_positions_that_were_cut_refuse_longer_sentences(cases):
 
 def test_methods_without_an_original_are_refused(csp):
     with pytest.raises(
-        ConfigError, match=r"visprod: checkpoints of its authors cannot be read\. Known: clip, coop, csp"
+        ConfigError, match=r"visprod: checkpoints of its authors cannot be read\. Known: .*clip, .*coop, csp"
     ):
         load(csp, name="visprod")
     with pytest.raises(UnknownNameError, match="no method named 'cps'"):
