@@ -50,6 +50,7 @@ class Translation:
         inside_clip: regular expression of tensors of the method, by the authors' name without the prefix of their CLIP,
             that are among those of CLIP.
         encoder: prefix of the tensors of an image encoder that is no CLIP; empty for methods with a CLIP.
+        encoder_heads: our option with the number of attention heads of this encoder; empty if it has no such option.
         features: for methods without a CLIP, the function from the authors' tensors to the width of image features.
         not_saved: regular expression of our learned tensors, by our name, that the authors' checkpoint does not hold,
             such as word vectors.
@@ -67,6 +68,7 @@ class Translation:
     sections: Mapping[str, str] = field(default_factory=dict)
     inside_clip: str = r"$^"
     encoder: str = ""
+    encoder_heads: str = ""
     features: Callable[[State], int] = lambda state: 0
     not_saved: str = r"$^"
 

@@ -170,7 +170,7 @@ def _load(
     options: Any = parse(METHODS[name].Options, values, where=name)
     if tensors.clip and backbone is not None:
         log(f"{name}: the checkpoint contains a CLIP, so the argument backbone is ignored")
-    options = dataclasses.replace(options, backbone=_backbone(name, translation, tensors, backbone))
+    options = dataclasses.replace(options, backbone=_backbone(name, translation, tensors, backbone, options))
     method = construct(METHODS[name], options, space, where=name)
     _load_inputs(name, method, word_vectors, feasibility, log)
     not_saved = translation.not_saved + (r"|backbone\.clip\..*" if tensors.clip else "")  # CLIP is complete already
@@ -327,7 +327,9 @@ def _log_assumed_settings(name: str, translation: Translation, settings: Mapping
         log(f"{name}: {key} is not given, and shapes do not determine it; {value} is assumed")
 
 
-def _backbone(name: str, translation: Translation, tensors: CheckpointTensors, given: Source | None) -> Any:
+def _backbone(
+    name: str, translation: Translation, tensors: CheckpointTensors, given: Source | None, options: Any
+) -> Any:
     """Return the encoder of the checkpoint, or else the ``given`` one, as an argument for ``load_backbone``.
 
     Tensors that do not fit the CLIP are skipped; ``_mismatches`` reports them.
@@ -336,11 +338,12 @@ def _backbone(name: str, translation: Translation, tensors: CheckpointTensors, g
         ConfigError: there is no CLIP.
     """
     if translation.encoder:
+        heads = getattr(options, translation.encoder_heads) if translation.encoder_heads else None
         if tensors.encoder:
-            return tower_of(tensors.encoder)
+            return tower_of(tensors.encoder, heads)
         if given is None:
             return GivenFeatures(translation.features(tensors.method))
-        return tower_of(_tensors(given)) if isinstance(given, Mapping) else str(given)
+        return tower_of(_tensors(given), heads) if isinstance(given, Mapping) else str(given)
     if clip := tensors.clip:
         model = model_from_shapes(clip)
         own = model.state_dict()

@@ -202,6 +202,35 @@ def classical(request: pytest.FixtureRequest) -> ClassicalCase:
     return ClassicalCase(request.param)
 
 
+class AdeCase(ClassicalCase):
+    """One recorded run of ADE, with six images and their companions."""
+
+    def drawn(self, offset: int) -> Tensor:
+        seed, size = self.json["case_seed"] + offset, self.json["images"]["size"]
+        noise = np.random.RandomState(seed).standard_normal((6, 3, size, size)).astype(np.float32)
+        colours = 3.0 * np.random.RandomState(seed + 7).standard_normal((6, 3, 1, 1))
+        return torch.from_numpy((noise + colours).astype(np.float32))
+
+    @property
+    def images(self) -> Tensor:
+        return self.drawn(0)
+
+    @property
+    def batch(self) -> Batch:
+        attr, obj = (torch.tensor(self.json["labels"][kind]) for kind in ("attr", "obj"))
+        companions = {"same_attr": Batch(self.drawn(1), attr, obj), "same_obj": Batch(self.drawn(2), attr, obj)}
+        return Batch(self.images, attr, obj, companions=companions)
+
+
+ADE = sorted((Path(__file__).parent / "ade").glob("*.json"))
+
+
+@pytest.fixture(params=ADE, ids=lambda path: path.stem)
+def ade(request: pytest.FixtureRequest) -> AdeCase:
+    """Return every recorded run of ADE in turn."""
+    return AdeCase(request.param)
+
+
 class GipcolCase(ClassicalCase):
     """One recorded run of GIPCOL, whose program reads the feasibility of pairs beside the checkpoint."""
 

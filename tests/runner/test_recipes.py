@@ -35,10 +35,10 @@ NAMES = [n for n in METHODS if METHODS[n].__module__.startswith("czslkit_plugins
 PROMPTED = ("clip", "coop", "csp", "gipcol")
 FUSED = ("dfsp-i2t", "dfsp-t2i", "dfsp-bif", "dfsp-spm")
 BRANCHED = ("troika", "msci")
-WORD_VECTORS = ("compcos", "cge", "cocge")
+WORD_VECTORS = ("compcos", "cge", "cocge", "ade")
 ADAPTED = ("caila",)
 #: Methods and datasets without a published recipe.
-NOT_PUBLISHED: set[tuple[str, str]] = set()
+NOT_PUBLISHED = {("ade", "mit-states")}
 
 with (Path(__file__).parent / "published.csv").open(newline="") as file:
     PUBLISHED = {(row["method"], row["dataset"], row["world"]): row for row in csv.DictReader(file)}
@@ -151,6 +151,13 @@ MSCI = {
     "eval.threshold": (0.36183673469387756, 0.4631293780949651, 0.4061361697255348),
 }
 OTHERS = {
+    "ade": {
+        "word_vectors": (None, "word2vec", "word2vec"),
+        "closed_beta": (None, 0.9, 1.0),
+        "open_beta": (None, 0.9, 0.7),
+        "train.lr": (None, 5e-6, 5e-5),
+        "train.epochs": (None, 301, 301),
+    },
     "cge": {
         "word_vectors": ("word2vec", "word2vec", "word2vec"),
         "dim": (None, 300, None),
@@ -241,6 +248,7 @@ TABLE = [
     for method, settings in ({"msci": MSCI} | OTHERS).items()
     for key, values in settings.items()
     for dataset, value in zip(DATASETS, values, strict=True)
+    if (method, dataset) not in NOT_PUBLISHED
 ]
 
 
