@@ -59,8 +59,7 @@ class Method(TrainingHooks, nn.Module):
     #: True if scoring an image changes the method, as in test-time adaptation. The evaluator then calls ``begin``
     #: before every pass, and scores the images one by one in a recorded random order.
     streams: bool = False
-    #: False for a method that ``streams`` over the test images alone. Validation images are then scored like those of
-    #: other methods, without ``begin``, and ``rank`` does not change the method before ``begin``.
+    #: False if only test images stream. Without ``begin``, ``rank`` then must not change the method.
     streams_in_validation: ClassVar[bool] = True
     #: The pairs that ``rank`` itself never predicts, in words for the caption of tables; empty if there are none.
     masks_pairs: str = ""
