@@ -51,13 +51,11 @@ class Method(TrainingHooks, nn.Module):
     Options: ClassVar[type]
     #: Training settings of the published recipe that differ from the defaults.
     recipe: ClassVar[Mapping[str, Any]] = {}
-    #: True if the score of a pair is independent of the other candidates. The evaluator may then score candidates in
-    #: chunks.
+    #: True if the score of a pair is independent of the other candidates. These may then be scored in chunks.
     chunkable: ClassVar[bool] = True
     #: True if the scores of an image are independent of the batch. The evaluator may then choose the batch size.
     independent: bool = True
-    #: True if scoring an image changes the method, as in test-time adaptation. The evaluator then calls ``begin``
-    #: before every pass, and scores the images one by one in a recorded random order.
+    #: True if scoring an image changes the method: it then gets ``begin``, and images one by one in a random order.
     streams: bool = False
     #: False if only test images stream. Without ``begin``, ``rank`` then must not change the method.
     streams_in_validation: ClassVar[bool] = True
