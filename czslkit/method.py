@@ -51,16 +51,13 @@ class Method(TrainingHooks, nn.Module):
     Options: ClassVar[type]
     #: Training settings of the published recipe that differ from the defaults.
     recipe: ClassVar[Mapping[str, Any]] = {}
-    #: True if the score of a pair is independent of the other candidates. The evaluator may then score candidates in
-    #: chunks.
+    #: True if the score of a pair is independent of the other candidates. These may then be scored in chunks.
     chunkable: ClassVar[bool] = True
     #: True if the scores of an image are independent of the batch. The evaluator may then choose the batch size.
     independent: bool = True
-    #: True if scoring an image changes the method, as in test-time adaptation. The evaluator then calls ``begin``
-    #: before every pass, and scores the images one by one in a recorded random order.
+    #: True if scoring an image changes the method: it then gets ``begin``, and images one by one in a random order.
     streams: bool = False
-    #: False for a method that ``streams`` over the test images alone. Validation images are then scored like those of
-    #: other methods, without ``begin``, and ``rank`` does not change the method before ``begin``.
+    #: False if only test images stream. Without ``begin``, ``rank`` then must not change the method.
     streams_in_validation: ClassVar[bool] = True
     #: The pairs that ``rank`` itself never predicts, in words for the caption of tables; empty if there are none.
     masks_pairs: str = ""
