@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from .streams import LastingStream, lasting_streams
 
 #: The module of each command, in the order of ``czslkit --help``.
 _COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, report, runs, data, doctor)
+
+#: A process of torchrun that is not the first one waits so long before it prints an error.
+_FOLLOWER_SECONDS = 20.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,12 +69,23 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _print_error(error: Exception, args: argparse.Namespace) -> None:
-    """Print an error to standard error, with ``--verbose`` after its traceback; torchrun's first process prints it."""
-    if process_rank():
-        return
+    """Print an error to standard error, with ``--verbose`` after its traceback.
+
+    If all processes of torchrun have the same error, the first one prints it, and torchrun ends the others meanwhile.
+    """
+    if _is_follower():
+        time.sleep(_FOLLOWER_SECONDS)
     if getattr(args, "verbose", False):
         traceback.print_exception(error)
     print(f"czslkit: {error}", file=sys.stderr)
+
+
+def _is_follower() -> bool:
+    """Return whether torchrun has started this process, and another one before it."""
+    try:
+        return process_rank() > 0
+    except ConfigError:  # what the environment says about processes is wrong, which is the error to print
+        return False
 
 
 class _Parser(argparse.ArgumentParser):

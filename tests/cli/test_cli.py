@@ -123,3 +123,22 @@ def test_a_repeated_threshold_is_one_more():
     files = ["a.npz", "--pairs", "p", "--seen", "s"]
     arguments = _parser().parse_args(["evaluate", *files, "--threshold", "0.1", "--threshold", "0.2"])
     assert arguments.threshold == [0.1, 0.2]
+
+
+def test_a_later_process_of_torchrun_leaves_an_error_to_the_first_for_a_while(bench, monkeypatch, capsys):
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before: list[str] = []  # what was printed before each pause
+    monkeypatch.setattr("czslkit.cli.time.sleep", lambda seconds: before.append(capsys.readouterr().err))
+    status, _, err = bench("--detach")
+    assert (status, before) == (2, [""])
+    assert err.startswith("czslkit: detach needs slurm")
+
+
+def test_wrong_variables_of_torchrun_are_an_error_without_traceback(bench, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    status, _, err = bench()
+    assert status == 2
+    assert re.match("czslkit: WORLD_SIZE is 2, but RANK, .* is not set", err)

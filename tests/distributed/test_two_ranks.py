@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,13 +26,10 @@ TOLERANCE = 1e-4
 
 def run(ranks: int, *command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a script or a module in one process, or in several that torchrun starts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", str(port)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     start = [sys.executable, *(torchrun if ranks > 1 else []), *map(str, command)]
     variables = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(start, capture_output=True, text=True, timeout=300, env=variables)
+    return subprocess.run(start, capture_output=True, text=True, timeout=900, env=variables)
 
 
 @pytest.fixture(scope="module")
