@@ -41,7 +41,7 @@ _HOME = {
     "evaluate": "metrics.sweep",
     "Sweep": "metrics.sweep",
     "feasibility": "pair_feasibility",
-    "word_feasibility": "evaluation.feasibility_source",
+    "word_feasibility": "feasibility_files",
     "results": "report.frame",
     "list_runs": "stored_runs",
     "remove_runs": "stored_runs",
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from .data.loading import load_dataset as load_dataset
     from .data.make.dataset_import import import_dataset as import_dataset
     from .errors import CzslkitError as CzslkitError
-    from .evaluation.feasibility_source import word_feasibility as word_feasibility
+    from .feasibility_files import word_feasibility as word_feasibility
     from .method import METHODS as METHODS
     from .method import Method as Method
     from .method import build as build

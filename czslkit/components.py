@@ -45,6 +45,7 @@ class Backbone(nn.Module, ABC):
     visual_tokens: int  # number of tokens T in a visual layer; 0 without layers
     visual_width: int  # width V of a visual token; 0 without layers
     token_width: int  # width W of a text token; 0 without a text tower
+    text_depth: int = 0  # number of blocks of the text tower that take adapters
     image_size: int  # height and width of an image in pixels
     mean: tuple[float, ...]  # pixel mean of each channel, from 0 to 1
     std: tuple[float, ...]  # pixel standard deviation of each channel
@@ -95,6 +96,14 @@ class Backbone(nn.Module, ABC):
             layers: indices of visual layers to return as well, projected to ``[B, T, D]`` each.
         """
 
+    def embed_image(self, images: Tensor) -> Tensor:
+        """Return the tokens of images ``[B, 3, H, W]`` that enter the first visual block, ``[B, T, V]``."""
+        raise NotImplementedError(_no_blocks(self))
+
+    def run_image_blocks(self, tokens: Tensor, blocks: Sequence[int]) -> Tensor:
+        """Return visual tokens after some consecutive blocks; both are ``[B, n, V]``, for any number of tokens."""
+        raise NotImplementedError(_no_blocks(self))
+
     def image_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters that ``encode_image`` uses; ``load_backbone(..., trainable=True)`` lets them learn.
 
@@ -112,16 +121,16 @@ class Backbone(nn.Module, ABC):
     ) -> None:
         """Add a trainable module to some blocks of a tower. A backbone that takes adapters overrides this method.
 
-        An adapter receives the tokens that enter a sub-layer of the block, ``[N, L, width]``, treats every token by
-        itself, and returns a tensor of the same shape. The sum of the adapters at one place is added to the output of
-        the sub-layer.
+        An adapter receives tokens ``[N, L, width]``, treats every token by itself, and returns a tensor of the same
+        shape. The sum of the adapters at one place is added to the output of a sub-layer of the block.
 
         Args:
             make: function that returns a new adapter for tokens of a given width. It is called for every block of the
                 first kind, then for every block of the next kind.
             tower: ``visual`` or ``text``.
             blocks: indices of the blocks, by default all blocks.
-            kinds: places in a block: ``attention`` is parallel to the attention, ``mlp`` is parallel to the MLP.
+            kinds: places in a block: ``attention`` and ``mlp`` receive the tokens that enter the attention or the MLP;
+                ``after_attention`` and ``after_mlp`` receive its output.
 
         Raises:
             ValueError: the backbone takes no adapters, or has no such tower, block or kind.
@@ -217,6 +226,11 @@ class Backbone(nn.Module, ABC):
     def _no_text_tower(self) -> str:
         """Return the error message of the text methods."""
         return f"{type(self).__name__} has no text tower; this method needs a CLIP model"
+
+
+def _no_blocks(backbone: Backbone) -> str:
+    """Return the error message of the methods for visual blocks."""
+    return f"{type(backbone).__name__} has no visual blocks; this method needs a CLIP with a vision transformer"
 
 
 class Aggregator(nn.Module, ABC):

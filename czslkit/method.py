@@ -58,7 +58,10 @@ class Method(TrainingHooks, nn.Module):
     independent: bool = True
     #: True if scoring an image changes the method, as in test-time adaptation. The evaluator then calls ``begin``
     #: before every pass, and scores the images one by one in a recorded random order.
-    streams: ClassVar[bool] = False
+    streams: bool = False
+    #: False for a method that ``streams`` over the test images alone. Validation images are then scored like those of
+    #: other methods, without ``begin``, and ``rank`` does not change the method before ``begin``.
+    streams_in_validation: ClassVar[bool] = True
     #: The pairs that ``rank`` itself never predicts, in words for the caption of tables; empty if there are none.
     masks_pairs: str = ""
     #: Names of the authors' tensors and settings; None if their checkpoints cannot be read.

@@ -187,7 +187,16 @@ class SoftPrompt(nn.Module):
         Raises:
             ValueError: ``elements`` does not return one embedding for each word.
         """
-        words = self.elements()
+        return self.with_elements(backbone, pairs, self.elements())
+
+    def with_elements(self, backbone: Backbone, pairs: Tensor, words: Tensor) -> TextFeatures:
+        """Return what ``forward`` returns, with the embeddings ``words`` ``[A + O, W]`` in the place of ``elements``.
+
+        A subclass whose embeddings depend on the pairs, or on the world, overrides ``forward`` and calls this method.
+
+        Raises:
+            ValueError: ``words`` is not one embedding for each word.
+        """
         if words.shape != self.words.shape:
             raise ValueError(
                 f"{type(self).__name__}.elements returned {list(words.shape)}, expected {list(self.words.shape)}: one "

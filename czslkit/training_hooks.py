@@ -120,7 +120,8 @@ class TrainingHooks:
             generator: generator of random numbers, seeded for this epoch.
 
         Returns:
-            Indices of images for each name, ``[k]`` long, for any ``k``.
+            Indices of images for each name, ``[k]`` long, for any ``k``. -1 stands for no image: it is left out, and
+            ``batch.companions[name].rows`` has the places of the others.
         """
         return {}
 

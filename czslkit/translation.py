@@ -47,7 +47,10 @@ class Translation:
         sections: the parts of the authors' checkpoint that are tensors, or dicts of tensors, by name, with the name or
             the prefix that they get; other parts, such as the epoch, are left out. Without it, the checkpoint is a dict
             of tensors.
+        inside_clip: regular expression of tensors of the method, by the authors' name without the prefix of their CLIP,
+            that are among those of CLIP.
         encoder: prefix of the tensors of an image encoder that is no CLIP; empty for methods with a CLIP.
+        encoder_heads: our option with the number of attention heads of this encoder; empty if it has no such option.
         features: for methods without a CLIP, the function from the authors' tensors to the width of image features.
         not_saved: regular expression of our learned tensors, by our name, that the authors' checkpoint does not hold,
             such as word vectors.
@@ -63,7 +66,9 @@ class Translation:
     sizes: Callable[[State], dict[str, Any]] = lambda state: {}
     ignored: tuple[str, ...] = ()
     sections: Mapping[str, str] = field(default_factory=dict)
+    inside_clip: str = r"$^"
     encoder: str = ""
+    encoder_heads: str = ""
     features: Callable[[State], int] = lambda state: 0
     not_saved: str = r"$^"
 

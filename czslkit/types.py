@@ -106,6 +106,7 @@ class Batch:
     index: Tensor | None = None  # row of each image in its split, [B] long
     extra: Mapping[str, Tensor] = field(default_factory=dict)  # other tensors of the dataset for each image, [B, ...]
     companions: Mapping[str, Batch] = field(default_factory=dict)  # images that ``Method.companions`` asked for
+    rows: Tensor | None = None  # of companions: place of each in what ``Method.companions`` returned, [B] long
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from czslkit.recompute import Recomputation, recompute, recomputed, recomputed_t
 from czslkit.types import Batch, PairSpace
 
 SMALL = {
+    "gipcol": {"graph_layers": "d16,d"},
     "msci": {"low_layers": 2, "high_layers": 2, "heads": (2, 2)},
     "visprod": {"backbone": "timm/resnet10t/random", "image_size": 32, "tune": "all"},
 }

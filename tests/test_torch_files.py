@@ -190,8 +190,8 @@ from pathlib import Path
 from czslkit import PairSpace
 from czslkit.backbones.weight_files import model_of_file
 from czslkit.data.metadata import read_metadata
-from czslkit.evaluation.feasibility_source import read_feasibility
 from czslkit.evaluation.score_file import open_scores
+from czslkit.feasibility_files import read_feasibility
 from czslkit.checkpoints.trained import TrainedMethod
 import open_clip, torch
 space = PairSpace(("wet",), ("dog",), torch.tensor([[0, 0]]), torch.tensor([True]))

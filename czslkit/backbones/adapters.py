@@ -1,17 +1,36 @@
-"""Adapters: small trainable layers parallel to the frozen sub-layers of a tower."""
+"""Adapters: small trainable layers at the frozen sub-layers of a tower, and the modes in which they run."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..linear import Linear
 
-#: Places of adapters in a block: parallel to the attention, and parallel to the MLP.
-ADAPTER_KINDS = ("attention", "mlp")
+#: Places of adapters in a block: parallel to the attention or the MLP, and on the output of the attention or the MLP.
+ADAPTER_KINDS = ("attention", "mlp", "after_attention", "after_mlp")
+#: A function of tokens ``[N, L, width]``, such as an adapter.
+TokenFunction = Callable[[Tensor], Tensor]
+_mode: ContextVar[str] = ContextVar("czslkit_adapter_mode", default="")
+
+
+@contextmanager
+def adapter_mode(mode: str) -> Iterator[None]:
+    """Run the towers in a mode inside the ``with`` block; every :class:`ModalAdapter` computes by it."""
+    token = _mode.set(mode)
+    try:
+        yield
+    finally:
+        _mode.reset(token)
 
 
 class Adapter(nn.Module):
@@ -36,6 +55,78 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return 0.1 * self.up(self.dropout(F.relu(self.down(x))))
+
+
+class ModalAdapter(nn.Module, ABC):
+    """An adapter that computes differently in each of several modes; see :func:`adapter_mode`."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, mode: str) -> Tensor:
+        """Return what is added to the tokens, in a mode; empty outside of :func:`adapter_mode`."""
+
+    def in_current_mode(self) -> TokenFunction:
+        """Return the adapter in the current mode, which stays when a block is computed again for its gradient."""
+        return functools.partial(self, mode=_mode.get())
+
+
+class Bottleneck(nn.Module):
+    """The two layers of a bottleneck, with QuickGELU between them.
+
+    The initial weights are torch's and the initial biases zero, so that an adapter changes the model from the start.
+
+    Args:
+        width: width of input and output.
+        bottleneck: width between ``down`` and ``up``.
+    """
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down, self.up = Linear(width, bottleneck), Linear(bottleneck, width)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.bias)
+
+    def latent(self, x: Tensor) -> Tensor:
+        """Return the numbers between the two layers, ``[..., bottleneck]``."""
+        hidden = self.down(x)
+        return hidden * torch.sigmoid(1.702 * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raised: Tensor = self.up(self.latent(x))
+        return raised
+
+
+class ConceptAdapters(ModalAdapter):
+    """A bottleneck for each of several concepts; a pass through the tower uses that of its mode.
+
+    In the mode of the ``mixture``, all bottlenecks work together: the mixture raises the mean of the latent numbers of
+    all, each other one raises its own latent numbers, and the result is the mean of what they raise.
+
+    Args:
+        width: width of input and output.
+        bottleneck: width between the two layers of a bottleneck.
+        concepts: names of the concepts, which are the modes.
+        mixture: name of the concept that stands for all; None for no such concept.
+    """
+
+    def __init__(self, width: int, bottleneck: int, concepts: Sequence[str], mixture: str | None = None) -> None:
+        super().__init__()
+        self.mixture = mixture
+        names = [*concepts, *([mixture] if mixture else [])]
+        self.concepts = nn.ModuleDict({name: Bottleneck(width, bottleneck) for name in names})
+
+    def forward(self, x: Tensor, mode: str) -> Tensor:
+        if mode not in self.concepts:
+            raise ValueError(
+                f"adapters of {', '.join(self.concepts)} run in the mode {mode!r}, expected one of these: encode in a "
+                "with block of adapter_mode"
+            )
+        if mode != self.mixture:
+            added: Tensor = self.concepts[mode](x)
+            return added
+        layers: dict[str, Any] = dict(self.concepts.items())
+        latent = {name: layer.latent(x) for name, layer in layers.items()}
+        latent[mode] = torch.stack([*latent.values()]).mean(0)
+        return torch.stack([layer.up(latent[name]) for name, layer in layers.items()]).mean(0)
 
 
 class BlockAdapters(nn.ModuleList):
@@ -86,10 +177,10 @@ class BlockAdapters(nn.ModuleList):
         self.extend(made)
         self.places += places
 
-    def of_block(self, block: int) -> dict[str, list[nn.Module]]:
-        """Return the adapters of a block, by kind."""
-        found: dict[str, list[nn.Module]] = {kind: [] for kind in ADAPTER_KINDS}
+    def of_block(self, block: int) -> dict[str, list[TokenFunction]]:
+        """Return the adapters of a block in the current mode, by kind."""
+        found: dict[str, list[TokenFunction]] = {kind: [] for kind in ADAPTER_KINDS}
         for (at, kind), adapter in zip(self.places, self, strict=True):
             if at == block:
-                found[kind].append(adapter)
+                found[kind].append(adapter.in_current_mode() if isinstance(adapter, ModalAdapter) else adapter)
         return found

@@ -16,7 +16,7 @@ from ..linear import linear, use_linear
 from ..recompute import recomputed
 from ..types import ImageFeatures
 from ..weights import download_or_raise
-from .adapters import ADAPTER_KINDS, BlockAdapters
+from .adapters import BlockAdapters, TokenFunction
 from .openai_format import TEXT_POSITIONS
 from .preprocess_cfg import of_open_clip
 
@@ -46,6 +46,7 @@ class ClipBackbone(Backbone):
         self.visual_tokens = len(visual.positional_embedding) if self.depth else 0
         embedding = getattr(text, "token_embedding", None)
         self.token_width = embedding.embedding_dim if embedding is not None else 0
+        self.text_depth = len(text.transformer.resblocks) if not self._no_prompts_reason() else 0
         self.dim = _joint_width(visual)
         # create_model sets preprocess_cfg; a model from shapes lacks it and is OpenAI's
         older = {"mean": getattr(visual, "image_mean", None), "std": getattr(visual, "image_std", None)}
@@ -67,7 +68,7 @@ class ClipBackbone(Backbone):
         *,
         tower: str = "visual",
         blocks: Sequence[int] | None = None,
-        kinds: Sequence[str] = ADAPTER_KINDS,
+        kinds: Sequence[str] = ("attention", "mlp"),
     ) -> None:
         """Add a trainable module to some blocks of a tower, see :meth:`Backbone.add_adapters`.
 
@@ -81,27 +82,40 @@ class ClipBackbone(Backbone):
             self.adapters.add(make, self.visual_width, self.depth, blocks, kinds)
         elif tower == "text":
             self._check_takes_prompts()
-            depth = len(self._text[0].transformer.resblocks)
-            self.text_adapters.add(make, self.token_width, depth, blocks, kinds)
+            self.text_adapters.add(make, self.token_width, self.text_depth, blocks, kinds)
         else:
             raise ValueError(f"adapters for tower {tower!r}, expected 'visual' or 'text'")
 
     def encode_image(self, images: Tensor, layers: Sequence[int] = ()) -> ImageFeatures:
         if not self.depth:
-            pooled: Tensor = self.clip.encode_image(images)
-            return ImageFeatures(pooled)
-        visual = self.clip.visual
-        x = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, T - 1, V]
-        x = torch.cat((visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x), 1)  # [B, T, V]
-        x = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
-        projected = {}
-        for i, block in enumerate(visual.transformer.resblocks):
-            x = recomputed("image", functools.partial(_run_block, block, adapters=self.adapters.of_block(i)), x)
+            return ImageFeatures(self.clip.encode_image(images))
+        x, projected = self.embed_image(images), {}
+        for i in range(self.depth):
+            x = self.run_image_blocks(x, [i])
             if i in layers:
                 projected[i] = recomputed("image", self.project_image, x)
         last = self.depth - 1
         pooled = projected[last][:, 0] if last in projected else self.project_image(x[:, 0])
         return ImageFeatures(pooled, tuple(projected[i] for i in layers), x)
+
+    def embed_image(self, images: Tensor) -> Tensor:
+        if not self.depth:
+            return super().embed_image(images)
+        visual = self.clip.visual
+        x = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, T - 1, V]
+        x = torch.cat((visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x), 1)  # [B, T, V]
+        tokens: Tensor = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
+        return tokens
+
+    def run_image_blocks(self, tokens: Tensor, blocks: Sequence[int]) -> Tensor:
+        if not self.depth:
+            return super().run_image_blocks(tokens, blocks)
+        for i in blocks:
+            block = self.clip.visual.transformer.resblocks[i]
+            tokens = recomputed(
+                "image", functools.partial(_run_block, block, adapters=self.adapters.of_block(i)), tokens
+            )
+        return tokens
 
     def project_image(self, tokens: Tensor) -> Tensor:
         visual = self.clip.visual
@@ -212,7 +226,7 @@ class ClipBackbone(Backbone):
 def _run_block(
     block: Any,
     x: Tensor,
-    adapters: Mapping[str, Sequence[nn.Module]],
+    adapters: Mapping[str, Sequence[TokenFunction]],
     *,
     causal: bool = False,
     shared: Tensor | None = None,
@@ -220,15 +234,17 @@ def _run_block(
     """Return the output of one transformer block for tokens ``x`` ``[N, L, W]``.
 
     Args:
-        adapters: adapters by kind; each has the input of the residual connection.
+        adapters: adapters by kind; each has the input of the residual connection, or the output of the sub-layer.
         causal: let a token attend only to itself and earlier tokens.
         shared: tokens before every sequence, ``[1, S, W]``, to which ``x`` also attends.
     """
     normed_shared = None if shared is None else block.ln_1(shared)
-    attended = x + block.ls_1(_attention(block.attn, block.ln_1(x), causal, normed_shared))
+    attention = block.ls_1(_attention(block.attn, block.ln_1(x), causal, normed_shared))
+    attended = x + sum((adapter(attention) for adapter in adapters["after_attention"]), attention)
     for adapter in adapters["attention"]:
         attended = attended + adapter(x)
-    hidden = attended + block.ls_2(block.mlp(block.ln_2(attended)))
+    mlp = block.ls_2(block.mlp(block.ln_2(attended)))
+    hidden: Tensor = attended + sum((adapter(mlp) for adapter in adapters["after_mlp"]), mlp)
     for adapter in adapters["mlp"]:
         hidden = hidden + adapter(attended)
     return hidden

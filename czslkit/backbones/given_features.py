@@ -15,6 +15,8 @@ from ..types import ImageFeatures, Preprocessing
 class GivenFeatures(Backbone):
     """A backbone whose image features are given by the caller, as ``ImageFeatures(pooled)``.
 
+    A method that uses a visual layer takes it as ``ImageFeatures(pooled, (layer,))``.
+
     Args:
         dim: width of the features.
     """
@@ -24,7 +26,7 @@ class GivenFeatures(Backbone):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
-        self.depth = self.visual_tokens = self.visual_width = self.token_width = 0
+        self.depth, self.visual_tokens, self.visual_width, self.token_width = 1, 0, 0, 0
         self.preprocessing = Preprocessing()
         self.register_buffer("scale", torch.zeros(()), persistent=False)
 

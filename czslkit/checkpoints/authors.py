@@ -16,6 +16,7 @@ from torch import Tensor
 from ..backbones.given_features import GivenFeatures
 from ..backbones.openai_format import NON_WEIGHTS, from_openai, model_from_shapes
 from ..backbones.timm import tower_of
+from ..backbones.transformers_format import is_transformers, to_openai
 from ..errors import ConfigError
 from ..files import file_digest
 from ..learned_state import learned_state, load_learned
@@ -59,7 +60,9 @@ def load_original(
             from the shapes.
         space: label space of the authors' training, with attributes and objects in the authors' order (sorted by name).
         config: the authors' YAML, or a dict of its keys, in groups or flat. Settings of training and logging are
-            ignored. By default, the default options of the method are used.
+            ignored. By default, the default options of the method are used. For a program whose graph is weighted by
+            the feasibility of pairs, the key ``feasibility`` has the numbers, ``[A * O]`` in product(attrs, objs)
+            order, or the path of their file; without it, unseen pairs have the weight 0 in the open world.
         backbone: OpenAI-format CLIP as state dict, file or model name, for a checkpoint without CLIP. For a method
             whose program has another image encoder, the state dict or the name of that encoder; without it, and if the
             checkpoint does not have it, the method takes only :class:`czslkit.types.ImageFeatures`.
@@ -95,16 +98,22 @@ def convert(
     """Convert a checkpoint of a method's authors to a folder of a trained method.
 
     Args:
-        folder: folder to write. For the other arguments, see :func:`load_original`.
+        folder: folder to write. For the other arguments, see :func:`load_original`. A method whose program has another
+            image encoder than CLIP needs ``backbone``, since the folder names it.
 
     Raises:
         UnknownNameError: no method has the name.
-        ConfigError: the folder already contains a method, or :func:`load_original` raises the error.
+        ConfigError: the folder already contains a method, ``backbone`` is missing, or :func:`load_original` raises the
+            error.
     """
     log = log or log_to_stderr
     folder, checkpoint = user_path(folder), user_path(checkpoint)
     if (folder / METADATA_FILE).exists():
         raise ConfigError([f"{folder} already contains a method; remove it, or choose another folder"])
+    if _translation(name).encoder and backbone is None:
+        raise ConfigError(
+            [f"{name}: the folder has to name the image encoder: give backbone=, such as timm/resnet18.tv_in1k"]
+        )
     if backbone is not None and Path(backbone).is_file():
         state = read_tensors(backbone)
         loaded = _load(name, checkpoint, space, config, state, word_vectors, log)
@@ -134,7 +143,7 @@ class LoadedCheckpoint:
 class CheckpointTensors:
     """The tensors of a checkpoint, separated into tensors of CLIP and tensors of the method."""
 
-    clip_prefix: str  # prefix of the CLIP's tensors in the checkpoint
+    clip_prefix: str  # what messages put before the names of CLIP's tensors, such as their prefix in the checkpoint
     clip: dict[str, Tensor]  # tensors of CLIP, with OpenAI's names
     method: dict[str, Tensor]  # tensors of the method, with the authors' names
     encoder: dict[str, Tensor]  # tensors of another image encoder without their prefix; they are in ``method``, too
@@ -155,19 +164,17 @@ def _load(
     translation = _translation(name)
     tensors, problems = _separate(name, translation, _tensors(checkpoint, translation.sections))
     settings = _settings(config)
+    feasibility = settings.pop("feasibility", None)
     values, option_problems = _options(name, translation, settings, tensors)
     _log_assumed_settings(name, translation, settings, log)
     options: Any = parse(METHODS[name].Options, values, where=name)
     if tensors.clip and backbone is not None:
         log(f"{name}: the checkpoint contains a CLIP, so the argument backbone is ignored")
-    options = dataclasses.replace(options, backbone=_backbone(name, translation, tensors, backbone))
+    options = dataclasses.replace(options, backbone=_backbone(name, translation, tensors, backbone, options))
     method = construct(METHODS[name], options, space, where=name)
-    if word_vectors is not None:
-        if not (load := getattr(method, "load_word_vectors", None)):
-            raise ConfigError([f"{name} has no vectors of words: leave word_vectors out"])
-        load(word_vectors)
-
-    saved = [key for key in learned_state(method) if not re.fullmatch(translation.not_saved, key)]
+    _load_inputs(name, method, word_vectors, feasibility, log)
+    not_saved = translation.not_saved + (r"|backbone\.clip\..*" if tensors.clip else "")  # CLIP is complete already
+    saved = [key for key in learned_state(method) if not re.fullmatch(not_saved, key)]
     our_keys = {translation.to_author_key(key): key for key in saved}
     unknown = tensors.method.keys() - our_keys.keys()
     method.unused = tuple(sorted(key for key in unknown if re.fullmatch(translation.unused, key)))
@@ -179,6 +186,25 @@ def _load(
     load_learned(method, {our_keys[key]: value for key, value in used.items()})
     _log_unused_tensors(name, method.unused, log)
     return LoadedCheckpoint(method.eval(), values, tensors.clip)
+
+
+def _load_inputs(name: str, method: Method, word_vectors: Words | None, feasibility: Any, log: Log) -> None:
+    """Give a method what the authors' program reads beside the checkpoint, if it is not None.
+
+    Raises:
+        ConfigError: the method does not use it, or it does not fit the label space.
+    """
+    if word_vectors is not None:
+        if not (load := getattr(method, "load_word_vectors", None)):
+            raise ConfigError([f"{name} has no vectors of words: leave word_vectors out"])
+        load(word_vectors)
+    load = getattr(method, "load_feasibility", None)
+    if feasibility is not None:
+        if not load:
+            raise ConfigError([f"{name} has no weights by feasibility: leave feasibility out"])
+        load(feasibility)
+    elif load:
+        log(f"{name}: feasibility is not given; unseen pairs have the weight 0 in the graph of the open world")
 
 
 def _translation(name: str) -> Translation:
@@ -214,6 +240,8 @@ def _tensors(checkpoint: Source, sections: Mapping[str, str] | None = None) -> d
 def _separate(name: str, translation: Translation, state: Mapping[str, Tensor]) -> tuple[CheckpointTensors, list[str]]:
     """Separate the tensors of CLIP, or of another encoder, from the tensors of the method.
 
+    The tensors of a CLIP of the package transformers get the names of OpenAI's format.
+
     Returns:
         The tensors, and a line for every tensor of CLIP that differs from its copy under a second name.
     """
@@ -229,7 +257,7 @@ def _separate(name: str, translation: Translation, state: Mapping[str, Tensor]) 
             aliases[key.removeprefix(TEXT_ALIAS_PREFIX)] = value
         elif key.removeprefix(clip_prefix) in NON_WEIGHTS:
             continue
-        elif key.startswith(clip_prefix):
+        elif key.startswith(clip_prefix) and not re.fullmatch(translation.inside_clip, key.removeprefix(clip_prefix)):
             clip[key.removeprefix(clip_prefix)] = value
         else:
             method[key] = value
@@ -238,6 +266,8 @@ def _separate(name: str, translation: Translation, state: Mapping[str, Tensor]) 
         for key, value in aliases.items()
         if clip.get(key, value).shape != value.shape or not torch.equal(clip.get(key, value), value)
     ]
+    if is_transformers(clip):
+        clip, clip_prefix = to_openai(clip), "CLIP, in OpenAI's names: "
     return CheckpointTensors(clip_prefix, {**aliases, **clip}, method, {}), problems
 
 
@@ -297,7 +327,9 @@ def _log_assumed_settings(name: str, translation: Translation, settings: Mapping
         log(f"{name}: {key} is not given, and shapes do not determine it; {value} is assumed")
 
 
-def _backbone(name: str, translation: Translation, tensors: CheckpointTensors, given: Source | None) -> Any:
+def _backbone(
+    name: str, translation: Translation, tensors: CheckpointTensors, given: Source | None, options: Any
+) -> Any:
     """Return the encoder of the checkpoint, or else the ``given`` one, as an argument for ``load_backbone``.
 
     Tensors that do not fit the CLIP are skipped; ``_mismatches`` reports them.
@@ -306,11 +338,12 @@ def _backbone(name: str, translation: Translation, tensors: CheckpointTensors, g
         ConfigError: there is no CLIP.
     """
     if translation.encoder:
+        heads = getattr(options, translation.encoder_heads) if translation.encoder_heads else None
         if tensors.encoder:
-            return tower_of(tensors.encoder)
+            return tower_of(tensors.encoder, heads)
         if given is None:
             return GivenFeatures(translation.features(tensors.method))
-        return tower_of(_tensors(given)) if isinstance(given, Mapping) else str(given)
+        return tower_of(_tensors(given), heads) if isinstance(given, Mapping) else str(given)
     if clip := tensors.clip:
         model = model_from_shapes(clip)
         own = model.state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from .arguments import Commands, add_data_folder, add_plugins, expanded_path, load_given_plugins, path_or_name
 
@@ -40,11 +41,37 @@ def add_parser(commands: Commands) -> None:
         "--backbone",
         type=path_or_name,
         metavar="NAME|FILE",
-        help="CLIP model that the method was trained with: a name such as ViT-L-14-quickgelu/openai, or a file; "
-        "required if the checkpoint does not contain the model (default: the CLIP model in the checkpoint)",
+        help="image encoder that the method was trained with: a name such as ViT-L-14-quickgelu/openai or "
+        "timm/resnet18.tv_in1k, or a file; required if the checkpoint does not contain it, and for encoders other than "
+        "CLIP (default: the CLIP model in the checkpoint)",
+    )
+    parser.add_argument(
+        "--word-vectors",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=_table_and_file,
+        metavar="TABLE=FILE",
+        help="files of word vectors that the checkpoint does not hold: word2vec=FILE, fasttext=FILE or glove=FILE "
+        "(default: none)",
     )
     add_plugins(parser)
     parser.set_defaults(command=run)
+
+
+def _table_and_file(text: str) -> tuple[str, Path]:
+    """Return the table and the file of word vectors in an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no table or no file.
+
+    >>> _table_and_file("glove=/data/glove.6B.300d.txt")[0]
+    'glove'
+    """
+    table, _, file = text.partition("=")
+    if table not in ("glove", "word2vec", "fasttext") or not file:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected glove=FILE, word2vec=FILE or fasttext=FILE")
+    return table, expanded_path(file)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
     load_given_plugins(args)
     space = load_dataset(args.dataset, args.data).space
-    convert(args.method, args.file, space, args.folder, args.config, args.backbone)
+    vectors = dict(args.word_vectors) or None
+    convert(args.method, args.file, space, args.folder, args.config, args.backbone, word_vectors=vectors)
     print(args.folder)
     return 0

@@ -199,6 +199,6 @@ def _feasibility_of_columns(args: argparse.Namespace, space: PairSpace) -> Tenso
     """Return the feasibility score of each column ``[K]``, or None without ``--feasibility``."""
     if args.feasibility is None:
         return None
-    from ..evaluation.feasibility_source import read_feasibility  # takes seconds, since it imports the backbones
+    from ..feasibility_files import read_feasibility  # takes seconds, since it imports the backbones
 
     return read_feasibility(args.feasibility, space)[space.flat()]

@@ -30,7 +30,8 @@ ENCODER_BATCH = 64
 
 #: Number of images that are encoded to measure whether features are fixed.
 SAMPLE = 3
-#: A function from the images of a batch, ``[B]`` long, to the indices of its companions by name, ``[k]`` long each.
+#: A function from the images of a batch, ``[B]`` long, to the indices of its companions by name, ``[k]`` long each; -1
+#: for none.
 Companions = Callable[[Tensor], Mapping[str, Tensor]]
 _OWN = ""  # name of the images of a batch itself, next to the names of its companions
 
@@ -121,7 +122,7 @@ class Feed:
         """Return the batch of ``sample`` with the pixels or features that ``images`` returns for indices of images."""
         index = torch.arange(min(count, len(self.split))) if isinstance(count, int) else count
         part = {_OWN: index, **(companions(index) if companions else {})}
-        return _batch(self.split, part, images(torch.cat(list(part.values()))))
+        return _batch(self.split, part, images(_chosen(part)))
 
     def features_have_changed(self) -> bool:
         """Return whether the method now encodes images in another way than when their features were cached.
@@ -161,7 +162,7 @@ class Feed:
         order = torch.arange(len(self.split)) if order is None else order
         whole = order.split(size) if len(order) else ()
         parts = [{_OWN: index, **(companions(index) if companions else {})} for index in whole]
-        index_batches = self._numbered([torch.cat(list(indices.values())) for indices in parts])
+        index_batches = self._numbered([_chosen(indices) for indices in parts])
         if part and not companions:
             parts = [{_OWN: index[part(len(index))]} for index in whole]
             index_batches = [index[part(len(index))] for index in index_batches]
@@ -253,11 +254,16 @@ def _numbered_repeats(index_batches: Sequence[Tensor], images: int) -> list[Tens
     return numbered
 
 
+def _chosen(part: Mapping[str, Tensor]) -> Tensor:
+    """Return the images of a batch and its companions, ``[n]`` long, one part after the other."""
+    return torch.cat([index[index >= 0] for index in part.values()])
+
+
 def _batch(split: Split, part: Mapping[str, Tensor], images: Tensor) -> Batch:
     """Return a batch with its companions.
 
     Args:
-        part: indices of the images, by name of the companions.
+        part: indices of the images, by name of the companions; -1 for none.
         images: pixels or features of all these images, one part after the other.
     """
     device = images.device
@@ -268,6 +274,9 @@ def _batch(split: Split, part: Mapping[str, Tensor], images: Tensor) -> Batch:
         attr, obj, index = (sent(labels, device) for labels in (split.attr[index], split.obj[index], index))
         return Batch(values, attr, obj, index, extra)
 
-    pieces = images.split([len(index) for index in part.values()]) if len(part) > 1 else [images]
-    own, *others = map(batch, part.values(), pieces)
-    return replace(own, companions=dict(zip(list(part)[1:], others, strict=True)))
+    rows = [(index >= 0).nonzero()[:, 0] for index in part.values()]
+    pieces = images.split([len(places) for places in rows]) if len(part) > 1 else [images]
+    chosen = (index[places] for index, places in zip(part.values(), rows, strict=True))
+    own, *others = map(batch, chosen, pieces)
+    numbered = (replace(b, rows=sent(places, device)) for b, places in zip(others, rows[1:], strict=True))
+    return replace(own, companions=dict(zip(list(part)[1:], numbered, strict=True)))

@@ -78,7 +78,7 @@ def _check_pooled_features_suffice(method: Method, features: ImageFeatures) -> N
     Raises:
         ConfigError: they differ, or the pooled features alone cannot be scored.
     """
-    if method.streams:  # a score would change the method
+    if method.streams and method.streams_in_validation:  # a score would change the method
         return
     pairs = method.space.pairs[:2] if method.chunkable else method.space.pairs
     text = method.text(pairs.to(method.device))

@@ -28,7 +28,7 @@ from ..terminal import Progress
 from ..types import Setting
 from .feasibility_source import NAMED_SOURCES
 from .memory_budget import Chunks, Costs, WorldTask, fit_chunks
-from .stream import stream_pass
+from .stream import encoded_images, stream_pass
 
 SplitName = Literal["val", "test"]
 
@@ -99,8 +99,8 @@ class OpenWorld:
 class Evaluation:
     """The scoring of one split in one or both worlds, planned to fit into memory; it can be run several times.
 
-    A method that ``streams`` has a pass of its own for each world, with all pairs and one image at a time. It is not
-    measured, since scoring changes it.
+    A method that ``streams`` in this split has a pass of its own for each world, with all pairs and one image at a
+    time. It is not measured, since scoring changes it.
 
     In the closed world the columns are the pairs of all three splits, and the candidates are the pairs of training
     and of this split. In the open world every combination is a column, and a candidate if it is feasible enough. Pairs
@@ -111,6 +111,7 @@ class Evaluation:
     feed: Feed
     tasks: Mapping[str, WorldTask]  # by world
     chunks: Chunks
+    streams: bool  # whether scoring an image changes the method
     stream_seed: int = 0
 
     @staticmethod
@@ -144,12 +145,12 @@ class Evaluation:
         tasks = {world: _task(method, data, split, world, open_world, keep) for world in worlds}
         method.eval()
         largest = max(len(task.pairs) for task in tasks.values())
-        if method.streams:
-            return Evaluation(method, feed, tasks, Chunks(1, largest, largest), stream_seed)
+        if method.streams and (split == "test" or method.streams_in_validation):
+            return Evaluation(method, feed, tasks, Chunks(1, largest, largest), True, stream_seed)
         _ = feed.caches_features  # all ranks measure this together, and the first one the memory alone
         with computing_in(feed.precision, method.device):
             chunks = distributed.first(lambda: fit_chunks(Costs(method, feed, tasks), memory))
-        return Evaluation(method, feed, tasks, chunks, stream_seed)
+        return Evaluation(method, feed, tasks, chunks, False, stream_seed)
 
     @torch.no_grad()
     def run(self) -> dict[str, Sweep]:
@@ -166,8 +167,12 @@ class Evaluation:
             PluginError: ``rank`` does not return a number for each image and pair.
         """
         method, chunks = self.method.eval(), self.chunks
-        if method.streams:
-            return {world: stream_pass(method, self.feed, task, self.stream_seed) for world, task in self.tasks.items()}
+        if self.streams:
+            features = encoded_images(method, self.feed)
+            return {
+                world: stream_pass(method, self.feed, task, self.stream_seed, features)
+                for world, task in self.tasks.items()
+            }
         sweeps = {world: task.sweep() for world, task in self.tasks.items()}
         parts = _parts(self.tasks, chunks.texts, whole=not method.chunkable)
         name, total = f"{self.feed.split.name} images scored", len(self.feed.split) * len(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from itertools import chain
 
 import torch
@@ -17,6 +18,7 @@ from ..metrics.sweep import Sweep
 from ..metrics.sweep_state import ChunkColumns
 from ..precision import computing_in
 from ..terminal import tracked
+from ..types import ImageFeatures
 from .memory_budget import WorldTask
 
 
@@ -30,7 +32,26 @@ def stream_order(images: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep:
+def encoded_images(method: Method, feed: Feed) -> Tensor | None:
+    """Return the pooled features of every image of a split, ``[N, D]``, encoded in whole batches, for all passes.
+
+    Returns:
+        None if features may not be computed before a pass, depend on the batch, or do not suffice for the scores.
+    """
+    if method.layers or method.interaction.reads_tokens or not (method.caches_features and method.independent):
+        return None
+    features = []
+    for batch in tracked(feed.batches(), f"{feed.split.name} images encoded, batches", len(feed), show=feed.progress):
+        image = batch.images
+        if isinstance(image, Tensor):
+            with computing_in(feed.precision, method.device):
+                image = method.encode(image)
+        features.append(image.pooled.float())
+    return torch.cat(features)
+
+
+@torch.no_grad()
+def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int, features: Tensor | None = None) -> Sweep:
     """Score a split one image after the other with a copy of a method, and return the filled sweep.
 
     The copy is dropped afterwards, so that a pass does not depend on earlier passes and does not change the method.
@@ -40,33 +61,40 @@ def stream_pass(method: Method, feed: Feed, task: WorldTask, seed: int) -> Sweep
         feed: batches of the same method and split.
         task: the pairs of one world; all of them are scored at a time.
         seed: seed of the order of the images, and of the random numbers of torch in the pass.
+        features: the result of ``encoded_images``; None if every image is encoded when it is scored.
 
     Raises:
         ConfigError: the method cannot be copied, or has changed features that were computed before the pass.
         PluginError: ``rank`` does not return a number for each image and pair.
     """
     order, sweep, device = stream_order(len(feed.split), seed), task.sweep(), method.device
-    if feed.caches_features:
-        next(feed.batches())  # encodes the images in whole batches, if they are not encoded yet
     with torch.random.fork_rng([device] if device.type == "cuda" else []), deferred_checks(device):
-        batches = feed.batches(order, size=1)
-        first = next(batches)  # processes that read images draw random numbers when they start
+        images = _images(feed, order, features)
+        first = next(images)  # processes that read images draw random numbers when they start
         torch.manual_seed(seed)
         adapting, pairs = _copy_of(method), task.pairs.to(device)
         with computing_in(feed.precision, device):
             adapting.begin(task.setting, pairs)
             text = adapting.text_in(task.setting.world, pairs)
         columns = ChunkColumns(sweep.candidates, task.columns)
-        numbered = zip(order.split(1), chain([first], batches), strict=True)
+        numbered = zip(order.split(1), chain([first], images), strict=True)
         name = f"{feed.split.name} images scored, {task.setting.world} world"
-        for number, batch in tracked(numbered, name, len(order), show=feed.progress):
+        for number, image in tracked(numbered, name, len(order), show=feed.progress):
             with computing_in(feed.precision, device):  # autocast keeps copies of weights until its end
-                scores = ranked(adapting, batch.images, text, task.setting)
+                scores = ranked(adapting, image, text, task.setting)
             labels = feed.split.attr[number], feed.split.obj[number]
             sweep.update(finite_scores(method, scores.detach()), *labels, columns=columns, images=number)
-    if feed.caches_features:
+    if features is not None:
         _check_features(method, adapting, feed)
     return sweep
+
+
+def _images(feed: Feed, order: Tensor, features: Tensor | None) -> Iterator[Tensor | ImageFeatures]:
+    """Yield the images of a split one by one: their ``features``, or pixels."""
+    if features is None:
+        yield from (batch.images for batch in feed.batches(order, size=1))
+    else:
+        yield from (ImageFeatures(features[i : i + 1]) for i in order.tolist())
 
 
 def _copy_of(method: Method) -> Method:
@@ -95,11 +123,9 @@ def _check_features(method: Method, adapted: Method, feed: Feed) -> None:
     """
     pixels = feed.sample(1).images
     assert isinstance(pixels, Tensor)
-    with computing_in(feed.precision, method.device):
-        before = method.encode(pixels).pooled
-        with torch.enable_grad():
-            after = adapted.encode(pixels).pooled
-    if after.requires_grad or not close(after, before):
+    with computing_in(feed.precision, method.device), torch.enable_grad():
+        before, after = (one.encode(pixels).pooled for one in (method, adapted))
+    if after.requires_grad > before.requires_grad or not close(after, before):
         name = type(method).__name__
         raise ConfigError(
             [

@@ -46,11 +46,11 @@ def evaluation(planned: Evaluation) -> Forecast:
     """Return the forecast of an evaluation; each part of it is measured for a fraction of a second.
 
     Args:
-        planned: the evaluation; its method is left in evaluation mode. Nothing is measured if it ``streams``.
+        planned: the evaluation; its method is left in evaluation mode. Nothing is measured if it adapts.
     """
     method, feed, chunks = planned.method, planned.feed, planned.chunks
     images, pairs = len(feed.split), tuple(len(task.pairs) for task in planned.tasks.values())
-    if method.streams:
+    if planned.streams:
         return Forecast(images, pairs, chunks, None, None)
     with computing_in(feed.precision, method.device):
         costs = Costs(method.eval(), feed, planned.tasks)

@@ -97,9 +97,10 @@ class Spec:
 
     def training_settings(self, config: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """Return the settings of a result that its training depends on; what only the test uses is left out."""
-        if self.selection_threshold is not None:
-            return dict(config)
-        return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in _AFTER_TRAINING}}
+        unused = () if self.selection_threshold is not None else _AFTER_TRAINING
+        if not METHODS[self.method].streams_in_validation:
+            unused = (*unused, "stream_seed")
+        return {**config, "eval": {key: value for key, value in config["eval"].items() if key not in unused}}
 
     def cell(self, world: str) -> dict[str, Any]:
         """Return the keys that identify the result of one world."""

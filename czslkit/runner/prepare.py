@@ -15,7 +15,8 @@ from ..data.splits import Split, Splits
 from ..errors import ConfigError, CzslkitError, PluginError
 from ..evaluation import details
 from ..evaluation.evaluator import Evaluation, OpenWorld, plan_search
-from ..evaluation.feasibility_source import FeasibilityScores, load_feasibility, published_files
+from ..evaluation.feasibility_source import FeasibilityScores, load_feasibility
+from ..feasibility_files import published_files
 from ..learned_state import frozen_fingerprint
 from ..method import Method, build
 from ..options import as_dict

@@ -14,6 +14,7 @@ from ..evaluation.memory_budget import Chunks
 from ..method import Method, finite_scores
 from ..metrics.names import WORLDS
 from ..metrics.sweep import Sweep
+from ..metrics.sweep_state import ChunkColumns
 from ..sizes import MEMORY
 from .method_checks import a_training_runs, the_method_can_be_built
 from .report import Check, CheckSkipped, check
@@ -38,10 +39,11 @@ class Recorder:
     sweep: Sweep
     columns: dict[int, list[Tensor]] = field(default_factory=dict)  # scores of every pass over a column
 
-    def update(self, scores: Tensor, *labels: Tensor, columns: Tensor, **rest: Any) -> None:
+    def update(self, scores: Tensor, *labels: Tensor, columns: ChunkColumns, **rest: Any) -> None:
         """Keep the scores and pass them to the sweep; the arguments are those of ``Sweep.update``."""
-        for i, column in enumerate(columns.tolist()):
-            self.columns.setdefault(column, []).append(scores[:, i])
+        positions, numbers = (found.tolist() for found in columns.on(scores.device))
+        for position, column in zip(positions, numbers, strict=True):
+            self.columns.setdefault(column, []).append(scores[:, position])
         self.sweep.update(scores, *labels, columns=columns, **rest)
 
     def scores(self) -> Tensor:

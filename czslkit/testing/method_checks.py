@@ -77,7 +77,7 @@ def _on_scoring(one: Check[Scoring]) -> Check[MethodTrial]:
     """Return a check of a built method as a check of a trial."""
 
     def run(trial: MethodTrial) -> str | None:
-        if trial.perturbed.streams:
+        if trial.perturbed.streams and trial.perturbed.streams_in_validation:
             raise CheckSkipped("the method declares streams = True, and is checked in the evaluator")
         with torch.no_grad():
             return one.run(trial.scoring)

@@ -29,14 +29,17 @@ from czslkit.word_vectors import TableVectors, WordVectors
 
 from .compcos import UNUSED_KEYS, mlp_sizes
 
-NAMES: Names = {
-    r"aggregator\.mod": "image_embedder.mod",
-    r"backbone\.tower": "image_extractor",
+NETWORK_NAMES: Names = {
     r"prompt\.network\.hidden\.(\d+)": lambda match: f"gcn.conv{int(match[1]) + 1}.layer",
     r"prompt\.network\.last": "gcn.conv-last.layer",
     r"prompt\.network\.enter": "gcn.fc_dim",
     r"prompt\.network\.leave": "gcn.fc_out",
     r"prompt\.network\.layers\.(\d+)": r"gcn.layers.\1.layer",
+}
+NAMES: Names = {
+    r"aggregator\.mod": "image_embedder.mod",
+    r"backbone\.tower": "image_extractor",
+    **NETWORK_NAMES,
 }
 SETTINGS = {
     "cosine_scale": "scale",
@@ -59,21 +62,26 @@ IGNORED = (
 )
 
 
+def network_sizes(state: State) -> dict[str, Any]:
+    """Return the options of the graph network that the shapes of the authors' tensors determine."""
+    if "gcn.fc_dim.weight" not in state:
+        return {"network": "gcn"}
+    depth, width = distinct_numbers(state, r"gcn\.layers\.(\d+)\."), int(state["gcn.fc_dim.weight"].shape[0])
+    return {"network": "gcnii", "gcnii_depth": depth, "gcnii_width": width}
+
+
 def graph_sizes(state: State) -> dict[str, Any]:
     """Return the options that the shapes of the authors' tensors determine."""
     if "gcn.fc_dim.weight" in state:
-        network = {"network": "gcnii", "gcnii_depth": distinct_numbers(state, r"gcn\.layers\.(\d+)\.")}
         first, last = state["gcn.fc_dim.weight"], state["gcn.fc_out.weight"]
-        network["gcnii_width"] = int(first.shape[0])
     else:
-        network = {"network": "gcn"}
         first, last = (
             state.get("gcn.conv1.layer.weight", state["gcn.conv-last.layer.weight"]),
             state["gcn.conv-last.layer.weight"],
         )
     has_layers = any(key.startswith("image_embedder.") for key in state)
-    sizes = {"word_width": int(first.shape[1]), "dim": int(last.shape[0]), "image_layers": has_layers, **network}
-    return sizes | (mlp_sizes(state) if has_layers else {})
+    sizes = {"word_width": int(first.shape[1]), "dim": int(last.shape[0]), "image_layers": has_layers}
+    return sizes | network_sizes(state) | (mlp_sizes(state) if has_layers else {})
 
 
 def graph_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +98,28 @@ def feature_width(state: State) -> int:
 
 
 @dataclass(frozen=True)
-class GraphOptions(WordVectorOptions):
+class NetworkOptions:
+    """The options of a graph network."""
+
+    network: Literal["gcn", "gcnii"] = option("gcn", "graph network: convolutions, or the deeper GCNII")
+    graph_layers: str = option(
+        "d4096,d", "widths of the hidden graph convolutions; d before one, or at the end, drops half of its inputs"
+    )
+    gcnii_width: int = option(512, "width of the hidden layers of GCNII", minimum=1)
+    gcnii_depth: int = option(4, "number of hidden layers of GCNII", minimum=1)
+
+    def __post_init__(self) -> None:
+        hidden_layers(self.graph_layers)
+
+    def graph_network(self, inputs: int, outputs: int) -> nn.Module:
+        """Build the network for node inputs and results of some widths."""
+        if self.network == "gcnii":
+            return Gcnii(inputs, outputs, self.gcnii_width, self.gcnii_depth)
+        return GraphConvolution(inputs, outputs, self.graph_layers)
+
+
+@dataclass(frozen=True)
+class GraphOptions(NetworkOptions, WordVectorOptions):
     """The options of CGE and Co-CGE."""
 
     backbone: str = option("ViT-L-14-quickgelu/openai", "image tower: a CLIP model, or timm/MODEL")
@@ -102,18 +131,9 @@ class GraphOptions(WordVectorOptions):
     hidden: tuple[int, ...] = option((), "widths of the hidden layers on the image features", minimum=1)
     norm: bool = option(True, "true puts a layer norm into each hidden layer on the image features")
     dropout: bool = option(True, "true drops half of the numbers after each hidden layer on the image features")
-    network: Literal["gcn", "gcnii"] = option("gcn", "graph network: convolutions, or the deeper GCNII")
-    graph_layers: str = option(
-        "d4096,d", "widths of the hidden graph convolutions; d before one, or at the end, drops half of its inputs"
-    )
-    gcnii_width: int = option(512, "width of the hidden layers of GCNII", minimum=1)
-    gcnii_depth: int = option(4, "number of hidden layers of GCNII", minimum=1)
     pair_self_loops: bool = option(
         True, "in the graph of the closed world, a pair also takes from itself; false is the published UT-Zappos graph"
     )
-
-    def __post_init__(self) -> None:
-        hidden_layers(self.graph_layers)
 
     def parts(self, space: PairSpace, *, weighted: bool = False) -> tuple[Backbone, GraphPrompt, Aggregator]:
         """Build backbone, prompt and aggregator of a label space."""
@@ -125,9 +145,7 @@ class GraphOptions(WordVectorOptions):
                 "dim out"
             )
         words = WordTable(space, width, learned=False)
-        network: nn.Module = GraphConvolution(width, dim, self.graph_layers)
-        if self.network == "gcnii":
-            network = Gcnii(width, dim, self.gcnii_width, self.gcnii_depth)
+        network = self.graph_network(width, dim)
         prompt = GraphPrompt(words, space, network, pair_self_loops=self.pair_self_loops, weighted=weighted)
         dropout = 0.5 if self.dropout else None
         layers = ImageMlp(backbone.dim, dim, self.hidden, norm=self.norm, dropout=dropout, relu=True)
@@ -159,6 +177,7 @@ class GraphMethod(Method):
         weighted: see :class:`czslkit.graph_prompts.GraphPrompt`.
     """
 
+    version = 1
     prompt: GraphPrompt
 
     def __init__(self, options: GraphOptions, space: PairSpace, head: Head, *, weighted: bool = False) -> None:

@@ -91,7 +91,7 @@ class CoCge(GraphMethod):
         if world == "open" and self.options.open_world and self.options.test_graph == "original" and not self.training:
             trained = self.prompt.weights.clone()
             self.prompt.set_weights(self.space.open().seen.float())
-            self.prompt.set_weights(self._weights(self.feasibility()))
+            self.prompt.set_feasibility(self.feasibility())
             text = super().text_in(world, pairs)
             self.prompt.set_weights(trained)
             return text
@@ -106,7 +106,7 @@ class CoCge(GraphMethod):
         if self.options.open_world:
             found = self.feasibility().to(self.device)
             self.head.update(found, position.epoch)
-            self.prompt.set_weights(self._weights(found))
+            self.prompt.set_feasibility(found)
 
     @torch.no_grad()
     def feasibility(self) -> Tensor:
@@ -118,7 +118,3 @@ class CoCge(GraphMethod):
         self.train(training)
         assert words.attr is not None and words.obj is not None
         return feasibility(self.space, words.attr, words.obj)
-
-    def _weights(self, found: Tensor) -> Tensor:
-        """Return the weights of pairs in the graph: 1 for seen pairs, otherwise the feasibility, at least 0."""
-        return torch.where(self.space.open().seen.to(found.device), 1.0, found.clamp(min=0))

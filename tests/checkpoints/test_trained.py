@@ -247,3 +247,10 @@ def test_a_checkpoint_that_cannot_be_converted_is_an_error(toys, tmp_path, capsy
     assert not (tmp_path / "out").exists()
     assert main(["bench"]) == 2
     assert "nothing to run: give --methods or --checkpoint" in capsys.readouterr().err
+
+
+def test_files_of_word_vectors_are_named_by_their_table(capsys):
+    arguments = ["--method", "cge", "--dataset", "tiny", "--word-vectors"]
+    with pytest.raises(SystemExit):
+        main(["convert", "cge.t7", "out", *arguments, "GoogleNews-vectors-negative300.bin"])
+    assert "'GoogleNews-vectors-negative300.bin', expected glove=FILE, word2vec=FILE or" in capsys.readouterr().err

@@ -21,10 +21,12 @@ from czslkit.evaluation.feasibility_source import (
     FeasibilityScores,
     clip_feasibility,
     load_feasibility,
+    source_file,
+)
+from czslkit.feasibility_files import (
     published_files,
     read_feasibility,
     read_feasibility_vector,
-    source_file,
     word_feasibility,
 )
 from czslkit.types import PairSpace

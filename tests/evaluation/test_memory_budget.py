@@ -24,6 +24,7 @@ OPTIONS = {
     "msci": {"heads": (4, 4)},
     "cge": {"graph_layers": "d16,d"},  # whose network runs as a whole, also for a few pairs
     "cocge": {"graph_layers": "d16,d"},
+    "gipcol": {"graph_layers": "d16,d"},
 }
 WORLDS = ["closed", "open"]
 

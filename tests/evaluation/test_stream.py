@@ -232,6 +232,36 @@ def test_the_validation_of_a_training_streams(method: Any, data: Splits) -> None
     assert digest(method) == before
 
 
+def test_a_method_that_adapts_in_the_test_alone_is_validated_in_batches(
+    method: Any, data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Drift, "streams_in_validation", False)
+    feed, feasible = Feed(method, data.val, 16), torch.rand(48, generator=torch.Generator().manual_seed(0))
+    plan_validation(method, data, feed, TrainOptions(), bins="exact")()
+    searched_threshold(method, data, feasible, feed, bins="exact")
+    assert not BEGUN and max(images for images, _ in SIZES) > 1
+    SIZES.clear()
+    plan(method, data, ["closed"]).run()
+    assert len(BEGUN) == 1 and set(SIZES) == {(1, 30)}
+
+
+def test_images_whose_features_are_not_cached_are_encoded_in_batches_once_for_both_worlds(
+    method: Any, data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = plan(method, data, WORLDS).run()
+    for parameter in method.backbone.image_parameters():
+        parameter.requires_grad_(True)
+    encoded: list[int] = []
+    monkeypatch.setattr(
+        Drift, "encode", lambda self, images: (encoded.append(len(images)), Csp.encode(self, images))[1]
+    )
+    found = plan(method, data, WORLDS).run()
+    assert encoded.count(16) == 3  # 48 images; others are samples that are measured
+    for world in WORLDS:
+        expected = cached[world].top_scores()[0].top.score
+        torch.testing.assert_close(found[world].top_scores()[0].top.score, expected)
+
+
 def test_a_method_that_cannot_be_copied_is_an_error_that_says_what_to_keep(method: Any, data: Splits) -> None:
     method.file = open(__file__)  # noqa: SIM115
     message = r"Drift streams, so every pass uses a copy of it, but it cannot be copied: cannot pickle '_io.TextIOWrapp"
@@ -314,6 +344,15 @@ def test_the_seed_of_a_stream_makes_another_cell_and_training_only_for_a_stream(
     assert first[0] == other[0]
     assert first[1]["cell"]["config_id"] != other[1]["cell"]["config_id"]
     assert first[1]["training_key"] != other[1]["training_key"]  # the stream of the validation selects the epoch
+
+
+def test_the_seed_of_a_stream_changes_no_training_of_a_method_that_adapts_in_the_test_alone(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Drift, "streams_in_validation", False)
+    first, other = (bench("drift", "closed", settings={"eval.stream_seed": seed}).results[0] for seed in (0, 1))
+    assert first["cell"]["config_id"] != other["cell"]["config_id"]
+    assert first["training_key"] == other["training_key"]
 
 
 def test_a_stored_method_is_the_trained_one(bench: Any, tmp_path: Path) -> None:

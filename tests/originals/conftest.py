@@ -52,7 +52,7 @@ class Case:
     @cached_property
     def clip(self) -> dict[str, Tensor]:
         """The CLIP inside the checkpoint, with OpenAI's tensor names."""
-        prefix: str = self.json["clip_prefix"]
+        prefix: str = self.json.get("clip_prefix") or self.json["clip_checkpoint"]["prefix"]
         return {key.removeprefix(prefix): value for key, value in self.state.items() if key.startswith(prefix)}
 
     @property
@@ -100,7 +100,7 @@ def weight(key: str, shape: list[int], seed: int) -> Tensor:
         values = 0.05 * normal
     else:
         values = normal * (0.5 / math.sqrt(math.prod(shape[1:])))
-    return torch.from_numpy(values.astype(np.float32))
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
 @cache
@@ -158,14 +158,19 @@ class ClassicalCase:
         seed = zlib.crc32(f"{table}:{word}".encode()) ^ self.json["case_seed"]
         return torch.from_numpy((np.random.RandomState(seed).standard_normal(known["dim"]) * 0.3).astype(np.float32))
 
-    def load(self, **config: Any) -> Method:
-        """Load the case, with dropout switched off."""
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        """The content of the authors' file."""
         seed, encoder = self.json["case_seed"], self.json.get("image_extractor", {"prefix": "", "shapes": {}})
         state = {key: weight(key, shape, seed) for key, shape in self.json["shapes"].items()}
         own = {key: weight(encoder["prefix"] + key, shape, seed) for key, shape in encoder["shapes"].items()}
+        return {"net": state, "epoch": 3, "AUC": 0.5} | ({"image_extractor": own} if own else {})
+
+    def load(self, **config: Any) -> Method:
+        """Load the case, with dropout switched off."""
         method = czslkit.load_original(
             self.method,
-            {"net": state, "epoch": 3} | ({"image_extractor": own} if own else {}),
+            self.checkpoint,
             self.space,
             {**self.json["config"], **config},
             word_vectors=self.vector,
@@ -195,3 +200,76 @@ CLASSICAL = sorted((Path(__file__).parent / "classical").glob("*.json"))
 def classical(request: pytest.FixtureRequest) -> ClassicalCase:
     """Return every recorded run of the classical methods in turn."""
     return ClassicalCase(request.param)
+
+
+class AdeCase(ClassicalCase):
+    """One recorded run of ADE, with six images and their companions."""
+
+    def drawn(self, offset: int) -> Tensor:
+        seed, size = self.json["case_seed"] + offset, self.json["images"]["size"]
+        noise = np.random.RandomState(seed).standard_normal((6, 3, size, size)).astype(np.float32)
+        colours = 3.0 * np.random.RandomState(seed + 7).standard_normal((6, 3, 1, 1))
+        return torch.from_numpy((noise + colours).astype(np.float32))
+
+    @property
+    def images(self) -> Tensor:
+        return self.drawn(0)
+
+    @property
+    def batch(self) -> Batch:
+        attr, obj = (torch.tensor(self.json["labels"][kind]) for kind in ("attr", "obj"))
+        companions = {"same_attr": Batch(self.drawn(1), attr, obj), "same_obj": Batch(self.drawn(2), attr, obj)}
+        return Batch(self.images, attr, obj, companions=companions)
+
+
+ADE = sorted((Path(__file__).parent / "ade").glob("*.json"))
+
+
+@pytest.fixture(params=ADE, ids=lambda path: path.stem)
+def ade(request: pytest.FixtureRequest) -> AdeCase:
+    """Return every recorded run of ADE in turn."""
+    return AdeCase(request.param)
+
+
+class GipcolCase(ClassicalCase):
+    """One recorded run of GIPCOL, whose program reads the feasibility of pairs beside the checkpoint."""
+
+    @property
+    def images(self) -> Tensor:
+        draw = np.random.RandomState(self.json["case_seed"]).standard_normal((6, 3, 32, 32))
+        return torch.from_numpy(draw.astype(np.float32))
+
+    @property
+    def feasibility(self) -> Tensor:
+        return torch.tensor(self.json["feasibility"])
+
+    def weights(self, shapes: dict[str, Any]) -> dict[str, Tensor]:
+        """Return tensors by the names of their model."""
+        return {key: weight(key, shape, self.json["case_seed"]) for key, shape in shapes.items()}
+
+    @property
+    def clip(self) -> dict[str, Tensor]:
+        """The CLIP of the case, with the names and the text positions of OpenAI's file."""
+        prefix, shapes = self.json["clip_checkpoint"]["prefix"], self.json["clip_checkpoint"]["shapes"]
+        named = self.weights({prefix + key: shape for key, shape in shapes.items()})
+        return {key.removeprefix(prefix): value for key, value in named.items()}
+
+    def load(self, **config: Any) -> Method:
+        """Load the case with its feasibility, with dropout switched off."""
+        settings = {**self.json["config"], "feasibility": self.json["feasibility"], **config}
+        state = self.weights(self.json["shapes"])
+        method = czslkit.load_original("gipcol", state, self.space, settings, log=lambda _: None)
+        self._dropout = {}
+        for module in method.modules():
+            if isinstance(module, nn.Dropout):
+                self._dropout[module], module.p = module.p, 0.0
+        return method
+
+
+GIPCOL = sorted((Path(__file__).parent / "gipcol").glob("*.json"))
+
+
+@pytest.fixture(params=GIPCOL, ids=lambda path: path.stem)
+def gipcol(request: pytest.FixtureRequest) -> GipcolCase:
+    """Return every recorded run of GIPCOL in turn."""
+    return GipcolCase(request.param)

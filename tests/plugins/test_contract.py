@@ -9,11 +9,16 @@ from czslkit.training_hooks import TrainingHooks
 
 #: Settings that make a method small; any other method is checked with its own defaults on the demo backbone.
 SMALL = {
+    "gipcol": {"graph_layers": "d16,d"},
+    "caila": {"shift": 0.5},
     "msci": {"low_layers": 2, "high_layers": 3, "heads": (2, 2), "layers": (1, 2), "adapter_dim": 4},
     "troika": {"layers": 2, "adapter_dim": 4},
+    "tomcat": {"adapter_dim": 4},
     "visprod": {"backbone": "timm/resnet10t/random", "image_size": 32, "tune": "all"},
 }
 VARIANTS = [
+    ("gipcol", {"network": "gcnii", "gcnii_width": 16, "gcnii_depth": 2}),
+    ("caila", {"text_adapters": False, "fusion_start": 0, "dropout": 0.0}),
     ("msci", SMALL["msci"] | {"fusion": "gated"}),
     ("msci", SMALL["msci"] | {"low_layers": 1, "high_layers": 1}),
     ("dfsp-bif", {"layers": 0, "keep": 0.5}),

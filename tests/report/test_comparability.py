@@ -167,3 +167,12 @@ def test_feasibility_of_the_methods_themselves_may_differ(open_result: Make) -> 
     message = r"infeasible pairs are excluded \(threshold 0\.1 given, feasibility from the method itself\); in csp"
     with pytest.raises(CzslkitError, match=message):
         Table([open_result(**{**own, "feasibility": "clip"}), open_result("msci", **own)])
+
+
+def test_a_row_of_tomcat_beside_an_inductive_row_is_marked(result: Make) -> None:
+    base = result("tomcat", config={"options": {"adapt": False}}, config_id="base")
+    rows = [result("csp"), base, adapted(result("tomcat", config={"options": {"adapt": True}}, config_id="adapt"))]
+    with pytest.raises(CzslkitError, match=r"tomcat \(transductive\) adapt=true on demo .* has adapted to the test"):
+        Table(rows)
+    table = Table(rows, mixed=True)
+    assert table.arrangement.rows == ("csp", "tomcat adapt=false", "tomcat (transductive) adapt=true")

@@ -208,6 +208,17 @@ def test_companions_are_images_of_the_training_split(toy, clip_file, augment):
     assert torch.equal(one, other)
 
 
+def test_an_image_may_have_no_companion(toy, clip_file):
+    feed = Feed(HardNegatives(clip_file, toy.space), toy.train, 8)
+    chosen = {"some": torch.tensor([-1, 4, -1, 2]), "none": torch.full((4,), -1)}
+    (batch,) = feed.batches(torch.arange(4), 1, companions=lambda index: chosen)
+    some, none = batch.companions["some"], batch.companions["none"]
+    assert (some.rows.tolist(), some.index.tolist()) == ([1, 3], [4, 2])
+    assert len(none.attr) == len(none.images.pooled) == len(none.rows) == 0
+    (expected,) = feed.batches(torch.tensor([4, 2]), 1)
+    assert torch.equal(some.images.pooled, expected.images.pooled)
+
+
 def test_repeats_of_an_image_have_augmentations_of_their_own(toy, clip_file):
     feed = Feed(HardNegatives(clip_file, toy.space), toy.train, 2, augment=True, seed=3)
     first, second = feed.batches(torch.tensor([5, 5, 5]), 1, companions=lambda index: {"same": index[:1]})
@@ -412,8 +423,8 @@ def test_a_parameter_may_be_declared_to_lack_a_gradient(run):
             r"returned torch\.int64 \[2\] with values from 0 to 21, expected .* from 0 to 20",
         ),
         (
-            {"companions": lambda self, data, index, generator: {"x": index - 1}},
-            r"Changed\.companions\(\) returned for 'x' torch\.int64 \[8\] with values from -1 to",
+            {"companions": lambda self, data, index, generator: {"x": index - 2}},
+            r"Changed\.companions\(\) returned for 'x' torch\.int64 \[8\] with values from -2 to .* or -1 for no image",
         ),
         (
             {"evaluation_weights": lambda self: {"prompt.word": self.prompt.words}},

@@ -26,6 +26,7 @@ from czslkit.training.options import TrainOptions
 from czslkit.training.step_count import NotCountableError, StepCounter
 
 SMALL = {
+    "gipcol": {"graph_layers": "d16,d"},
     "msci": {"low_layers": 2, "high_layers": 2, "heads": (2, 2)},
     "visprod": {"backbone": "timm/resnet10t/random", "image_size": 32, "tune": "all"},
 }
