@@ -68,6 +68,8 @@ class _Block:
     def recomputes_next(self, part: Part) -> bool:
         """Return whether the next call of a part is recomputed; the recomputed calls are spread evenly."""
         share, calls = getattr(self.how, part), self.calls[part]
+        if share in (0, 1):
+            return bool(share)  # not counted, since a compiled step would be compiled again for every number
         self.calls[part] += 1
         return int((calls + 1) * share) > int(calls * share)
 

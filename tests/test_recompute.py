@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from czslkit.footprint import Footprint
 from czslkit.method import METHODS, Method, build
-from czslkit.recompute import Recomputation, recompute, recomputed_texts
+from czslkit.recompute import Recomputation, recompute, recomputed, recomputed_texts
 from czslkit.types import Batch, PairSpace
 
 SMALL = {
@@ -96,3 +96,19 @@ def test_nothing_is_recomputed_without_gradients_or_outside_the_block() -> None:
     recomputed_texts(doubled, texts)
     again = sorted(sizes[4:7])  # for the gradient
     assert (sizes[:4], again, sizes[7:]) == ([5, 2, 2, 1], [1, 2, 2], [5])
+
+
+def test_a_step_that_recomputes_a_whole_part_is_compiled_once():
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    step = torch.compile(lambda x: recomputed("text", torch.sin, x), backend=backend)
+    x, after = torch.ones(2, requires_grad=True), []
+    with recompute(Recomputation(text=1)):
+        for _ in range(3):
+            step(x)
+            after.append(len(graphs))
+    assert after == after[:1] * 3

@@ -65,7 +65,8 @@ class TrainOptions:
     memory: str | None = option(
         None,
         "memory that a training may take with its weights, such as 24GB, or auto for what is free on its device; a "
-        "step recomputes as much as it needs to fit, and the numbers stay the same within rounding; null sets no limit",
+        "step recomputes as much as it needs to fit, and the numbers stay the same within rounding, apart from the "
+        "random numbers of dropout where texts attend in parts; null sets no limit",
         added_later=True,
         recorded=False,
     )
