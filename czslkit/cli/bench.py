@@ -49,8 +49,8 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         action=ReplaceDefault,
         default=[],
         metavar="NAME",
-        help="methods to compare, with spaces or commas between them, from the names that czslkit list prints "
-        "(default: the methods of --checkpoint)",
+        help="methods to compare, with spaces or commas between them, from the names that czslkit list prints; all "
+        "for every one (default: the methods of --checkpoint)",
     )
     group.add_argument(
         "--datasets",

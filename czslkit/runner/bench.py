@@ -121,7 +121,8 @@ def bench(
     of the runner.
 
     Args:
-        methods: registered names, as a sequence or separated by commas; the methods of ``checkpoints`` if None.
+        methods: registered names, as a sequence or separated by commas, or ``all``; the methods of ``checkpoints`` if
+            None.
         datasets: names; ``all`` stands for MIT-States, UT-Zappos and C-GQA.
         worlds: ``closed``, ``open`` or both.
         seeds: seeds of the trainings; each method is trained once for each seed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ..data.dataset_folders import canonical, find_folder
 from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
 from ..files import checked_filename
+from ..method import METHODS
 from ..metrics.names import WORLDS
 from ..options import user_path
 from ..registry import load_unpackaged, unpackaged
@@ -71,7 +72,7 @@ class Request:
         dataset_names = [canonical(name) for name in _split_names(self.datasets, {"all": BENCHMARKS})]
         trained = [TrainedMethod.read(folder) for folder in self.checkpoints]
         own = [checkpoint.method for checkpoint in trained]
-        methods = own if self.methods is None else _split_names(self.methods)
+        methods = own if self.methods is None else _split_names(self.methods, {"all": METHODS})
         worlds, seeds = _split_names(self.worlds), list(self.seeds)
         specs, problems = _plan_or_problems(
             methods, dataset_names, worlds, seeds, self.settings, self.preset, trained, self.recipes
@@ -154,7 +155,7 @@ def _prefixed(log: Callable[[str], None], name: str) -> Callable[[str], None]:
     return lambda line: log(f"{name}: {line}")
 
 
-def _split_names(names: Sequence[str] | str, groups: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+def _split_names(names: Sequence[str] | str, groups: Mapping[str, Iterable[str]] | None = None) -> list[str]:
     """Return names from a list, or from one text with commas; a name in ``groups`` is replaced by its members."""
     items = names.split(",") if isinstance(names, str) else names
     return [name for item in items for name in (groups or {}).get(item.strip(), [item.strip()])]

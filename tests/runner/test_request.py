@@ -34,6 +34,12 @@ def test_a_request_that_was_sent_has_the_same_jobs(tmp_path: Path) -> None:
     assert len(cells(request)) == 2 * (1 + 2)
 
 
+def test_all_stands_for_every_registered_method(tmp_path: Path) -> None:
+    found = [cell["method"] for cell in cells(Request("all", runs=tmp_path, device="cpu"))]
+    assert found == list(czslkit.METHODS)
+    assert len(found) >= 17
+
+
 def test_a_request_takes_code_that_is_not_installed_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "own.py"
     file.write_text(PLUGIN, encoding="utf-8")
