@@ -24,6 +24,7 @@ from ..files import file_lock
 from ..training_files import LOG_FILE
 from . import child
 from .job import Job
+from .machine import available_cores
 from .process_lines import ProcessLines
 from .record import failure
 from .request import Request
@@ -62,15 +63,14 @@ def visible_gpus(device: str) -> list[str]:
 
 
 def threads_of_each(processes: int) -> int:
-    """Return the threads of each of several trainings: the processors of this process, divided by their number.
+    """Return the threads of each of several trainings: the cores that this process may use, divided by their number.
 
     ``OMP_NUM_THREADS`` replaces this number, and ``torch.set_num_threads`` is an upper bound.
     """
     own = torch.get_num_threads()
     if os.environ.get("OMP_NUM_THREADS"):
         return own
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(own, max(1, processors // processes))
+    return min(own, max(1, available_cores() // processes))
 
 
 def planned_here(request: Request, log: Callable[[str], None], *, elsewhere: bool = False) -> list[Job]:
