@@ -27,6 +27,7 @@ BUILTIN = (
     "czslkit.aggregators",
     "czslkit.interactions",
     "czslkit.heads.cosine",
+    "czslkit.heads.margin_cosine",
     "czslkit.heads.three_branch",
     "czslkit.data.published",
 )

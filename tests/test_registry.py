@@ -249,7 +249,7 @@ def test_an_unknown_name_is_explained(install: Install) -> None:
     with pytest.raises(UnknownNameError) as caught:
         AGGREGATORS["low_hihg"]
     assert str(caught.value) == (
-        "no aggregator named 'low_hihg'. Did you mean 'low_high'? Known: last_layer, low_high, pooled."
+        "no aggregator named 'low_hihg'. Did you mean 'low_high'? Known: last_layer, low_high, mlp, pooled."
         "\n  plugin 'broken' (broken 1.0) did not load: ZeroDivisionError: division by zero"
     )
 

@@ -18,6 +18,7 @@ from ..types import ImageFeatures, Setting, TextFeatures
 
 #: Number of pairs whose texts are encoded to measure the memory of texts.
 SAMPLE = 512
+_COLUMN_BYTES = 32  # of the numbers of a pair's column in a chunk
 #: Largest share of the memory for the texts of candidates. If the texts of all candidates need more, the evaluation
 #: passes over the images several times, each time with another part of the texts.
 TEXT_SHARE = 0.5
@@ -71,7 +72,7 @@ class Costs:
         self.text_peak = footprint.peak  # bytes while texts are encoded, in addition to text_bytes
         shared = _bytes_of_tensors(self.text.rows(slice(0)))  # attributes and objects
         self._shared = len(tasks) * shared
-        self._per_pair = (_bytes_of_tensors(self.text) - shared) / len(self._sample)
+        self._per_pair = _COLUMN_BYTES + (_bytes_of_tensors(self.text) - shared) / len(self._sample)
 
     def text_bytes(self, pairs: int) -> int:
         """Return the bytes of the text features of ``pairs`` pairs."""

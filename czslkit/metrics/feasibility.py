@@ -23,6 +23,7 @@ def threshold_grid(feasibility: Array, seen: Array, n: int = 50) -> tuple[float,
     Raises:
         ValueError: ``feasibility`` and ``seen`` differ in length, or every pair is seen.
 
+    >>> import torch
     >>> threshold_grid(torch.tensor([0.0, 0.25, 0.75]), torch.tensor([True, False, False]), n=3)
     (0.25, 0.5, 0.75)
     """

@@ -131,7 +131,7 @@ class ChunkColumns:
         order = (group * len(candidates) + columns).argsort()  # by group, then by column number
         order = order[int((group == UNUSED).sum()) :]
         groups = UNSEEN + candidates.n_levels
-        self.width = len(columns)  # w
+        self.given, self.width = columns, len(columns)  # [w]
         self.group_ends: list[int] = group[order].bincount(minlength=groups).cumsum(0).tolist()
         self.columns = columns[order]  # [u], the used columns, by group
         self._ascending = self.columns.argsort()  # [u]

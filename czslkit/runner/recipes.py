@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,22 @@ def recipe_for(method: str, dataset: str, preset: str | None) -> Path | None:
 
 
 def shared_evaluation(dataset: str) -> dict[str, Any]:
-    """Return the evaluation settings that have the same value in all of czslkit's recipes for a dataset.
+    """Return the evaluation settings that have the same value in most of czslkit's recipes for a dataset.
 
-    If all of them have a threshold, but not the same, the threshold is searched.
+    If most of them have a threshold, but not the same, the threshold is searched.
 
     >>> shared_evaluation("cgqa")
     {'bins': 'original', 'feasibility': 'file', 'infeasible': 'original', 'threshold': 'search'}
     """
     settings = [load_recipe(file)["eval"] for file in sorted((configs() / dataset).glob("*.yaml"))]
-    first = settings[0] if settings else {}
-    shared = {key: value for key, value in first.items() if all(value == other.get(key) for other in settings)}
-    if settings and all(other.get("threshold") is not None for other in settings):
+    keys = sorted({key for one in settings for key in one})
+    values = {key: Counter(repr(one[key]) for one in settings if key in one).most_common(1)[0] for key in keys}
+    shared = {
+        key: next(one[key] for one in settings if key in one and repr(one[key]) == value)
+        for key, (value, count) in values.items()
+        if 2 * count > len(settings) and value != "None"
+    }
+    if 2 * sum(one.get("threshold") is not None for one in settings) > len(settings):
         shared.setdefault("threshold", "search")
     return shared
 

@@ -41,8 +41,7 @@ class Recorder:
 
     def update(self, scores: Tensor, *labels: Tensor, columns: ChunkColumns, **rest: Any) -> None:
         """Keep the scores and pass them to the sweep; the arguments are those of ``Sweep.update``."""
-        positions, numbers = (found.tolist() for found in columns.on(scores.device))
-        for position, column in zip(positions, numbers, strict=True):
+        for position, column in enumerate(columns.given.tolist()):
             self.columns.setdefault(column, []).append(scores[:, position])
         self.sweep.update(scores, *labels, columns=columns, **rest)
 

@@ -178,8 +178,11 @@ def transport(cost: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """
     import ot
 
-    problems = zip(*(tensor.double().cpu().numpy() for tensor in (rows, columns, cost)), strict=True)
-    return torch.from_numpy(np.stack([ot.emd(*problem) for problem in problems])).to(cost)
+    leaving, arriving, costs = (tensor.cpu().numpy().astype(np.float64) for tensor in (rows, columns, cost))
+    leaving *= leaving.shape[1] / leaving.sum(1, keepdims=True)  # the solver needs equal sums
+    arriving *= leaving.shape[1] / arriving.sum(1, keepdims=True)
+    flows = [ot.emd(*problem) for problem in zip(leaving, arriving, costs, strict=True)]
+    return torch.from_numpy(np.stack(flows).astype(np.float32)).to(cost)
 
 
 @transport.register_fake
@@ -206,6 +209,5 @@ def _pooled_columns(attention: Tensor) -> Tensor:
 
 
 def _weights(attention: Tensor) -> Tensor:
-    attention = attention.double()  # the solver needs equal sums
     weights = (attention / attention.sum(1, keepdim=True)).clamp(min=0) + LEAST_WEIGHT
     return weights * weights.shape[1] / weights.sum(1, keepdim=True)

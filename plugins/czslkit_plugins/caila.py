@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 from czslkit.backbones import load_backbone
 from czslkit.backbones.adapters import ConceptAdapters, adapter_mode
-from czslkit.components import HEADS, Backbone, Head, cosine
+from czslkit.components import Backbone, Head, cosine
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.training_hooks import TrainingData
@@ -45,7 +45,6 @@ class ConceptFeatures(ImageFeatures):
     obj: Tensor | None = None
 
 
-@HEADS.register("concept_cosine")
 class ConceptCosine(Head):
     """A head with a plain cosine for the ranking, and scaled cosines of pair, attribute and object for the loss.
 

@@ -124,7 +124,7 @@ def test_the_validation_loss_is_the_loss_without_dropout_and_takes_encoded_texts
     ("options", "message"),
     [
         ({"fusion_start": 5}, "fusion_start is 5, but the backbone has 5 visual blocks; expected one of the blocks"),
-        ({"backbone": "timm/resnet10t/random"}, "fusion_start is 0, but the backbone has 0 visual blocks"),
+        ({"backbone": "timm/resnet10t/random"}, "Timm takes no adapters; it needs a method add_adapters"),
     ],
 )
 def test_a_backbone_without_the_first_block_of_the_joint_pass_is_refused(clip_file, options, message):

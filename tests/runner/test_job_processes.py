@@ -61,7 +61,12 @@ class Command:
         name, value = self._mark.split("=")
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                command, env={**os.environ, name: value}, stdout=log, stderr=log, start_new_session=True
+                command,
+                env={**os.environ, name: value},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell may ignore it
             )
 
     @property

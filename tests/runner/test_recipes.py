@@ -111,6 +111,7 @@ def test_disagreeing_published_numbers_are_recorded():
         (method, dataset, world): numbers["disagreement"]
         for method in NAMES
         for dataset in DATASETS
+        if (method, dataset) not in NOT_PUBLISHED
         for world, numbers in spec(method, dataset).published.items()
         if "disagreement" in numbers
     }
