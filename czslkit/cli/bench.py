@@ -100,7 +100,7 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         "--preset",
         choices=("demo", "paper"),
         help="recipes to use: demo or paper; paper also prints the published numbers next to the results; a method "
-        "without a recipe uses its defaults, and with paper the evaluation settings that all recipes of the dataset "
+        "without a recipe uses its defaults, and with paper the evaluation settings that most recipes of the dataset "
         "share (default: demo on the demo dataset, the defaults of each method on other datasets)",
     )
     group.add_argument(

@@ -18,6 +18,8 @@ from ..types import ImageFeatures, Setting, TextFeatures
 
 #: Number of pairs whose texts are encoded to measure the memory of texts.
 SAMPLE = 512
+#: Share of a given memory that is planned; the rest is for small tensors that are not counted.
+COUNTED = 0.99
 _COLUMN_BYTES = 32  # of the numbers of a pair's column in a chunk
 #: Largest share of the memory for the texts of candidates. If the texts of all candidates need more, the evaluation
 #: passes over the images several times, each time with another part of the texts.
@@ -125,17 +127,17 @@ def fit_chunks(costs: Costs, memory: int) -> Chunks:
     Raises:
         ConfigError: even the smallest chunks take more; the message lists the memory of each part.
     """
-    method, largest = costs.method, max(costs.counts.values())
+    method, largest, given, memory = costs.method, max(costs.counts.values()), memory, int(COUNTED * memory)
     texts, batch = sum(costs.counts.values()), min(costs.feed.batch_size, len(costs.feed.split))
     if costs.text_bytes(texts) > (share := TEXT_SHARE * (memory - costs.image_bytes(largest))):
         texts = costs.texts_that_fit(share) if method.chunkable else largest
     most = min(texts, largest)
     size = [1 if method.independent else batch, min(most, SAMPLE) if method.chunkable else most]  # images, pairs
     if costs.text_bytes(texts) + costs.image_bytes(size[1]) + costs.text_peak > memory:
-        raise _memory_error(costs, memory, texts, size[1])
+        raise _memory_error(costs, given, texts, size[1])
     while costs.total(texts, *size) > memory:
         if size[1] == 1 or not method.chunkable:
-            raise _memory_error(costs, memory, texts, size[1], size[0])
+            raise _memory_error(costs, given, texts, size[1], size[0])
         size[1] //= 2
     for axis, target in ((1, min(PAIRS, most)), (0, min(IMAGES, batch)), (1, min(MOST_PAIRS, most)), (0, batch)):
         size = _grown(costs, memory, texts, size, axis, target)
@@ -175,9 +177,8 @@ def _memory_error(costs: Costs, memory: int, texts: int, pairs: int, images: int
     else:
         parts["to encode texts"] = costs.text_peak
     needs = ", ".join(f"{format_bytes(size)} {purpose}" for purpose, size in parts.items())
-    return ConfigError(
-        [f"memory is {format_bytes(memory)}, but {format_bytes(sum(parts.values()))} are needed: {needs}"]
-    )
+    whole = format_bytes(round(sum(parts.values()) / COUNTED))
+    return ConfigError([f"memory is {format_bytes(memory)}, but {whole} are needed: {needs}"])
 
 
 def _bytes_of_tensors(features: TextFeatures) -> int:

@@ -141,7 +141,7 @@ def plan(
             :class:`~czslkit.runner.grid.Grid` has several values; every combination of such values is planned.
         preset: ``demo`` or ``paper`` selects recipes of ``configs/``. None selects the recipes of the demo world for
             ``demo``, and the methods' own defaults for other datasets. A method without a recipe uses its defaults,
-            and with ``paper`` the evaluation settings that all recipes of czslkit for the dataset share, with a
+            and with ``paper`` the evaluation settings that most recipes of czslkit for the dataset share, with a
             searched threshold if their thresholds differ; with ``paper``, one of the methods must have a recipe for
             every dataset.
         checkpoints: trained methods that are evaluated without training; their options override those of a recipe.

@@ -225,7 +225,7 @@ class Caila(Method):
                     features[concept] = self.backbone.project_image(last)
         with adapter_mode(MIXTURE):
             joint = self.backbone.run_image_blocks(torch.cat([streams[concept] for concept in CONCEPTS], 1), self.upper)
-        classes = joint[:, [0, streams[ATTR].shape[1]]].mean(1)  # the class tokens of both passes
+        classes = (joint[:, 0] + joint[:, streams[ATTR].shape[1]]) / 2  # the class tokens of both passes
         pooled = self.backbone.project_image(classes)
         return ConceptFeatures(pooled, attr=features.get(ATTR), obj=features.get(OBJ))
 

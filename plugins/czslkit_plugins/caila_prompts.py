@@ -102,10 +102,9 @@ class ConceptPrompts(nn.Module):
         marks = backbone.tokenize(["a photo of a"], backbone.text_length)[0]
         end = int(backbone.end_of_text(marks[None]))
         self.room = backbone.text_length - end - 1  # most tokens between the start and the end mark
-        for name, ids in {"start": marks[:end], "end": marks[end]}.items():
-            self.register_buffer(name, ids.clone(), persistent=False)
+        self.register_buffer("start", marks[:end].clone(), persistent=False)
         self.start: Tensor  # token ids that all sentences begin with, [S]
-        self.end: Tensor
+        self.end = int(marks[end])  # id of the end mark
         self.attrs, self.objs, self.noun = (Words(backbone, texts) for texts in (*names, ["object"]))
 
     def forward(self, backbone: Backbone, pairs: Tensor) -> TextFeatures:
@@ -128,7 +127,7 @@ class ConceptPrompts(nn.Module):
             length: number of these tokens in each sentence, ``[N]``.
         """
         length = length.clamp(max=self.room)
-        ids = F.pad(ids[:, : self.room], (0, 1)).scatter(1, length[:, None], int(self.end))
+        ids = F.pad(ids[:, : self.room], (0, 1)).scatter(1, length[:, None], self.end)
         # the program learns no embedding from the start of its prompts
         start = backbone.embed_tokens(self.start).detach()
 

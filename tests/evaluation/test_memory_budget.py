@@ -74,10 +74,12 @@ def test_a_budget_is_kept_and_changes_no_number(name: str, data: Splits, clip_fi
     plenty = plan(method, data, WORLDS).run()
     everything = costs(method, data, WORLDS).total(84, 16, 48)
     kept = 0
-    for memory in (int(share * everything) for share in (0.2, 0.4, 0.7, 1)):
+    for memory in (int(share * everything) for share in (0.2, 0.4, 0.7, 1.02)):
+        feed = Feed(method, data.test, 16)
+        assert feed.caches_features in (True, False)  # measured once, with gradients
         try:
             with Footprint() as footprint:
-                filled = plan(method, data, WORLDS, memory=memory).run()
+                filled = Evaluation.plan(method, data, "test", WORLDS, feed, memory=memory).run()
         except ConfigError:
             continue
         kept += 1

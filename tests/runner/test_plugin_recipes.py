@@ -106,7 +106,7 @@ def test_a_method_without_a_recipe_runs_with_its_defaults_beside_published_recip
     assert plan(["mine"], ["cgqa"])[0].evaluation == EvalOptions()
 
 
-def test_no_threshold_is_searched_if_a_recipe_of_the_dataset_has_none(
+def test_no_threshold_is_searched_unless_most_recipes_of_the_dataset_have_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, threshold in (("a_csp", 0.4), ("b_clip", 0.5), ("c_coop", "search")):
@@ -114,7 +114,8 @@ def test_no_threshold_is_searched_if_a_recipe_of_the_dataset_has_none(
         write(tmp_path / "toys", text, f"{name}.yaml")
     monkeypatch.setattr(recipe_files, "configs", lambda: tmp_path)
     assert recipe_files.shared_evaluation("toys") == {"infeasible": "original", "threshold": "search"}
-    write(tmp_path / "toys", "method: dfsp-bif\neval: {infeasible: original}\n", "d_dfsp-bif.yaml")
+    for name in ("d_dfsp-bif", "e_troika", "f_msci"):
+        write(tmp_path / "toys", f"method: {name[2:]}\neval: {{infeasible: original}}\n", f"{name}.yaml")
     assert recipe_files.shared_evaluation("toys") == {"infeasible": "original"}
     assert recipe_files.shared_evaluation("mit-states") == {}
 
