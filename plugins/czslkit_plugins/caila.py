@@ -51,16 +51,16 @@ class ConceptCosine(Head):
     In training mode, the scores are the logits of the loss.
 
     Args:
-        scale: log of the logit scale of pairs, which may learn; those of attributes and objects start at 20 times it.
+        backbone: its ``scale`` is that of pairs, which may learn; those of attributes and objects start at 20 times it.
         dropout: dropout on the normalised feature of an image, only for pairs.
     """
 
     version = 1
 
-    def __init__(self, scale: Tensor, dropout: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, dropout: float = 0.0) -> None:
         super().__init__()
-        self._scale = [scale]  # in a list, since an attribute would be a second copy in the state dict
-        self.attr_scale, self.obj_scale = (nn.Parameter(scale.detach() + math.log(20)) for _ in range(2))
+        self._backbone = [backbone]  # in a list, since an attribute would be a second copy in the state dict
+        self.attr_scale, self.obj_scale = (nn.Parameter(backbone.scale.detach() + math.log(20)) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, image: ImageFeatures, text: TextFeatures) -> Scores:
@@ -73,7 +73,7 @@ class ConceptCosine(Head):
         """Return the logits of the loss; those of attributes and objects need :class:`ConceptFeatures`."""
         assert text.pair is not None and text.attr is not None and text.obj is not None
         view = self.dropout(F.normalize(image.pooled, dim=-1))  # not normalised again
-        scores = Scores(self._scale[0].exp() * view @ F.normalize(text.pair, dim=-1).T)
+        scores = Scores(self._backbone[0].scale.exp() * view @ F.normalize(text.pair, dim=-1).T)
         if not isinstance(image, ConceptFeatures) or image.attr is None or image.obj is None:
             return scores
         attr, obj = cosine(image.attr, text.attr, self.attr_scale), cosine(image.obj, text.obj, self.obj_scale)
@@ -199,7 +199,7 @@ class Caila(Method):
             space=space,
             backbone=backbone,
             prompt=ConceptPrompts(backbone, space),
-            head=ConceptCosine(backbone.scale, options.dropout),
+            head=ConceptCosine(backbone, options.dropout),
         )
         self.lower, self.upper = range(start), range(start, depth)
         self.shift, self.object_share = options.shift, options.object_share

@@ -66,7 +66,7 @@ def test_a_name_of_two_kinds_needs_the_kind():
 
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_every_aggregator_passes(name):
-    check_component(name, **({"width": 64} if name == "mlp" else {}))
+    check_component(name, **({"width": 96} if name == "mlp" else {}))
 
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "decomposed"])
