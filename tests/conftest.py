@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import czslkit
+from czslkit import registry
 from czslkit.data.dataset_folders import ensure_folder
 from czslkit.data.writing import write_dataset
 from czslkit.files import file_lock
@@ -119,3 +120,9 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     assert write_dataset(root / "toys", TOY, pictures())
     return root
+
+
+@pytest.fixture(autouse=True)
+def no_code_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hand no code on to other processes that an earlier test has imported from a file, which may be gone."""
+    monkeypatch.setattr(registry, "_unpackaged", {})

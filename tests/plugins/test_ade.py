@@ -41,7 +41,7 @@ def test_many_patches_are_averaged_two_by_two():
     ways = [(1 + i, 1 + j) for i in rows_of for j in rows_of]
     expected = np.mean([[a.sum(1)[:, i, j].numpy() for i, j in ways] for a in (forth, back)], axis=(0, 1))
     np.testing.assert_allclose(found[:, 0, 0], expected, rtol=1e-5)
-    torch.testing.assert_close(rows.sum(1), torch.full((2,), 49.0, dtype=torch.float64))
+    torch.testing.assert_close(rows.sum(1), torch.full((2,), 49.0))
     assert columns.shape == (2, 49)
 
 

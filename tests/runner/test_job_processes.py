@@ -152,7 +152,7 @@ def test_replicas_give_the_same_results_at_a_time_and_one_by_one(
         settings = {"backbone": "demo", "train.epochs": 1, "csp.eval.threshold": czslkit.Grid(thresholds)}
         where = {"data": tmp_path / "data", "runs": tmp_path / runs, "log": lines.append, "device": "cpu"}
         result = czslkit.bench(methods, "all", worlds, preset="demo", settings=settings, jobs=jobs, **where)
-        assert not result.failed
+        assert not result.failed, [one["error"] for one in result.results]
         return result.to_csv()
 
     assert go(1, "one") == go(2, "two")
