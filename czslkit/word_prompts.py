@@ -1,7 +1,6 @@
 """The vectors of words from which methods without a text tower make the features of pairs.
 
-A method with such a table has ``load_word_vectors(vectors)``, which :func:`czslkit.load_original` calls with its
-argument ``word_vectors``, and fills the table by its options in the hook ``prepare``.
+A method with such a table is a :class:`FromWordVectors`.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from .errors import ConfigError
 from .linear import Linear
 from .options import option
 from .prompts import clean
+from .training_hooks import TrainingData
 from .types import PairSpace, TextFeatures
 from .word_vectors import TABLES, TableVectors, WordVectors, joined_vectors
 
@@ -156,3 +156,33 @@ class ComposedWords(nn.Module):
         joined = torch.cat((self.words.attr[pairs[:, 0]], self.words.obj[pairs[:, 1]]), 1)
         features = self.projection(joined)
         return TextFeatures(pairs, F.normalize(features, dim=-1) if self.normalised else features)
+
+
+class FromWordVectors:
+    """What methods share whose prompt has a :class:`WordTable` as ``words``; it stands before ``Method`` in a class.
+
+    The hook ``prepare`` fills the table by the options of the method. :func:`czslkit.load_original` calls
+    ``load_word_vectors`` with its argument ``word_vectors``.
+    """
+
+    #: Raise this number when the numbers that the class computes change: results of older versions are then run again.
+    version: ClassVar[int] = 1
+
+    options: WordVectorOptions
+    backbone: Backbone
+    prompt: nn.Module
+
+    @property
+    def words(self) -> WordTable:
+        """The vectors of the words."""
+        words = self.prompt.words
+        assert isinstance(words, WordTable)
+        return words
+
+    def prepare(self, data: TrainingData) -> None:
+        """Fill the table; see :meth:`WordTable.fill_by_options`."""
+        self.words.fill_by_options(self.options, self.backbone)
+
+    def load_word_vectors(self, vectors: Mapping[str, WordVectors] | TableVectors) -> None:
+        """Take the vectors of words from tables; see :meth:`WordTable.fill`."""
+        self.words.fill(self.options.word_vectors, vectors)

@@ -23,8 +23,7 @@ from czslkit.options import option
 from czslkit.training_hooks import TrainingData
 from czslkit.translation import State, Translation
 from czslkit.types import VALIDATION, Batch, ImageFeatures, PairSpace, Scores, Setting, TextFeatures, pair_targets
-from czslkit.word_prompts import ComposedWords, WordTable, WordVectorOptions
-from czslkit.word_vectors import TableVectors, WordVectors
+from czslkit.word_prompts import ComposedWords, FromWordVectors, WordTable, WordVectorOptions
 
 from .ade_attention import AdeImage, AttentionBlocks, check_solver, similarity, transported
 from .compcos import UNUSED_KEYS, mlp_sizes
@@ -135,7 +134,7 @@ def _product(scores: Scores, pairs: Tensor) -> Tensor:
 
 
 @METHODS.register("ade")
-class Ade(Method):
+class Ade(FromWordVectors, Method):
     """ADE: attention blocks for pair, attribute and object, which training shows two images that share a word.
 
     A training image attends to ``batch.companions`` of the names ``same_attr`` and ``same_obj``. Without companions, as
@@ -226,11 +225,7 @@ class Ade(Method):
 
     def prepare(self, data: TrainingData) -> None:
         check_solver()
-        self.prompt.words.fill_by_options(self.options, self.backbone)
-
-    def load_word_vectors(self, vectors: Mapping[str, WordVectors] | TableVectors) -> None:
-        """Take the vectors of words from tables; see :meth:`czslkit.word_prompts.WordTable.fill`."""
-        self.prompt.words.fill(self.options.word_vectors, vectors)
+        super().prepare(data)
 
     def text(self, pairs: Tensor) -> TextFeatures:
         return replace(super().text(pairs), attr=self.prompt.words.attr, obj=self.prompt.words.obj)

@@ -21,11 +21,9 @@ from czslkit.graphs import Gcnii, GraphConvolution, hidden_layers
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.precision import at_least_fp32, unrounded
-from czslkit.training_hooks import TrainingData
 from czslkit.translation import Names, State, Translation, distinct_numbers
 from czslkit.types import Batch, ImageFeatures, PairSpace, Scores, TextFeatures, pair_targets
-from czslkit.word_prompts import WordTable, WordVectorOptions
-from czslkit.word_vectors import TableVectors, WordVectors
+from czslkit.word_prompts import FromWordVectors, WordTable, WordVectorOptions
 
 from .compcos import UNUSED_KEYS, mlp_sizes
 
@@ -167,7 +165,7 @@ class DotProduct(Head):
         return F.cross_entropy(scores.pair, pair_targets(batch, pairs))
 
 
-class GraphMethod(Method):
+class GraphMethod(FromWordVectors, Method):
     """What CGE and Co-CGE share: the features of pairs come from the graph of a world.
 
     Args:
@@ -178,6 +176,7 @@ class GraphMethod(Method):
     """
 
     version = 1
+    options: GraphOptions
     prompt: GraphPrompt
 
     def __init__(self, options: GraphOptions, space: PairSpace, head: Head, *, weighted: bool = False) -> None:
@@ -187,13 +186,6 @@ class GraphMethod(Method):
 
     def text_in(self, world: str, pairs: Tensor) -> TextFeatures:
         return self.prompt(self.backbone, pairs, world)
-
-    def prepare(self, data: TrainingData) -> None:
-        self.prompt.words.fill_by_options(self.options, self.backbone)
-
-    def load_word_vectors(self, vectors: Mapping[str, WordVectors] | TableVectors) -> None:
-        """Take the vectors of words from tables; see :meth:`czslkit.word_prompts.WordTable.fill`."""
-        self.prompt.words.fill(self.options.word_vectors, vectors)
 
     def parameter_groups(self) -> Sequence[Mapping[str, Any]]:
         tower = {id(parameter) for parameter in self.backbone.parameters()}

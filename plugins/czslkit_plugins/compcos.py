@@ -19,11 +19,10 @@ from czslkit.heads import MarginCosine
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.pair_feasibility import feasibility
-from czslkit.training_hooks import TrainingData, TrainingPosition
+from czslkit.training_hooks import TrainingPosition
 from czslkit.translation import State, Translation
 from czslkit.types import Batch, PairSpace
-from czslkit.word_prompts import ComposedWords, WordTable, WordVectorOptions
-from czslkit.word_vectors import TableVectors, WordVectors
+from czslkit.word_prompts import ComposedWords, FromWordVectors, WordTable, WordVectorOptions
 
 #: Keys of the authors' YAML that change no function of a checkpoint, which CompCos, CGE, Co-CGE and ADE share.
 UNUSED_KEYS = tuple(
@@ -76,7 +75,7 @@ class CompCosOptions(WordVectorOptions):
 
 
 @METHODS.register("compcos")
-class CompCos(Method):
+class CompCos(FromWordVectors, Method):
     """CompCos: cosines of image features with pairs composed of word vectors, without a text tower."""
 
     version = 1
@@ -126,6 +125,8 @@ class CompCos(Method):
     )
     recipe: ClassVar[Mapping[str, Any]] = {"lr": 5e-5, "weight_decay": 5e-5, "batch_size": 128, "schedule": "constant"}
 
+    options: CompCosOptions
+
     def __init__(self, options: CompCosOptions, space: PairSpace) -> None:
         backbone = load_backbone(options.backbone)
         dim = options.dim or options.width(backbone)
@@ -148,19 +149,6 @@ class CompCos(Method):
         self.options = options
         self.register_buffer("every_pair", space.open().pairs, persistent=False)
         self.every_pair: Tensor
-
-    @property
-    def words(self) -> WordTable:
-        """The vectors of the words."""
-        assert isinstance(self.prompt, ComposedWords)
-        return self.prompt.words
-
-    def prepare(self, data: TrainingData) -> None:
-        self.words.fill_by_options(self.options, self.backbone)
-
-    def load_word_vectors(self, vectors: Mapping[str, WordVectors] | TableVectors) -> None:
-        """Take the vectors of words from tables; see :meth:`czslkit.word_prompts.WordTable.fill`."""
-        self.words.fill(self.options.word_vectors, vectors)
 
     def loss(self, batch: Batch, pairs: Tensor) -> Tensor | Mapping[str, Tensor]:
         return super().loss(batch, self.every_pair if self.options.open_world else pairs)

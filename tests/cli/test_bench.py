@@ -45,7 +45,7 @@ def test_bench_prints_a_table_and_writes_it_in_every_format(bench, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--methods", "cps"), "no method named 'cps'. Did you mean 'csp'"),
+        (("--methods", "cps"), "no method named 'cps'. Did you mean 'csp' or 'compcos'?"),
         (("--datasets", "toy"), "no dataset named 'toy'. Did you mean 'toys'?"),
         (("--worlds", "half"), "no world named 'half'"),
         (("--set", "lr"), "'lr' is not KEY=VALUE"),

@@ -77,7 +77,7 @@ def test_a_budget_is_kept_and_changes_no_number(name: str, data: Splits, clip_fi
     kept = 0
     for memory in (int(share * everything) for share in (0.2, 0.4, 0.7, 1.02)):
         feed = Feed(method, data.test, 16)
-        assert feed.caches_features in (True, False)  # measured once, with gradients
+        _ = feed.caches_features  # is measured here, with gradients, and not within the memory
         try:
             with Footprint() as footprint:
                 filled = Evaluation.plan(method, data, "test", WORLDS, feed, memory=memory).run()

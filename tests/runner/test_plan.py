@@ -46,7 +46,7 @@ def test_a_setting_can_be_for_one_method_only():
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        ({"methods": ["cps"]}, ["no method named 'cps'. Did you mean 'csp'"]),
+        ({"methods": ["cps"]}, ["no method named 'cps'. Did you mean 'csp' or 'compcos'?"]),
         ({"methods": []}, ["no method to run"]),
         ({"seeds": []}, ["no seed to run"]),
         ({"seeds": [-1]}, ["seed -1 is not a whole number from 0 to 9223372036854775807"]),
