@@ -8,8 +8,12 @@ from pathlib import Path
 
 import torch
 
+from .torchrun import local_count
+
 CONTAINER = Path("/sys/fs/cgroup")  # folder with memory.max and memory.current, the limit and the use of a container
 MEMORY_FILE = Path("/proc/meminfo")
+#: Environment variable with the number of trainings that share a device; ``--jobs`` sets it for their processes.
+SHARING = "CZSLKIT_TRAININGS_ON_DEVICE"
 #: Share of the free memory that may be planned: the rest is for workspaces of operations and gaps of the allocator.
 PLANNED_SHARE = 0.95
 
@@ -31,16 +35,23 @@ def total_memory(device: torch.device) -> int | None:
 def plannable_memory(device: torch.device, held: int) -> int | None:
     """Return the bytes of a device that a computation may take with what it holds; None if they are not known.
 
-    They are a share of the free memory and of what this process holds on the device.
+    They are a share of the free memory and of what this process holds on the device. If other trainings of this
+    benchmark use the device as well, now or later, each has an equal part of its memory at most.
 
     Args:
         held: bytes of the tensors that belong to the computation and are in memory; used for the CPU, where the bytes
             that torch holds are not known.
     """
+    sharing = int(os.environ.get(SHARING, 1)) * (local_count() if device.type == "cpu" else 1)
+    whole = total_memory(device)
     if device.type == "cuda":
-        return int(PLANNED_SHARE * (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)))
-    free = min((n for n in (_available(), _container_free()) if n is not None), default=None)
-    return None if free is None else int(PLANNED_SHARE * (max(free, 0) + held))
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    else:
+        known = [n for n in (_available(), _container_free()) if n is not None]
+        if not known:
+            return None
+        free = max(min(known), 0) + held
+    return int(PLANNED_SHARE * (free if whole is None or sharing == 1 else min(free, whole // sharing)))
 
 
 def _available() -> int | None:

@@ -44,3 +44,21 @@ def test_what_may_be_planned_is_a_share_of_what_is_free_and_held(
     (container / "memory.current").write_text("300000\n")
     (container / "memory.stat").write_text("anon 1\ninactive_file 100000\n")
     assert plannable_memory(CPU, 100_000) == 285_000
+
+
+def test_trainings_that_share_a_device_plan_an_equal_part_at_most(
+    container: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_memory, "MEMORY_FILE", container / "meminfo")
+    (container / "meminfo").write_text("MemAvailable:     500 kB\n")
+    (container / "memory.max").write_text("600000\n")
+    monkeypatch.setenv(device_memory.SHARING, "2")
+    assert plannable_memory(CPU, 0) == 285_000  # of 300,000
+    (container / "meminfo").write_text("MemAvailable:     100 kB\n")
+    assert plannable_memory(CPU, 0) == 97_280  # no more is free
+    for name, value in {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    (container / "meminfo").write_text("MemAvailable:     500 kB\n")
+    assert plannable_memory(CPU, 0) == 95_000  # two jobs of three processes each

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ..checkpoints.trained import is_intact
+from ..device_memory import SHARING
 from ..errors import ConfigError, CzslkitError, LockedError, ProcessError
 from ..files import file_lock
 from ..training_files import LOG_FILE
@@ -107,7 +108,7 @@ class JobProcesses:
         self._request, self._jobs = pickle.dumps(request), jobs
         self._gpus, self._threads = visible_gpus(request.device), threads_of_each(count)
         self._pool = ThreadPoolExecutor(count, "training", initializer=_block_interrupts)
-        self._slots = [*range(count)]
+        self._count, self._slots = count, [*range(count)]
         self._lines = ProcessLines(len(jobs), count, log, show=request.progress)
         self._lock, self._stopped = threading.Lock(), False
         self._running: dict[Any, Connection] = {}
@@ -198,7 +199,8 @@ class JobProcesses:
 
     def _start(self, number: int, slot: int, log_file: Path) -> tuple[Any, Connection]:
         """Start the process of a job; return it and the connection to it."""
-        variables = {"OMP_NUM_THREADS": str(self._threads)}
+        sharing = -(-self._count // max(len(self._gpus), 1))
+        variables = {"OMP_NUM_THREADS": str(self._threads), SHARING: str(sharing)}
         if self._gpus:
             variables["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         with self._lock:

@@ -21,9 +21,11 @@ import torch
 import czslkit
 from czslkit.cli import main
 from czslkit.data.make.mini import write_mini
+from czslkit.device_memory import SHARING
 from czslkit.errors import ConfigError, ProcessError
 from czslkit.metrics.names import WORLDS
 from czslkit.runner import job_processes
+from czslkit.runner.request import Request
 
 MARK = "CZSLKIT_TEST_MARK"  # variable in the environment of every process that a command starts
 SLOW = pytest.mark.slow
@@ -341,3 +343,23 @@ def test_a_variable_of_the_environment_is_set_for_a_while(monkeypatch: pytest.Mo
         assert (os.environ["OMP_NUM_THREADS"], os.environ["CUDA_VISIBLE_DEVICES"]) == ("1", "3")
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize(("gpus", "sharing"), [([], "3"), (["0", "1"], "2"), (["0", "1", "2", "3"], "1")])
+def test_the_processes_know_how_many_share_their_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: list[str], sharing: str
+) -> None:
+    started: list[str] = []
+
+    class Started:
+        def __init__(self, **arguments: object) -> None: ...
+
+        def start(self) -> None:
+            started.append(os.environ[SHARING])
+
+    monkeypatch.setattr(job_processes, "visible_gpus", lambda device: gpus)
+    monkeypatch.setattr(job_processes._SPAWN, "Process", Started)
+    processes = job_processes.JobProcesses(Request("clip", runs=tmp_path), [], 3, lambda line: None)
+    processes._start(0, 0, tmp_path / "log.txt")[1].close()
+    assert started == [sharing]
+    assert SHARING not in os.environ
