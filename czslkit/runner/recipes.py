@@ -77,13 +77,11 @@ def shared_evaluation(dataset: str) -> dict[str, Any]:
     {'bins': 'original', 'feasibility': 'file', 'infeasible': 'original', 'threshold': 'search'}
     """
     settings = [load_recipe(file)["eval"] for file in sorted((configs() / dataset).glob("*.yaml"))]
-    keys = sorted({key for one in settings for key in one})
-    values = {key: Counter(repr(one[key]) for one in settings if key in one).most_common(1)[0] for key in keys}
-    shared = {
-        key: next(one[key] for one in settings if key in one and repr(one[key]) == value)
-        for key, (value, count) in values.items()
-        if 2 * count > len(settings) and value != "None"
-    }
+    shared = {}
+    for key in sorted({key for one in settings for key in one}):
+        (value, count), *_ = Counter(one.get(key) for one in settings).most_common()
+        if value is not None and 2 * count > len(settings):
+            shared[key] = value
     if 2 * sum(one.get("threshold") is not None for one in settings) > len(settings):
         shared.setdefault("threshold", "search")
     return shared
