@@ -124,5 +124,8 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_code_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hand no code on to other processes that an earlier test has imported from a file, which may be gone."""
-    monkeypatch.setattr(registry, "_unpackaged", {})
+    """Hand no code on to other processes that an earlier test has imported from a file, which may be gone.
+
+    Code that a fixture of a module has imported stays, as its file does.
+    """
+    monkeypatch.setattr(registry, "_unpackaged", dict(registry._unpackaged))
