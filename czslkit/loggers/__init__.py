@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import Any, ClassVar
 
 from ..entry_points import is_builtin
 from ..files import write_text
-from ..foreign_files import read_regular
+from ..foreign_files import parse_json, read_regular
 from ..registry import Registry
+from ..training_files import RUN_IDS_FILE
 
-_ID_LIMIT = 1000  # largest size of a file with the id of a run, in bytes
+_IDS_LIMIT = 10_000  # largest size of the file with the ids of a training, in bytes
 
 
 @dataclass(frozen=True)
@@ -25,24 +27,20 @@ class Run:
     method: str
     seed: int
     config_id: str  # the digest of the settings, as in the names of folders
+    logger: str  # the name of the logger
     root: Path  # folder for the files of the logger, of all runs; it may not exist
-    id_file: Path  # file in the folder of the training, for ``keep_id``
+    training: Path  # folder of the training; it may not exist
     step: int = 0  # optimiser steps that are done; a training that was killed makes the later ones again
 
     @property
     def name(self) -> str:
         """The name of the run, which is also the folder of its results, such as ``demo/csp/seed0-3f``."""
-        return f"{self.group_of_seeds}/seed{self.seed}-{self.config_id}"
+        return f"{self.dataset}/{self.method}/seed{self.seed}-{self.config_id}"
 
     @property
     def group(self) -> str:
         """A name that runs share which differ in their seed only, such as ``demo/csp/3f``."""
-        return f"{self.group_of_seeds}/{self.config_id}"
-
-    @property
-    def group_of_seeds(self) -> str:
-        """The dataset and the method, such as ``demo/csp``."""
-        return f"{self.dataset}/{self.method}"
+        return f"{self.dataset}/{self.method}/{self.config_id}"
 
     @property
     def folder(self) -> Path:
@@ -51,14 +49,19 @@ class Run:
 
     def kept_id(self) -> str | None:
         """Return the id that was kept for this training, for example by a process that was killed; None without one."""
-        try:
-            return read_regular(self.id_file, _ID_LIMIT).decode().strip() or None
-        except (OSError, ValueError):
-            return None
+        found = self._kept_ids().get(self.logger)
+        return found if isinstance(found, str) else None
 
     def keep_id(self, value: str) -> None:
         """Keep an id with the training, so that the run goes on under it when the training is resumed."""
-        write_text(self.id_file, f"{value}\n")
+        write_text(self.training / RUN_IDS_FILE, json.dumps({**self._kept_ids(), self.logger: value}, indent=1))
+
+    def _kept_ids(self) -> dict[str, Any]:
+        try:
+            content = parse_json(read_regular(self.training / RUN_IDS_FILE, _IDS_LIMIT))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
 
 class Logger(ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -35,6 +36,7 @@ class Mlflow(Logger):
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
+        logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # it says how it makes its tables
         own = f"sqlite:///{run.root.absolute() / 'mlflow.db'}"
         address = os.environ.get("MLFLOW_TRACKING_URI") or own
         run.root.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,7 @@ def _run(job: Job, logger: str) -> Run:
         cell["method"],
         cell["seed"],
         cell["config_id"],
+        logger=logger,
         root=job.store.root / LOGS_FOLDER / logger,
-        id_file=training_folder(job) / f"{logger}.id",
+        training=training_folder(job),
     )

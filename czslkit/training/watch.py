@@ -115,7 +115,7 @@ class Watch:
         logger = cls()
         where = logger.start(run, self._settings)
         self._loggers[name] = logger
-        self._log(f"{name}: {where}")
+        self._log(f"values go to {name}: {where}")
 
     def _use(self, images: int, seconds: float) -> dict[str, float]:
         """Return what steps took: images per second, and the most memory so far."""
