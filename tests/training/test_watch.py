@@ -89,7 +89,7 @@ def test_a_logger_receives_steps_epochs_and_results(tmp_path: Path, monkeypatch:
             whole,
             "epoch",
             {"number": 1.0, "loss": 3.8, "loss/attr": 1.9, **rates},
-        ),  # without the AUC, which is no number
+        ),  # no AUC, which is no number
     ):
         assert values.pop(f"{section}/images_per_second") > 0
         assert values.pop(f"{section}/peak_memory_gb") > 0.05
