@@ -28,18 +28,19 @@ FILE_TYPES = ("pdf", "svg", "png")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a6a6a")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS, HATCHES = "os^Dvph", ("", "////", "....", "xxxx")
-_LONGEST_NAME, _LINE = 40, 18  # characters of a name, and of a line of notes for each inch of a figure
+LINE = 0.12  # height of a line of text, in inches
+_LONGEST_NAME, _LETTERS_PER_INCH = 40, 18  # characters of a name, and about those of a line
 _SVG_SALT = "czslkit"  # makes the names of parts of an SVG the same each time
 
 
 class Look:
-    """The colour, dashes, marker and hatch of a row; each of many rows has its own combination."""
+    """The colour, dashes, marker and hatch of a row; the looks of the first 28 rows differ."""
 
     def __init__(self, place: int) -> None:
-        turn = place // len(COLOURS)
-        self.colour = COLOURS[place % len(COLOURS)]
-        self.dashes = DASHES[(place + turn) % len(DASHES)]
-        self.marker = MARKERS[(place + turn) % len(MARKERS)]
+        turn, number = divmod(place, len(COLOURS))
+        self.colour = COLOURS[number]
+        self.dashes = DASHES[(number + turn) % len(DASHES)]
+        self.marker = MARKERS[(number + turn) % len(MARKERS)]
         self.hatch = HATCHES[turn % len(HATCHES)]
 
 
@@ -77,36 +78,41 @@ def style(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def finish(axes: Axes, *, own: bool, title: str, notes: Sequence[str], legend: bool = True) -> Axes:
+def finish(axes: Axes, *, own: bool, title: str, notes: Sequence[str]) -> Axes:
     """Add the title, the notes on what is missing and, in an own figure, the legend; return the axes.
 
     Args:
         axes: what is drawn.
-        own: the figure is ours, and gets a legend below the axes.
+        own: the figure is ours; it gets a legend below the axes and grows by the height of legend and notes.
         title: printed above the axes.
         notes: sentences; they stand below the label of the x-axis.
-        legend: whether the figure needs a legend.
     """
     axes.set_title(shown(title, longest=100))
-    if notes:
-        inches = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
-        lines = [line for note in notes for line in textwrap.wrap(shown(note, longest=200), int(_LINE * inches))]
-        axes.set_xlabel("\n".join([axes.get_xlabel(), *lines]).strip())
-    if own and legend:
-        add_legend(axes.figure, [axes])  # type: ignore[arg-type]
+    if own:
+        axes.title.set_fontsize(FONT)
+    figure = axes.figure.figure
+    letters = int(_LETTERS_PER_INCH * axes.get_position().width * figure.get_figwidth())
+    lines = [line for note in notes for line in textwrap.wrap(shown(note, longest=200), letters)]
+    axes.set_xlabel("\n".join([axes.get_xlabel(), *lines]).strip())
+    if own:
+        more = add_legend(figure, [axes]) + len(lines)
+        figure.set_figheight(figure.get_figheight() + LINE * more)
     return axes
 
 
-def add_legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """Add one legend for all panels of a figure below them; a row that several panels have is named once."""
+def add_legend(figure: Figure, panels: Iterable[Axes]) -> int:
+    """Add one legend for all panels of a figure below them, and return its number of lines.
+
+    A row that several panels have is named once; without any row there is no legend.
+    """
     handles: dict[str, Any] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if not handles:
-        return
-    longest = max(map(len, handles)) * 0.6 * SMALL_FONT / 72 + 0.45  # inches of an entry, about
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / longest)))
+        return 0
+    inches = max(map(len, handles)) / _LETTERS_PER_INCH + 0.45  # of an entry with its line and the gap to the next
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
     figure.legend(
         list(handles.values()),
         list(handles),
@@ -119,6 +125,7 @@ def add_legend(figure: Figure, panels: Iterable[Axes]) -> None:
         columnspacing=1.0,
         borderaxespad=0.2,
     )
+    return -(-len(handles) // columns)
 
 
 def shown(text: str, longest: int = _LONGEST_NAME) -> str:
@@ -174,17 +181,27 @@ def figure_svg(axes: Axes) -> str:
     """Return the figure of some axes as an ``<svg>`` element for an HTML page.
 
     Text stays text, in the font of the page. Text and frames have the colour of the page's text, and there is no
-    background, so that the figure suits a light and a dark page. The element has no date, refers to nothing outside of
-    it, and its ``id`` attributes are its own on a page with several figures.
+    background, so that the figure suits a light and a dark page. The element has no date and no style sheet, refers to
+    nothing outside of it, and its ``id`` attributes are its own on a page with several figures.
     """
-    text = _rendered(axes, "svg", transparent=True).decode()
-    svg = text[text.index("<svg") :].strip()
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', svg))
-    mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r' id="([\w.-]+)"', lambda match: f' id="f{mark}-{match[1]}"' if match[1] in used else "", svg)
-    svg = re.sub(r'(url\(|href=")#([\w-]+)', rf"\1#f{mark}-\2", svg)
-    return svg.replace(INK, "currentColor")
+    from xml.etree import ElementTree
+
+    content = _rendered(axes, "svg", transparent=True)
+    mark = hashlib.sha256(content).hexdigest()[:8]
+    svg = ElementTree.fromstring(content)
+    for element in svg.iter():
+        for child in [child for child in element if child.tag.endswith(("}metadata", "}style"))]:
+            element.remove(child)
+        element.tag = element.tag.rpartition("}")[2]
+        found = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        for name, value in found.items():
+            value = re.sub(r" font-family: [^;]*;", "", value) if name == "style" else value
+            value = re.sub(r"^(url\(|)#", rf"\1#f{mark}-", value) if name in ("href", "clip-path") else value
+            element.set(name, f"f{mark}-{value}" if name == "id" else value.replace(INK, "currentColor"))
+    svg.set("xmlns", "http://www.w3.org/2000/svg")
+    svg.set("style", "stroke-linejoin: round; stroke-linecap: butt")
+    return ElementTree.tostring(svg, encoding="unicode")
 
 
 def _rendered(axes: Axes, kind: str, *, transparent: bool = False) -> bytes:
@@ -194,7 +211,7 @@ def _rendered(axes: Axes, kind: str, *, transparent: bool = False) -> bytes:
     out = io.BytesIO()
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": _SVG_SALT, "pdf.fonttype": 42}), _any_letters():
-        axes.figure.savefig(out, format=kind, dpi=300, metadata=undated, transparent=transparent)
+        axes.figure.figure.savefig(out, format=kind, dpi=300, metadata=undated, transparent=transparent)
     return out.getvalue()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..metrics.names import METRICS
 from .figure_cells import Curve, Row, Source, chosen_dataset, chosen_world, read_curve, read_history, read_seeds, rows
-from .figure_style import FONT, INK, SMALL_FONT, Look, finish, new_axes, shown
+from .figure_style import INK, SMALL_FONT, Look, finish, new_axes, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     Floats = npt.NDArray[np.floating]
+
+#: How figures name a number of the history; underscores become spaces in other names.
+_METRIC_NAMES = {"val_auc": "validation AUC", "val_acc": "validation accuracy", "val_loss": "validation loss"}
 
 
 def curve(
@@ -65,7 +68,7 @@ def curve(
             axes.fill_between(100 * unseen, low, high, color=look.colour, alpha=0.2, linewidth=0)
         for found in curves:
             point = 100 * found.unseen[found.best], 100 * found.seen[found.best]
-            axes.plot(*point, color=look.colour, marker=look.marker, markersize=3.5, linestyle="none")
+            axes.plot(*point, **_point(look))
     axes.set(xlabel="accuracy on unseen pairs, %", ylabel="accuracy on seen pairs, %", xlim=(0, None), ylim=(0, None))
     return finish(axes, own=ax is None, title=f"{dataset}, {world} world", notes=notes)
 
@@ -95,6 +98,8 @@ def training(
     Raises:
         ConfigError: there are no results of a dataset, world or method, or a dataset must be chosen.
     """
+    from matplotlib.ticker import MaxNLocator
+
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
     chosen = rows(source, dataset, world, methods)
     metric = metric or _first_metric(chosen)
@@ -108,21 +113,16 @@ def training(
             continue
         mean, spread = _mean_history([[scale * value for value in history] for history in histories])
         epochs = range(1, len(mean) + 1)
-        axes.plot(epochs, mean, color=look.colour, linestyle=look.dashes, linewidth=1, label=shown(row.label))
+        axes.plot(epochs, mean, label=shown(row.label), **_line(look))
         if len(histories) > 1:
-            low, high = (
-                [m - s for m, s in zip(mean, spread, strict=True)],
-                [m + s for m, s in zip(mean, spread, strict=True)],
-            )
+            low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
             axes.fill_between(epochs, low, high, color=look.colour, alpha=0.2, linewidth=0)
         for result in row.results:
             epoch = (result.get("training") or {}).get("best_epoch")
             if epoch and epoch <= len(mean):
-                axes.plot(
-                    epoch, mean[epoch - 1], color=look.colour, marker=look.marker, markersize=3.5, linestyle="none"
-                )
-    axes.set(xlabel="epoch", ylabel=f"{metric.replace('_', ' ')}{', %' if scale == 100 else ''}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+                axes.plot(epoch, mean[epoch - 1], **_point(look))
+    axes.set(xlabel="epoch", ylabel=_METRIC_NAMES.get(metric, metric.replace("_", " ")) + ", %" * (scale == 100))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return finish(axes, own=ax is None, title=f"{dataset}, {world} world", notes=notes)
 
 
@@ -153,44 +153,50 @@ def bars(
         raise ConfigError([f"the metric is {metric!r}, expected one of {', '.join(METRICS)}"])
     world, name = chosen_world(source, world), METRICS[metric]
     known = [d for d, w in source.arrangement.columns if w == world]
-    datasets = [chosen_dataset(source, dataset)] if dataset is not None else known
+    datasets = known if dataset is None else [chosen_dataset(source, dataset)]
     groups = {found: {row.label: row for row in rows(source, found, world, methods)} for found in datasets}
-    labels = {label: row.place for group in groups.values() for label, row in group.items()}
-    axes, notes, width = new_axes(ax, wide), [], 0.8 / max(len(labels), 1)
-    for i, (label, place) in enumerate(labels.items()):
-        look, drawn = Look(place), []
-        for at, found in enumerate(datasets):
-            x, key = at + (i - (len(labels) - 1) / 2) * width, (label, found, world)
+    places = {label: row.place for group in groups.values() for label, row in group.items()}
+    axes, notes, width = new_axes(ax, wide), [], 0.8 / max(len(places), 1)
+    for i, (label, place) in enumerate(places.items()):
+        look, heights = Look(place), {}
+        for at, (found, group) in enumerate(groups.items()):
+            x, key = at + (i - (len(places) - 1) / 2) * width, (label, found, world)
             mean, interval = source.arrangement.mean(key, name), source.significance.interval(key, name)
-            row = groups[found].get(label)
             if mean is None:
-                problem = (row.problem if row else "") or "undefined"
-                axes.text(x, 0, f" {problem}", rotation=90, ha="center", va="bottom", fontsize=SMALL_FONT, color=INK)
+                text = f" {(group[label].problem if label in group else '') or 'undefined'}"
+                axes.text(x, 0, text, rotation=90, ha="center", va="bottom", fontsize=SMALL_FONT, color=INK)
                 continue
-            drawn.append((x, 100 * mean))
-            notes += [f"{label} on {found}: {row.problem}"] if row and row.problem else []
+            heights[x] = 100 * mean
+            notes += [f"{label} on {found}: {group[label].problem}"] if group[label].problem else []
             if interval is None:
                 notes.append(f"{label} on {found}: no interval, since there are no numbers per image")
             else:
                 low, high = (100 * end for end in interval)
-                axes.errorbar(
-                    x, (low + high) / 2, (high - low) / 2, fmt="none", ecolor=INK, elinewidth=0.6, capsize=1.5
-                )
-        xs, heights = [x for x, _ in drawn], [height for _, height in drawn]
-        axes.bar(
-            xs,
-            heights,
-            width,
-            color=look.colour,
-            hatch=look.hatch,
-            edgecolor="white",
-            linewidth=0.3,
-            label=shown(label),
-        )
-    axes.set_xticks(range(len(datasets)), [shown(found) for found in datasets], fontsize=FONT)
-    axes.set(ylabel=f"{metric}, %", ylim=(0, None), xlim=(-0.5, len(datasets) - 0.5))
+                spread: dict[str, Any] = {"ecolor": INK, "elinewidth": 0.6, "capsize": 1.5, "capthick": 0.6}
+                axes.errorbar(x, (low + high) / 2, (high - low) / 2, fmt="none", **spread)
+        filling: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0.3}
+        axes.bar(list(heights), list(heights.values()), width, label=shown(label), **filling)
+    axes.set_xticks(range(len(groups)), list(map(shown, groups)))
+    axes.set(ylabel=f"{metric}, %", ylim=(0, None), xlim=(-0.5, len(groups) - 0.5))
     axes.grid(False, axis="x")
     return finish(axes, own=ax is None, title=f"{world} world", notes=notes)
+
+
+def _line(look: Look) -> dict[str, Any]:
+    """Return the style of a line; its marker is only in the legend."""
+    return {
+        "color": look.colour,
+        "linestyle": look.dashes,
+        "linewidth": 1,
+        "marker": look.marker,
+        "markersize": 3.5,
+        "markevery": [],
+    }
+
+
+def _point(look: Look) -> dict[str, Any]:
+    """Return the style of a marked point."""
+    return {"color": look.colour, "marker": look.marker, "markersize": 3.5, "linestyle": "none"}
 
 
 def _mean_curve(curves: Sequence[Curve]) -> tuple[Floats, Floats, Floats]:
