@@ -238,7 +238,9 @@ def _detail_rows(result: Result, attached: Attached | None, name: str, columns: 
     try:
         table = parse_json(content).get(name)
         if table is None:
-            raise CzslkitError(f"{DETAILS_FILE} of an earlier version has no {name.replace('_', ' ')}")
+            raise CzslkitError(
+                f"{DETAILS_FILE} of an earlier version has no {name.removesuffix('_at_zero').replace('_', ' ')}"
+            )
         places = [table["columns"].index(column) for column in columns]
         return [[row[place] for place in places] for row in table["rows"]]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from .escaping import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.3, 6.9  # width of a column and of the text of a two-column paper, in inches
 FONT, SMALL_FONT = 7, 6  # sizes of text, in points
@@ -28,7 +27,7 @@ FILE_TYPES = ("pdf", "svg", "png")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a6a6a")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS, HATCHES = "os^Dvph", ("", "////", "....", "xxxx")
-LINE = 0.12  # height of a line of text, in inches
+_LINE, _PANEL_HEIGHT = 0.12, 2.2  # heights of a line of text and of a panel, in inches
 _LONGEST_NAME, _LETTERS_PER_INCH = 40, 18  # characters of a name, and about those of a line
 _SVG_SALT = "czslkit"  # makes the names of parts of an SVG the same each time
 
@@ -44,30 +43,40 @@ class Look:
         self.hatch = HATCHES[turn % len(HATCHES)]
 
 
-def new_axes(ax: Axes | None, wide: bool, height: float | None = None) -> Axes:
+def new_axes(ax: Axes | None, wide: bool, height: float = _PANEL_HEIGHT) -> Axes:
     """Return the axes to draw on: those that are given, or those of a new figure.
 
     Args:
         ax: axes of the caller, whose style is kept.
         wide: make the figure as wide as the text of the paper instead of one column.
-        height: of the figure in inches; 0.8 of the width of a column if None.
+        height: of the figure in inches, without its legend.
     """
-    if ax is not None:
-        return ax
-    figure = new_figure(wide, height or 0.8 * COLUMN)
-    axes: Axes = figure.subplots()
-    style(axes)
-    return axes
+    return ax if ax is not None else panels(1, wide=wide, height=height)[0]
 
 
-def new_figure(wide: bool, height: float) -> Figure:
-    """Return an empty figure of the width of a column, or of the text of the paper; ``height`` is in inches."""
+def panels(count: int, *, wide: bool = False, height: float = _PANEL_HEIGHT) -> list[Axes]:
+    """Return the axes of a new figure with several panels, to be given to the functions of :mod:`czslkit.plot`.
+
+    Args:
+        count: number of panels; a column of the paper has one below the other, the width of its text up to three side
+            by side.
+        wide: make the figure 6.9 inches wide, the width of the text of a two-column paper, instead of 3.3, a column.
+        height: of each panel in inches.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(PAGE if wide else COLUMN, height), layout="constrained")
+    columns = min(count, 3) if wide else 1
+    lines = -(-count // columns)
+    figure = Figure(figsize=(PAGE if wide else COLUMN, lines * height), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    for one in axes[:count]:
+        _style(one)
+    return axes[:count]
 
 
-def style(axes: Axes) -> None:
+def _style(axes: Axes) -> None:
     """Give axes the fonts and thin lines of a small figure."""
     axes.tick_params(labelsize=FONT, width=0.5, length=2, colors=INK, labelcolor=INK)
     for side, spine in axes.spines.items():
@@ -87,30 +96,29 @@ def finish(axes: Axes, *, own: bool, title: str, notes: Sequence[str]) -> Axes:
         title: printed above the axes.
         notes: sentences; they stand below the label of the x-axis.
     """
-    axes.set_title(shown(title, longest=100))
-    if own:
-        axes.title.set_fontsize(FONT)
+    axes.title.set_text(shown(title, longest=100))  # set_title would change its font
     figure = axes.figure.figure
     letters = int(_LETTERS_PER_INCH * axes.get_position().width * figure.get_figwidth())
     lines = [line for note in notes for line in textwrap.wrap(shown(note, longest=200), letters)]
     axes.set_xlabel("\n".join([axes.get_xlabel(), *lines]).strip())
     if own:
-        more = add_legend(figure, [axes]) + len(lines)
-        figure.set_figheight(figure.get_figheight() + LINE * more)
+        figure.set_figheight(figure.get_figheight() + _LINE * len(lines))
+        add_legend([axes])
     return axes
 
 
-def add_legend(figure: Figure, panels: Iterable[Axes]) -> int:
-    """Add one legend for all panels of a figure below them, and return its number of lines.
+def add_legend(axes: Sequence[Axes]) -> None:
+    """Add one legend for all panels of a figure below them, by which the figure grows.
 
     A row that several panels have is named once; without any row there is no legend.
     """
     handles: dict[str, Any] = {}
-    for panel in panels:
+    for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if not handles:
-        return 0
+        return
+    figure = axes[0].figure.figure
     inches = max(map(len, handles)) / _LETTERS_PER_INCH + 0.45  # of an entry with its line and the gap to the next
     columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
     figure.legend(
@@ -125,7 +133,8 @@ def add_legend(figure: Figure, panels: Iterable[Axes]) -> int:
         columnspacing=1.0,
         borderaxespad=0.2,
     )
-    return -(-len(handles) // columns)
+    lines = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + _LINE * lines)
 
 
 def shown(text: str, longest: int = _LONGEST_NAME) -> str:

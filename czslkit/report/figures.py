@@ -60,12 +60,7 @@ def curve(
         if not curves:
             continue
         unseen, seen, spread = _mean_curve(curves)
-        axes.plot(
-            100 * unseen, 100 * seen, color=look.colour, linestyle=look.dashes, linewidth=1, label=shown(row.label)
-        )
-        if len(curves) > 1:
-            low, high = 100 * (seen - spread), 100 * (seen + spread)
-            axes.fill_between(100 * unseen, low, high, color=look.colour, alpha=0.2, linewidth=0)
+        _draw_mean(axes, row, 100 * unseen, 100 * seen, 100 * spread)
         for found in curves:
             point = 100 * found.unseen[found.best], 100 * found.seen[found.best]
             axes.plot(*point, **_point(look))
@@ -98,6 +93,7 @@ def training(
     Raises:
         ConfigError: there are no results of a dataset, world or method, or a dataset must be chosen.
     """
+    import numpy as np
     from matplotlib.ticker import MaxNLocator
 
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
@@ -112,18 +108,14 @@ def training(
         if not histories:
             continue
         mean, spread = _mean_history([[scale * value for value in history] for history in histories])
-        epochs = range(1, len(mean) + 1)
-        axes.plot(epochs, mean, label=shown(row.label), **_line(look))
-        if len(histories) > 1:
-            low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
-            axes.fill_between(epochs, low, high, color=look.colour, alpha=0.2, linewidth=0)
+        _draw_mean(axes, row, np.arange(1, len(mean) + 1), mean, spread)
         for result in row.results:
             epoch = (result.get("training") or {}).get("best_epoch")
             if epoch and epoch <= len(mean):
                 axes.plot(epoch, mean[epoch - 1], **_point(look))
     axes.set(xlabel="epoch", ylabel=_METRIC_NAMES.get(metric, metric.replace("_", " ")) + ", %" * (scale == 100))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return finish(axes, own=ax is None, title=f"{dataset}, {world} world", notes=notes)
+    return finish(axes, own=ax is None, title=dataset, notes=notes)
 
 
 def bars(
@@ -182,16 +174,13 @@ def bars(
     return finish(axes, own=ax is None, title=f"{world} world", notes=notes)
 
 
-def _line(look: Look) -> dict[str, Any]:
-    """Return the style of a line; its marker is only in the legend."""
-    return {
-        "color": look.colour,
-        "linestyle": look.dashes,
-        "linewidth": 1,
-        "marker": look.marker,
-        "markersize": 3.5,
-        "markevery": [],
-    }
+def _draw_mean(axes: Axes, row: Row, x: Floats, mean: Floats, spread: Floats) -> None:
+    """Draw the mean of a row as a line, whose marker is only in the legend, in a band of one standard deviation."""
+    look = Look(row.place)
+    line = {**_point(look), "linestyle": look.dashes, "linewidth": 1, "markevery": []}
+    axes.plot(x, mean, label=shown(row.label), **line)
+    if spread.any():
+        axes.fill_between(x, mean - spread, mean + spread, color=look.colour, alpha=0.2, linewidth=0)
 
 
 def _point(look: Look) -> dict[str, Any]:
@@ -217,14 +206,16 @@ def _mean_curve(curves: Sequence[Curve]) -> tuple[Floats, Floats, Floats]:
     return grid, seen.mean(0), seen.std(0, ddof=1)
 
 
-def _mean_history(histories: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+def _mean_history(histories: Sequence[Sequence[float]]) -> tuple[Floats, Floats]:
     """Return the mean and the standard deviation of each epoch over the seeds that have a number there."""
+    import numpy as np
+
     means, spreads = [], []
     for epoch in range(max(map(len, histories))):
         known = [found[epoch] for found in histories if epoch < len(found) and not math.isnan(found[epoch])]
         means.append(statistics.fmean(known) if known else math.nan)
         spreads.append(statistics.stdev(known) if len(known) > 1 else 0.0)
-    return means, spreads
+    return np.array(means), np.array(spreads)
 
 
 def _first_metric(chosen: Sequence[Row]) -> str:
