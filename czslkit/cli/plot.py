@@ -33,9 +33,9 @@ def add_parser(commands: Commands) -> None:
         choices=FIGURES,
         required=True,
         help="curve: accuracy on seen pairs over accuracy on unseen pairs, with the point of the best H; training: the "
-        "loss and the validation metric of each epoch; attributes, objects: accuracy of each, with its number of images; "
-        "confusion: which attributes the method with the highest AUC takes for which; bars: a metric with its 95%% "
-        "interval on each dataset",
+        "loss and the validation metric of each epoch; attributes, objects: accuracy of each, with its number of "
+        "images; confusion: which attributes the method with the highest AUC takes for which; bars: a metric with its "
+        "95%% interval on each dataset",
     )
     parser.add_argument(
         "--out",

@@ -24,7 +24,7 @@ FONT, SMALL_FONT = 7, 6  # sizes of text, in points
 INK, GRID = "#1a1a1b", "#8a8a8b"  # colours of text and frames, and of the lines of a grid
 FILE_TYPES = ("pdf", "svg", "png")
 #: Colours that readers who confuse hues can tell apart (Okabe and Ito, without yellow); the dashes differ, too.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a6a6a")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a6a6a", "#56b4e9", "#e69f00")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS, HATCHES = "os^Dvph", ("", "////", "....", "xxxx")
 _LINE, _PANEL_HEIGHT = 0.12, 2.2  # heights of a line of text and of a panel, in inches

@@ -108,7 +108,7 @@ def training(
         if not histories:
             continue
         mean, spread = _mean_history([[scale * value for value in history] for history in histories])
-        _draw_mean(axes, row, np.arange(1, len(mean) + 1), mean, spread)
+        _draw_mean(axes, row, np.arange(1.0, len(mean) + 1), mean, spread)
         for result in row.results:
             epoch = (result.get("training") or {}).get("best_epoch")
             if epoch and epoch <= len(mean):
