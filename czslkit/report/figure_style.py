@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..files import unfinished
+from ..files import write_bytes
 from .escaping import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.3, 6.9  # width of a column and of the text of a two-column paper, in inches
 FONT, SMALL_FONT = 7, 6  # sizes of text, in points
@@ -166,9 +167,7 @@ def save(axes: Axes, file: str | Path) -> Path:
     """
     path = Path(file)
     kind = checked_file_type(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(path) as made:
-        made.write_bytes(_rendered(axes, kind))
+    write_bytes(path, rendered(axes.figure.figure, kind))
     return path
 
 
@@ -195,7 +194,7 @@ def figure_svg(axes: Axes) -> str:
     """
     from xml.etree import ElementTree
 
-    content = _rendered(axes, "svg", transparent=True)
+    content = rendered(axes.figure.figure, "svg", transparent=True)
     mark = hashlib.sha256(content).hexdigest()[:8]
     svg = ElementTree.fromstring(content)
     for element in svg.iter():
@@ -213,14 +212,21 @@ def figure_svg(axes: Axes) -> str:
     return ElementTree.tostring(svg, encoding="unicode")
 
 
-def _rendered(axes: Axes, kind: str, *, transparent: bool = False) -> bytes:
-    """Return the content of the file of a figure."""
+def rendered(figure: Figure, kind: str, *, dpi: int = 300, transparent: bool = False) -> bytes:
+    """Return the content of the file of a figure, the same each time.
+
+    Args:
+        figure: what is drawn.
+        kind: ``pdf``, ``svg`` or ``png``.
+        dpi: dots per inch of PNG.
+        transparent: leave out the white background.
+    """
     from matplotlib import rc_context
 
     out = io.BytesIO()
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": _SVG_SALT, "pdf.fonttype": 42}), _any_letters():
-        axes.figure.figure.savefig(out, format=kind, dpi=300, metadata=undated, transparent=transparent)
+        figure.savefig(out, format=kind, dpi=dpi, metadata=undated, transparent=transparent)
     return out.getvalue()
 
 
