@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 # lengths in inches
-_MAP, _LINE_OF_MAPS, _BAR, _CAPTION = 2.3, 2.9, 0.55, 1.1  # widths of a map, and heights of all maps, a bar and the end
-_HEADING_FONT, _TITLE_FONT, _NOTE_FONT = 13, 9.5, 8  # points
+_MAP, _LINE_OF_MAPS, _BAR, _CAPTION = (
+    2.5,
+    3.05,
+    0.55,
+    1.1,
+)  # widths of a map, and heights of all maps, a bar and the end
+_HEADING_FONT, _TITLE_FONT, _NOTE_FONT = 13, 9.5, 7.5  # points
 _FAINT = "#6a6a6a"
 _OPACITY = 0.8  # of a map where attention is largest
 _HEAT = "inferno"  # lighter in even steps, so that readers who confuse hues see the same

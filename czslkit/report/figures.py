@@ -114,7 +114,7 @@ def training(
             if epoch and epoch <= len(mean):
                 axes.plot(epoch, mean[epoch - 1], **_point(look))
     axes.set(xlabel="epoch", ylabel=_METRIC_NAMES.get(metric, metric.replace("_", " ")) + ", %" * (scale == 100))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return finish(axes, own=ax is None, title=dataset, notes=notes)
 
 
