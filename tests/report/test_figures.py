@@ -498,10 +498,13 @@ def test_an_svg_for_a_page_has_text_and_nothing_that_the_page_would_load(table: 
 
 
 def test_two_svgs_on_a_page_share_no_ids_and_refer_to_their_own(table: Table) -> None:
-    ids = []
-    for svg in (plot.figure_svg(plot.curve(table)), plot.figure_svg(plot.confusion(table))):
+    (hatched,) = plot.panels(1)
+    hatched.bar([0, 1], [1, 2], hatch="//")
+    ids: list[str] = []
+    for svg in map(plot.figure_svg, (plot.curve(table), plot.confusion(table), plot.bars(table), hatched)):
         found = re.findall(r' id="([^"]+)"', svg)
         assert set(re.findall(r'(?:url\(|href=")#([\w-]+)', svg)) <= set(found)
+        assert ("fill: url(#f" in svg) == ("<pattern" in svg)
         ids += found
     assert len(ids) == len(set(ids))
 
