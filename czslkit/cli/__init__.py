@@ -7,6 +7,7 @@ does with the output ends no command: text that cannot be written is dropped, an
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import traceback
@@ -16,11 +17,41 @@ from typing import Any
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError, did_you_mean
 from ..torchrun import process_rank
-from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, runs, table
+from . import (
+    bench,
+    check,
+    completion,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    explain,
+    init,
+    list_names,
+    new_plugin,
+    report,
+    runs,
+    table,
+)
 from .streams import LastingStream, lasting_streams
 
 #: The module of each command, in the order of ``czslkit --help``.
-_COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, report, runs, data, doctor)
+_COMMANDS = (
+    bench,
+    init,
+    table,
+    report,
+    runs,
+    list_names,
+    data,
+    explain,
+    evaluate,
+    convert,
+    check,
+    new_plugin,
+    doctor,
+    completion,
+)
 
 #: A process of torchrun that is not the first one waits so long before it prints an error.
 _FOLLOWER_SECONDS = 20.0
@@ -34,7 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with lasting_streams() as output:
         try:
-            status = _run(_parser().parse_args(argv))
+            parser = _parser()
+            if "_ARGCOMPLETE" in os.environ:  # the shell asks what can stand after a TAB
+                from .completers import complete
+
+                complete(parser)
+            status = _run(parser.parse_args(argv))
         except SystemExit as end:  # after --help, --version and wrong usage
             if _is_lost(output) and not end.code:
                 raise SystemExit(1) from None
