@@ -39,16 +39,16 @@ from .streams import LastingStream, lasting_streams
 _COMMANDS = (
     bench,
     init,
+    check,
+    convert,
+    explain,
+    evaluate,
+    list_names,
+    new_plugin,
     table,
     report,
     runs,
-    list_names,
     data,
-    explain,
-    evaluate,
-    convert,
-    check,
-    new_plugin,
     doctor,
     completion,
 )
@@ -124,8 +124,18 @@ def _is_follower() -> bool:
         return False
 
 
+class _Formatter(argparse.HelpFormatter):
+    """A formatter that wraps every text but one of several lines, such as a list of examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that answers an unknown option with the usage of its command and the options that may be meant."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": _Formatter, **settings})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = super().parse_known_args(args, namespace)
@@ -142,7 +152,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Compositional zero-shot learning: train, evaluate and compare methods that name unseen "
         "attribute-object pairs. 'czslkit COMMAND --help' explains one command.",
     )
-    parser.add_argument("--version", action="version", version=f"czslkit {__version__}")
+    version = f"czslkit {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print the version of czslkit and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in _COMMANDS:
         module.add_parser(commands)

@@ -24,6 +24,12 @@ from .arguments import (
 )
 from .table_output import FILE_SUFFIXES, add_table_format, print_table
 
+_EXAMPLES = """examples:
+  czslkit bench --methods msci,csp --datasets demo --seeds 0-2
+  czslkit bench --methods all --datasets all --data DIR --preset paper
+  czslkit bench --methods msci --set train.lr=1e-3,5e-3 msci.fusion=gated
+  czslkit bench suite.yaml --seeds 0-4 --jobs auto"""
+
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
@@ -32,6 +38,7 @@ def add_parser(commands: Commands) -> None:
         help="train and evaluate methods on datasets, and print the comparison table",
         description="Train and evaluate every method on every dataset, and print the comparison table. The result of "
         "every cell (one method, dataset, seed and world) is stored; the same command later runs only missing cells.",
+        epilog=_EXAMPLES,
     )
     parser.add_argument(
         "suite",

@@ -63,7 +63,7 @@ def _completer(action: argparse.Action, command: str) -> Completer:
         group = command.split()[1:]
         if group[:1] == ["data"]:
             return _listed(lambda args: [*_datasets(args), "all"])
-        return _listed(lambda args: [name for kind in KINDS.values() for name in _names(kind)])
+        return _listed(lambda args: [*(name for kind in KINDS.values() for name in _names(kind)), *_SECTIONS])
     if any("FILE" in word or "." in word or "PHOTO" in word for word in words):
         return FilesCompleter()
     if any("DIR" in word or word in ("RUNS", "FOLDER") for word in words):

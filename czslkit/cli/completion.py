@@ -22,7 +22,6 @@ def add_parser(commands: Commands) -> None:
         description="Print the script with which a shell completes, after a TAB, the commands and options of czslkit, "
         "the names of methods and datasets, and the keys of settings. To set it up, run this once:",
         epilog="\n".join(f"  {shell}: {command}" for shell, command in _SET_UP.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=tuple(_SET_UP), help="shell that will read the script: bash, zsh or fish")
     parser.set_defaults(command=run)
