@@ -20,8 +20,8 @@ def add_parser(commands: Commands) -> None:
         "completion",
         help="print the script that completes commands and names in bash, zsh or fish",
         description="Print the script with which a shell completes, after a TAB, the commands and options of czslkit, "
-        "the names of methods and datasets, and the keys of settings. To set it up, run this once:",
-        epilog="\n".join(f"  {shell}: {command}" for shell, command in _SET_UP.items()),
+        "the names of methods and datasets, and the keys of settings.",
+        epilog="\n".join(["run this once:", *(f"  {shell}: {command}" for shell, command in _SET_UP.items())]),
     )
     parser.add_argument("shell", choices=tuple(_SET_UP), help="shell that will read the script: bash, zsh or fish")
     parser.set_defaults(command=run)

@@ -108,21 +108,23 @@ def results_frame(
 
 
 def cells_frame(
-    results: Sequence[Result], resamples: Sequence[Resamples | CzslkitError | None], labels: Sequence[str]
+    results: Sequence[Result],
+    resamples: Sequence[Resamples | CzslkitError | None],
+    labels: Sequence[str] | None = None,
 ) -> DataFrame:
     """Return the frame of :func:`results_frame`.
 
     Args:
         results: as for :func:`results_frame`.
         resamples: the return value of :func:`resampled_result` for each result.
-        labels: the label of the row of each result.
+        labels: the label of the row of each result; None for those of :func:`~czslkit.report.labels.row_labels`.
     """
     import pandas as pd
 
     cells = [result["cell"] for result in results]
     first = {
         "method": _texts(cell["method"] for cell in cells),
-        "label": _texts(labels),
+        "label": _texts(row_labels(results) if labels is None else labels),
         "dataset": _texts(cell["dataset"] for cell in cells),
         "world": _texts(cell["world"] for cell in cells),
         "seed": pd.Series([cell["seed"] for cell in cells], dtype="int64"),

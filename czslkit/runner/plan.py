@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -174,18 +175,10 @@ def plan(
             except ConfigError as error:
                 problems += [problem for problem in variant.located(error.problems) if problem not in problems]
                 continue
+            own = {"checkpoint": checkpoint, "label": variant.label}
+            grid = product(found, seeds)
             specs += _different(
-                Spec(
-                    variant.method,
-                    dataset,
-                    seed,
-                    tuple(worlds),
-                    checkpoint=checkpoint,
-                    label=variant.label,
-                    **vars(one),
-                )
-                for one in found
-                for seed in seeds
+                Spec(variant.method, dataset, seed, tuple(worlds), **own, **vars(one)) for one, seed in grid
             )
     problems += _same_settings(specs)
     if preset == "paper" and not problems:
