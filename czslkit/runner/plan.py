@@ -175,15 +175,14 @@ def plan(
             except ConfigError as error:
                 problems += [problem for problem in variant.located(error.problems) if problem not in problems]
                 continue
-            own = {"checkpoint": checkpoint, "label": variant.label}
+            own: dict[str, Any] = {"checkpoint": checkpoint, "label": variant.label}
             grid = product(found, seeds)
             specs += _different(
                 Spec(variant.method, dataset, seed, tuple(worlds), **own, **vars(one)) for one, seed in grid
             )
-    problems += _same_settings(specs)
     if preset == "paper" and not problems:
         problems += _datasets_without_recipe(names, datasets, specs)
-    problems += _file_problems(specs)
+    problems += [*_same_settings(specs), *_file_problems(specs)]
     if problems:
         raise ConfigError(problems)
     return specs
