@@ -30,6 +30,7 @@ def settings_of(job: Job) -> dict[str, Any]:
     """Return the names of a job and its settings, each by the name that ``--set`` gives it."""
     spec = job.spec
     named: dict[str, Any] = {"method": spec.method, "dataset": spec.dataset, "seed": spec.seed}
+    named |= {"label": spec.label} if spec.label else {}
     for section, values in spec.config.items():
         named |= {key if section == "options" else f"{section}.{key}": value for key, value in values.items()}
     return named
