@@ -46,6 +46,7 @@ _HOME = {
     "list_runs": "stored_runs",
     "remove_runs": "stored_runs",
     "prune_runs": "stored_runs",
+    "push": "sharing",
     "bench": "runner.bench",
     "Grid": "runner.grid",
     "CzslkitError": "errors",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from .report.frame import results as results
     from .runner.bench import bench as bench
     from .runner.grid import Grid as Grid
+    from .sharing import push as push
     from .stored_runs import list_runs as list_runs
     from .stored_runs import prune_runs as prune_runs
     from .stored_runs import remove_runs as remove_runs

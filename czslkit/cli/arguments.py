@@ -15,6 +15,11 @@ from ..registry import load_unpackaged
 
 #: Subparsers of a parser; the module of each command adds a subparser.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+#: What ``--checkpoint`` accepts, for the help texts.
+CHECKPOINT_FORMS = (
+    "the folder of a run, RUNS/DATASET/METHOD/seedN-ID, a folder that czslkit convert wrote, or hf:USER/NAME or "
+    "hf:USER/NAME@REVISION, a repository of the Hugging Face hub that czslkit push wrote"
+)
 _MOST_SEEDS = 1000  # of one benchmark; more are a mistake in typing
 
 

@@ -21,6 +21,7 @@ from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
 from .latex import Names, as_latex
 from .notes import (
+    checkpoint_notes,
     failure_notes,
     left_out_notes,
     missing_notes,
@@ -132,6 +133,7 @@ class Table:
             *seen_accuracy_notes(self.labels, self.results, self._attached),
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
+            *checkpoint_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
         ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import distributed
+from ..checkpoints.hub import local_folder
 from ..data.dataset_folders import dataset
 from ..errors import ConfigError
 from ..files import remove_unfinished
@@ -126,8 +127,8 @@ def bench(
         datasets: names; ``all`` stands for MIT-States, UT-Zappos and C-GQA.
         worlds: ``closed``, ``open`` or both.
         seeds: seeds of the trainings; each method is trained once for each seed.
-        checkpoints: folders that ``czslkit convert`` or a training wrote. Their methods are evaluated without
-            training; the other methods are trained.
+        checkpoints: folders that ``czslkit convert`` or a training wrote, or ``hf:USER/NAME[@REVISION]``, repositories
+            of ``czslkit push``. Their methods are evaluated without training; the other methods are trained.
         recipes: recipe files by method, such as ``{"csp": "my/csp.yaml"}``; each is used on every dataset.
         data: folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         runs: folder of the results.
@@ -181,7 +182,7 @@ def bench(
         datasets,
         worlds,
         tuple(seeds),
-        checkpoints=tuple(checkpoints),
+        checkpoints=tuple(map(local_folder, checkpoints)),  # all processes use the same commit
         recipes=recipes,
         data=data,
         runs=runs,
