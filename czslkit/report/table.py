@@ -20,6 +20,7 @@ from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
 from .latex import Names, as_latex
+from .literature import literature_caption, literature_notes, literature_rows, published_columns, shown_rows
 from .notes import (
     checkpoint_notes,
     failure_notes,
@@ -58,6 +59,7 @@ class Table:
         arrangement: the entries of the table, and the frame of its cells.
         significance: intervals and differences to the best, for entries with numbers per image.
         comparisons: our numbers and the published numbers.
+        literature: rows of papers that were not measured here, which the table shows below ours.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Table:
         folder: Folder | None = None,
         intervals: bool = False,
         asked: Asked | None = None,
+        published: bool = False,
     ) -> None:
         """Arrange results as a table.
 
@@ -81,6 +84,7 @@ class Table:
                 so that the next table needs less time.
             intervals: print the interval after each number.
             asked: the order of rows and columns, and the names in papers, which tables in LaTeX print.
+            published: show the published rows of the literature, also of datasets in ``asked`` without results.
 
         Raises:
             CzslkitError: there are no results, a result occurs twice, or two results were not measured alike.
@@ -88,7 +92,7 @@ class Table:
         self.asked = asked or Asked()
         in_order = asked.sorted(results) if asked else results
         self.results = tuple(_with_printable_names(result) for result in in_order)
-        if not self.results:
+        if not self.results and not published:
             raise CzslkitError("there are no results to put in a table")
         self.labels = row_labels(self.results)
         self._difference = first_difference(self.labels, self.results)
@@ -108,17 +112,21 @@ class Table:
         self.arrangement = arrange(frame, metric_names(self.results), rows)
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
-        self._attached, self._intervals = attached, intervals
+        self._attached, self._intervals, self._published = attached, intervals, published
+        more = published_columns(self.asked.datasets) if published else []
+        self.columns = tuple(dict.fromkeys([*self.arrangement.columns, *more]))
+        self.literature = shown_rows(self.columns) if published else ()
 
     def caption(self) -> list[str]:
         """Return the sentences that explain the numbers."""
-        return table_caption(
+        own = table_caption(
             self.arrangement,
             self.significance,
             self.results,
             difference=self._difference,
             intervals=self._intervals,
         )
+        return own + literature_caption(self.literature)
 
     def notes(self) -> list[str]:
         """Return notes on missing cells, seeds, metrics, comparisons and recipes, on stale results and on errors."""
@@ -135,6 +143,7 @@ class Table:
             *recipe_notes(self.labels, self.results),
             *checkpoint_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
+            *(literature_notes(self.literature, self.columns, self.labels, self.results) if self._published else ()),
         ]
 
     def render(self, kind: str) -> str:
@@ -166,6 +175,11 @@ class Table:
             label: (self.asked.name("method", (method := r["cell"]["method"])), label[len(method) :])
             for label, r in zip(self.labels, self.results, strict=True)
         }
+
+        cited = {name.display_name: name for name in self.asked.names.get("method", {}).values()}
+        for published in self.literature:
+            name = cited.get(published.method, PaperName(published.method))
+            methods[published.label] = name, published.label.removeprefix(published.method)
 
         def row(label: str) -> tuple[PaperName, str]:
             start, mark, kind = label.rpartition(": ")  # "csp: ours" in a comparison with published numbers
@@ -202,11 +216,12 @@ class Table:
         seeds ``done`` and ``failed``; for each metric ``mean``, ``std`` and ``n``, and with numbers per image ``low``,
         ``high`` and ``tied`` (not significantly below the best); published numbers, their spread and the difference.
         """
-        return as_csv(self.arrangement, self.significance, self.comparisons)
+        return as_csv(self.arrangement, self.significance, self.comparisons, self.literature)
 
     def to_json(self) -> str:
         """Write the numbers of :meth:`to_csv`, the metrics of each seed, the difference to the best and every error."""
-        return as_json(self.arrangement, self.significance, self.comparisons, self.results, self.caption())
+        caption = self.caption()
+        return as_json(self.arrangement, self.significance, self.comparisons, self.results, caption, self.literature)
 
     def _blocks(self, grid_for: str) -> list[Block]:
         """Return the table and, if there are published numbers, the comparison with them.
@@ -215,12 +230,13 @@ class Table:
             grid_for: ``dataset`` or ``world``: there is a grid for each dataset or for each world.
         """
         columns_by_corner: dict[str, list[Column]] = defaultdict(list)
-        for dataset, world in self.arrangement.columns:
+        for dataset, world in self.columns:
             columns_by_corner[dataset if grid_for == "dataset" else world].append((dataset, world))
         grids, published = [], []
         for corner, columns in columns_by_corner.items():
             labels = [label for label in self.arrangement.rows if grid_for == "world" or self._was_run(label, columns)]
-            grids.append(Grid(corner, columns, [(label, self._numbers(label, columns)) for label in labels]))
+            own = [(label, self._numbers(label, columns)) for label in labels]
+            grids.append(Grid(corner, columns, own + literature_rows(self.literature, columns)))
             if rows := comparison_rows(self.comparisons, self.arrangement.rows, columns):
                 published.append(Grid(corner, columns, rows))
         errors = failure_notes(self.labels, self.results)
