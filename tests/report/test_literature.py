@@ -52,10 +52,10 @@ def test_every_row_has_a_source_and_at_least_one_percentage() -> None:
 
 
 def test_rows_of_another_encoder_are_not_shown() -> None:
-    assert [(row.numbers["S"], row.numbers["AUC"]) for row in published_rows() if row.method == "CAILA"][0] == (
-        51.0,
-        23.4,
-    )
+    closed = {
+        row.dataset: row.numbers["AUC"] for row in published_rows() if (row.method, row.world) == ("CAILA", "closed")
+    }
+    assert closed == {"mit-states": 23.4, "ut-zappos": 44.1, "cgqa": 14.8}  # with ViT-B/32: 16.1, 39.0, 10.4
 
 
 def test_the_recipes_expect_the_published_numbers() -> None:
