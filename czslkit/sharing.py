@@ -58,14 +58,10 @@ def push(
     trained = TrainedMethod.read(folder)
     description = read_description(trained.folder)
     results, table = _results(trained, description, log)
-    shared = {
-        key: value if key in ("space", "digests") else _without_folders(value) for key, value in description.items()
-    }
-    missing = [
-        f"{option}={value}" for option, value in shared["options"].items() if value != description["options"][option]
-    ]
-    for text in missing:
-        log(f"not uploaded: {text.partition('=')[2]}, a file of this machine; its users give theirs with --set {text}")
+    shared = {k: v if k in ("space", "digests") else _without_folders(v) for k, v in description.items()}
+    changed = {k: v for k, v in shared["options"].items() if v != description["options"][k]}
+    for option, value in changed.items():
+        log(f"not uploaded: {value}, a file of this machine; its users give theirs with --set {option}=FILE")
     data = str(description.get("dataset") or "")
     card = ModelCard(
         name.repository,
@@ -77,14 +73,27 @@ def push(
         results,
         table,
         license,
-        missing,
+        changed,
     )
-    files: dict[str, Path | bytes] = {CARD_FILE: card.text().encode(), METADATA_FILE: trained.folder / METADATA_FILE}
+    message = message or f"{trained.method}{f' on {data}' if data else ''}, by czslkit push"
+    return str(upload(_files(trained.folder, card, shared, description), name, private=private, message=message))
+
+
+def _files(
+    folder: Path, card: ModelCard, shared: Mapping[str, Any], description: Mapping[str, Any]
+) -> dict[str, Path | bytes]:
+    """Return what is uploaded, by its name in the repository.
+
+    Args:
+        folder: the folder of the trained method.
+        card: the model card.
+        shared: the description without folders of this machine.
+        description: the description as it is in the folder.
+    """
+    files: dict[str, Path | bytes] = {CARD_FILE: card.text().encode(), METADATA_FILE: folder / METADATA_FILE}
     if shared != description:
         files[METADATA_FILE] = with_digest(shared).encode()
-    files |= {file: path for file in (WEIGHTS_FILE, BACKBONE_FILE) if (path := trained.folder / file).is_file()}
-    message = message or f"{trained.method}{f' on {data}' if data else ''}, by czslkit push"
-    return str(upload(files, name, private=private, message=message))
+    return files | {file: path for file in (WEIGHTS_FILE, BACKBONE_FILE) if (path := folder / file).is_file()}
 
 
 def _results(

@@ -19,6 +19,7 @@ _REQUIRED = (METADATA_FILE, WEIGHTS_FILE)
 _TEXTS = (".json", ".yaml", ".md")  # endings of further files that are downloaded
 #: Endings of files that may be pickles, which can run code when they are read.
 _PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".t7")
+_LONGEST_REASON = 300  # characters of an error of the hub
 _LOGIN = "log in with 'hf auth login', or set HF_TOKEN to a token from {endpoint}/settings/tokens"
 
 
@@ -245,7 +246,8 @@ def _errors_told(name: HubName, done: str) -> Iterator[None]:
         raise ConfigError([f"{name} cannot be {done}: {remedy}."]) from error
     except Exception as error:  # of the HTTP library that this version of huggingface_hub uses
         status = getattr(getattr(error, "response", None), "status_code", None)
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        words = [" ".join(str(each).split()).rstrip(".") for each in (error, error.__cause__) if each]
+        reason = ": ".join(words)[:_LONGEST_REASON] or type(error).__name__
         if status in (401, 403):
             reason = f"the token is refused ({status}). To use one that may, {login}"
             raise ConfigError([f"{name} cannot be {done}: {reason}."]) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..result_store import Result
 from .arrangement import Column
 from .escaping import printable
 from .grids import Number
+from .paper_names import PaperName
 from .published import as_papers_print, text_by_label
 
 #: The image encoder of the rows that are shown; others of the file are not comparable with them.
@@ -116,88 +117,91 @@ def published_rows() -> tuple[PublishedRow, ...]:
     return tuple(found)
 
 
-def shown_rows(columns: Sequence[Column]) -> tuple[PublishedRow, ...]:
-    """Return the published rows of the columns of a table."""
-    return tuple(row for row in published_rows() if (row.dataset, row.world) in columns)
+@dataclass(frozen=True)
+class Literature:
+    """The published rows of a table and the columns of the whole table."""
 
+    columns: tuple[Column, ...]
+    rows: tuple[PublishedRow, ...] = ()
+    asked: bool = False  # False adds nothing to the table
 
-def published_columns(datasets: Sequence[str]) -> list[Column]:
-    """Return the columns of datasets that have published rows."""
-    known = {(row.dataset, row.world) for row in published_rows()}
-    return [(dataset, world) for dataset in datasets for world in WORLDS if (dataset, world) in known]
+    @classmethod
+    def of(cls, columns: Sequence[Column], datasets: Sequence[str]) -> Literature:
+        """Return the published rows of the columns of a table, and those of ``datasets``, which become columns, too."""
+        known = {(row.dataset, row.world) for row in published_rows()}
+        more = [(dataset, world) for dataset in datasets for world in WORLDS if (dataset, world) in known]
+        shown = tuple(dict.fromkeys([*columns, *more]))
+        return cls(shown, tuple(row for row in published_rows() if (row.dataset, row.world) in shown), asked=True)
 
+    def in_grid(self, columns: Sequence[Column]) -> list[tuple[str, list[Number]]]:
+        """Return a row of a grid for each method with published numbers in a column; other columns get dashes."""
+        by_place = {(row.label, (row.dataset, row.world)): row for row in self.rows}
+        labels = dict.fromkeys(row.label for row in self.rows if (row.dataset, row.world) in columns)
+        found = []
+        for label in labels:
+            in_row = [by_place.get((label, column)) for column in columns]
+            numbers = [row.number(name) if row else Number("-") for row in in_row for name in METRICS]
+            found.append((label, numbers))
+        return found
 
-def literature_rows(rows: Sequence[PublishedRow], columns: Sequence[Column]) -> list[tuple[str, list[Number]]]:
-    """Return a row of a grid for each method with published numbers in one of its columns.
+    def paper_names(self, known: Iterable[PaperName]) -> dict[str, tuple[PaperName, str]]:
+        """Return the name in papers and the text after it for each label.
 
-    Args:
-        rows: the published rows.
-        columns: the columns of the grid; one without a published row of the method gets dashes.
-    """
-    by_place = {(row.label, (row.dataset, row.world)): row for row in rows}
-    labels = dict.fromkeys(row.label for row in rows if (row.dataset, row.world) in columns)
-    empty = [Number("-")] * len(METRICS)
-    return [
-        (
-            label,
-            [
-                number
-                for column in columns
-                for row in [by_place.get((label, column))]
-                for number in ([row.number(name) for name in METRICS] if row else empty)
-            ],
-        )
-        for label in labels
-    ]
+        Args:
+            known: names of methods with their citation.
+        """
+        cited = {name.display_name: name for name in known}
+        return {
+            row.label: (cited.get(row.method, PaperName(row.method)), row.label.removeprefix(row.method))
+            for row in self.rows
+        }
 
+    def caption(self) -> list[str]:
+        """Return sentences that explain the rows; none if there are none."""
+        if not self.rows:
+            return []
+        spreads = text_by_label((row.method, row.spread_meaning) for row in self.rows)
+        return [
+            f"Rows marked ({_MARK}) were not measured here: they are numbers of papers with {BACKBONE}, and have no "
+            "rank; a dash stands for a number that is not published.",
+            *([f"The ± of these rows is: {spreads}."] if spreads else []),
+        ]
 
-def literature_caption(rows: Sequence[PublishedRow]) -> list[str]:
-    """Return sentences that explain the published rows of a table; none if it has none."""
-    if not rows:
-        return []
-    spreads = text_by_label((row.method, row.spread_meaning) for row in rows)
-    return [
-        f"Rows marked ({_MARK}) were not measured here: they are numbers of papers with {BACKBONE}, and have no "
-        "rank; a dash stands for a number that is not published.",
-        *([f"The ± of these rows is: {spreads}."] if spreads else []),
-    ]
+    def notes(self, labels: Sequence[str], results: Sequence[Result]) -> list[str]:
+        """Return notes on the sources, on sources that disagree, and on results that the rows cannot be compared with.
 
-
-def literature_notes(
-    rows: Sequence[PublishedRow], columns: Sequence[Column], labels: Sequence[str], results: Sequence[Result]
-) -> list[str]:
-    """Return notes on the sources, on sources that disagree, and on results that the rows cannot be compared with.
-
-    Args:
-        rows: the published rows of a table.
-        columns: the columns of the table.
-        labels: label of each result of the table.
-        results: the results.
-    """
-    known = {row.dataset for row in rows}
-    absent = [dataset for dataset in dict.fromkeys(dataset for dataset, _ in columns) if dataset not in known]
-    unlike: dict[str, None] = {}
-    for label, result in zip(labels, results, strict=True):
-        dataset = result["cell"]["dataset"]
-        if dataset not in known:
-            continue
-        if result.get("data_differences"):
-            unlike[f"{dataset}: the data here are not those of the published rows"] = None
-        backbone = flatten(result.get("config") or {}).get("options.backbone", "").strip('"')
-        if backbone and not any(name in backbone for name in _OWN_NAMES):
-            unlike[f"{label} on {dataset}: the backbone is {printable(backbone)}, that of the rows is {BACKBONE}"] = (
-                None
-            )
-    return [
-        *(f"{dataset}: there are no published rows for it" for dataset in absent),
-        *unlike,
-        *([f"published rows are from: {text_by_label((row.method, row.source) for row in rows)}"] if rows else []),
-        *(
-            f"{row.method} on {row.dataset} ({row.world}) as published: {row.disagreement}"
-            for row in rows
-            if row.disagreement
-        ),
-    ]
+        Args:
+            labels: label of each result of the table.
+            results: the results.
+        """
+        if not self.asked:
+            return []
+        known = {row.dataset for row in self.rows}
+        unlike: dict[str, None] = {}
+        for label, result in zip(labels, results, strict=True):
+            dataset = result["cell"]["dataset"]
+            if dataset not in known:
+                continue
+            if result.get("data_differences"):
+                unlike[f"{dataset}: the data here are not those of the published rows"] = None
+            used = printable(flatten(result.get("config") or {}).get("options.backbone", "").strip('"'))
+            if used and not any(name in used for name in _OWN_NAMES):
+                unlike[f"{label} on {dataset}: the backbone is {used}, that of the rows is {BACKBONE}"] = None
+        absent = dict.fromkeys(dataset for dataset, _ in self.columns if dataset not in known)
+        return [
+            *(f"{dataset}: there are no published rows for it" for dataset in absent),
+            *unlike,
+            *(
+                [f"published rows are from: {text_by_label((r.method, r.source) for r in self.rows)}"]
+                if self.rows
+                else []
+            ),
+            *(
+                f"{r.method} on {r.dataset} ({r.world}) as published: {r.disagreement}"
+                for r in self.rows
+                if r.disagreement
+            ),
+        ]
 
 
 def _key(line: Mapping[str, str]) -> tuple[str, ...]:

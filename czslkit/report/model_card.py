@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..metrics.names import METRICS
@@ -32,7 +32,7 @@ class ModelCard:
     results: Sequence[Result]  # finished results of one training, at most one for each world
     table: Table | None  # of these results; None if there are none
     license: str  # identifier of the hub, such as mit
-    missing: Sequence[str] = ()  # files that a user of the method has to supply, each with its option
+    missing: Mapping[str, Any] = field(default_factory=dict)  # names of files that users have to supply, by option
 
     def text(self) -> str:
         """Return the card as Markdown with a head in YAML, as the Hugging Face hub reads it."""
@@ -94,8 +94,9 @@ class ModelCard:
         dataset = self.dataset or "NAME"
         code = f'import czslkit\n\nmethod = czslkit.load_checkpoint("{name}")'
         needs = "".join(
-            f"\n\nThe repository does not hold {escape_markdown(printable(file))}: use yours, `--set {option}=FILE`."
-            for option, file in (text.split("=", 1) for text in self.missing)
+            f"\n\nThe repository does not hold {escape_markdown(printable(str(file)))}: use yours, "
+            f"`--set {option}=FILE`."
+            for option, file in self.missing.items()
         )
         command = f"pip install czslkit\nczslkit bench --checkpoint {name} --datasets {dataset} --data DIR"
         return f"{_fenced('sh', command)}\n\n{_fenced('python', code)}{needs}"

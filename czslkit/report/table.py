@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
@@ -20,7 +21,7 @@ from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
 from .latex import Names, as_latex
-from .literature import literature_caption, literature_notes, literature_rows, published_columns, shown_rows
+from .literature import Literature
 from .notes import (
     checkpoint_notes,
     failure_notes,
@@ -104,29 +105,22 @@ class Table:
         self._resamples = [resampled_result(result, attached, folder) for result in self.results]
         frame = cells_frame(self.results, self._resamples)
         for i in frame.index[frame.duplicated([*KEY_COLUMNS, "seed"])]:
-            cell = self.results[i]["cell"]
-            name = cell_name(self.labels[i], cell)
-            raise CzslkitError(f"{name} occurs twice, each time with configuration {cell['config_id']}")
+            raise _occurs_twice(self.labels[i], self.results[i]["cell"])
         places = {label: self.asked.row_place(r["cell"]) for label, r in zip(self.labels, self.results, strict=True)}
         rows = sorted(places, key=places.__getitem__) if asked else None
         self.arrangement = arrange(frame, metric_names(self.results), rows)
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
-        self._attached, self._intervals, self._published = attached, intervals, published
-        more = published_columns(self.asked.datasets) if published else []
-        self.columns = tuple(dict.fromkeys([*self.arrangement.columns, *more]))
-        self.literature = shown_rows(self.columns) if published else ()
+        self._attached, self._intervals = attached, intervals
+        columns = self.arrangement.columns
+        self.literature = Literature.of(columns, self.asked.datasets) if published else Literature(columns)
 
     def caption(self) -> list[str]:
         """Return the sentences that explain the numbers."""
         own = table_caption(
-            self.arrangement,
-            self.significance,
-            self.results,
-            difference=self._difference,
-            intervals=self._intervals,
+            self.arrangement, self.significance, self.results, difference=self._difference, intervals=self._intervals
         )
-        return own + literature_caption(self.literature)
+        return own + self.literature.caption()
 
     def notes(self) -> list[str]:
         """Return notes on missing cells, seeds, metrics, comparisons and recipes, on stale results and on errors."""
@@ -143,7 +137,7 @@ class Table:
             *recipe_notes(self.labels, self.results),
             *checkpoint_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
-            *(literature_notes(self.literature, self.columns, self.labels, self.results) if self._published else ()),
+            *self.literature.notes(self.labels, self.results),
         ]
 
     def render(self, kind: str) -> str:
@@ -174,12 +168,7 @@ class Table:
         methods = {
             label: (self.asked.name("method", (method := r["cell"]["method"])), label[len(method) :])
             for label, r in zip(self.labels, self.results, strict=True)
-        }
-
-        cited = {name.display_name: name for name in self.asked.names.get("method", {}).values()}
-        for published in self.literature:
-            name = cited.get(published.method, PaperName(published.method))
-            methods[published.label] = name, published.label.removeprefix(published.method)
+        } | self.literature.paper_names(self.asked.names.get("method", {}).values())
 
         def row(label: str) -> tuple[PaperName, str]:
             start, mark, kind = label.rpartition(": ")  # "csp: ours" in a comparison with published numbers
@@ -216,12 +205,12 @@ class Table:
         seeds ``done`` and ``failed``; for each metric ``mean``, ``std`` and ``n``, and with numbers per image ``low``,
         ``high`` and ``tied`` (not significantly below the best); published numbers, their spread and the difference.
         """
-        return as_csv(self.arrangement, self.significance, self.comparisons, self.literature)
+        return as_csv(self.arrangement, self.significance, self.comparisons, self.literature.rows)
 
     def to_json(self) -> str:
         """Write the numbers of :meth:`to_csv`, the metrics of each seed, the difference to the best and every error."""
-        caption = self.caption()
-        return as_json(self.arrangement, self.significance, self.comparisons, self.results, caption, self.literature)
+        rows, caption = self.literature.rows, self.caption()
+        return as_json(self.arrangement, self.significance, self.comparisons, self.results, caption, rows)
 
     def _blocks(self, grid_for: str) -> list[Block]:
         """Return the table and, if there are published numbers, the comparison with them.
@@ -230,13 +219,13 @@ class Table:
             grid_for: ``dataset`` or ``world``: there is a grid for each dataset or for each world.
         """
         columns_by_corner: dict[str, list[Column]] = defaultdict(list)
-        for dataset, world in self.columns:
+        for dataset, world in self.literature.columns:
             columns_by_corner[dataset if grid_for == "dataset" else world].append((dataset, world))
         grids, published = [], []
         for corner, columns in columns_by_corner.items():
             labels = [label for label in self.arrangement.rows if grid_for == "world" or self._was_run(label, columns)]
             own = [(label, self._numbers(label, columns)) for label in labels]
-            grids.append(Grid(corner, columns, own + literature_rows(self.literature, columns)))
+            grids.append(Grid(corner, columns, own + self.literature.in_grid(columns)))
             if rows := comparison_rows(self.comparisons, self.arrangement.rows, columns):
                 published.append(Grid(corner, columns, rows))
         errors = failure_notes(self.labels, self.results)
@@ -258,6 +247,11 @@ class Table:
         if interval:
             text += f" [{', '.join(map(percent, interval))}]"
         return Number(text, self.arrangement.rank(key, metric), bool(self.significance.tied(key, metric)))
+
+
+def _occurs_twice(label: str, cell: Mapping[str, Any]) -> CzslkitError:
+    name = cell_name(label, cell)
+    return CzslkitError(f"{name} occurs twice, each time with configuration {cell['config_id']}")
 
 
 def _with_printable_names(result: Result) -> Result:

@@ -20,7 +20,8 @@ from czslkit.report.literature import BACKBONE, published_rows
 from czslkit.report.paper_names import PaperName
 from czslkit.report.table import Table
 from czslkit.result_store import Store
-from czslkit.runner.recipes import configs
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 #: The names in the file, by the names of our recipes.
 METHODS = {
@@ -62,7 +63,7 @@ def test_the_recipes_expect_the_published_numbers() -> None:
     """A difference is an error unless the published rows say what other sources print."""
     rows = {(row.method, row.dataset, row.world): row for row in published_rows()}
     compared, differing = 0, []
-    for file in sorted(configs().glob("*/*.yaml")):
+    for file in sorted(CONFIGS.glob("*/*.yaml")):
         recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
         for world, expected in (recipe.get("expected") or {}).items():
             row = rows.get((METHODS.get(recipe["method"], ""), file.parent.name, world))
@@ -134,7 +135,7 @@ def test_csv_has_fractions_in_the_columns_of_published_numbers(table: Any) -> No
 def test_json_says_that_they_were_not_measured_here(table: Any) -> None:
     content = json.loads(table("cgqa").to_json())
     (row,) = [row for row in content["literature"] if row["method"] == "MSCI" and row["world"] == "closed"]
-    assert row["published"] == {"S": 42.4, "U": 38.2, "H": 33.4, "AUC": 14.2}
+    assert row["published"] == {"S": 42.4, "U": 38.2, "H": 31.7, "AUC": 14.2}
     assert (row["measured_here"], row["backbone"], row["source"]) == (False, BACKBONE, "README ltpwy/MSCI")
     assert len(content["rows"]) == 1
 
