@@ -107,7 +107,7 @@ def _results(
     run = trained.folder.absolute().parent
     if trained.folder.name != TRAINING_FOLDER or len(run.parents) < 3:
         return [], None
-    store = Store(run.parents[2])
+    store, key = Store(run.parents[2]), description.get("training_key")
     found: list[Result] = []
     for path in (run / f"{world}.json" for world in WORLDS):
         try:
@@ -119,7 +119,7 @@ def _results(
             log(f"left out of the card: there is no {path}")
         elif result["status"] != "done":
             log(f"left out of the card: {path}, which has failed")
-        elif result["training_key"] != description.get("training_key"):
+        elif key and result["training_key"] != key:
             log(f"left out of the card: {path}, which is the result of another training")
         else:
             found.append(result)

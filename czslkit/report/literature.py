@@ -49,10 +49,9 @@ class PublishedRow:
         """The label of the row in a table.
 
         >>> PublishedRow("CSP", "ICLR", "2023", "cgqa", "open", {}, "a table").label
-        'CSP, ICLR 2023 (published)'
+        'CSP (published)'
         """
-        year = "" if any(character.isdigit() for character in self.venue) else f" {self.year}"
-        return self.method + (f", {self.venue}{year}".rstrip() if self.venue else "") + f" ({_MARK})"
+        return f"{self.method} ({_MARK})"
 
     def number(self, name: str) -> Number:
         """Return the number of a metric, with its spread if that is published; a dash if there is none."""

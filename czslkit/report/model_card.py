@@ -79,7 +79,7 @@ class ModelCard:
             tags=[*_TAGS, self.method],
             datasets=[self.dataset] if self.dataset else None,
             metrics=list(METRICS.values()) if measured else None,
-            model_name=self.repository.rpartition("/")[2],
+            model_name=self.repository.rpartition("/")[2] if measured else None,
             eval_results=measured or None,
         )
         return f"{data.to_yaml()}\n"
@@ -98,7 +98,10 @@ class ModelCard:
             f"`--set {option}=FILE`."
             for option, file in self.missing.items()
         )
-        command = f"pip install czslkit\nczslkit bench --checkpoint {name} --datasets {dataset} --data DIR"
+        command = (
+            f"pip install czslkit\nczslkit predict photo.jpg --checkpoint {name}\n"
+            f"czslkit bench --checkpoint {name} --datasets {dataset} --data DIR"
+        )
         return f"{_fenced('sh', command)}\n\n{_fenced('python', code)}{needs}"
 
     def _citation(self) -> str:

@@ -209,8 +209,8 @@ class Table:
 
     def to_json(self) -> str:
         """Write the numbers of :meth:`to_csv`, the metrics of each seed, the difference to the best and every error."""
-        rows, caption = self.literature.rows, self.caption()
-        return as_json(self.arrangement, self.significance, self.comparisons, self.results, caption, rows)
+        more = self.caption(), self.literature.rows
+        return as_json(self.arrangement, self.significance, self.comparisons, self.results, *more)
 
     def _blocks(self, grid_for: str) -> list[Block]:
         """Return the table and, if there are published numbers, the comparison with them.
@@ -225,7 +225,8 @@ class Table:
         for corner, columns in columns_by_corner.items():
             labels = [label for label in self.arrangement.rows if grid_for == "world" or self._was_run(label, columns)]
             own = [(label, self._numbers(label, columns)) for label in labels]
-            grids.append(Grid(corner, columns, own + self.literature.in_grid(columns)))
+            more = self.literature.in_grid(columns)
+            grids.append(Grid(corner, columns, own + more, len(more)))
             if rows := comparison_rows(self.comparisons, self.arrangement.rows, columns):
                 published.append(Grid(corner, columns, rows))
         errors = failure_notes(self.labels, self.results)
