@@ -19,7 +19,7 @@ from .escaping import printable, printable_tree
 from .export import as_csv, as_json
 from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
-from .labels import cell_name, row_labels
+from .labels import cell_name, paper_label, row_labels
 from .latex import Names, as_latex
 from .literature import Literature
 from .notes import (
@@ -61,6 +61,7 @@ class Table:
         significance: intervals and differences to the best, for entries with numbers per image.
         comparisons: our numbers and the published numbers.
         literature: rows of papers that were not measured here, which the table shows below ours.
+        attached: returns the files of a result, None without files.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Table:
         self.results = tuple(_with_printable_names(result) for result in in_order)
         if not self.results and not published:
             raise CzslkitError("there are no results to put in a table")
-        self.labels = row_labels(self.results)
+        self.labels = row_labels(self.results, self.asked.labels)
         self._difference = first_difference(self.labels, self.results)
         if self._difference and not mixed:
             raise CzslkitError(
@@ -103,7 +104,7 @@ class Table:
                 "both with --mixed."
             )
         self._resamples = [resampled_result(result, attached, folder) for result in self.results]
-        frame = cells_frame(self.results, self._resamples)
+        frame = cells_frame(self.results, self._resamples, self.labels)
         for i in frame.index[frame.duplicated([*KEY_COLUMNS, "seed"])]:
             raise _occurs_twice(self.labels[i], self.results[i]["cell"])
         places = {label: self.asked.row_place(r["cell"]) for label, r in zip(self.labels, self.results, strict=True)}
@@ -111,7 +112,7 @@ class Table:
         self.arrangement = arrange(frame, metric_names(self.results), rows)
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
-        self._attached, self._intervals = attached, intervals
+        self.attached, self._intervals = attached, intervals
         columns = self.arrangement.columns
         self.literature = Literature.of(columns, self.asked.datasets) if published else Literature(columns)
 
@@ -132,7 +133,7 @@ class Table:
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
             *undefined_notes(self.labels, self.results),
-            *seen_accuracy_notes(self.labels, self.results, self._attached),
+            *seen_accuracy_notes(self.labels, self.results, self.attached),
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
             *checkpoint_notes(self.labels, self.results),
@@ -166,8 +167,8 @@ class Table:
             wide: use ``table*`` and small type, with more datasets side by side.
         """
         methods = {
-            label: (self.asked.name("method", (method := r["cell"]["method"])), label[len(method) :])
-            for label, r in zip(self.labels, self.results, strict=True)
+            label: paper_label(label, result["cell"], self.asked)
+            for label, result in zip(self.labels, self.results, strict=True)
         } | self.literature.paper_names(self.asked.names.get("method", {}).values())
 
         def row(label: str) -> tuple[PaperName, str]:
@@ -192,7 +193,7 @@ class Table:
                 cell_name(label, result["cell"]),
                 result["status"],
                 relative_path(result["cell"]),
-                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self._attached),
+                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self.attached),
             )
             for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
         ]
