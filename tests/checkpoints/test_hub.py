@@ -14,6 +14,7 @@ from czslkit.checkpoints.hub import HubName, local_folder
 from czslkit.checkpoints.trained import TrainedMethod, save
 from czslkit.cli import main
 from czslkit.errors import ConfigError
+from czslkit.runner.request import Request
 from czslkit.testing import demo_space
 from czslkit.training_files import BACKBONE_FILE, METADATA_FILE, WEIGHTS_FILE
 
@@ -234,6 +235,15 @@ def test_a_benchmark_records_the_commit_and_says_that_the_weights_are_from_there
     assert cell["protocol"]["checkpoint"] == f"{NAME}@{sha}"
     assert cell["metrics"] == own.results[0]["metrics"]
     assert f"csp on toys: the weights are those of {NAME}@{sha}, not trained here" in result.to_markdown()
+
+
+def test_all_processes_of_a_benchmark_get_the_same_commit(commit, tmp_path):
+    asked = Request(["clip", czslkit.Variant("csp", checkpoint=NAME)], checkpoints=[NAME, tmp_path])
+    request = asked.with_local_checkpoints()
+    assert [folder.name for folder in request.checkpoints] == [commit, tmp_path.name]
+    name, variant = request.methods
+    assert (name, variant.checkpoint) == ("clip", request.checkpoints[0])
+    assert asked.checkpoints == [NAME, tmp_path]
 
 
 def test_a_name_reads_as_it_is_written():
