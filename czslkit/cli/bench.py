@@ -74,7 +74,7 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         action=ReplaceDefault,
         metavar="NAME",
         help="datasets to run on: demo, mit-states, ut-zappos, cgqa, another name that czslkit list prints, or "
-        "all for the three published datasets (default: demo)",
+        "all for mit-states, ut-zappos and cgqa (default: demo)",
     )
     add_data_folder(group)
     group.add_argument(

@@ -43,7 +43,7 @@ def _add_download(commands: Commands) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help="datasets to download: mit-states, ut-zappos, cgqa, or all; none with --glove alone",
+        help="datasets to download: mit-states, ut-zappos, cgqa, or all of these three; none with --glove alone",
     )
     add_data_folder(parser)
     parser.add_argument(
@@ -83,7 +83,7 @@ def _add_status(commands: Commands) -> None:
         "status",
         help="list complete, incomplete and absent datasets, and unfinished downloads",
         description="Print the state, number of images, size and folder of every dataset, the problems of incomplete "
-        "datasets, unfinished downloads and the free disk space.",
+        "datasets, what no source states about a dataset, unfinished downloads and the free disk space.",
     )
     add_data_folder(parser)
     add_plugins(parser)
@@ -101,8 +101,8 @@ def run_status(args: argparse.Namespace) -> int:
     statuses = dataset_statuses(args.data)
     rows = [(s.name, s.state, s.images, format_bytes(s.size), s.folder) for s in statuses]
     print(tabulate(rows, headers=("dataset", "state", "images", "size", "folder"), tablefmt="plain"))
-    problems = [status.problem for status in statuses if status.problem]
-    for line in [*problems, *unfinished_downloads(args.data), free_space(args.data)]:
+    lines = [line for status in statuses for line in (status.problem, status.note) if line]
+    for line in [*lines, *unfinished_downloads(args.data), free_space(args.data)]:
         print(line)
     return 0
 
@@ -119,7 +119,8 @@ def _add_mini(commands: Commands) -> None:
     parser.add_argument(
         "name",
         metavar="NAME|all",
-        help="dataset to write a replica of: mit-states, ut-zappos, cgqa, or all",
+        help="dataset to write a replica of: mit-states, ut-zappos, cgqa, vaw-czsl, clothing16k, or all for the first "
+        "three",
     )
     parser.add_argument(
         "--out",
@@ -133,9 +134,10 @@ def _add_mini(commands: Commands) -> None:
 
 def run_mini(args: argparse.Namespace) -> int:
     """Write replicas, print the folder of each and return the exit status."""
-    from ..data.make.mini import REPLICAS, write_mini
+    from ..data.make.mini import write_mini
+    from ..data.published import BENCHMARKS
 
-    for name in REPLICAS if args.name == "all" else (args.name,):
+    for name in BENCHMARKS if args.name == "all" else (args.name,):
         if args.name == "all" and (args.out / name).exists():
             print(f"{args.out / name} exists already and stays unchanged", file=sys.stderr)
         else:
@@ -154,7 +156,7 @@ def _add_verify(commands: Commands) -> None:
         epilog="example: czslkit data verify ut-zappos --format json",
     )
     parser.add_argument(
-        "name", metavar="NAME|all", help="dataset to check: its name, or all for the three published datasets"
+        "name", metavar="NAME|all", help="dataset to check: its name, or all for mit-states, ut-zappos and cgqa"
     )
     add_data_folder(parser)
     parser.add_argument(
@@ -181,14 +183,13 @@ def _add_verify(commands: Commands) -> None:
 def run_verify(args: argparse.Namespace) -> int:
     """Print the findings about each dataset, and return the exit status, 1 if a dataset has an error."""
     from ..data.check.verification import verify
-    from ..data.make.mini import MINI_COUNTS, REPLICAS
+    from ..data.make.mini import MINI_COUNTS
     from ..data.published import BENCHMARKS
 
     load_given_plugins(args)
-    every_name = REPLICAS if args.mini else BENCHMARKS
     expected = MINI_COUNTS if args.mini else None
     verifications = []
-    for name in every_name if args.name == "all" else (args.name,):
+    for name in BENCHMARKS if args.name == "all" else (args.name,):
         verification = verify(name, args.data, expected=expected, workers=args.workers)
         verifications.append(verification)
         if args.format == "text":

@@ -165,7 +165,8 @@ def _facts(name: str, data: Path | None) -> list[str]:
     lines = [f"{status.state}, {status.images:,} images" if status.folder else status.state]
     lines += [f"folder: {status.folder}"] if status.folder else []
     lines += [f"other names: {', '.join(known.aliases)}"] if known.aliases else []
-    lines += [status.problem] if status.problem else []
+    lines += [f"downloaded with a browser from: {' or '.join(known.pages)}"] if known.pages else []
+    lines += [line for line in (status.problem, known.unpublished) if line]
     return [*lines, *_counts(name, status.folder if not status.problem else None)]
 
 

@@ -57,6 +57,7 @@ class Table:
         arrangement: the entries of the table, and the frame of its cells.
         significance: intervals and differences to the best, for entries with numbers per image.
         comparisons: our numbers and the published numbers.
+        attached: returns the files of a result, None without files.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Table:
         self.arrangement = arrange(frame, metric_names(self.results), rows)
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
-        self._attached, self._intervals = attached, intervals
+        self.attached, self._intervals = attached, intervals
 
     def caption(self) -> list[str]:
         """Return the sentences that explain the numbers."""
@@ -129,7 +130,7 @@ class Table:
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
             *undefined_notes(self.labels, self.results),
-            *seen_accuracy_notes(self.labels, self.results, self._attached),
+            *seen_accuracy_notes(self.labels, self.results, self.attached),
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
@@ -187,7 +188,7 @@ class Table:
                 cell_name(label, result["cell"]),
                 result["status"],
                 relative_path(result["cell"]),
-                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self._attached),
+                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self.attached),
             )
             for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
         ]
