@@ -51,6 +51,8 @@ class Wandb(Logger):
             settings=own,
         )
         run.keep_id(identity)
+        if self.run.disabled:
+            return "nowhere, since WANDB_MODE is disabled"
         return f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else str(self.run.url)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
