@@ -37,12 +37,13 @@ def _add_download(commands: Commands) -> None:
         help="download published datasets, and resume a download that stopped",
         description="Download, check and unpack published datasets. After an interruption, the same command resumes "
         "the download. Complete datasets stay unchanged.",
+        epilog="example: czslkit data download ut-zappos cgqa --data /data",
     )
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help="datasets to download: mit-states, ut-zappos, cgqa, or all of these three",
+        help="datasets to download: mit-states, ut-zappos, cgqa, or all of these three; none with --glove alone",
     )
     add_data_folder(parser)
     parser.add_argument(
@@ -113,6 +114,7 @@ def _add_mini(commands: Commands) -> None:
         help="write a small replica of a published dataset",
         description="Write a small replica of a published dataset: the files and splits have the same names, the words "
         "and pictures are generated.",
+        epilog="example: czslkit data mini ut-zappos --out mini",
     )
     parser.add_argument(
         "name",
@@ -121,7 +123,11 @@ def _add_mini(commands: Commands) -> None:
         "three",
     )
     parser.add_argument(
-        "--out", metavar="DIR", required=True, type=expanded_path, help="parent folder of the new folder of the replica"
+        "--out",
+        metavar="DIR",
+        required=True,
+        type=expanded_path,
+        help="parent folder of the new folder of the replica, required",
     )
     parser.set_defaults(command=run_mini)
 
@@ -147,8 +153,11 @@ def _add_verify(commands: Commands) -> None:
         description="Compare a dataset with the published counts, and its lists with the metadata and the files; look "
         "for copies across splits and for names that may be mistakes; decode every image. The exit status is 1 if "
         "there is an error, and 0 if there are only warnings and notes.",
+        epilog="example: czslkit data verify ut-zappos --format json",
     )
-    parser.add_argument("name", metavar="NAME|all", help="dataset to check, or all for mit-states, ut-zappos and cgqa")
+    parser.add_argument(
+        "name", metavar="NAME|all", help="dataset to check: its name, or all for mit-states, ut-zappos and cgqa"
+    )
     add_data_folder(parser)
     parser.add_argument(
         "--mini",
@@ -199,6 +208,7 @@ def _add_import(commands: Commands) -> None:
         "columns image, attr and obj; other commands then accept its name. If the table has no column split, a seeded "
         "rule makes splits with seen and unseen pairs; docs/data.md describes the rule. Pictures are read upright and "
         "in 8 bits; those that cannot be read are set aside and printed.",
+        epilog="example: czslkit data import photos --name mine --unseen 0.25",
     )
     parser.add_argument(
         "source",
@@ -207,7 +217,9 @@ def _add_import(commands: Commands) -> None:
         help="folder with one subfolder of pictures for each pair, or with a subfolder for each attribute that has one "
         "for each object; or table with one line for each picture",
     )
-    parser.add_argument("--name", required=True, metavar="NAME", help="name of the new dataset")
+    parser.add_argument(
+        "--name", required=True, metavar="NAME", help="name of the new dataset, required; other commands then accept it"
+    )
     add_data_folder(parser)
     parser.add_argument(
         "--seed",
@@ -273,7 +285,7 @@ def _add_remove(commands: Commands) -> None:
         description="Delete a dataset that czslkit data import or czslkit data mini wrote, without asking. Other "
         "datasets, and datasets to which files were added, are never deleted.",
     )
-    parser.add_argument("name", metavar="NAME", help="dataset to delete")
+    parser.add_argument("name", metavar="NAME", help="name of the dataset to delete")
     add_data_folder(parser)
     parser.set_defaults(command=run_remove)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.hub import local_folder
 from ..checkpoints.trained import TrainedMethod
 from ..data.cache import Cache
 from ..data.dataset_folders import canonical, find_folder
@@ -24,13 +25,14 @@ from .job import Job
 from .machine import Machine
 from .plan import Spec, plan
 from .staleness import read_code
+from .variant import Variant
 
 
 @dataclass(frozen=True)
 class Request:
     """The arguments of :func:`czslkit.bench` that its jobs depend on. It can be pickled and sent to another process."""
 
-    methods: Sequence[str] | str | None = None
+    methods: Sequence[str | Variant] | str | None = None
     datasets: Sequence[str] | str = "demo"
     worlds: Sequence[str] | str = WORLDS
     seeds: Sequence[int] = (0,)
@@ -51,12 +53,29 @@ class Request:
     allow_missing: bool = False
     verbose: bool = False
     progress: bool = True
+    problems: tuple[str, ...] = ()  # what is wrong with the file that it was read from
     plugins: tuple[str, ...] = field(default_factory=unpackaged)  # code of the first process that is not installed
 
     @property
     def store(self) -> Store:
         """The folder of the results."""
         return Store(self.runs)
+
+    def with_local_checkpoints(self) -> Request:
+        """Return the request with a folder for every checkpoint, so that all processes use the same commit of the hub.
+
+        Raises:
+            ConfigError: a checkpoint of the hub cannot be downloaded.
+        """
+        methods = self.methods
+        if methods is not None and not isinstance(methods, str):
+            methods = [
+                replace(one, checkpoint=local_folder(one.checkpoint))
+                if isinstance(one, Variant) and one.checkpoint is not None
+                else one
+                for one in methods
+            ]
+        return replace(self, methods=methods, checkpoints=[local_folder(one) for one in self.checkpoints])
 
     def jobs(self, log: Callable[[str], None]) -> list[Job]:
         """Plan every training of the grid; the same request gives the same jobs in every process.
@@ -72,12 +91,12 @@ class Request:
         dataset_names = [canonical(name) for name in _split_names(self.datasets, {"all": BENCHMARKS})]
         trained = [TrainedMethod.read(folder) for folder in self.checkpoints]
         own = [checkpoint.method for checkpoint in trained]
-        methods = own if self.methods is None else _split_names(self.methods, {"all": METHODS})
+        methods: Sequence[str | Variant] = own if self.methods is None else _methods(self.methods)
         worlds, seeds = _split_names(self.worlds), list(self.seeds)
-        specs, problems = _plan_or_problems(
+        specs, found = _plan_or_problems(
             methods, dataset_names, worlds, seeds, self.settings, self.preset, trained, self.recipes
         )
-        problems += _folder_problems(dataset_names, self.data)
+        problems = [*self.problems, *found, *_folder_problems(dataset_names, self.data)]
         machine, machine_problems = self._machine(log)
         problems += machine_problems
         if self.cache == "off" and self.cache_images:
@@ -153,6 +172,13 @@ def _job_names(specs: Sequence[Spec]) -> list[str]:
 def _prefixed(log: Callable[[str], None], name: str) -> Callable[[str], None]:
     """Return a log function that puts the name of a job before every line."""
     return lambda line: log(f"{name}: {line}")
+
+
+def _methods(asked: Sequence[str | Variant] | str) -> list[str | Variant]:
+    """Return the methods of a list, or of one text with commas; ``all`` is replaced by every name."""
+    items = asked.split(",") if isinstance(asked, str) else asked
+    parted = ([item] if isinstance(item, Variant) else _split_names([item], {"all": METHODS}) for item in items)
+    return [method for methods in parted for method in methods]
 
 
 def _split_names(names: Sequence[str] | str, groups: Mapping[str, Iterable[str]] | None = None) -> list[str]:
