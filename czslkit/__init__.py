@@ -49,6 +49,7 @@ _HOME = {
     "list_runs": "stored_runs",
     "remove_runs": "stored_runs",
     "prune_runs": "stored_runs",
+    "push": "sharing",
     "bench": "runner.bench",
     "load_suite": "runner.suite",
     "Variant": "runner.variant",
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from .runner.grid import Grid as Grid
     from .runner.suite import load_suite as load_suite
     from .runner.variant import Variant as Variant
+    from .sharing import push as push
     from .stored_runs import list_runs as list_runs
     from .stored_runs import prune_runs as prune_runs
     from .stored_runs import remove_runs as remove_runs

@@ -56,7 +56,7 @@ LAYERS = (
     {"evaluation"},
     {"checkpoints"},
     {"report"},
-    {"stored_runs", "plot"},
+    {"stored_runs", "plot", "sharing"},
     {"runner"},
     {"explain", "predict", "gallery"},
     {"testing", "doctor"},

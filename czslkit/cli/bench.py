@@ -9,6 +9,7 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..sizes import MEMORY, format_bytes
 from .arguments import (
+    CHECKPOINT_FORMS,
     Commands,
     ReplaceDefault,
     add_data_folder,
@@ -99,10 +100,9 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         action="extend",
         default=[],
-        type=expanded_path,
+        type=path_or_name,
         metavar="DIR",
-        help="folders of trained methods to evaluate without training: the folder of a run, "
-        "RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit convert wrote (default: none)",
+        help=f"trained methods to evaluate without training, each of them {CHECKPOINT_FORMS} (default: none)",
     )
     add_plugins(group)
 

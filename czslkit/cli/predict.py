@@ -14,6 +14,7 @@ from ..csv_cells import csv_cell
 from ..errors import ConfigError
 from ..metrics.names import WORLDS
 from .arguments import (
+    CHECKPOINT_FORMS,
     Commands,
     add_device,
     add_plugins,
@@ -54,8 +55,7 @@ def add_parser(commands: Commands) -> None:
         required=True,
         metavar="DIR",
         type=path_or_name,
-        help="folder of a trained method: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit "
-        "convert wrote",
+        help=f"trained method: {CHECKPOINT_FORMS}",
     )
     add_plugins(parser)
     _add_candidates(parser)

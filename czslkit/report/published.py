@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,7 +139,7 @@ class Comparison:
     def _printed_number(self, kind: str, name: str) -> str:
         published, spread = self.published[name], self.spread.get(name)
         if kind == "published":
-            return _as_papers_print(published) + ("" if spread is None else f" ± {_as_papers_print(spread)}")
+            return as_papers_print(published) + ("" if spread is None else f" ± {as_papers_print(spread)}")
         if kind == "verdict":
             return self.verdict(name)
         value = self.ours[name] if kind == "ours" else self.difference(name)
@@ -153,7 +153,7 @@ class Comparison:
         return f"{rounded:.{decimals}f}" + ("" if own is None else f" ± {own:.{decimals}f}")
 
     def _decimals(self, name: str) -> int:
-        return len(_as_papers_print(self.published[name]).partition(".")[2])
+        return len(as_papers_print(self.published[name]).partition(".")[2])
 
 
 def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Comparison]:
@@ -233,9 +233,9 @@ def comparison_rows(
 def published_caption(found: Sequence[Comparison]) -> list[str]:
     """Return sentences that explain the numbers of the comparisons and name the sources of the published ones."""
     sentences = ["Our numbers and the published numbers are percentages; the difference is in percentage points."]
-    if spreads := _text_by_label(found, lambda comparison: comparison.spread_meaning):
+    if spreads := text_by_label((c.label, c.spread_meaning) for c in found):
         sentences.append(f"The ± of the published numbers is: {spreads}.")
-    sentences.append(f"The published numbers are from: {_text_by_label(found, lambda comparison: comparison.source)}.")
+    sentences.append(f"The published numbers are from: {text_by_label((c.label, c.source) for c in found)}.")
     if comparable := [comparison for comparison in found if not comparison.obstacle]:
         sentences.append(
             "The verdict is 'within' if the difference, as printed, is at most the published spread or the standard "
@@ -326,18 +326,23 @@ def _percentages(fractions: Mapping[str, float | None]) -> dict[str, float | Non
     return {name: None if value is None else 100 * value for name, value in fractions.items()}
 
 
-def _as_papers_print(value: float) -> str:
+def as_papers_print(value: float) -> str:
     """Return a percentage with one decimal, or with two if one decimal would lose a digit."""
     return f"{value:.1f}" if round(value, 1) == value else f"{value:.2f}"
 
 
-def _text_by_label(found: Sequence[Comparison], text_of: Callable[[Comparison], str]) -> str:
-    """Return the texts of all comparisons, each after its labels; a text that all labels share has no labels."""
+def text_by_label(texts: Iterable[tuple[str, str]]) -> str:
+    """Return texts, each after its labels; a text that all labels share has no labels.
+
+    >>> text_by_label([("csp", "Table 1"), ("clip", "Table 2"), ("coop", "Table 1")])
+    'csp, coop: Table 1; clip: Table 2'
+    """
     labels_by_text: dict[str, list[str]] = defaultdict(list)
-    for comparison in found:
-        if text := text_of(comparison):
-            labels_by_text[text].append(comparison.label)
-    everyone = {comparison.label for comparison in found}
+    everyone: set[str] = set()
+    for label, text in texts:
+        everyone.add(label)
+        if text:
+            labels_by_text[text].append(label)
     if len(labels_by_text) == 1 and set(*labels_by_text.values()) == everyone:
         return next(iter(labels_by_text))
     return "; ".join(f"{', '.join(dict.fromkeys(labels))}: {text}" for text, labels in labels_by_text.items())

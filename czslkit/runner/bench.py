@@ -132,8 +132,8 @@ def bench(
         seeds: seeds of the trainings; each method is trained once for each seed. If None, those of ``suite`` or 0.
         suite: a YAML file that holds a comparison; see docs/suites.md. Every other argument overrides it. Of
             ``methods``, those that it has keep their settings there.
-        checkpoints: folders that ``czslkit convert`` or a training wrote. Their methods are evaluated without
-            training; the other methods are trained.
+        checkpoints: folders that ``czslkit convert`` or a training wrote, or ``hf:USER/NAME[@REVISION]``, repositories
+            of ``czslkit push``. Their methods are evaluated without training; the other methods are trained.
         recipes: recipe files by method, such as ``{"csp": "my/csp.yaml"}``; each is used on every dataset.
         data: folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         runs: folder of the results.
@@ -206,7 +206,7 @@ def bench(
         verbose=verbose,
         progress=progress,
         problems=problems,
-    )
+    ).with_local_checkpoints()
     parameters = slurm_parameters(slurm, detach, device)
     if request.processes > 1 and (parameters is not None or process_count() > 1):
         other = "slurm" if parameters is not None else "torchrun"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.hub import local_folder
 from ..checkpoints.trained import TrainedMethod
 from ..data.cache import Cache
 from ..data.dataset_folders import canonical, find_folder
@@ -59,6 +60,22 @@ class Request:
     def store(self) -> Store:
         """The folder of the results."""
         return Store(self.runs)
+
+    def with_local_checkpoints(self) -> Request:
+        """Return the request with a folder for every checkpoint, so that all processes use the same commit of the hub.
+
+        Raises:
+            ConfigError: a checkpoint of the hub cannot be downloaded.
+        """
+        methods = self.methods
+        if methods is not None and not isinstance(methods, str):
+            methods = [
+                replace(one, checkpoint=local_folder(one.checkpoint))
+                if isinstance(one, Variant) and one.checkpoint is not None
+                else one
+                for one in methods
+            ]
+        return replace(self, methods=methods, checkpoints=[local_folder(one) for one in self.checkpoints])
 
     def jobs(self, log: Callable[[str], None]) -> list[Job]:
         """Plan every training of the grid; the same request gives the same jobs in every process.
