@@ -22,7 +22,7 @@ _HOME = {
     "Interaction": "components",
     "Method": "method",
     "build": "method",
-    "load_checkpoint": "checkpoints.trained",
+    "load": "checkpoints.trained",
     "load_original": "checkpoints.authors",
     "convert": "checkpoints.authors",
     "Batch": "types",
@@ -30,6 +30,8 @@ _HOME = {
     "PairSpace": "types",
     "Scores": "types",
     "Setting": "types",
+    "Prediction": "prediction",
+    "PredictedPair": "prediction",
     "TextFeatures": "types",
     "SoftPrompt": "prompts",
     "load_backbone": "backbones",
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
     from .backbones import load_backbone as load_backbone
     from .checkpoints.authors import convert as convert
     from .checkpoints.authors import load_original as load_original
-    from .checkpoints.trained import load_checkpoint as load_checkpoint
+    from .checkpoints.trained import load as load
     from .components import AGGREGATORS as AGGREGATORS
     from .components import BACKBONES as BACKBONES
     from .components import HEADS as HEADS
@@ -86,6 +88,8 @@ if TYPE_CHECKING:
     from .metrics.sweep import Sweep as Sweep
     from .metrics.sweep import evaluate as evaluate
     from .pair_feasibility import feasibility as feasibility
+    from .prediction import PredictedPair as PredictedPair
+    from .prediction import Prediction as Prediction
     from .prompts import SoftPrompt as SoftPrompt
     from .report.frame import results as results
     from .runner.bench import bench as bench
