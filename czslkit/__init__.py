@@ -14,12 +14,14 @@ _HOME = {
     "DATASETS": "data.datasets",
     "HEADS": "components",
     "INTERACTIONS": "components",
+    "LOGGERS": "loggers",
     "METHODS": "method",
     "Aggregator": "components",
     "Backbone": "components",
     "Dataset": "data.datasets",
     "Head": "components",
     "Interaction": "components",
+    "Logger": "loggers",
     "Method": "method",
     "build": "method",
     "load": "checkpoints.trained",
@@ -82,6 +84,8 @@ if TYPE_CHECKING:
     from .data.make.dataset_import import import_dataset as import_dataset
     from .errors import CzslkitError as CzslkitError
     from .feasibility_files import word_feasibility as word_feasibility
+    from .loggers import LOGGERS as LOGGERS
+    from .loggers import Logger as Logger
     from .method import METHODS as METHODS
     from .method import Method as Method
     from .method import build as build

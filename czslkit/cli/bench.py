@@ -206,6 +206,16 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         help="folder of results: new results are written to it, finished results are read from it (default: runs)",
     )
     group.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="loggers that receive losses, validation metrics, learning rates, images per second and memory of every "
+        "training while it runs, and the test metrics: csv, tensorboard, wandb, mlflow, or one of a plugin; files are "
+        "written below RUNS/logs; no result depends on it (default: none)",
+    )
+    group.add_argument(
         "--keep-stale",
         action="store_true",
         help="use stored results even if their data, weights or code have changed since; the table lists them "
@@ -268,6 +278,7 @@ def run(args: argparse.Namespace) -> int:
         slurm=None if args.slurm is None else parse_settings(args.slurm),
         detach=args.detach,
         verbose=args.verbose,
+        loggers=names(args.log),
     )
     if process_rank():  # the first process of torchrun prints
         return 0

@@ -113,6 +113,7 @@ def bench(
     keep_stale: bool = False,
     allow_missing: bool = False,
     verbose: bool = False,
+    loggers: Sequence[str] | str = (),
     progress: bool = True,
     log: Callable[[str], None] = log_to_stderr,
 ) -> Benchmark:
@@ -164,6 +165,8 @@ def bench(
             no list, and are therefore left out, or if more than 1 % of its pictures could not be read when it was
             imported.
         verbose: log the traceback of every error; without it, the log has the file of the traceback.
+        loggers: names of loggers, such as ``tensorboard``, as a sequence or separated by commas. Each receives the
+            values of every training; no result depends on it. See docs/tracking.md.
         progress: show progress: bars on a terminal and in a notebook, elsewhere a line at least every minute.
         log: called with a line for every step; prints to standard error by default.
 
@@ -204,6 +207,7 @@ def bench(
         keep_stale=keep_stale,
         allow_missing=allow_missing,
         verbose=verbose,
+        loggers=loggers,
         progress=progress,
         problems=problems,
     ).with_local_checkpoints()

@@ -14,6 +14,7 @@ from ..data.dataset_folders import canonical, find_folder
 from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
 from ..files import checked_filename
+from ..loggers import missing_packages
 from ..method import METHODS
 from ..metrics.names import WORLDS
 from ..options import user_path
@@ -52,6 +53,7 @@ class Request:
     keep_stale: bool = False
     allow_missing: bool = False
     verbose: bool = False
+    loggers: Sequence[str] | str = ()
     progress: bool = True
     problems: tuple[str, ...] = ()  # what is wrong with the file that it was read from
     plugins: tuple[str, ...] = field(default_factory=unpackaged)  # code of the first process that is not installed
@@ -99,6 +101,8 @@ class Request:
         problems = [*self.problems, *found, *_folder_problems(dataset_names, self.data)]
         machine, machine_problems = self._machine(log)
         problems += machine_problems
+        loggers, logger_problems = self._loggers()
+        problems += logger_problems
         if self.cache == "off" and self.cache_images:
             problems.append("cache is off, but cache_images asks to keep images in it: leave out one of the two")
         if problems:
@@ -122,9 +126,21 @@ class Request:
                 self.keep_stale,
                 _prefixed(log, name),
                 name,
+                loggers,
             )
             for spec, name in zip(specs, _job_names(specs), strict=True)
         ]
+
+    def _loggers(self) -> tuple[tuple[str, ...], list[str]]:
+        """Return the names of the loggers, each once, and the problems with them."""
+        names = tuple(dict.fromkeys(name for name in _split_names(self.loggers) if name))
+        problems: list[str] = []
+        for name in names:
+            try:
+                problems += filter(None, [missing_packages(name)])
+            except CzslkitError as error:
+                problems.append(str(error))
+        return names, problems
 
     def _machine(self, log: Callable[[str], None]) -> tuple[Machine, list[str]]:
         """Return the machine with its actual device and memory in bytes, and the problems with its settings."""
