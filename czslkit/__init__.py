@@ -22,7 +22,7 @@ _HOME = {
     "Interaction": "components",
     "Method": "method",
     "build": "method",
-    "load_checkpoint": "checkpoints.trained",
+    "load": "checkpoints.trained",
     "load_original": "checkpoints.authors",
     "convert": "checkpoints.authors",
     "Batch": "types",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from .backbones import load_backbone as load_backbone
     from .checkpoints.authors import convert as convert
     from .checkpoints.authors import load_original as load_original
-    from .checkpoints.trained import load_checkpoint as load_checkpoint
+    from .checkpoints.trained import load as load
     from .components import AGGREGATORS as AGGREGATORS
     from .components import BACKBONES as BACKBONES
     from .components import HEADS as HEADS

@@ -222,7 +222,7 @@ def save(
     write_text(folder / METADATA_FILE, with_digest(metadata))
 
 
-def load_checkpoint(folder: str | Path) -> Method:
+def load(folder: str | Path) -> Method:
     """Load the method in a folder, in evaluation mode on the CPU, with the label space of its training.
 
     Args:

@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
     Returns the exit status, 1 if some of several images cannot be read.
     """
-    from ..checkpoints.trained import load_checkpoint
-    from ..explain.pairs import parse_pairs
+    from ..checkpoints.trained import load
+    from ..named_pairs import parse_pairs
     from ..runner.machine import Machine
 
     if args.top is not None and args.top < 1:
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     drawings = _drawings(args.images, args.out)
     load_given_plugins(args)
     device = Machine(args.device).torch_device()
-    method = load_checkpoint(args.checkpoint).to(device)
+    method = load(args.checkpoint).to(device)
     pairs = None if args.pairs is None else parse_pairs(args.pairs, method.space)
     several, status = len(drawings) > 1, 0
     for image, drawing in drawings.items():
@@ -102,7 +102,7 @@ def _drawings(given: Sequence[Path], out: str | None) -> dict[Path, Path]:
         DataError: a folder has no images.
         ConfigError: ``out`` is a folder for one image, a file for several images, or one of the images.
     """
-    from ..data.make.labelled_pictures import is_image
+    from ..data.images import is_image
 
     images: dict[Path, None] = {}
     for path in given:

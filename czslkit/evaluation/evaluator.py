@@ -143,9 +143,17 @@ class Evaluation:
             ValueError: the feasibility does not have one number for each pair.
         """
         tasks = {world: _task(method, data, split, world, open_world, keep) for world in worlds}
+        streams = method.streams and (split == "test" or method.streams_in_validation)
+        return Evaluation.of_tasks(method, tasks, feed, streams=streams, memory=memory, stream_seed=stream_seed)
+
+    @staticmethod
+    def of_tasks(
+        method: Method, tasks: Mapping[str, WorldTask], feed: Feed, *, streams: bool, memory: int, stream_seed: int = 0
+    ) -> Evaluation:
+        """Plan the scoring of given pairs of each world; for arguments and errors see :meth:`plan`."""
         method.eval()
-        largest = max(len(task.pairs) for task in tasks.values())
-        if method.streams and (split == "test" or method.streams_in_validation):
+        if streams:
+            largest = max(len(task.pairs) for task in tasks.values())
             return Evaluation(method, feed, tasks, Chunks(1, largest, largest), True, stream_seed)
         _ = feed.caches_features  # all ranks measure this together, and the first one the memory alone
         with computing_in(feed.precision, method.device):

@@ -100,7 +100,7 @@ def trained(tmp_path: Path, data: Splits, clip_file: Path) -> Callable[[str], An
 
     def go(name: str) -> Any:
         (folder,) = (tmp_path / "runs" / "toys" / name).glob("*/training")
-        return czslkit.load_checkpoint(folder)
+        return czslkit.load(folder)
 
     return go
 
