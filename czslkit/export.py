@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib
+import io
 import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,12 +21,12 @@ from torch.utils._pytree import tree_leaves
 
 from . import __version__
 from .errors import ConfigError, CzslkitError
-from .explain.pairs import parse_pairs
 from .files import unfinished
 from .linear import plain_products
-from .method import METHODS, Method, ranked
+from .method import METHODS, Method
 from .metrics.names import WORLDS
 from .options import user_path
+from .predict import candidates_of, known_bias
 from .sizes import format_bytes
 from .types import PairSpace, Setting, TextFeatures
 
@@ -51,7 +52,7 @@ class Exported:
 
 
 def export_method(
-    method: Method, file: str | Path, format: Format, pairs: str | Tensor | None = None, *, world: str = "closed"
+    method: Method, file: str | Path, format: Format, pairs: Any = None, *, world: str = "closed"
 ) -> Exported:
     """Write the scoring of images by a method as a program that does not need czslkit.
 
@@ -67,9 +68,7 @@ def export_method(
         method: a trained method; it is not changed.
         file: file to write.
         format: ``onnx``, ``torchscript`` or ``pt2``, the format of ``torch.export``.
-        pairs: the pairs to score, such as ``"wet dog,dry cat"``, or ``[P, 2]`` long; by default all pairs of the world.
-        world: ``"closed"``, the pairs of the label space; or ``"open"``, every combination. The score fusion of some
-            methods depends on it.
+        pairs, world: the pairs to score, as for ``Method.predict``.
 
     Raises:
         ConfigError: an argument cannot be used, or a package is missing.
@@ -77,21 +76,19 @@ def export_method(
     """
     _check_arguments(method, format, world)
     file = user_path(file)
-    space, pairs = _candidates(method, pairs, world)
     method = copy.deepcopy(method).cpu().eval().requires_grad_(False)
-    setting = Setting("test", world, len(pairs))
-    expected: list[tuple[Tensor, Tensor]] = []
+    space, candidates = candidates_of(method, pairs, world)
+    rows = candidates.nonzero()[:, 0]
     with torch.no_grad():
-        text = method.text_in(world, pairs)
-        for images in map(_images, [method] * len(_CHECKED), _CHECKED):
-            expected.append((images, ranked(method, images, text, setting)))
-        scorer = Scorer(method, text, setting).eval()
+        text = method.text_in(world, space.pairs[rows] if method.chunkable else space.pairs)
+        scorer = Scorer(method, text, Setting("test", world, len(space.pairs)), None if method.chunkable else rows)
+        expected = [(images, scorer(images)) for images in (_images(method, count) for count in _CHECKED)]
         used = _shrink(scorer, _images(method, _TRACED))
     if format == "onnx" and used > _ONNX_LIMIT:
         raise ConfigError(
             [f"{_name(method)} needs {format_bytes(used)}, but an ONNX file holds at most 2 GB: use the format pt2"]
         )
-    description = _description(method, space, pairs, world)
+    description = _description(method, space, rows, world)
     file.parent.mkdir(parents=True, exist_ok=True)
     with unfinished(file) as made:
         with _explained(f"{_name(method)} cannot be exported as {format}"), _quiet(), plain_products(), torch.no_grad():
@@ -103,20 +100,30 @@ def export_method(
 
 
 class Scorer(nn.Module):
-    """A method with the texts of fixed pairs: pixels ``[B, 3, H, W]`` in, scores ``[B, P]`` out."""
+    """A method with the texts of fixed pairs: pixels ``[B, 3, H, W]`` in, scores ``[B, P]`` out.
 
-    def __init__(self, method: Method, text: TextFeatures, setting: Setting) -> None:
+    Args:
+        method: in evaluation mode.
+        text: texts of the pairs.
+        setting: as for ``Method.rank``.
+        columns: the scores to return of those that the method computes, ``[P]`` long; None for all.
+    """
+
+    def __init__(self, method: Method, text: TextFeatures, setting: Setting, columns: Tensor | None) -> None:
         super().__init__()
         self.method, self.setting, self._text = method, setting, text
+        self.register_buffer("columns", columns)
+        self.columns: Tensor | None
         tensors = {field.name: getattr(text, field.name) for field in fields(text)}
         self._names = [name for name, value in tensors.items() if isinstance(value, Tensor)]
         for name in self._names:
             self.register_buffer(f"text_{name}", tensors[name].detach().clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return what ``Method.rank`` returns."""
+        """Return the columns of what ``Method.rank`` returns."""
         tensors: dict[str, Any] = {name: getattr(self, f"text_{name}") for name in self._names}
-        return self.method.rank(images, replace(self._text, **tensors), self.setting)
+        scores = self.method.rank(images, replace(self._text, **tensors), self.setting)
+        return scores if self.columns is None else scores[:, self.columns]
 
 
 def _check_arguments(method: Method, format: str, world: str) -> None:
@@ -144,17 +151,12 @@ def _check_arguments(method: Method, format: str, world: str) -> None:
         )
 
 
-def _candidates(method: Method, pairs: str | Tensor | None, world: str) -> tuple[PairSpace, Tensor]:
-    """Return the label space of a world, and the pairs to score, ``[P, 2]``."""
-    space = method.space if world == "closed" else method.space.open()
-    if pairs is None:
-        return space, space.pairs
-    return space, parse_pairs(pairs, space) if isinstance(pairs, str) else pairs
+def _description(method: Method, space: PairSpace, rows: Tensor, world: str) -> dict[str, Any]:
+    """Return what a user of the program has to know, ready for JSON.
 
-
-def _description(method: Method, space: PairSpace, pairs: Tensor, world: str) -> dict[str, Any]:
-    """Return what a user of the program has to know, ready for JSON."""
-    flat = pairs[:, 0] * len(space.objs) + pairs[:, 1]
+    Args:
+        rows: the rows of ``space.pairs`` that are scored, ``[P]`` long.
+    """
     preprocessing = method.backbone.preprocessing
     return {
         "format": 1,
@@ -167,9 +169,10 @@ def _description(method: Method, space: PairSpace, pairs: Tensor, world: str) ->
             "type": "float32",
             "preprocessing": asdict(preprocessing),
         },
-        "output": {"name": "scores", "shape": ["batch", len(pairs)], "type": "float32"},
-        "pairs": [[space.attrs[attr], space.objs[obj]] for attr, obj in pairs.tolist()],
-        "seen": torch.isin(flat, space.flat()[space.seen]).tolist(),
+        "output": {"name": "scores", "shape": ["batch", len(rows)], "type": "float32"},
+        "pairs": [[space.attrs[attr], space.objs[obj]] for attr, obj in space.pairs[rows].tolist()],
+        "seen": space.seen[rows].tolist(),
+        "bias": known_bias(method, world),
     }
 
 
@@ -243,7 +246,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -75,7 +75,7 @@ def predict_images(
     if not math.isfinite(bias):
         raise ConfigError([f"bias is {bias!r}, expected a finite number"])
     photos = as_photos(images)
-    space, candidates = _candidates(method, pairs, world)
+    space, candidates = candidates_of(method, pairs, world)
     columns = len(space.pairs)
     if method.chunkable:  # the score of a pair is independent of the other pairs
         space = restricted(space, candidates.nonzero()[:, 0])
@@ -115,7 +115,7 @@ def known_bias(method: Method, world: str) -> float | None:
     return known.get(world, next(iter(known.values()), None))
 
 
-def _candidates(method: Method, pairs: Any, world: str) -> tuple[PairSpace, Tensor]:
+def candidates_of(method: Method, pairs: Any, world: str) -> tuple[PairSpace, Tensor]:
     """Return the label space of a world, with named pairs that it lacks, and its candidates, ``[K]`` bool.
 
     Raises:

@@ -59,7 +59,7 @@ LAYERS = (
     {"stored_runs"},
     {"runner"},
     {"explain", "predict"},
-    {"testing", "doctor"},
+    {"export", "testing", "doctor"},
     {"cli"},
     {"__main__"},
 )
