@@ -59,7 +59,7 @@ LAYERS = (
     {"stored_runs"},
     {"runner"},
     {"explain", "predict"},
-    {"export", "testing", "doctor"},
+    {"estimator", "export", "testing", "doctor"},
     {"cli"},
     {"__main__"},
 )
