@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
+from ..files import write_bytes
 from .arguments import Commands, add_device, add_plugins, expanded_path, load_given_plugins, path_or_name
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add_parser(commands: Commands) -> None:
         "pairs and the contribution of each attention stage. The command works for methods whose texts attend to the "
         "image, such as MSCI and Troika. Photos are read upright and in 8 bits; images of a dataset are read as in its "
         "trainings.",
+        epilog="example: czslkit explain photo.jpg --checkpoint runs/demo/msci/seed0-1a2b3c4d --top 5",
     )
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", type=expanded_path, help="image files to explain, or folders of images"
@@ -38,8 +40,8 @@ def add_parser(commands: Commands) -> None:
         required=True,
         metavar="DIR",
         type=expanded_path,
-        help="folder of a trained method: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit "
-        "convert wrote",
+        help="folder of a trained method, required: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder "
+        "that czslkit convert wrote",
     )
     add_plugins(parser)
     parser.add_argument(
@@ -147,11 +149,11 @@ def _explain(image: Path, drawing: Path, method: Method, pairs: Tensor | None, t
     from ..data.images import decoded
     from ..explain.drawing import draw
     from ..explain.explanation import explain_picture, ranked_rows, table_row
+    from ..report.figure_style import rendered
 
     with decoded(image, imported=None if is_in_dataset(image) else True) as whole:
         picture = resize_and_crop(whole, method.backbone.preprocessing)
     explanation = explain_picture(method, picture, pairs, top=top or _DEFAULT_TOP)
-    drawing.parent.mkdir(parents=True, exist_ok=True)
-    draw(picture, explanation, method.space, top=top).save(drawing, "PNG")
+    write_bytes(drawing, rendered(draw(picture, explanation, method.space, top=top), "png", dpi=100))
     rows = [table_row(explanation, method.space, row) for row in ranked_rows(explanation, top=top)]
     return tabulate(rows, headers="keys", tablefmt="plain", floatfmt=".3f")

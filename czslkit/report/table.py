@@ -18,7 +18,7 @@ from .escaping import printable, printable_tree
 from .export import as_csv, as_json
 from .frame import cells_frame, metric_names
 from .grids import Block, Grid, Number
-from .labels import cell_name, row_labels
+from .labels import cell_name, paper_label, row_labels
 from .latex import Names, as_latex
 from .notes import (
     failure_notes,
@@ -57,6 +57,7 @@ class Table:
         arrangement: the entries of the table, and the frame of its cells.
         significance: intervals and differences to the best, for entries with numbers per image.
         comparisons: our numbers and the published numbers.
+        attached: returns the files of a result, None without files.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Table:
         self.results = tuple(_with_printable_names(result) for result in in_order)
         if not self.results:
             raise CzslkitError("there are no results to put in a table")
-        self.labels = row_labels(self.results)
+        self.labels = row_labels(self.results, self.asked.labels)
         self._difference = first_difference(self.labels, self.results)
         if self._difference and not mixed:
             raise CzslkitError(
@@ -97,7 +98,7 @@ class Table:
                 "both with --mixed."
             )
         self._resamples = [resampled_result(result, attached, folder) for result in self.results]
-        frame = cells_frame(self.results, self._resamples)
+        frame = cells_frame(self.results, self._resamples, self.labels)
         for i in frame.index[frame.duplicated([*KEY_COLUMNS, "seed"])]:
             cell = self.results[i]["cell"]
             name = cell_name(self.labels[i], cell)
@@ -107,7 +108,7 @@ class Table:
         self.arrangement = arrange(frame, metric_names(self.results), rows)
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
-        self._attached, self._intervals = attached, intervals
+        self.attached, self._intervals = attached, intervals
 
     def caption(self) -> list[str]:
         """Return the sentences that explain the numbers."""
@@ -129,7 +130,7 @@ class Table:
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
             *undefined_notes(self.labels, self.results),
-            *seen_accuracy_notes(self.labels, self.results, self._attached),
+            *seen_accuracy_notes(self.labels, self.results, self.attached),
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
@@ -161,8 +162,8 @@ class Table:
             wide: use ``table*`` and small type, with more datasets side by side.
         """
         methods = {
-            label: (self.asked.name("method", (method := r["cell"]["method"])), label[len(method) :])
-            for label, r in zip(self.labels, self.results, strict=True)
+            label: paper_label(label, result["cell"], self.asked)
+            for label, result in zip(self.labels, self.results, strict=True)
         }
 
         def row(label: str) -> tuple[PaperName, str]:
@@ -187,7 +188,7 @@ class Table:
                 cell_name(label, result["cell"]),
                 result["status"],
                 relative_path(result["cell"]),
-                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self._attached),
+                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self.attached),
             )
             for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
         ]
