@@ -40,7 +40,9 @@ try:
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import check_is_fitted
 except ImportError as error:
-    raise ConfigError([f'czslkit.PairClassifier needs scikit-learn ({error}): pip install "czslkit[sklearn]"']) from None
+    raise ConfigError(
+        [f'czslkit.PairClassifier needs scikit-learn ({error}): pip install "czslkit[sklearn]"']
+    ) from None
 
 Pair = tuple[str, str]
 _PHOTOS_PER_CHUNK = 1024  # photos whose probabilities of all pairs are collected at a time
@@ -284,7 +286,9 @@ def _named(pair: Any) -> Pair:
     words = pair.split("+" if "+" in pair else None) if isinstance(pair, str) else list(pair)
     if len(words) != 2:
         raise ConfigError(
-            [f"unseen has {pair!r}, expected 'wet dog', 'wet+tin can' if a word has spaces, or ('wet', 'dog'); or 'all'"]
+            [
+                f"unseen has {pair!r}, expected 'wet dog', 'wet+tin can' if a word has spaces, or ('wet', 'dog'); or 'all'"
+            ]
         )
     return str(words[0]).strip(), str(words[1]).strip()
 

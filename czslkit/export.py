@@ -26,7 +26,7 @@ from .linear import plain_products
 from .method import METHODS, Method
 from .metrics.names import WORLDS
 from .options import user_path
-from .predict import candidates_of, known_bias
+from .predict import bias_of, method_for
 from .sizes import format_bytes
 from .types import PairSpace, Setting, TextFeatures
 
@@ -76,8 +76,8 @@ def export_method(
     """
     _check_arguments(method, format, world)
     file = user_path(file)
-    method = copy.deepcopy(method).cpu().eval().requires_grad_(False)
-    space, candidates = candidates_of(method, pairs, world)
+    method, space, candidates = method_for(copy.deepcopy(method).cpu(), pairs, world)
+    method.eval().requires_grad_(False)
     rows = candidates.nonzero()[:, 0]
     with torch.no_grad():
         text = method.text_in(world, space.pairs[rows] if method.chunkable else space.pairs)
@@ -172,7 +172,7 @@ def _description(method: Method, space: PairSpace, rows: Tensor, world: str) -> 
         "output": {"name": "scores", "shape": ["batch", len(rows)], "type": "float32"},
         "pairs": [[space.attrs[attr], space.objs[obj]] for attr, obj in space.pairs[rows].tolist()],
         "seen": space.seen[rows].tolist(),
-        "bias": known_bias(method, world),
+        "bias": bias_of(method, world)[0],
     }
 
 

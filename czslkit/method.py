@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
 from collections.abc import Mapping
@@ -19,24 +18,14 @@ from .deferred import check
 from .errors import ConfigError, PluginError, class_in_file
 from .interactions import NoInteraction
 from .options import parse, schema_problems
+from .prediction import Predictor
 from .registry import Registry
 from .training_hooks import TrainingHooks
 from .translation import Translation
-from .types import (
-    VALIDATION,
-    Batch,
-    Calibration,
-    Explanation,
-    ImageFeatures,
-    PairSpace,
-    Prediction,
-    Scores,
-    Setting,
-    TextFeatures,
-)
+from .types import VALIDATION, Batch, Explanation, ImageFeatures, PairSpace, Scores, Setting, TextFeatures
 
 
-class Method(TrainingHooks, nn.Module):
+class Method(TrainingHooks, Predictor, nn.Module):
     """A model that scores pairs for images. Most subclasses only choose its parts in ``__init__``.
 
     A registered subclass has a frozen dataclass ``Options``, and is built by ``Subclass(options, space)``.
@@ -77,8 +66,6 @@ class Method(TrainingHooks, nn.Module):
     translation: ClassVar[Translation | None] = None
     #: Names of tensors in the authors' checkpoint that their program never uses; this method does not load them.
     unused: tuple[str, ...] = ()
-    #: What the validation split chose for ``predict``; ``czslkit.load`` reads it.
-    calibration: Calibration = Calibration()
 
     def __init__(
         self,
@@ -162,26 +149,6 @@ class Method(TrainingHooks, nn.Module):
             setting: split, world and number of candidates; by default the setting in which the best epoch is chosen.
         """
         return self.head.rank(self(images, text), text.pairs, setting)
-
-    def predict(self, images: Any, pairs: Any = None, top: int = 5, **settings: Any) -> list[Prediction]:
-        """Return the best pairs of images, one :class:`czslkit.types.Prediction` for each in their order.
-
-        Scores are those of the evaluation on a test split. The method is left in evaluation mode.
-
-        Args:
-            images: paths, PIL images or uint8 arrays ``[H, W]`` or ``[H, W, 3]``; or a single one of them.
-            pairs: the candidates: names such as ``"wet dog"``, attributes or objects, or ``[K, 2]`` long; by default
-                all pairs of the world.
-            top: number of pairs to return for an image.
-            settings: ``world``, ``bias``, ``batch_size``, ``workers``, ``progress`` and ``memory``; see
-                ``czslkit.predict.predict_images``.
-
-        Raises:
-            ConfigError: an argument cannot be used; the message has what is expected.
-        """
-        above = importlib.import_module("czslkit.predict")  # which stands on this module, so it is found when called
-        found: list[Prediction] = above.predict_images(self, images, pairs, top, **settings)
-        return found
 
     @torch.no_grad()
     def explain(self, images: Tensor | ImageFeatures, text: TextFeatures, setting: Setting = VALIDATION) -> Explanation:

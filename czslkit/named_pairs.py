@@ -33,14 +33,14 @@ def parse_pairs(text: str, space: PairSpace) -> Tensor:
     problems: list[str] = []
     pairs: dict[tuple[int, int], None] = {}
     for part in text.split(","):
-        forms = [words for mark in (None, "+") if len(words := [word.strip() for word in part.split(mark)]) == 2]
-        if not forms:
+        words = _words(part, space)
+        if not words:
             problems.append(
                 f"{part.strip()!r} is not an attribute and an object, such as 'wet dog', or 'wet+tin can' if a word "
                 f"has spaces.{_known_pairs(part.split(), space)}"
             )
             continue
-        attr, obj = next((form for form in forms if form[0] in space.attrs and form[1] in space.objs), forms[-1])
+        attr, obj = words
         unknown = [
             *_unknown_word("attribute", attr, space.attrs, ("", f"+{obj}")),
             *_unknown_word("object", obj, space.objs, (f"{attr}+", "")),
@@ -51,6 +51,14 @@ def parse_pairs(text: str, space: PairSpace) -> Tensor:
     if problems:
         raise ConfigError(problems)
     return torch.tensor(list(pairs))
+
+
+def _words(part: str, space: PairSpace) -> tuple[str, str] | None:
+    """Return the attribute and the object that a text names, known or not; None if it is not two words."""
+    split = ([word.strip() for word in part.split(mark)] for mark in (None, "+"))
+    forms = [(words[0], words[1]) for words in split if len(words) == 2 and all(words)]
+    known = (form for form in forms if form[0] in space.attrs and form[1] in space.objs)
+    return next(known, forms[-1] if forms else None)
 
 
 def _known_pairs(parts: Sequence[str], space: PairSpace) -> str:
@@ -74,43 +82,56 @@ def _unknown_word(kind: str, word: str, known: tuple[str, ...], around: tuple[st
     return [f"no {kind} named {word!r} among the {len(known)} {kind}s of the checkpoint.{hint}{form}"]
 
 
-def named_candidates(pairs: Any, space: PairSpace) -> tuple[PairSpace, Tensor]:
+def named_candidates(pairs: Any, space: PairSpace, *, new_words: bool = False) -> tuple[PairSpace, Tensor]:
     """Return a label space with the pairs that a user names, and which of its pairs these are, ``[K]`` bool.
 
     Args:
         pairs: names of pairs, as in :func:`parse_pairs`, attributes or objects, in a list or with commas between them;
             or pairs ``[P, 2]`` long. An attribute or object alone stands for its pairs in ``space``.
         space: the known words and pairs. Named pairs that it lacks are added as unseen pairs.
+        new_words: also add words of named pairs that ``space`` lacks, after its own.
 
     Raises:
         ConfigError: a part is not known, or nothing is named; the message lists all such parts.
     """
-    chosen = pairs.long().cpu().reshape(-1, 2) if isinstance(pairs, Tensor) else _parse(pairs, space)
+    if isinstance(pairs, Tensor):
+        chosen = pairs.long().cpu().reshape(-1, 2)
+    else:
+        parts = [part for text in ([pairs] if isinstance(pairs, str) else pairs) for part in text.split(",")]
+        space = _with_words(parts, space) if new_words else space
+        chosen = _named_rows(parts, space)
     sizes = torch.tensor([len(space.attrs), len(space.objs)])
     if not len(chosen) or ((chosen < 0) | (chosen >= sizes)).any():
         raise ConfigError(
-            [f"pairs are {chosen.tolist()[:3]}, expected at least one pair of {len(space.attrs)} attributes x "
-             f"{len(space.objs)} objects"]
-        )  # fmt: skip
+            [
+                f"pairs are {chosen.tolist()}, expected at least one pair of indices below {len(space.attrs)} and "
+                f"{len(space.objs)}"
+            ]
+        )
     keys = chosen[:, 0] * len(space.objs) + chosen[:, 1]
     new = chosen[~torch.isin(keys, space.flat())].unique(dim=0)
-    whole = PairSpace(
-        space.attrs, space.objs, torch.cat([space.pairs, new]), torch.cat([space.seen, torch.zeros(len(new)) > 0])
-    )
+    seen = torch.cat([space.seen, torch.zeros(len(new), dtype=torch.bool)])
+    whole = PairSpace(space.attrs, space.objs, torch.cat([space.pairs, new]), seen)
     return whole, torch.isin(whole.flat(), keys)
 
 
-def _parse(names: str | Sequence[str], space: PairSpace) -> Tensor:
-    """Return the pairs that names stand for, ``[P, 2]``; see :func:`named_candidates`."""
-    parts = [part for text in ([names] if isinstance(names, str) else names) for part in text.split(",")]
-    rows, unknown = [], []
+def _with_words(parts: Sequence[str], space: PairSpace) -> PairSpace:
+    """Return a label space with the words of named pairs that it lacks."""
+    named = [words for part in parts if part.strip() not in (*space.attrs, *space.objs)
+             and (words := _words(part, space))]  # fmt: skip
+    attrs, objs = ({**dict.fromkeys(known), **dict.fromkeys(found)} for known, found in
+                   ((space.attrs, [attr for attr, _ in named]), (space.objs, [obj for _, obj in named])))  # fmt: skip
+    return PairSpace(tuple(attrs), tuple(objs), space.pairs, space.seen)
+
+
+def _named_rows(parts: Sequence[str], space: PairSpace) -> Tensor:
+    """Return the pairs that names of pairs, attributes and objects stand for, ``[P, 2]``."""
+    rows, others = [], []
     for part in parts:
         word = " ".join(part.split())
         kinds = [kind for kind, words in enumerate((space.attrs, space.objs)) if word in words]
         for kind in kinds:
             index = (space.attrs, space.objs)[kind].index(word)
             rows.append(space.pairs[space.pairs[:, kind] == index])
-        unknown += [] if kinds else [part]
-    if unknown:
-        rows.append(parse_pairs(",".join(unknown), space))
-    return torch.cat(rows)
+        others += [] if kinds else [part]
+    return torch.cat([*rows, *([parse_pairs(",".join(others), space)] if others else [])])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,8 +20,9 @@ from .method import Method
 from .metrics.names import WORLDS
 from .metrics.ranking import NO_COLUMN
 from .named_pairs import named_candidates
+from .prediction import PredictedPair, Prediction, Predictor
 from .sizes import MEMORY
-from .types import PairSpace, PredictedPair, Prediction, Setting
+from .types import PairSpace, Setting
 
 #: Photos that are read and scored at a time by default.
 BATCH_SIZE = 64
@@ -71,63 +73,107 @@ def predict_images(
     for name, number in (("top", top), ("batch_size", batch_size)):
         if type(number) is not int or number < 1:
             raise ConfigError([f"{name} is {number!r}, expected a whole number from 1"])
-    bias = known_bias(method, world) or 0.0 if bias is None else bias
+    bias, _ = bias_of(method, world, bias)
     if not math.isfinite(bias):
         raise ConfigError([f"bias is {bias!r}, expected a finite number"])
     photos = as_photos(images)
-    space, candidates = candidates_of(method, pairs, world)
-    columns = len(space.pairs)
+    method, space, candidates = method_for(method, pairs, world)
+    setting = Setting("test", world, len(space.pairs))
     if method.chunkable:  # the score of a pair is independent of the other pairs
         space = restricted(space, candidates.nonzero()[:, 0])
         candidates = torch.ones(len(space.pairs), dtype=torch.bool)
+    reading = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    task = _Task(method, photos, space, candidates, setting, top, bias, reading, memory)
+    found = task.predictions(range(len(photos)))
+    return [found[index] for index in range(len(photos))]
 
-    def run(indices: Sequence[int]) -> dict[int, Prediction]:
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """The prediction of some photos."""
+
+    method: Method
+    photos: Sequence[Photo]
+    space: PairSpace  # of the pairs to score
+    candidates: Tensor  # [K] bool, which of them may be predicted
+    setting: Setting
+    top: int
+    bias: float
+    reading: Mapping[str, Any]  # arguments of PhotoFeed
+    memory: int
+
+    def predictions(self, indices: Sequence[int]) -> dict[int, Prediction]:
         """Return the predictions of some photos, by their index."""
         if not indices:
             return {}
-        first = space.pairs[candidates][0]
-        some = [photos[index] for index in indices]
-        feed = PhotoFeed(method, some, first, batch_size, workers=workers, progress=progress)
+        method, space, world = self.method, self.space, self.setting.world
+        photos = [self.photos[index] for index in indices]
+        feed = PhotoFeed(method, photos, space.pairs[self.candidates][0], **self.reading)
         scale = method.head.score_scale()
-        sweep = partial(PredictionSweep, space, candidates, len(some), top=top, bias=bias, scale=scale)
-        task = WorldTask(sweep, torch.arange(len(space.pairs)), space.pairs, Setting("test", world, columns))
-        evaluation = Evaluation.of_tasks(method, {world: task}, feed, streams=method.streams, memory=memory)
+        sweep = partial(PredictionSweep, space, self.candidates, len(photos), top=self.top, bias=self.bias, scale=scale)
+        task = WorldTask(sweep, torch.arange(len(space.pairs)), space.pairs, self.setting)
+        evaluation = Evaluation.of_tasks(method, {world: task}, feed, streams=method.streams, memory=self.memory)
         filled = evaluation.run()[world]
         assert isinstance(filled, PredictionSweep)
-        errors = {indices[row]: error for row, error in feed.errors.items()}
-        found = {i: _unreadable(photos[i], i, error, space) for i, error in errors.items()}
-        readable = [index for index in indices if index not in errors]
-        if errors and (method.streams or not method.independent):  # black images have changed the other scores
-            return found | run(readable)
-        rows = _predictions(filled, space, [photo_name(photos[i], i) for i in indices])
-        return found | {index: row for index, row in zip(indices, rows, strict=True) if index not in errors}
+        names = [photo_name(photo, index) for photo, index in zip(photos, indices, strict=True)]
+        rows = dict(zip(indices, _predictions(filled, space, names), strict=True))
+        unreadable = {indices[row]: error for row, error in feed.errors.items()}
+        for index, error in unreadable.items():
+            attrs, objs = (torch.full_like(shares, torch.nan) for shares in (rows[index].attrs, rows[index].objs))
+            rows[index] = replace(rows[index], pairs=(), attrs=attrs, objs=objs, error=error)
+        if unreadable and (method.streams or not method.independent):  # black images have changed the other scores
+            rows |= self.predictions([index for index in indices if index not in unreadable])
+        return rows
 
-    predictions = run(range(len(photos)))
-    return [predictions[index] for index in range(len(photos))]
 
+def bias_of(method: Method, world: str, given: float | None = None) -> tuple[float, str]:
+    """Return the bias that predictions use, and where it is from, in words.
 
-def known_bias(method: Method, world: str) -> float | None:
-    """Return the bias that was best on the validation split, None if it is not known.
-
-    The bias of the other world is used if only that one is known.
+    Args:
+        given: the bias that the user gave; None for the one that was best on the validation split. If only that of the
+            other world is known, this is used; if none is known, 0.
     """
     known = method.calibration.bias
-    return known.get(world, next(iter(known.values()), None))
+    if given is not None:
+        return given, "as given"
+    if world in known:
+        return known[world], f"which was best on the validation split of the {world} world"
+    for other, bias in known.items():
+        return (
+            bias,
+            f"which was best on the validation split of the {other} world; that of the {world} world is not known",
+        )
+    return 0.0, "because the trained method records no best one: --bias NUMBER (bias=) sets another"
 
 
-def candidates_of(method: Method, pairs: Any, world: str) -> tuple[PairSpace, Tensor]:
-    """Return the label space of a world, with named pairs that it lacks, and its candidates, ``[K]`` bool.
+def method_for(method: Method, pairs: Any, world: str) -> tuple[Method, PairSpace, Tensor]:
+    """Return a method that scores the pairs of a world, with their label space and the candidates, ``[K]`` bool.
+
+    Named pairs that the label space lacks are added to it. If their words are new, too, the method is another one.
 
     Raises:
         ConfigError: ``pairs`` name words or pairs that are not known.
     """
     space = method.space if world == "closed" else method.space.open()
     if pairs is not None:
-        return named_candidates(pairs, space)
+        space, named = named_candidates(pairs, space, new_words=type(method).with_words is not Predictor.with_words)
+        if len(space.attrs) + len(space.objs) > len(method.space.attrs) + len(method.space.objs):
+            method = _with_words(method, space)
+        return method, space, named
     feasible = method.calibration.feasible
     if world == "open" and feasible is not None:
-        return space, space.seen | feasible
-    return space, torch.ones(len(space.pairs), dtype=torch.bool)
+        return method, space, space.seen | feasible
+    return method, space, torch.ones(len(space.pairs), dtype=torch.bool)
+
+
+def _with_words(method: Method, space: PairSpace) -> Method:
+    """Return a method for a label space with more words, on the same device."""
+    device = method.device
+    other = method.cpu().with_words(space)
+    method.to(device)
+    assert isinstance(other, Method)
+    other.calibration = method.calibration
+    return other.to(device)
 
 
 def _predictions(sweep: PredictionSweep, space: PairSpace, names: Sequence[str]) -> list[Prediction]:
@@ -145,9 +191,3 @@ def _predictions(sweep: PredictionSweep, space: PairSpace, names: Sequence[str])
             pairs.append(PredictedPair(space.attrs[attr], space.objs[obj], score, *shares, bool(space.seen[column])))
         predictions.append(Prediction(name, tuple(pairs), attrs[row], objs[row]))
     return predictions
-
-
-def _unreadable(photo: Photo, index: int, error: str, space: PairSpace) -> Prediction:
-    """Return the prediction of a photo that cannot be read."""
-    attrs, objs = (torch.full((len(words),), torch.nan) for words in (space.attrs, space.objs))
-    return Prediction(photo_name(photo, index), (), attrs, objs, error)

@@ -154,39 +154,6 @@ VALIDATION = Setting()
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
-    """What the validation split chose for predictions, as far as it is known."""
-
-    bias: Mapping[str, float] = field(default_factory=dict)  # by world: added to the scores of unseen pairs
-    #: [A * O] bool in product(attrs, objs) order, the unseen pairs to predict in the open world; None for all
-    feasible: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class PredictedPair:
-    """A pair that a method names for an image."""
-
-    attr: str
-    obj: str
-    score: float  # the score by which pairs are ranked; that of an unseen pair includes the bias
-    probability: float  # share of the pair in a softmax of the scores of all candidates
-    attr_probability: float  # sum of the probabilities of all candidates with this attribute
-    obj_probability: float  # sum of the probabilities of all candidates with this object
-    seen: bool  # whether training images show the pair
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The best pairs of one image, and how probable every attribute and every object is."""
-
-    image: str  # path of the image, or its number in the order given, from 0
-    pairs: tuple[PredictedPair, ...]  # best first
-    attrs: Tensor  # probability of each attribute of the label space, [A]
-    objs: Tensor  # probability of each object of the label space, [O]
-    error: str = ""  # why the image cannot be read; there are then no pairs
-
-
-@dataclass(frozen=True, eq=False)
 class PairSpace:
     """Attributes, objects and pairs of a dataset, and which pairs are seen in training.
 

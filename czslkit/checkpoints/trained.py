@@ -19,6 +19,7 @@ from ..options import parse, user_path
 from ..training_files import BACKBONE_FILE, METADATA_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, write_tensors
+from .calibration import read_calibration
 
 #: Format of the descriptions that are written; descriptions of this format and of lower formats are read.
 FORMAT = 2
@@ -225,10 +226,15 @@ def save(
 def load(folder: str | Path) -> Method:
     """Load the method in a folder, in evaluation mode on the CPU, with the label space of its training.
 
+    ``method.predict(photos)`` then names the pairs of photos, at the bias that was best on the validation split.
+
     Args:
         folder: the folder of a run or of its training, or a folder that ``czslkit convert`` wrote.
 
     Raises:
         ConfigError: the folder does not contain a method of this format, or its tensors do not fit.
     """
-    return TrainedMethod.read(folder).build()
+    trained = TrainedMethod.read(folder)
+    method = trained.build()
+    method.calibration = read_calibration(trained.folder, trained.space)
+    return method

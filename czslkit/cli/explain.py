@@ -144,14 +144,13 @@ def _explain(image: Path, drawing: Path, method: Method, pairs: Tensor | None, t
     """
     from tabulate import tabulate
 
-    from ..data.dataset_folders import is_in_dataset
     from ..data.image_transforms import resize_and_crop
-    from ..data.images import decoded
+    from ..data.photos import opened
     from ..explain.drawing import draw
     from ..explain.explanation import explain_picture, ranked_rows, table_row
     from ..report.figure_style import rendered
 
-    with decoded(image, imported=None if is_in_dataset(image) else True) as whole:
+    with opened(image) as whole:
         picture = resize_and_crop(whole, method.backbone.preprocessing)
     explanation = explain_picture(method, picture, pairs, top=top or _DEFAULT_TOP)
     write_bytes(drawing, rendered(draw(picture, explanation, method.space, top=top), "png", dpi=100))

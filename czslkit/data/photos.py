@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -108,10 +109,22 @@ def _is_picture(array: NDArray[Any]) -> bool:
     return array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
 
 
+@contextmanager
+def opened(photo: Photo) -> Iterator[Image.Image]:
+    """Yield a photo as RGB, upright and in 8 bits; a file of a dataset is read as in its trainings.
+
+    Raises:
+        DataError: the photo cannot be read.
+    """
+    if isinstance(photo, Image.Image):
+        yield upright(photo)
+        return
+    with decoded(photo, imported=None if is_in_dataset(photo) else True) as image:
+        yield image
+
+
 class PhotoSet(ImageSet):
     """The photos of a split. Those that cannot be read are black, and ``errors`` has the reasons.
-
-    Photos are read upright and in 8 bits; files of a dataset are read as in its trainings.
 
     Args:
         photos: one for each image of ``split``.
@@ -128,11 +141,9 @@ class PhotoSet(ImageSet):
         return raw._replace(errors={index: self.errors[index] for index in indices if index in self.errors})
 
     def _decoded(self, index: int) -> NDArray[np.uint8]:
-        photo, preprocessing = self.photos[index], self.preprocessing
+        preprocessing = self.preprocessing
         try:
-            if isinstance(photo, Image.Image):
-                return np.asarray(resize_and_crop(upright(photo), preprocessing))
-            with decoded(photo, imported=None if is_in_dataset(photo) else True) as image:
+            with opened(self.photos[index]) as image:
                 return np.asarray(resize_and_crop(image, preprocessing))
         except DataError as error:
             self.errors[index] = str(error)

@@ -245,6 +245,14 @@ def _merged(sweep: Sweep, task: WorldTask) -> Sweep:
     return whole
 
 
+@dataclass(frozen=True)
+class SearchedThreshold:
+    """A feasibility threshold that was searched on the validation split."""
+
+    value: float
+    bias: float | None  # at which its harmonic mean is best
+
+
 def searched_threshold(
     method: Method,
     data: Splits,
@@ -255,7 +263,7 @@ def searched_threshold(
     infeasible: Infeasible = "exclude",
     memory: int = MEMORY,
     stream_seed: int = 0,
-) -> float:
+) -> SearchedThreshold:
     """Return the one of 50 thresholds with the highest AUC on the validation split, found in one pass over the images.
 
     Args:
@@ -267,7 +275,7 @@ def searched_threshold(
         memory, stream_seed: as for ``Evaluation.plan``.
 
     Returns:
-        The first of equally good thresholds; -10, which excludes nothing, if every AUC is 0.
+        The first of equally good thresholds; -10, which excludes nothing and has no bias, if every AUC is 0.
 
     Raises:
         ValueError: there is not one number for each pair, or there is no unseen pair.
@@ -276,7 +284,9 @@ def searched_threshold(
         method, data, feasibility, feed, infeasible=infeasible, memory=memory, stream_seed=stream_seed
     )
     grid = threshold_grid(feasibility, data.space.open().seen)
-    return best_threshold(grid, evaluation.run()["open"].compute_all(bins))
+    metrics = evaluation.run()["open"].compute_all(bins)
+    value = best_threshold(grid, metrics)
+    return SearchedThreshold(value, metrics[grid.index(value)].hm_bias if value in grid else None)
 
 
 def plan_search(

@@ -120,6 +120,9 @@ class CosineProduct(Head):
         """
         return F.cross_entropy(self.scale * scores.pair, pair_targets(batch, pairs)) + self.word_loss(scores, batch)
 
+    def score_scale(self) -> float:
+        return self.scale
+
     def word_loss(self, scores: Scores, batch: Batch) -> Tensor:
         """Return the sum of the cross-entropies of attribute and object, a scalar."""
         assert scores.attr is not None and scores.obj is not None

@@ -218,7 +218,7 @@ def test_a_threshold_is_searched_in_a_pass_over_the_validation_images(method: An
         stream_seed=2,
     )
     aucs = [metrics.auc for metrics in filled.run()["open"].compute_all("exact")]
-    assert found == threshold_grid(feasible, data.space.open().seen)[aucs.index(max(aucs))]
+    assert found.value == threshold_grid(feasible, data.space.open().seen)[aucs.index(max(aucs))]
 
 
 def test_the_validation_of_a_training_streams(method: Any, data: Splits) -> None:
