@@ -8,8 +8,9 @@ import numbers
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from .data.dataset_folders import is_in_dataset
 from .data.images import upright
-from .data.layout import import_record, images_folder
+from .data.layout import images_folder, import_record
 from .data.photos import Photo, as_photos
 from .data.splits import Split, Splits
 from .errors import ConfigError, DataError, first_ten
@@ -30,6 +31,7 @@ from .method import build
 from .options import as_dict
 from .runner.machine import Machine
 from .runner.resolve import Resolved, resolve_settings
+from .runner.variant import Variant
 from .seeds import seed_problems
 from .training.loop import Training, train
 from .training.state import TrainingState
@@ -188,8 +190,8 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         method.prepare(data.training_data())
         self.method_ = method.to(machine.torch_device())
         options, evaluation = settings.train, settings.evaluation
-        validate = dict[str, float]().copy if not len(data.val) else None
-        if validate is None:
+        validate: Callable[[], dict[str, float]] = partial(dict, val_auc=math.nan)  # without images to validate on
+        if len(data.val):
             size = evaluation.batch_size or options.batch_size
             feed = machine.feed(method, data.val, size, precision=evaluation.precision)
             validate = plan_validation(method, data, feed, options, bins=evaluation.bins, memory=machine.memory)
@@ -197,7 +199,7 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
             method,
             machine.training_feed(method, data.train, options, seed),
             options,
-            validate if len(data.val) else lambda: {"val_auc": math.nan},
+            validate,
             TrainingState(data.root, "training"),
             data=data.training_data(),
             seed=seed,
@@ -213,7 +215,7 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
             ConfigError: a setting is unknown or has several values.
         """
         given = {**(self.settings or {}), **({"backbone": self.backbone} if self.backbone else {})}
-        found = resolve_settings(self.method, _NAME, given, None, [self.method], None)
+        found = resolve_settings(Variant(self.method), _NAME, given, None, [self.method], None)
         if len(found) != 1:
             raise ConfigError([f"settings have several values ({found[0].varied}, ...), expected one of each"])
         return found[0]
@@ -287,7 +289,8 @@ def _named(pair: Any) -> Pair:
     if len(words) != 2:
         raise ConfigError(
             [
-                f"unseen has {pair!r}, expected 'wet dog', 'wet+tin can' if a word has spaces, or ('wet', 'dog'); or 'all'"
+                f"unseen has {pair!r}, expected 'wet dog', 'wet+tin can' if a word has spaces, ('wet', 'dog'), or 'all' "
+                "alone"
             ]
         )
     return str(words[0]).strip(), str(words[1]).strip()

@@ -260,7 +260,7 @@ def _program(scorer: Scorer, images: Tensor) -> torch.export.ExportedProgram:
 
 def _write_pt2(scorer: Scorer, images: Tensor, file: Path, description: str) -> None:
     with file.open("wb") as out:
-        torch.export.save(_program(scorer, images), out, extra_files={DESCRIPTION: description})  # type: ignore[arg-type]
+        torch.export.save(_program(scorer, images), out, extra_files={DESCRIPTION: description})
 
 
 def _write_torchscript(scorer: Scorer, images: Tensor, file: Path, description: str) -> None:
@@ -278,7 +278,7 @@ def _write_onnx(scorer: Scorer, images: Tensor, file: Path, description: str) ->
 
 def _read_pt2(file: Path) -> Callable[[Tensor], Tensor]:
     with file.open("rb") as content:
-        program: Callable[[Tensor], Tensor] = torch.export.load(content).module()  # type: ignore[arg-type]
+        program: Callable[[Tensor], Tensor] = torch.export.load(content).module()
     return program
 
 

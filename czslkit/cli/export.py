@@ -16,8 +16,9 @@ def add_parser(commands: Commands) -> None:
         help="write a trained method as an ONNX, TorchScript or torch.export program",
         description="Write the scoring of images by a trained method as a program that runs without czslkit: pixels "
         "of any number of images go in, scores of fixed pairs come out. The texts are computed once and their features "
-        "are in the file, which also holds the names of the pairs and how images are prepared. The file is loaded again, "
-        "and its scores are compared with PyTorch's. A method that adapts to the images it has seen cannot be exported.",
+        "are in the file, which also holds the names of the pairs and how images are prepared. The file is loaded "
+        "again, and its scores are compared with PyTorch's. A method that adapts to the images that it has seen cannot "
+        "be exported.",
     )
     parser.add_argument(
         "checkpoint",
