@@ -289,8 +289,8 @@ def _named(pair: Any) -> Pair:
     if len(words) != 2:
         raise ConfigError(
             [
-                f"unseen has {pair!r}, expected 'wet dog', 'wet+tin can' if a word has spaces, ('wet', 'dog'), or 'all' "
-                "alone"
+                f"unseen has {pair!r}, expected 'wet dog', 'wet+tin can' if a word has spaces, ('wet', 'dog'), "
+                "or 'all' alone"
             ]
         )
     return str(words[0]).strip(), str(words[1]).strip()
