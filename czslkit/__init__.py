@@ -32,6 +32,8 @@ _HOME = {
     "PairSpace": "types",
     "Scores": "types",
     "Setting": "types",
+    "Prediction": "prediction",
+    "PredictedPair": "prediction",
     "TextFeatures": "types",
     "SoftPrompt": "prompts",
     "load_backbone": "backbones",
@@ -89,6 +91,8 @@ if TYPE_CHECKING:
     from .metrics.sweep import Sweep as Sweep
     from .metrics.sweep import evaluate as evaluate
     from .pair_feasibility import feasibility as feasibility
+    from .prediction import PredictedPair as PredictedPair
+    from .prediction import Prediction as Prediction
     from .prompts import SoftPrompt as SoftPrompt
     from .report.frame import results as results
     from .runner.bench import bench as bench

@@ -94,6 +94,23 @@ def test_seen_and_unseen_accuracy_at_the_bias_are_those_of_the_evaluator(name, d
     assert float(right[~seen].mean()) == pytest.approx(metrics.hm_unseen)
 
 
+def test_pairs_that_a_method_never_predicts_are_in_no_prediction(csp, data, monkeypatch):
+    never = data.space.pairs[:, 0] == 1
+
+    def rank(scores, pairs, setting):
+        return scores.pair.masked_fill(pairs[:, 0] == 1, -torch.inf)
+
+    monkeypatch.setattr(type(csp), "masks_pairs", "pairs of green")
+    csp.head.rank = rank
+    found = csp.predict(data.test.paths, top=99)
+    for one in found:
+        assert len(one.pairs) == int((~never).sum()) and "green" not in {pair.attr for pair in one.pairs}
+        assert sum(pair.probability for pair in one.pairs) == pytest.approx(1)
+    best = evaluated(csp, data, "open").top_scores()[0].top
+    expected = data.space.open().pairs[best.column[:, 0]]
+    assert torch.equal(named(csp.predict(data.test.paths, world="open", bias=0.0), data.space)[:, 0], expected)
+
+
 def test_probabilities_are_sums_of_a_softmax_over_the_candidates(csp, data):
     (found,) = csp.predict(data.test.paths[0], top=99, bias=0.5)
     scores = np.array([pair.score for pair in found.pairs])

@@ -124,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
     from ..gallery import gallery_page
     from ..predict import bias_of, predict_images
     from ..runner.machine import Machine
+    from ..sizes import counted
 
     if args.workers is not None and args.workers < 0:
         raise ConfigError([f"--workers is {args.workers}, expected 0 or more"])
@@ -155,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(output)
     if args.gallery:
         sentence = (
-            f"{len(photos)} photos, {type(method).__name__}, {args.world} world, bias {bias:g} for pairs without "
+            f"{counted(len(photos), 'photo')}, {_name(method)}, {args.world} world, bias {bias:g} for pairs without "
             "training images."
         )
         write_text(args.gallery, gallery_page(photos, predictions, sentence, progress=True))
@@ -179,6 +180,11 @@ def _bias(text: str) -> float | None:
     if number is not None and not abs(number) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a finite number")
     return number
+
+
+def _name(method: Method) -> str:
+    """Return the name of a method in papers, or that of its class."""
+    return method.display_name or type(method).__name__
 
 
 def _text(predictions: Sequence[Prediction]) -> str:
@@ -231,4 +237,4 @@ def _json(predictions: Sequence[Prediction], method: Method, about: dict[str, An
         }
         for found in predictions
     ]
-    return json.dumps({**about, "method": type(method).__name__, "predictions": content}, indent=1) + "\n"
+    return json.dumps({**about, "method": _name(method), "predictions": content}, indent=1) + "\n"

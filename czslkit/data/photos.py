@@ -59,7 +59,7 @@ def find_photos(given: Iterable[str | Path]) -> list[Path]:
 def _images_in(folder: Path) -> list[Path]:
     """Return the image files below a folder that are not hidden, in the same order on every system."""
     files = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [file for name in sorted(names) if not name.startswith(".") and is_image(file := Path(parent, name))]
     return files

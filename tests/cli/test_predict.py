@@ -109,7 +109,7 @@ def test_forms_of_the_output_have_the_same_numbers(predict):
     text = predict("new/a.png", "--top", 2)[1]
     table = rows(predict("new/a.png", "--top", 2, "--out", "found.csv") and Path("found.csv").read_text())
     found = json.loads(predict("new/a.png", "--top", 2, "--format", "json")[1])
-    assert (found["world"], found["bias"], found["method"]) == ("closed", 0.0, "Csp")
+    assert (found["world"], found["bias"], found["method"]) == ("closed", 0.0, "CSP")
     (one,) = found["predictions"]
     assert [(row["attribute"], row["object"], float(row["score"])) for row in table] == [
         (pair["attr"], pair["obj"], pytest.approx(pair["score"], rel=1e-5)) for pair in one["pairs"]
