@@ -8,7 +8,8 @@ import numbers
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 from .data.dataset_folders import is_in_dataset
 from .data.images import upright
 from .data.layout import images_folder, import_record
-from .data.photos import Photo, as_photos
+from .data.photos import Photo, as_photos, photo_name
 from .data.splits import Split, Splits
 from .errors import ConfigError, DataError, first_ten
 from .evaluation.validation import plan_validation
@@ -128,9 +129,11 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         device = machine.torch_device()
         devices = [device.index or 0] if device.type == "cuda" else []
         with tempfile.TemporaryDirectory(prefix="czslkit-") as folder, torch.random.fork_rng(devices):
-            data = _splits(Path(folder), _files(photos, Path(folder)), index, held_out, space)
-            trained = self._train(replace(settings, train=options), data, machine, seed)
-        self.history_ = list(trained.history)
+            files = _files(photos, Path(folder))
+            data = _splits(Path(folder), files, index, held_out, space)
+            with _named_as_given(photos, files):
+                trained = self._train(replace(settings, train=options), data, machine, seed)
+        self.history_ = [{name: value for name, value in row.items() if value == value} for row in trained.history]
         self.attrs_, self.objs_ = np.array(space.attrs), np.array(space.objs)
         self.classes_ = np.array([(space.attrs[a], space.objs[o]) for a, o in space.pairs.tolist()])
         return self
@@ -333,6 +336,18 @@ def _files(photos: Sequence[Photo], folder: Path) -> list[Path]:
             except OSError:  # a system without links
                 shutil.copyfile(photo, files[-1])
     return files
+
+
+@contextmanager
+def _named_as_given(photos: Sequence[Photo], files: Sequence[Path]) -> Iterator[None]:
+    """Name photos in errors by the paths that the user gave, or by their numbers."""
+    try:
+        yield
+    except DataError as error:
+        text = str(error)
+        for number, (photo, file) in enumerate(zip(photos, files, strict=True)):
+            text = text.replace(str(file), photo_name(photo, number))
+        raise DataError(text) from error
 
 
 def _splits(folder: Path, files: Sequence[Path], index: Tensor, held_out: Tensor, space: PairSpace) -> Splits:

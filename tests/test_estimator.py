@@ -160,7 +160,7 @@ def test_cross_validation_and_a_grid_search_run():
         "check_estimator_cloneable",
         "check_estimator_repr",
         "check_no_attributes_set_in_init",
-        "check_do_not_raise_errors_in_init_or_set_param",
+        "check_mixin_order",
         "check_parameters_default_constructible",
         "check_get_params_invariance",
         "check_set_params",
@@ -215,7 +215,7 @@ def test_files_that_cannot_be_read_are_named(fitted, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     with pytest.raises(DataError, match=r"broken\.png is not a readable image"):
         fitted.predict([str(tmp_path / "broken.png")])
-    with pytest.raises(DataError, match="not a readable image"):
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / "broken.png"))):
         classifier().fit([str(tmp_path / "broken.png")], [("red", "left")])
 
 
