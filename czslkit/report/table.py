@@ -58,6 +58,7 @@ class Table:
         significance: intervals and differences to the best, for entries with numbers per image.
         comparisons: our numbers and the published numbers.
         attached: returns the files of a result, None without files.
+        difference: the first difference in how the results were measured; empty if all were measured alike.
     """
 
     def __init__(
@@ -91,10 +92,10 @@ class Table:
         if not self.results:
             raise CzslkitError("there are no results to put in a table")
         self.labels = row_labels(self.results)
-        self._difference = first_difference(self.labels, self.results)
-        if self._difference and not mixed:
+        self.difference = first_difference(self.labels, self.results)
+        if self.difference and not mixed:
             raise CzslkitError(
-                f"{self._difference}. Run one of them again, select results with --methods or --datasets, or allow "
+                f"{self.difference}. Run one of them again, select results with --methods or --datasets, or allow "
                 "both with --mixed."
             )
         self._resamples = [resampled_result(result, attached, folder) for result in self.results]
@@ -116,7 +117,7 @@ class Table:
             self.arrangement,
             self.significance,
             self.results,
-            difference=self._difference,
+            difference=self.difference,
             intervals=self._intervals,
         )
 
