@@ -24,14 +24,18 @@ _HOME = {
     "Logger": "loggers",
     "Method": "method",
     "build": "method",
-    "load_checkpoint": "checkpoints.trained",
+    "load": "checkpoints.trained",
     "load_original": "checkpoints.authors",
     "convert": "checkpoints.authors",
+    "export_method": "export",
+    "PairClassifier": "estimator",
     "Batch": "types",
     "ImageFeatures": "types",
     "PairSpace": "types",
     "Scores": "types",
     "Setting": "types",
+    "Prediction": "prediction",
+    "PredictedPair": "prediction",
     "TextFeatures": "types",
     "SoftPrompt": "prompts",
     "load_backbone": "backbones",
@@ -64,7 +68,7 @@ if TYPE_CHECKING:
     from .backbones import load_backbone as load_backbone
     from .checkpoints.authors import convert as convert
     from .checkpoints.authors import load_original as load_original
-    from .checkpoints.trained import load_checkpoint as load_checkpoint
+    from .checkpoints.trained import load as load
     from .components import AGGREGATORS as AGGREGATORS
     from .components import BACKBONES as BACKBONES
     from .components import HEADS as HEADS
@@ -81,6 +85,8 @@ if TYPE_CHECKING:
     from .data.loading import load_dataset as load_dataset
     from .data.make.dataset_import import import_dataset as import_dataset
     from .errors import CzslkitError as CzslkitError
+    from .estimator import PairClassifier as PairClassifier
+    from .export import export_method as export_method
     from .feasibility_files import word_feasibility as word_feasibility
     from .loggers import LOGGERS as LOGGERS
     from .loggers import Logger as Logger
@@ -90,6 +96,8 @@ if TYPE_CHECKING:
     from .metrics.sweep import Sweep as Sweep
     from .metrics.sweep import evaluate as evaluate
     from .pair_feasibility import feasibility as feasibility
+    from .prediction import PredictedPair as PredictedPair
+    from .prediction import Prediction as Prediction
     from .prompts import SoftPrompt as SoftPrompt
     from .report.frame import results as results
     from .runner.bench import bench as bench

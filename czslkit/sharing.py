@@ -19,7 +19,7 @@ from .report.paper_names import PaperName, paper_name
 from .report.table import Table
 from .result_store import Result, Store
 from .terminal import log_to_stderr
-from .training_files import BACKBONE_FILE, METADATA_FILE, TRAINING_FOLDER, WEIGHTS_FILE
+from .training_files import BACKBONE_FILE, CALIBRATION_FILE, METADATA_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 
 CARD_FILE = "README.md"
 
@@ -49,7 +49,7 @@ def push(
         log: called with a line for everything that is left out.
 
     Returns:
-        ``hf:USER/NAME@COMMIT``, which ``--checkpoint`` and :func:`czslkit.load_checkpoint` take.
+        ``hf:USER/NAME@COMMIT``, which ``--checkpoint`` and :func:`czslkit.load` take.
 
     Raises:
         ConfigError: the folder holds no trained method, or the hub refuses the upload or cannot be reached.
@@ -93,7 +93,9 @@ def _files(
     files: dict[str, Path | bytes] = {CARD_FILE: card.text().encode(), METADATA_FILE: folder / METADATA_FILE}
     if shared != description:
         files[METADATA_FILE] = with_digest(shared).encode()
-    return files | {file: path for file in (WEIGHTS_FILE, BACKBONE_FILE) if (path := folder / file).is_file()}
+    return files | {
+        file: path for file in (WEIGHTS_FILE, BACKBONE_FILE, CALIBRATION_FILE) if (path := folder / file).is_file()
+    }
 
 
 def _results(

@@ -19,6 +19,7 @@ from ..options import parse
 from ..training_files import BACKBONE_FILE, METADATA_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, write_tensors
+from .calibration import read_calibration
 from .hub import local_folder, origin
 
 #: Format of the descriptions that are written; descriptions of this format and of lower formats are read.
@@ -230,8 +231,10 @@ def save(
     write_text(folder / METADATA_FILE, with_digest(metadata))
 
 
-def load_checkpoint(folder: str | Path) -> Method:
+def load(folder: str | Path) -> Method:
     """Load the method in a folder, in evaluation mode on the CPU, with the label space of its training.
+
+    ``method.predict(photos)`` then names the pairs of photos, at the bias that was best on the validation split.
 
     Args:
         folder: the folder of a run or of its training, a folder that ``czslkit convert`` wrote, or
@@ -241,4 +244,7 @@ def load_checkpoint(folder: str | Path) -> Method:
         ConfigError: the folder does not contain a method of this format, its tensors do not fit, or the download
             failed.
     """
-    return TrainedMethod.read(folder).build()
+    trained = TrainedMethod.read(folder)
+    method = trained.build()
+    method.calibration = read_calibration(trained.folder, trained.space)
+    return method

@@ -42,7 +42,7 @@ class Comparison:
     dataset: str
     world: str
     ours: Mapping[str, float | None]  # percent, mean over the finished seeds
-    published: Mapping[str, float]  # percent
+    published: Mapping[str, float | None]  # percent; None if the number is not published
     source: str
     spread: Mapping[str, float] = field(default_factory=dict)  # published spread, percent; empty if there is none
     spread_meaning: str = ""  # such as "standard error over 5 random seeds"
@@ -56,11 +56,11 @@ class Comparison:
 
     def difference(self, name: str) -> float | None:
         """Return ours minus published, in percentage points; None if they cannot be compared."""
-        ours = self.ours[name]
-        return None if ours is None or self.obstacle else ours - self.published[name]
+        ours, published = self.ours[name], self.published[name]
+        return None if ours is None or published is None or self.obstacle else ours - published
 
     def verdict(self, name: str) -> str:
-        """Return ``within``, ``above`` or ``below`` the published number, ``-`` if ours is undefined.
+        """Return ``within``, ``above`` or ``below`` the published number, ``-`` if one of them is missing.
 
         Ours is within the published or our own spread if the difference, as it is printed, is not larger than one of
         them. Without any spread, only an equal number is within. ``(changed)`` follows if the numbers may depend on
@@ -111,7 +111,7 @@ class Comparison:
             }
             for kind, value in numbers.items():
                 columns[f"{metric}_{kind}"] = None if value is None else round(value / 100, 9)
-            columns[f"{metric}_verdict"] = None if self.ours[name] is None else self.verdict(name)
+            columns[f"{metric}_verdict"] = self._exported_verdict(name)
         texts = {"published_source": self.source, "changed": ", ".join(self.changed)}
         return {**columns, **texts, "not_comparable": self.obstacle.reason if self.obstacle else ""}
 
@@ -133,12 +133,18 @@ class Comparison:
             "difference": {name: self.difference(name) for name in METRICS},
             "seeds": self.seeds,
             "own_spread": dict(self.own_spread),
-            "verdict": {name: None if self.ours[name] is None else self.verdict(name) for name in METRICS},
+            "verdict": {name: self._exported_verdict(name) for name in METRICS},
         }
+
+    def _exported_verdict(self, name: str) -> str | None:
+        """Return the verdict, None if our number or the published one is missing."""
+        return None if None in (self.ours[name], self.published[name]) else self.verdict(name)
 
     def _printed_number(self, kind: str, name: str) -> str:
         published, spread = self.published[name], self.spread.get(name)
         if kind == "published":
+            if published is None:
+                return "-"
             return as_papers_print(published) + ("" if spread is None else f" ± {as_papers_print(spread)}")
         if kind == "verdict":
             return self.verdict(name)
@@ -153,7 +159,7 @@ class Comparison:
         return f"{rounded:.{decimals}f}" + ("" if own is None else f" ± {own:.{decimals}f}")
 
     def _decimals(self, name: str) -> int:
-        return len(as_papers_print(self.published[name]).partition(".")[2])
+        return len(as_papers_print(self.published[name] or 0).partition(".")[2])
 
 
 def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Comparison]:
@@ -187,7 +193,7 @@ def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Com
                 _percentages(means),
                 {name: published[name] for name in METRICS},
                 published["source"],
-                spread={name: spread[name] for name in METRICS if name in spread},
+                spread={name: spread[name] for name in METRICS if spread.get(name) is not None},
                 spread_meaning=spread.get("what", ""),
                 disagreement=published.get("disagreement", ""),
                 recipe=str(recipe.get("name", "")),

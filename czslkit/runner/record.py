@@ -31,6 +31,7 @@ class FeasibilityThreshold:
     value: float
     origin: str  # "given", "published" or "searched on validation"
     scores: FeasibilityScores
+    bias: float | None = None  # the best one on the validation split, if the threshold was searched there
 
 
 def metrics_record(sweep: Sweep, bins: str) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..checkpoints.calibration import write_calibration
 from ..checkpoints.trained import is_intact
 from ..data.splits import Splits
 from ..errors import CzslkitError, DataError, PluginError, TrainingError, without_middle
@@ -21,7 +22,7 @@ from ..torchrun import process_count
 from ..training.state import state_key
 from ..training.watch import Watch
 from . import forecast
-from .evaluate import evaluate, measured_records
+from .evaluate import calibration, evaluate, measured_records
 from .job import Job
 from .prepare import (
     build_method,
@@ -215,6 +216,9 @@ def _watched_results(job: Job, worlds: Sequence[str], stored: Stored, watch: Wat
         training, key = train_method(job, prepared, key, stored.same_trainings, watch)
         start = time.monotonic()
         measured = evaluate(job, prepared)
+    if job.spec.checkpoint is None:
+        chosen = calibration(job, training, measured.threshold)
+        write_calibration(training_folder(job), chosen, prepared.data.space)
     left_out = {one.split: {"images": one.images, "of": one.of} for one in prepared.data.left_out}
     set_aside = prepared.data.set_aside
     records, unrecorded = measured_records(job, prepared, measured)

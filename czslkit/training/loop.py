@@ -34,7 +34,7 @@ class Training:
     trainable_parameters: int
     history: tuple[dict[str, float], ...] = field(
         repr=False
-    )  # for each epoch: loss, lr, val_auc, val_acc and val_loss if computed
+    )  # for each epoch: loss, lr, val_auc, val_bias, val_acc and val_loss if computed
     seconds: float = field(default=0.0, compare=False)  # over all sessions of the training
     steps: int = field(default=0, compare=False)  # optimiser steps; 0 in results of earlier versions
 

@@ -122,6 +122,9 @@ class CosineProduct(Head):
         pair = F.cross_entropy(self.scale * scores.pair, pair_targets(batch, pairs))
         return report("pair", pair) + self.word_loss(scores, batch)
 
+    def score_scale(self) -> float:
+        return self.scale
+
     def word_loss(self, scores: Scores, batch: Batch) -> Tensor:
         """Return the sum of the cross-entropies of attribute and object, a scalar."""
         assert scores.attr is not None and scores.obj is not None

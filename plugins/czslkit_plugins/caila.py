@@ -80,6 +80,9 @@ class ConceptCosine(Head):
         attr, obj = cosine(image.attr, text.attr, self.attr_scale), cosine(image.obj, text.obj, self.obj_scale)
         return replace(scores, attr=attr, obj=obj)
 
+    def score_scale(self) -> float:
+        return float(self._backbone[0].scale.detach().exp())
+
     def loss(self, scores: Scores, batch: Batch, pairs: Tensor) -> Tensor:
         """Return the sum of the three cross-entropies.
 

@@ -47,7 +47,7 @@ def commit(hub, files):
 
 
 def test_a_method_of_the_hub_scores_as_the_one_that_was_pushed(commit, trained, images):
-    here, there = (czslkit.load_checkpoint(source) for source in (trained, NAME))
+    here, there = (czslkit.load(source) for source in (trained, NAME))
     with torch.no_grad():
         pairs = here.space.pairs
         assert torch.equal(there.rank(images, there.text(pairs)), here.rank(images, here.text(pairs)))

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import czslkit
+from czslkit.checkpoints.calibration import read_calibration
 from czslkit.checkpoints.trained import TrainedMethod, save
 from czslkit.cli import main
 from czslkit.errors import ConfigError
@@ -18,7 +19,7 @@ from czslkit.result_store import Store
 from czslkit.runner.recipes import load_recipe
 from czslkit.sharing import push
 from czslkit.testing import demo_space
-from czslkit.training_files import BACKBONE_FILE, METADATA_FILE, WEIGHTS_FILE
+from czslkit.training_files import BACKBONE_FILE, CALIBRATION_FILE, METADATA_FILE, WEIGHTS_FILE
 
 NAME = "ann/csp-toys"
 # huggingface_hub hands a file to its HTTP library in a way that is deprecated there.
@@ -68,9 +69,11 @@ def head_and_text(card):
 
 def test_what_was_pushed_can_be_loaded_and_is_the_same_method(pushed, run, clip_file):
     files = pushed()
-    assert sorted(files) == [".gitattributes", "README.md", METADATA_FILE, WEIGHTS_FILE]
+    assert sorted(files) == [".gitattributes", "README.md", CALIBRATION_FILE, METADATA_FILE, WEIGHTS_FILE]
     here, there = TrainedMethod.read(run), TrainedMethod.read(pushed.name)
     assert there.origin == pushed.name
+    biases = [read_calibration(one.folder, one.space).bias for one in (here, there)]
+    assert biases[0] == biases[1] != {}
     ours, theirs = (one.build(backbone=str(clip_file)).state_dict() for one in (here, there))
     assert ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours)
 
