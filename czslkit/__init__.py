@@ -14,12 +14,14 @@ _HOME = {
     "DATASETS": "data.datasets",
     "HEADS": "components",
     "INTERACTIONS": "components",
+    "LOGGERS": "loggers",
     "METHODS": "method",
     "Aggregator": "components",
     "Backbone": "components",
     "Dataset": "data.datasets",
     "Head": "components",
     "Interaction": "components",
+    "Logger": "loggers",
     "Method": "method",
     "build": "method",
     "load": "checkpoints.trained",
@@ -51,6 +53,7 @@ _HOME = {
     "list_runs": "stored_runs",
     "remove_runs": "stored_runs",
     "prune_runs": "stored_runs",
+    "push": "sharing",
     "bench": "runner.bench",
     "load_suite": "runner.suite",
     "Variant": "runner.variant",
@@ -85,6 +88,8 @@ if TYPE_CHECKING:
     from .estimator import PairClassifier as PairClassifier
     from .export import export_method as export_method
     from .feasibility_files import word_feasibility as word_feasibility
+    from .loggers import LOGGERS as LOGGERS
+    from .loggers import Logger as Logger
     from .method import METHODS as METHODS
     from .method import Method as Method
     from .method import build as build
@@ -99,6 +104,7 @@ if TYPE_CHECKING:
     from .runner.grid import Grid as Grid
     from .runner.suite import load_suite as load_suite
     from .runner.variant import Variant as Variant
+    from .sharing import push as push
     from .stored_runs import list_runs as list_runs
     from .stored_runs import prune_runs as prune_runs
     from .stored_runs import remove_runs as remove_runs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
@@ -36,11 +37,14 @@ def gallery_page(
     import jinja2
 
     readable = [(photo, found) for photo, found in zip(photos, predictions, strict=True) if not found.error]
-    shown = tracked(readable[:MOST_PHOTOS], "thumbnails", min(len(readable), MOST_PHOTOS), show=progress)
+    shown = readable[:MOST_PHOTOS]
+    with ThreadPoolExecutor() as pool:
+        made = pool.map(thumbnail, [photo for photo, _ in shown])
+        thumbnails = list(tracked(made, "thumbnails", len(shown), show=progress))
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["printable"] = printable
     return environment.from_string(_PAGE).render(
-        cards=[(thumbnail(photo), found, Path(found.image).name) for photo, found in shown],
+        cards=[(source, found, Path(found.image).name) for source, (_, found) in zip(thumbnails, shown, strict=True)],
         count=len(readable),
         errors=[found for found in predictions if found.error],
         about=about,

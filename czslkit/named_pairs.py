@@ -126,7 +126,8 @@ def _with_words(parts: Sequence[str], space: PairSpace) -> PairSpace:
 
 def _named_rows(parts: Sequence[str], space: PairSpace) -> Tensor:
     """Return the pairs that names of pairs, attributes and objects stand for, ``[P, 2]``."""
-    rows, others = [], []
+    rows: list[Tensor] = [torch.empty(0, 2, dtype=torch.long)]
+    others = []
     for part in parts:
         word = " ".join(part.split())
         kinds = [kind for kind, words in enumerate((space.attrs, space.objs)) if word in words]

@@ -16,7 +16,7 @@ CORE, PLUGINS = ROOT / "czslkit", ROOT / "plugins" / "czslkit_plugins"
 #: Lowest first. A package is one unit, whose modules may know each other, unless a module of it stands here too.
 LAYERS = (
     {"errors"},
-    {"processes", "sizes", "deferred", "torchrun"},
+    {"processes", "sizes", "deferred", "loss_parts", "torchrun"},
     {"distributed"},
     {"shares"},
     {"locks", "training_files", "foreign_files"},
@@ -40,7 +40,7 @@ LAYERS = (
     {"result_schema", "torch_files", "yaml_files"},
     {"torchscript", "word_files"},
     {"word_vectors", "pair_feasibility"},
-    {"provenance", "weights", "translation", "result_store", "training_hooks", "prediction"},
+    {"provenance", "weights", "translation", "result_store", "training_hooks", "prediction", "loggers"},
     {"components"},
     {"prompts", "aggregators", "interactions", "heads", "backbones"},
     {"word_prompts", "feasibility_files"},
@@ -56,7 +56,7 @@ LAYERS = (
     {"evaluation"},
     {"checkpoints"},
     {"report"},
-    {"stored_runs", "plot"},
+    {"stored_runs", "plot", "sharing"},
     {"runner"},
     {"explain", "predict", "gallery"},
     {"estimator", "export", "testing", "doctor"},

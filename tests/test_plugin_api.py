@@ -63,6 +63,8 @@ CONTENT = {
         "ConceptAdapters",
         "adapter_mode",
     ),
+    "czslkit.loss_parts": ("report",),
+    "czslkit.loggers": ("Logger", "Run", "LOGGERS"),
     "czslkit.aggregators": ("LastLayer", "Pooled"),
     "czslkit.interactions": ("CrossAttention", "NoInteraction"),
     "czslkit.heads": ("CosineHead", "ThreeBranchHead", "ScoreFusion"),

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
 from ..files import write_bytes
-from .arguments import Commands, add_device, add_plugins, expanded_path, load_given_plugins, path_or_name
+from .arguments import (
+    CHECKPOINT_FORMS,
+    Commands,
+    add_device,
+    add_plugins,
+    expanded_path,
+    load_given_plugins,
+    path_or_name,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,9 +47,8 @@ def add_parser(commands: Commands) -> None:
         "--checkpoint",
         required=True,
         metavar="DIR",
-        type=expanded_path,
-        help="folder of a trained method, required: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder "
-        "that czslkit convert wrote",
+        type=path_or_name,
+        help=f"trained method, required: {CHECKPOINT_FORMS}",
     )
     add_plugins(parser)
     parser.add_argument(

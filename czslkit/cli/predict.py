@@ -14,6 +14,7 @@ from ..csv_cells import csv_cell
 from ..errors import ConfigError
 from ..metrics.names import WORLDS
 from .arguments import (
+    CHECKPOINT_FORMS,
     Commands,
     add_device,
     add_plugins,
@@ -54,9 +55,17 @@ def add_parser(commands: Commands) -> None:
         required=True,
         metavar="DIR",
         type=path_or_name,
-        help="folder of a trained method: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit "
-        "convert wrote",
+        help=f"trained method: {CHECKPOINT_FORMS}",
     )
+    add_plugins(parser)
+    _add_candidates(parser)
+    _add_computation(parser)
+    _add_output(parser)
+    parser.set_defaults(command=run)
+
+
+def _add_candidates(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose among pairs."""
     parser.add_argument(
         "--world",
         choices=WORLDS,
@@ -81,6 +90,10 @@ def add_parser(commands: Commands) -> None:
         help="number to add to the scores of pairs without training images; auto takes the one with the best harmonic "
         "mean on the validation split, or 0 if the folder does not record it (default: auto)",
     )
+
+
+def _add_computation(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the computation, which change no prediction, except by rounding."""
     parser.add_argument(
         "--batch-size",
         type=positive_number,
@@ -96,6 +109,10 @@ def add_parser(commands: Commands) -> None:
         "most 8, and 0 on two cores or fewer)",
     )
     add_device(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the output."""
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -111,8 +128,6 @@ def add_parser(commands: Commands) -> None:
         type=new_file,
         help="also write an HTML page with a thumbnail and the pairs of each photo (default: none)",
     )
-    add_plugins(parser)
-    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
