@@ -53,7 +53,7 @@ def classifier(**parameters: Any) -> PairClassifier:
     return PairClassifier(
         **{
             "backbone": "demo",
-            "settings": {"train.epochs": 4, "train.lr": 0.02, "train.batch_size": 9},
+            "settings": {"train.epochs": 4, "train.lr": 0.02, "train.batch_size": 9, "train.augment": False},
             "device": "cpu",
             **parameters,
         }
