@@ -408,6 +408,9 @@ def test_wrong_choices_are_errors_that_say_what_there_is(table: Table, several: 
         plot.training(several)
     with pytest.raises(ConfigError, match=r"^the metric is 'auc', expected one of S, U, H, AUC$"):
         plot.bars(table, metric="auc")
+    empty = SimpleNamespace(arrangement=SimpleNamespace(columns=()))
+    with pytest.raises(ConfigError, match=r"^the table has no results to draw$"):
+        plot.bars(empty)
     with pytest.raises(ConfigError, match=r"^most is 0, expected 1 or more attributes$"):
         plot.attributes(table, most=0)
     with pytest.raises(ConfigError, match=r"^most is -1, expected 1 or more attributes$"):
