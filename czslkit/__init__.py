@@ -27,6 +27,8 @@ _HOME = {
     "load": "checkpoints.trained",
     "load_original": "checkpoints.authors",
     "convert": "checkpoints.authors",
+    "export_method": "export",
+    "PairClassifier": "estimator",
     "Batch": "types",
     "ImageFeatures": "types",
     "PairSpace": "types",
@@ -83,6 +85,8 @@ if TYPE_CHECKING:
     from .data.loading import load_dataset as load_dataset
     from .data.make.dataset_import import import_dataset as import_dataset
     from .errors import CzslkitError as CzslkitError
+    from .estimator import PairClassifier as PairClassifier
+    from .export import export_method as export_method
     from .feasibility_files import word_feasibility as word_feasibility
     from .loggers import LOGGERS as LOGGERS
     from .loggers import Logger as Logger

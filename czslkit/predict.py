@@ -77,9 +77,7 @@ def predict_images(
     if not math.isfinite(bias):
         raise ConfigError([f"bias is {bias!r}, expected a finite number"])
     photos = as_photos(images)
-    space, candidates = _candidates(method, pairs, world)
-    if len(space.attrs) + len(space.objs) > len(method.space.attrs) + len(method.space.objs):
-        method = _with_words(method, space)
+    method, space, candidates = method_for(method, pairs, world)
     setting = Setting("test", world, len(space.pairs))
     if method.chunkable:  # the score of a pair is independent of the other pairs
         space = restricted(space, candidates.nonzero()[:, 0])
@@ -148,19 +146,24 @@ def bias_of(method: Method, world: str, given: float | None = None) -> tuple[flo
     return 0.0, "because the trained method records no best one: --bias NUMBER (bias=) sets another"
 
 
-def _candidates(method: Method, pairs: Any, world: str) -> tuple[PairSpace, Tensor]:
-    """Return the label space of a world, with named pairs that it lacks, and its candidates, ``[K]`` bool.
+def method_for(method: Method, pairs: Any, world: str) -> tuple[Method, PairSpace, Tensor]:
+    """Return a method that scores the pairs of a world, with their label space and the candidates, ``[K]`` bool.
+
+    Named pairs that the label space lacks are added to it. If their words are new, too, the method is another one.
 
     Raises:
         ConfigError: ``pairs`` name words or pairs that are not known.
     """
     space = method.space if world == "closed" else method.space.open()
     if pairs is not None:
-        return named_candidates(pairs, space, new_words=type(method).with_words is not Predictor.with_words)
+        space, named = named_candidates(pairs, space, new_words=type(method).with_words is not Predictor.with_words)
+        if len(space.attrs) + len(space.objs) > len(method.space.attrs) + len(method.space.objs):
+            method = _with_words(method, space)
+        return method, space, named
     feasible = method.calibration.feasible
     if world == "open" and feasible is not None:
-        return space, space.seen | feasible
-    return space, torch.ones(len(space.pairs), dtype=torch.bool)
+        return method, space, space.seen | feasible
+    return method, space, torch.ones(len(space.pairs), dtype=torch.bool)
 
 
 def _with_words(method: Method, space: PairSpace) -> Method:

@@ -59,7 +59,7 @@ LAYERS = (
     {"stored_runs", "plot", "sharing"},
     {"runner"},
     {"explain", "predict", "gallery"},
-    {"testing", "doctor"},
+    {"estimator", "export", "testing", "doctor"},
     {"cli"},
     {"__main__"},
 )

@@ -211,7 +211,7 @@ def _primitive_means(scores: Tensor, index: Tensor, size: int) -> Tensor:
         size: number of attributes or objects. Without a pair, the score is the lowest finite number.
     """
     counts = counted(index, size)
-    sums = scores.new_zeros(len(scores), size).index_add(1, index, scores)
+    sums = scores.new_zeros(scores.shape[0], size).index_add(1, index, scores)
     return (sums / counts.clamp(min=1)).masked_fill(counts == 0, torch.finfo(scores.dtype).min)
 
 
