@@ -26,7 +26,9 @@ from .training_files import BACKBONE_FILE, LOG_FILE, METADATA_FILE, STATE_FILE, 
 
 _CELL_FOLDER = re.compile(r"seed(?P<seed>\d+)-(?P<config_id>[\w+-]+)")
 _RESULT_FILE = re.compile(r"(?P<world>closed|open)\.(stale(-\d+)?\.)?json")
-_RESULT_PARTS = re.compile(r"(?P<world>closed|open)\.(curve\.csv|images\.npz|details\.json|error\.txt|resamples)")
+_RESULT_PARTS = re.compile(
+    r"(?P<world>closed|open)\.(curve\.csv|images\.npz|details\.json|predictions\.json\.gz|error\.txt|resamples)"
+)
 _TRAINING = re.compile(rf"{TRAINING_FOLDER}(\.stale(-\d+)?)?")
 _TRAINING_FILES = (METADATA_FILE, WEIGHTS_FILE, STATE_FILE, BACKBONE_FILE)
 _CACHE_FILE = re.compile(r"(features|images)-.+\.(safetensors|npy)")

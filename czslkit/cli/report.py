@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..files import write_text
-from .arguments import Commands, new_file
+from .arguments import Commands, expanded_path, new_file
 from .table_output import add_result_selection, selected_table
 
 
@@ -18,13 +18,20 @@ def add_parser(commands: Commands) -> None:
         "page.",
     )
     add_result_selection(parser)
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=expanded_path,
+        help="folder with one subfolder for each dataset, for the test images on the page (default: where they were when "
+        "their pairs were predicted, and then $CZSLKIT_DATA or ./data)",
+    )
     parser.add_argument("--out", metavar="FILE", type=new_file, help="HTML file to write (default: RUNS/report.html)")
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, print its path and return the exit status."""
-    page = selected_table(args).render("html")
+    page = selected_table(args).to_html(args.data)
     out = args.out or args.runs / "report.html"
     write_text(out, page)
     print(out)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
-from ..result_store import Result, relative_path
+from ..result_store import Result
 from .arrangement import KEY_COLUMNS, Column, Key, arrange, percent
 from .asked import Asked
 from .caption import table_caption
@@ -17,6 +18,7 @@ from .comparability import first_difference
 from .escaping import printable, printable_tree
 from .export import as_csv, as_json
 from .frame import cells_frame, metric_names
+from .gallery import galleries
 from .grids import Block, Grid, Number
 from .labels import cell_name, row_labels
 from .latex import Names, as_latex
@@ -30,8 +32,9 @@ from .notes import (
     undefined_notes,
     unfinished_notes,
 )
-from .page import Cell, as_page
+from .page import Cell, Figure, Page, as_page
 from .paper_names import PaperName
+from .protocol import environment_facts, protocol_facts
 from .published import comparison_rows, comparisons, published_caption, published_notes
 from .resamples import Attached, Folder, Resamples, resampled_result
 from .significance import significance
@@ -180,18 +183,36 @@ class Table:
         found = dict.fromkeys(self.asked.name(kind, name).citation for kind, name in kinds)
         return "\n\n".join(["% entries that table.tex cites", *(e for e in found if e.startswith("@"))]) + "\n"
 
-    def to_html(self) -> str:
-        """Write an HTML page that needs no other file, with a grid for each dataset and the details of each cell."""
-        cells = [
-            Cell(
-                cell_name(label, result["cell"]),
-                result["status"],
-                relative_path(result["cell"]),
-                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self._attached),
+    def to_html(self, data: Path | None = None, figures: Mapping[str, Sequence[Figure]] | None = None) -> str:
+        """Write an HTML page that needs no other file, with test images and the details of each cell.
+
+        Args:
+            data: folder of all datasets, for the test images; None looks where they were when they were predicted.
+            figures: figures by dataset; those of all datasets have the key ``""``.
+        """
+        return as_page(
+            Page(
+                self._blocks("dataset"),
+                [
+                    self._cell(label, result, found)
+                    for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
+                ],
+                galleries(self.arrangement, self.results, self._attached, data),
+                protocol_facts(self.labels, self.results),
+                environment_facts(self.labels, self.results),
+                figures or {},
             )
-            for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
-        ]
-        return as_page(self._blocks("dataset"), cells)
+        )
+
+    def _cell(self, label: str, result: Result, found: Resamples | CzslkitError | None) -> Cell:
+        intervals = found.intervals if isinstance(found, Resamples) else {}
+        return Cell(
+            label,
+            *(result["cell"][key] for key in ("dataset", "world", "seed", "config_id")),
+            result["status"],
+            partial(cell_details, result, intervals, self._attached),
+            result.get("timing") or {},
+        )
 
     def to_csv(self) -> str:
         """Write a line for each row, dataset and world, with fractions in full precision.
