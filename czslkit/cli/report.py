@@ -22,8 +22,8 @@ def add_parser(commands: Commands) -> None:
         "--data",
         metavar="DIR",
         type=expanded_path,
-        help="folder with one subfolder for each dataset, for the test images on the page (default: where they were when "
-        "their pairs were predicted, and then $CZSLKIT_DATA or ./data)",
+        help="folder with one subfolder for each dataset, for the test images on the page (default: where they were "
+        "when they were measured, else $CZSLKIT_DATA if it is set, else ./data)",
     )
     parser.add_argument("--out", metavar="FILE", type=new_file, help="HTML file to write (default: RUNS/report.html)")
     parser.set_defaults(command=run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,9 +125,7 @@ class _Found:
         return [pairs[number][:2] for number in numbers]
 
 
-def _read(
-    arrangement: Arrangement, results: Sequence[Result], attached: Attached, column: Column
-) -> _Found | None:
+def _read(arrangement: Arrangement, results: Sequence[Result], attached: Attached, column: Column) -> _Found | None:
     """Return the predictions of the best rows of a column, from the first seed of each; None if no cell is finished."""
     keys = [(label, *column) for label in arrangement.rows if arrangement.finished.get((label, *column))]
     if not keys:
@@ -195,7 +193,11 @@ def _gallery(found: _Found, thumbnails: Thumbnails) -> Gallery:
     pictures = thumbnails.of(dataset, first.folder)
 
     def card(i: int) -> Card:
-        guesses = [Guess(label, *map(_cut, predicted[label][i]), outcomes[label][i]) for label in labels]
+        guesses = [
+            Guess(label, _cut(attr), _cut(obj), outcomes[label][i])
+            for label in labels
+            for attr, obj in [predicted[label][i]]
+        ]
         attr, obj, seen = first.pairs[first.true[i]]
         return Card(_cut(first.images[i]), pictures.of(first.images[i]), _cut(attr), _cut(obj), seen, guesses)
 
@@ -236,8 +238,3 @@ def _share(first: Sequence[Pair], second: Sequence[Pair]) -> float:
 def _cut(text: str) -> str:
     shown = printable(text)
     return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
-
-
-def outcome_shares(gallery: Gallery) -> list[Mapping[str, float]]:
-    """Return the share of images of each outcome for each row, by name."""
-    return [dict(zip(OUTCOMES, (n / gallery.images for n in row), strict=True)) for row in gallery.counts]

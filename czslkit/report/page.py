@@ -19,6 +19,7 @@ from ..metrics.names import METRICS
 from ..sizes import format_duration
 from .gallery import OUTCOMES, Gallery
 from .grids import TIED_MARK, Block, Number
+from .labels import cell_name
 from .protocol import Fact
 from .text_markdown_latex import caption_with_ranks
 from .thumbnails import MOST_BYTES, SIDE
@@ -36,10 +37,7 @@ class Cell:
     """A cell of the page."""
 
     label: str
-    dataset: str
-    world: str
-    seed: int
-    config_id: str
+    place: Mapping[str, Any]  # the cell of its result: dataset, world, seed, config_id
     status: str
     details: Callable[[], Mapping[str, Any]]  # returns sections, tables and traceback, as ``cell_details``
     timing: Mapping[str, float] = field(default_factory=dict)  # seconds: train_s and eval_s
@@ -47,7 +45,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of the cell for readers."""
-        return f"{self.label} on {self.dataset} ({self.world}, seed {self.seed})"
+        return cell_name(self.label, self.place)
 
 
 @dataclass(frozen=True)
@@ -82,14 +80,14 @@ class Page:
     @property
     def datasets(self) -> list[str]:
         """The datasets, in the order of the table."""
-        return list(dict.fromkeys(cell.dataset for cell in self.cells))
+        return list(dict.fromkeys(cell.place["dataset"] for cell in self.cells))
 
     def trainings(self, dataset: str) -> list[list[tuple[int, Cell]]]:
         """Return the cells of a dataset with their numbers; the worlds of one training are together."""
         found: dict[tuple[Any, ...], list[tuple[int, Cell]]] = {}
         for i, cell in enumerate(self.cells):
-            if cell.dataset == dataset:
-                found.setdefault((cell.label, cell.config_id, cell.seed), []).append((i, cell))
+            if cell.place["dataset"] == dataset:
+                found.setdefault((cell.label, cell.place["config_id"], cell.place["seed"]), []).append((i, cell))
         return list(found.values())
 
     @staticmethod

@@ -77,7 +77,9 @@ def _in_words(by_value: Mapping[str, Mapping[str, None]]) -> str:
 
 
 def _listed(rows: Sequence[str]) -> str:
-    return ", ".join(rows[:_MOST_VALUES]) + (f" and {len(rows) - _MOST_VALUES} more" if len(rows) > _MOST_VALUES else "")
+    return ", ".join(rows[:_MOST_VALUES]) + (
+        f" and {len(rows) - _MOST_VALUES} more" if len(rows) > _MOST_VALUES else ""
+    )
 
 
 def _protocol(name: str) -> Callable[[Result], Any]:

@@ -206,13 +206,8 @@ class Table:
 
     def _cell(self, label: str, result: Result, found: Resamples | CzslkitError | None) -> Cell:
         intervals = found.intervals if isinstance(found, Resamples) else {}
-        return Cell(
-            label,
-            *(result["cell"][key] for key in ("dataset", "world", "seed", "config_id")),
-            result["status"],
-            partial(cell_details, result, intervals, self._attached),
-            result.get("timing") or {},
-        )
+        details = partial(cell_details, result, intervals, self._attached)
+        return Cell(label, result["cell"], result["status"], details, result.get("timing") or {})
 
     def to_csv(self) -> str:
         """Write a line for each row, dataset and world, with fractions in full precision.
