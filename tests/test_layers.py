@@ -56,7 +56,7 @@ LAYERS = (
     {"evaluation"},
     {"checkpoints"},
     {"report"},
-    {"stored_runs"},
+    {"stored_runs", "plot"},
     {"runner"},
     {"explain"},
     {"testing", "doctor"},

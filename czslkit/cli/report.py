@@ -31,7 +31,10 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, print its path and return the exit status."""
-    page = selected_table(args).to_html(args.data)
+    from ..report.page_figures import page_figures
+
+    table = selected_table(args)
+    page = table.to_html(args.data, page_figures(table))
     out = args.out or args.runs / "report.html"
     write_text(out, page)
     print(out)

@@ -25,6 +25,7 @@ from ..types import PairSpace
 FORMAT = 1  # format of details.json
 TOP_K = (1, 3, 5)  # values of k for which the top-k accuracy is reported
 MAX_CONFUSIONS = 20  # largest number of rows in a table of confused pairs
+MAX_WORD_CONFUSIONS = 10_000  # largest number of rows in the table of confused attributes
 
 
 def detail_files(sweep: Sweep, space: PairSpace, bins: Bins) -> dict[str, bytes]:
@@ -110,7 +111,10 @@ def details(scores: TopScores, pairs: Tensor, space: PairSpace, metrics: Metrics
     for name, columns in predicted.items():
         content[f"confused_at_{name}"] = _table(
             ["attribute", "object", "predicted attribute", "predicted object", "images"],
-            _most_confused(target, columns[:, 0], pairs, space),
+            [
+                [*_pair_names(true, pairs, space), *_pair_names(wrong, pairs, space), n]
+                for true, wrong, n in _confused(target, columns[:, 0], MAX_CONFUSIONS)
+            ],
         )
     accuracy_columns = [f"accuracy_at_{name}" for name in biases]
     is_seen = dict(zip(target.tolist(), scores.is_seen.tolist(), strict=True))
@@ -124,6 +128,13 @@ def details(scores: TopScores, pairs: Tensor, space: PairSpace, metrics: Metrics
             [names[word], *numbers] for word, *numbers in _group_accuracies(pairs[target, part], right[..., part])
         ]
         content[f"{kind}s"] = _table([kind, "images", *accuracy_columns], word_rows)
+    content["confused_attributes_at_zero"] = _table(
+        ["attribute", "predicted attribute", "images"],
+        [
+            [space.attrs[true], space.attrs[wrong], n]
+            for true, wrong, n in _confused(pairs[target, 0], pairs[predicted["zero"][:, 0], 0], MAX_WORD_CONFUSIONS)
+        ],
+    )
     return content
 
 
@@ -147,22 +158,18 @@ def _top_k_accuracies(scores: TopScores) -> dict[str, float]:
     return {str(k): round(float(right[:, :k].any(1).double().mean()), 6) for k in TOP_K if k <= keep}
 
 
-def _most_confused(target: Tensor, predicted: Tensor, pairs: Tensor, space: PairSpace) -> list[list[Any]]:
-    """Return rows of true pair, predicted pair and number of images, the most frequent first, then by column.
+def _confused(true: Tensor, predicted: Tensor, most: int) -> list[tuple[int, int, int]]:
+    """Return true number, predicted number and number of images, the most frequent first, then by number.
 
     Args:
-        target: ``[N]``, column of the true pair.
-        predicted: ``[N]``, predicted column.
-        pairs: ``[K, 2]``.
-        space: the names of attributes and objects.
+        true: ``[N]`` long, the number of the true pair or word of each image.
+        predicted: ``[N]`` long, the predicted one.
+        most: largest number of rows.
     """
-    keys, counts = (target * len(pairs) + predicted)[predicted != target].unique(return_counts=True)
-    order = counts.argsort(descending=True, stable=True)[:MAX_CONFUSIONS]
-    columns = [divmod(key, len(pairs)) for key in keys[order].tolist()]
-    return [
-        [*_pair_names(true, pairs, space), *_pair_names(wrong, pairs, space), n]
-        for (true, wrong), n in zip(columns, counts[order].tolist(), strict=True)
-    ]
+    base = int(torch.cat([true, predicted]).max()) + 1 if len(true) else 1
+    keys, counts = (true * base + predicted)[predicted != true].unique(return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:most]
+    return [(*divmod(key, base), n) for key, n in zip(keys[order].tolist(), counts[order].tolist(), strict=True)]
 
 
 def _pair_names(column: int, pairs: Tensor, space: PairSpace) -> tuple[str, str]:

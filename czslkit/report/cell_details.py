@@ -43,7 +43,7 @@ def cell_details(result: Result, intervals: Mapping[str, Interval], attached: At
     tables: list[dict[str, Any]] = []
     if attached and result["status"] == "done":
         try:
-            content = _read_details(result, attached)
+            content = read_details(result, attached)
             tables = _detail_tables(parse_json(content), f"{result['cell']['world']}.{DETAILS_FILE}") if content else []
         except (CzslkitError, ValueError) as error:
             sections["details"] = str(error)
@@ -54,14 +54,14 @@ def cell_details(result: Result, intervals: Mapping[str, Interval], attached: At
 def pair_accuracy(result: Result, attached: Attached | None) -> float | None:
     """Return the accuracy of the pairs at bias 0 in the details of a finished result, None if it has no such number."""
     try:
-        content = _read_details(result, attached) if attached and result["status"] == "done" else None
+        content = read_details(result, attached) if attached and result["status"] == "done" else None
         accuracy = parse_json(content)["accuracy_of_top_k_at_zero"]["1"] if content else None
     except (CzslkitError, KeyError, TypeError, ValueError):  # the page says what is wrong with the details
         return None
     return accuracy if isinstance(accuracy, float) and 0 <= accuracy <= 1 else None
 
 
-def _read_details(result: Result, attached: Attached) -> bytes | None:
+def read_details(result: Result, attached: Attached) -> bytes | None:
     """Return the content of a result's file of details, None if the result has none.
 
     Raises:

@@ -60,6 +60,7 @@ class Table:
         arrangement: the entries of the table, and the frame of its cells.
         significance: intervals and differences to the best, for entries with numbers per image.
         comparisons: our numbers and the published numbers.
+        attached: returns the files of a result, None without files.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Table:
         self.arrangement = arrange(frame, metric_names(self.results), rows)
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
-        self._attached, self._intervals = attached, intervals
+        self.attached, self._intervals = attached, intervals
 
     def caption(self) -> list[str]:
         """Return the sentences that explain the numbers."""
@@ -132,7 +133,7 @@ class Table:
             *unfinished_notes(self.arrangement),
             *map(printable, self.significance.notes),
             *undefined_notes(self.labels, self.results),
-            *seen_accuracy_notes(self.labels, self.results, self._attached),
+            *seen_accuracy_notes(self.labels, self.results, self.attached),
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
@@ -197,7 +198,7 @@ class Table:
                     self._cell(label, result, found)
                     for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
                 ],
-                galleries(self.arrangement, self.results, self._attached, data),
+                galleries(self.arrangement, self.results, self.attached, data),
                 protocol_facts(self.labels, self.results),
                 environment_facts(self.labels, self.results),
                 figures or {},
@@ -206,7 +207,7 @@ class Table:
 
     def _cell(self, label: str, result: Result, found: Resamples | CzslkitError | None) -> Cell:
         intervals = found.intervals if isinstance(found, Resamples) else {}
-        details = partial(cell_details, result, intervals, self._attached)
+        details = partial(cell_details, result, intervals, self.attached)
         return Cell(label, result["cell"], result["status"], details, result.get("timing") or {})
 
     def to_csv(self) -> str:
