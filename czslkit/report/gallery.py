@@ -95,11 +95,9 @@ def galleries(
     Args:
         arrangement: the entries of the table.
         results: the result of each row of ``arrangement.frame``.
-        attached: returns the files of a result, as :meth:`Store.attached`.
+        attached: returns the files of a result, as :meth:`Store.attached`; without it there are no predictions.
         data: folder of all datasets; None looks where the images were when they were predicted.
     """
-    if attached is None:
-        return []
     first: dict[str, Column] = {}
     for dataset, world in sorted(arrangement.columns, key=lambda column: column[1] != "closed"):
         first.setdefault(dataset, (dataset, world))
@@ -125,7 +123,7 @@ class _Found:
         return [pairs[number][:2] for number in numbers]
 
 
-def _read(arrangement: Arrangement, results: Sequence[Result], attached: Attached, column: Column) -> _Found | None:
+def _read(arrangement: Arrangement, results: Sequence[Result], attached: Attached | None, column: Column) -> _Found | None:
     """Return the predictions of the best rows of a column, from the first seed of each; None if no cell is finished."""
     keys = [(label, *column) for label in arrangement.rows if arrangement.finished.get((label, *column))]
     if not keys:
@@ -138,7 +136,7 @@ def _read(arrangement: Arrangement, results: Sequence[Result], attached: Attache
     for key in (key for key in keys if key in chosen):
         result = min((results[i] for i in arrangement.finished[key]), key=lambda r: r["cell"]["seed"])
         try:
-            content = attached(result, FILE)
+            content = attached(result, FILE) if attached else None
             predictions = Predictions.from_bytes(content) if content else None
         except (CzslkitError, ValueError) as error:
             found.gaps.append(f"{_name(key)}: {FILE}: {printable(str(error))}"[:500])
@@ -149,8 +147,8 @@ def _read(arrangement: Arrangement, results: Sequence[Result], attached: Attache
             found.predictions[key[0]], found.aucs[key[0]] = predictions, aucs[key]
     if lacking:
         found.gaps.append(
-            f"No predictions are stored for {', '.join(lacking)}, measured by an earlier version of czslkit. Remove "
-            f"{column[1]}.json of such a cell and run czslkit bench again: it measures anew, and trains nothing."
+            f"No predictions per image are stored for {', '.join(lacking)}, as by earlier versions of czslkit. To add "
+            f"them, remove {column[1]}.json of the cell and run czslkit bench again: it measures anew and trains nothing."
         )
     _leave_out_other_images(found)
     return found

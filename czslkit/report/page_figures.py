@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import CzslkitError
 from .escaping import printable
@@ -27,32 +27,31 @@ def page_figures(table: Table) -> dict[str, list[Figure]]:
     worlds: dict[str, list[str]] = {}
     for dataset, world in table.arrangement.columns:
         worlds.setdefault(dataset, []).append(world)
-    drawn = {"": [_figure(f"AUC, {world} world", figures.bars, table, None, world) for world in _all_worlds(worlds)]}
+    every = dict.fromkeys(world for _, world in table.arrangement.columns)
+    drawn = {"": [_figure("AUC", figures.bars, table, None, world) for world in every]}
     for dataset, found in worlds.items():
         world = "closed" if "closed" in found else found[0]
         drawn[dataset] = [
-            *(_figure(f"Seen and unseen accuracy, {one} world", figures.curve, table, dataset, one) for one in found),
+            *(_figure("Seen and unseen accuracy", figures.curve, table, dataset, one) for one in found),
             _figure("Training", figures.training, table, dataset, world),
-            _figure(f"Accuracy by attribute, {world} world", figure_words.attributes, table, dataset, world),
-            _figure(f"Accuracy by object, {world} world", figure_words.objects, table, dataset, world),
-            _figure(f"Confused attributes, {world} world", figure_words.confusion, table, dataset, world),
+            _figure("Accuracy by attribute", figure_words.attributes, table, dataset, world),
+            _figure("Accuracy by object", figure_words.objects, table, dataset, world),
+            _figure("Confused attributes", figure_words.confusion, table, dataset, world),
         ]
     return drawn
 
 
-def _all_worlds(worlds: dict[str, list[str]]) -> list[str]:
-    return list(dict.fromkeys(world for found in worlds.values() for world in found))
-
-
 def _figure(title: str, draw: Callable[..., Axes], table: Table, dataset: str | None, world: str) -> Figure:
-    """Draw a figure; an error becomes its gap."""
+    """Draw a figure, whose own title becomes a part of the caption; an error becomes its gap."""
     from .figure_style import figure_svg
 
-    options: dict[str, Any] = {"world": world, "methods": _best_rows(table, dataset, world)}
     try:
-        return Figure(title, figure_svg(draw(table, dataset=dataset, **options)))
+        axes = draw(table, dataset=dataset, world=world, methods=_best_rows(table, dataset, world))
+        own = axes.get_title().replace("\\$", "$")
+        axes.set_title("")
+        return Figure(f"{title}: {own}", figure_svg(axes))
     except (CzslkitError, ValueError) as error:
-        return Figure(title, "", printable(str(error))[:300])
+        return Figure(f"{title}, {world} world", "", printable(str(error))[:300])
 
 
 def _best_rows(table: Table, dataset: str | None, world: str) -> Sequence[str] | None:
