@@ -123,7 +123,9 @@ class _Found:
         return [pairs[number][:2] for number in numbers]
 
 
-def _read(arrangement: Arrangement, results: Sequence[Result], attached: Attached | None, column: Column) -> _Found | None:
+def _read(
+    arrangement: Arrangement, results: Sequence[Result], attached: Attached | None, column: Column
+) -> _Found | None:
     """Return the predictions of the best rows of a column, from the first seed of each; None if no cell is finished."""
     keys = [(label, *column) for label in arrangement.rows if arrangement.finished.get((label, *column))]
     if not keys:
@@ -148,7 +150,7 @@ def _read(arrangement: Arrangement, results: Sequence[Result], attached: Attache
     if lacking:
         found.gaps.append(
             f"No predictions per image are stored for {', '.join(lacking)}, as by earlier versions of czslkit. To add "
-            f"them, remove {column[1]}.json of the cell and run czslkit bench again: it measures anew and trains nothing."
+            f"them, remove {column[1]}.json of the cell and run czslkit bench again: it measures, and trains nothing."
         )
     _leave_out_other_images(found)
     return found

@@ -48,6 +48,8 @@ def _figure(title: str, draw: Callable[..., Axes], table: Table, dataset: str | 
     try:
         axes = draw(table, dataset=dataset, world=world, methods=_best_rows(table, dataset, world))
         own = axes.get_title().replace("\\$", "$")
+        if not axes.has_data():
+            return Figure(f"{title}: {own}", "", "The results hold no numbers for this figure.")
         axes.set_title("")
         return Figure(f"{title}: {own}", figure_svg(axes))
     except (CzslkitError, ValueError) as error:
