@@ -169,8 +169,8 @@ def _escape_for_text(value: Any) -> Any:
 
 
 def html_number(number: Number) -> Markup:
-    """Return a number in bold or underlined type for HTML; its spread may stand below it on a narrow screen."""
+    """Return a number in bold or underlined type for HTML; its spread stands below it on a narrow screen."""
     value, plus_minus, spread = number.text.partition(" ± ")
-    text = Markup("{} <small>± {}</small>").format(value, spread) if plus_minus else Markup("{}").format(value)
-    marked = (Markup("{}"), Markup("<b>{}</b>"), Markup("<u>{}</u>"))[number.rank].format(text)
-    return marked + (TIED_MARK if number.tied else "")
+    marked = (Markup("{}"), Markup("<b>{}</b>"), Markup("<u>{}</u>"))[number.rank].format(value)
+    marked += TIED_MARK if number.tied else ""
+    return marked + Markup(" <small>± {}</small>").format(spread) if plus_minus else marked
