@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol
 from .report import figure_words, figures
 from .report.asked import read_asked
 from .report.figure_cells import Source
-from .report.figure_style import COLUMN, PAGE, figure_svg, save
+from .report.figure_style import COLUMN, PAGE, add_legend, checked_file_type, figure_svg, panels, save
 from .report.frame import stored_results
 from .report.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLUMN", "PAGE", "attributes", "bars", "confusion", "curve", "figure_svg", "objects", "save", "training"]
+__all__ = [
+    "COLUMN", "PAGE", "add_legend", "attributes", "bars", "checked_file_type", "confusion", "curve", "figure_svg",
+    "objects", "panels", "save", "training",
+]  # fmt: skip
 
 P = ParamSpec("P")
 

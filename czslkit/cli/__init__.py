@@ -16,11 +16,11 @@ from typing import Any
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError, did_you_mean
 from ..torchrun import process_rank
-from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, report, runs, table
+from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, plot, report, runs, table
 from .streams import LastingStream, lasting_streams
 
 #: The module of each command, in the order of ``czslkit --help``.
-_COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, report, runs, data, doctor)
+_COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, plot, report, runs, data, doctor)
 
 #: A process of torchrun that is not the first one waits so long before it prints an error.
 _FOLLOWER_SECONDS = 20.0

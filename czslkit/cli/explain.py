@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
+from ..files import write_bytes
 from .arguments import Commands, add_device, add_plugins, expanded_path, load_given_plugins, path_or_name
 
 if TYPE_CHECKING:
@@ -147,11 +148,11 @@ def _explain(image: Path, drawing: Path, method: Method, pairs: Tensor | None, t
     from ..data.images import decoded
     from ..explain.drawing import draw
     from ..explain.explanation import explain_picture, ranked_rows, table_row
+    from ..report.figure_style import rendered
 
     with decoded(image, imported=None if is_in_dataset(image) else True) as whole:
         picture = resize_and_crop(whole, method.backbone.preprocessing)
     explanation = explain_picture(method, picture, pairs, top=top or _DEFAULT_TOP)
-    drawing.parent.mkdir(parents=True, exist_ok=True)
-    draw(picture, explanation, method.space, top=top).save(drawing, "PNG")
+    write_bytes(drawing, rendered(draw(picture, explanation, method.space, top=top), "png", dpi=100))
     rows = [table_row(explanation, method.space, row) for row in ranked_rows(explanation, top=top)]
     return tabulate(rows, headers="keys", tablefmt="plain", floatfmt=".3f")

@@ -1,36 +1,34 @@
-"""Draw an explanation as one sheet with a row for every pair.
+"""Draw an explanation as one figure with a line of maps for every pair.
 
-A row shows the picture and, for each branch (pair, attribute, object), a map of every attention stage and a bar of the
+A line shows the picture and, for each branch (pair, attribute, object), a map of every attention stage and a bar of the
 contributions of all stages.
 """
 
 from __future__ import annotations
 
-import functools
 import textwrap
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
+from ..report.figure_style import COLOURS, INK, shown
 from ..types import Explanation, PairSpace
 from .explanation import ranked_rows
-from .heat import PANEL, blend, overlay, resize
+from .heat import heat_map
 
-Position = tuple[int, int]  # x and y of a top left corner on the sheet, in pixels
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
-# lengths in pixels
-_MARGIN, _GAP, _BRANCH_GAP = 16, 6, 22  # around the sheet, between maps, between branches
-_HEADING_FONT, _FONT, _NOTE_FONT = 19, 14, 12
-_HEADING, _LINE = 30, 19  # height of the heading of a row, and of any other line of text
-_BAR = 10  # height of a bar
-_MAP_HEIGHT = _LINE + PANEL + _LINE  # with the title above and the note below
-_ROW = _HEADING + _MAP_HEIGHT + 6 + _BAR + _LINE + 18
-#: Colour of each stage in a bar; they differ in lightness, so that readers who confuse hues can tell them apart.
-_STAGE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
-_INK, _FAINT = "#1a1a1a", "#6a6a6a"  # colours of text
+# lengths in inches
+_MAP, _LINE_OF_MAPS, _BAR, _CAPTION = 2.3, 2.9, 0.55, 1.1  # widths of a map, and heights of all maps, a bar and the end
+_HEADING_FONT, _TITLE_FONT, _NOTE_FONT = 13, 9.5, 8  # points
+_FAINT = "#6a6a6a"
+_OPACITY = 0.8  # of a map where attention is largest
+_HEAT = "inferno"  # lighter in even steps, so that readers who confuse hues see the same
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class _Branch:
 
 def draw(
     picture: Image.Image, explanation: Explanation, space: PairSpace, *, image: int = 0, top: int | None = None
-) -> Image.Image:
-    """Draw one image of an explanation, with a row for each pair, the highest-ranked pair first.
+) -> Figure:
+    """Draw one image of an explanation, with a line for each pair, the highest-ranked pair first.
 
     Args:
         picture: the square picture that the method got, before normalisation.
@@ -57,22 +55,26 @@ def draw(
     Raises:
         CzslkitError: the patches do not form a square.
     """
+    from matplotlib.figure import Figure
+
     rows = ranked_rows(explanation, image, top)
     stages = len(explanation.attention)
-    branches = len(next(iter(explanation.attention.values())))
-    width = 2 * _MARGIN + PANEL + branches * (_BRANCH_GAP + _branch_width(stages))
-    caption = _caption(width, several_stages=stages > 1)
-    sheet = Image.new("RGB", (width, 2 * _MARGIN + len(rows) * _ROW + (len(caption) + 1) * _LINE), "white")
-    for i, row in enumerate(rows):
-        content = _branches(explanation, space, image, row)
-        heading = f"{i + 1}.  {content[0].name}     score {explanation.ranked[image, row]:.3f}"
-        _draw_row(sheet, _MARGIN + i * _ROW, picture, heading, content)
-    _draw_caption(sheet, _MARGIN + len(rows) * _ROW, caption)
-    return sheet
+    maps = stages * len(next(iter(explanation.attention.values())))
+    height = _LINE_OF_MAPS + (_BAR if stages > 1 else 0)
+    figure = Figure(figsize=(_MAP * (1 + maps), len(rows) * height + _CAPTION))  # a layout engine takes seconds here
+    parts = figure.subfigures(len(rows) + 1, 1, height_ratios=[*[height] * len(rows), _CAPTION])
+    *lines, end = np.ravel(parts)
+    for number, (line, row) in enumerate(zip(lines, rows, strict=True), 1):
+        branches = _branches(explanation, space, image, row)
+        heading = f"{number}.  {branches[0].name}     score {explanation.ranked[image, row]:.3f}"
+        line.suptitle(shown(heading, 100), x=0.1 / (1 + maps), ha="left", fontsize=_HEADING_FONT, color=INK)
+        _draw_line(line, picture, branches)
+    _draw_caption(end, _MAP * (1 + maps), several_stages=stages > 1)
+    return figure
 
 
 def _branches(explanation: Explanation, space: PairSpace, image: int, row: int) -> list[_Branch]:
-    """Return the branches of one row of the sheet, the branch of the pair first."""
+    """Return the branches of one pair, the branch of the pair first."""
     attr, obj = explanation.pairs[row].tolist()
     names = {"pair": f"{space.attrs[attr]} {space.objs[obj]}", "attr": space.attrs[attr], "obj": space.objs[obj]}
     text_of_branch = {"pair": row, "attr": attr, "obj": obj}
@@ -87,104 +89,80 @@ def _branches(explanation: Explanation, space: PairSpace, image: int, row: int) 
     ]
 
 
-def _draw_row(sheet: Image.Image, y: int, picture: Image.Image, heading: str, branches: list[_Branch]) -> None:
-    """Draw the row of one pair, from ``y`` downwards."""
-    pen = ImageDraw.Draw(sheet)
-    _write(pen, (_MARGIN, y), heading, sheet.width - 2 * _MARGIN, _HEADING_FONT)
-    y += _HEADING
-    _write(pen, (_MARGIN, y), "image", PANEL, fill=_FAINT)
-    sheet.paste(resize(picture.convert("RGB"), PANEL), (_MARGIN, y + _LINE))
-    x = _MARGIN + PANEL
-    for branch in branches:
-        x += _BRANCH_GAP
-        for i, (stage, attention) in enumerate(branch.attention.items()):
-            _draw_map(sheet, (x + i * (PANEL + _GAP), y), picture, attention, f"{branch.name}: {stage}")
-        width = _branch_width(len(branch.attention))
-        if len(branch.attention) > 1:
-            _draw_bar(pen, (x, y + _MAP_HEIGHT + 6), width, branch.contribution)
-        x += width
+def _draw_line(line: SubFigure, picture: Image.Image, branches: list[_Branch]) -> None:
+    """Draw the picture, the maps and the bars of one pair."""
+    stages = len(branches[0].attention)
+    ratios = [_LINE_OF_MAPS, _BAR] if stages > 1 else [_LINE_OF_MAPS]
+    columns = 1 + stages * len(branches)
+    edges = {"left": 0.1 / columns, "right": 1 - 0.1 / columns, "top": 0.82, "bottom": 0.13 if stages > 1 else 0.08}
+    grid = line.add_gridspec(len(ratios), columns, height_ratios=ratios, wspace=0.1, hspace=0.22, **edges)
+    whole = line.add_subplot(grid[0, 0], xticks=[], yticks=[])
+    whole.set_title("image", color=_FAINT, fontsize=_TITLE_FONT, loc="left")
+    whole.imshow(picture.convert("RGB"))
+    for i, branch in enumerate(branches):
+        first = 1 + i * stages
+        for j, (stage, attention) in enumerate(branch.attention.items()):
+            axes = line.add_subplot(grid[0, first + j], xticks=[], yticks=[])
+            _draw_map(axes, picture, attention, f"{branch.name}: {stage}")
+        if stages > 1:
+            _draw_bar(line.add_subplot(grid[1, first : first + stages]), branch.contribution)
 
 
-def _branch_width(stages: int) -> int:
-    """Return the width of the maps of one branch, in pixels."""
-    return stages * PANEL + (stages - 1) * _GAP
+def _draw_map(axes: Axes, picture: Image.Image, attention: Tensor, title: str) -> None:
+    """Draw a heat map over the picture in grey, with a title above it and the attention in numbers below it."""
+    from matplotlib.transforms import Bbox, TransformedBbox
 
-
-def _draw_map(sheet: Image.Image, at: Position, picture: Image.Image, attention: Tensor, title: str) -> None:
-    """Draw a heat map over the picture, with a title above it and the attention in numbers below it."""
-    (x, y), pen = at, ImageDraw.Draw(sheet)
-    sheet.paste(overlay(picture, attention), (x, y + _LINE))
-    _write(pen, (x, y), title, PANEL)
-    patches = attention[1:]
+    heat, patches = heat_map(attention), attention[1:]
+    axes.imshow(picture.convert("L"), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 0, 1))
+    axes.imshow(heat, cmap=_HEAT, vmin=0, vmax=1, alpha=_OPACITY * heat, extent=(0, 1, 0, 1))
+    text = axes.set_title(shown(title), color=INK, fontsize=_TITLE_FONT, loc="left")
+    column = TransformedBbox(Bbox(((0, 0), (1.05, 2))), axes.transAxes)
+    text.set(clip_on=True, clip_box=column)  # a long name ends before the next map
     note = f"patches {100 * patches.min():.2f}-{patches.max():.2%}, class token {attention[0]:.1%}"
-    _write(pen, (x, y + _LINE + PANEL + 2), note, PANEL, _NOTE_FONT, _FAINT)
+    axes.set_xlabel(note, fontsize=_NOTE_FONT, color=_FAINT)
 
 
-def _draw_bar(pen: ImageDraw.ImageDraw, at: Position, width: int, contribution: dict[str, float]) -> None:
+def _draw_bar(axes: Axes, contribution: dict[str, float]) -> None:
     """Draw the contributions of the stages as parts of one bar, with a legend below."""
-    (x, y), start, key_x = at, 0.0, float(at[0])
-    for colour, (stage, part) in zip(_STAGE_COLOURS * len(contribution), contribution.items(), strict=False):
-        end = start + part
-        if part:
-            pen.rectangle((x + round(start * width), y, x + round(end * width) - 1, y + _BAR - 1), fill=colour)
-        text = f"{stage} {part:.0%}"
-        pen.rectangle((round(key_x), y + _BAR + 7, round(key_x) + 8, y + _BAR + 15), fill=colour)
-        _write(pen, (round(key_x) + 13, y + _BAR + 3), text, width)
-        start, key_x = end, key_x + _font(_FONT).getlength(text) + 30
+    start = 0.0
+    for i, (stage, part) in enumerate(contribution.items()):
+        axes.barh(0, part, left=start, color=COLOURS[i % len(COLOURS)], label=f"{shown(stage)} {part:.0%}")
+        start += part
+    axes.set(xlim=(0, 1), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        ncols=len(contribution),
+        frameon=False,
+        borderaxespad=0,
+        fontsize=_TITLE_FONT,
+    )
 
 
-def _draw_caption(sheet: Image.Image, y: int, caption: list[str]) -> None:
-    """Draw the colour scale of the maps and the lines of the caption, from ``y`` downwards."""
-    pen = ImageDraw.Draw(sheet)
-    _draw_colour_scale(sheet, (_MARGIN, y))
-    for i, line in enumerate(caption, 1):
-        _write(pen, (_MARGIN, y + i * _LINE), line, sheet.width, fill=_FAINT)
+def _draw_caption(end: SubFigure, inches: float, *, several_stages: bool) -> None:
+    """Draw the colour scale of the maps and the text that explains the figure."""
+    from matplotlib.cm import ScalarMappable
 
-
-def _draw_colour_scale(sheet: Image.Image, at: Position) -> None:
-    """Draw the colours of the maps, from least to most attention."""
-    (x, y), pen, height = at, ImageDraw.Draw(sheet), 12
-    _write(pen, (x, y), "least attention", PANEL, fill=_FAINT)
-    x += round(_font(_FONT).getlength("least attention")) + 8
-    heat = np.tile(np.linspace(0, 1, PANEL), (height, 1))
-    sheet.paste(blend(np.full_like(heat, 127), heat), (x, y + 3))
-    _write(pen, (x + PANEL + 8, y), "most", PANEL, fill=_FAINT)
-
-
-def _caption(width: int, *, several_stages: bool) -> list[str]:
-    """Return the text that explains the drawing, in lines of at most ``width`` pixels."""
-    lines = _wrapped(
+    place = end.add_axes((1.25 / inches, 0.8, 2 / inches, 0.12))
+    end.colorbar(ScalarMappable(cmap=_HEAT), cax=place, orientation="horizontal", ticks=[])
+    place.text(
+        -0.03,
+        0.5,
+        "least attention",
+        transform=place.transAxes,
+        ha="right",
+        va="center",
+        color=_FAINT,
+        fontsize=_TITLE_FONT,
+    )
+    place.text(1.03, 0.5, "most", transform=place.transAxes, va="center", color=_FAINT, fontsize=_TITLE_FONT)
+    sentences = [
         "Maps: attention of a text to each patch, mean over heads and layers. Every map is scaled from its smallest to "
         "its largest value and interpolated between patches; the brightness of two maps cannot be compared. The class "
         "token is not drawn; the line below a map gives the attention to the patches and to the class token.",
-        width,
-    )
-    if several_stages:
-        lines += _wrapped(
-            "Bars: contribution of each stage to the change of a text by the image (norm of the stage's addition, "
-            "weighted by the fusion). Contributions have no sign.",
-            width,
-        )
-    return lines
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """Wrap a text in lines of at most ``width`` pixels, margins included."""
-    letters = (width - 2 * _MARGIN) * len(text) / _font(_FONT).getlength(text)
-    return textwrap.wrap(text, max(20, int(0.95 * letters)))
-
-
-def _write(pen: ImageDraw.ImageDraw, at: Position, text: str, width: int, size: int = _FONT, fill: str = _INK) -> None:
-    """Write one line of text, cut to ``width`` pixels."""
-    font = _font(size)
-    if font.getlength(text) > width:
-        while text and font.getlength(f"{text}...") > width:
-            text = text[:-1]
-        text = f"{text}..."
-    pen.text(at, text, fill=fill, font=font)
-
-
-@functools.cache
-def _font(size: int) -> Any:
-    """Return Pillow's default font in a size."""
-    return ImageFont.load_default(size)
+        "Bars: contribution of each stage to the change of a text by the image (norm of the stage's addition, weighted "
+        "by the fusion). Contributions have no sign.",
+    ]
+    lines = [line for text in sentences[: 1 + several_stages] for line in textwrap.wrap(text, int(14 * inches))]
+    end.text(0.1 / inches, 0.72, "\n".join(lines), va="top", color=_FAINT, fontsize=_TITLE_FONT)

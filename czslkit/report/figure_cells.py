@@ -83,7 +83,7 @@ def chosen_dataset(source: Source, dataset: str | None) -> str:
     """
     known = list(dict.fromkeys(name for name, _ in source.arrangement.columns))
     if dataset is None and len(known) > 1:
-        raise ConfigError([f"the results are of several datasets: {', '.join(known)}. Choose one by dataset=."])
+        raise ConfigError([f"the results are of several datasets: {', '.join(known)}. Choose one of them."])
     if dataset is not None and dataset not in known:
         raise ConfigError([f"there are no results on {dataset!r}. Known: {', '.join(known)}."])
     return dataset or known[0]
@@ -239,7 +239,7 @@ def _detail_rows(result: Result, attached: Attached | None, name: str, columns: 
         table = parse_json(content).get(name)
         if table is None:
             raise CzslkitError(
-                f"{DETAILS_FILE} has no {name.replace('_', ' ')}; evaluations of this version write them"
+                f"{DETAILS_FILE} of an earlier version has no {name.removesuffix('_at_zero').replace('_', ' ')}"
             )
         places = [table["columns"].index(column) for column in columns]
         return [[row[place] for place in places] for row in table["rows"]]

@@ -7,13 +7,13 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..files import unfinished
+from ..files import write_bytes
 from .escaping import printable
 
 if TYPE_CHECKING:
@@ -25,48 +25,59 @@ FONT, SMALL_FONT = 7, 6  # sizes of text, in points
 INK, GRID = "#1a1a1b", "#8a8a8b"  # colours of text and frames, and of the lines of a grid
 FILE_TYPES = ("pdf", "svg", "png")
 #: Colours that readers who confuse hues can tell apart (Okabe and Ito, without yellow); the dashes differ, too.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a6a6a")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a6a6a", "#56b4e9", "#e69f00")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS, HATCHES = "os^Dvph", ("", "////", "....", "xxxx")
-_LONGEST_NAME, _LINE = 40, 18  # characters of a name, and of a line of notes for each inch of a figure
+_LINE, _PANEL_HEIGHT = 0.12, 2.2  # heights of a line of text and of a panel, in inches
+_LONGEST_NAME, _LETTERS_PER_INCH = 40, 18  # characters of a name, and about those of a line
 _SVG_SALT = "czslkit"  # makes the names of parts of an SVG the same each time
 
 
 class Look:
-    """The colour, dashes, marker and hatch of a row; each of many rows has its own combination."""
+    """The colour, dashes, marker and hatch of a row; the looks of the first 28 rows differ."""
 
     def __init__(self, place: int) -> None:
-        turn = place // len(COLOURS)
-        self.colour = COLOURS[place % len(COLOURS)]
-        self.dashes = DASHES[(place + turn) % len(DASHES)]
-        self.marker = MARKERS[(place + turn) % len(MARKERS)]
+        turn, number = divmod(place, len(COLOURS))
+        self.colour = COLOURS[number]
+        self.dashes = DASHES[(number + turn) % len(DASHES)]
+        self.marker = MARKERS[(number + turn) % len(MARKERS)]
         self.hatch = HATCHES[turn % len(HATCHES)]
 
 
-def new_axes(ax: Axes | None, wide: bool, height: float | None = None) -> Axes:
+def new_axes(ax: Axes | None, wide: bool, height: float = _PANEL_HEIGHT) -> Axes:
     """Return the axes to draw on: those that are given, or those of a new figure.
 
     Args:
         ax: axes of the caller, whose style is kept.
         wide: make the figure as wide as the text of the paper instead of one column.
-        height: of the figure in inches; 0.8 of the width of a column if None.
+        height: of the figure in inches, without its legend.
     """
-    if ax is not None:
-        return ax
-    figure = new_figure(wide, height or 0.8 * COLUMN)
-    axes: Axes = figure.subplots()
-    style(axes)
-    return axes
+    return ax if ax is not None else panels(1, wide=wide, height=height)[0]
 
 
-def new_figure(wide: bool, height: float) -> Figure:
-    """Return an empty figure of the width of a column, or of the text of the paper; ``height`` is in inches."""
+def panels(count: int, *, wide: bool = False, height: float = _PANEL_HEIGHT) -> list[Axes]:
+    """Return the axes of a new figure with several panels, to be given to the functions of :mod:`czslkit.plot`.
+
+    Args:
+        count: number of panels; a column of the paper has one below the other, the width of its text up to three side
+            by side.
+        wide: make the figure 6.9 inches wide, the width of the text of a two-column paper, instead of 3.3, a column.
+        height: of each panel in inches.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(PAGE if wide else COLUMN, height), layout="constrained")
+    columns = min(count, 3) if wide else 1
+    lines = -(-count // columns)
+    figure = Figure(figsize=(PAGE if wide else COLUMN, lines * height), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    for one in axes[:count]:
+        _style(one)
+    return axes[:count]
 
 
-def style(axes: Axes) -> None:
+def _style(axes: Axes) -> None:
     """Give axes the fonts and thin lines of a small figure."""
     axes.tick_params(labelsize=FONT, width=0.5, length=2, colors=INK, labelcolor=INK)
     for side, spine in axes.spines.items():
@@ -77,36 +88,40 @@ def style(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def finish(axes: Axes, *, own: bool, title: str, notes: Sequence[str], legend: bool = True) -> Axes:
+def finish(axes: Axes, *, own: bool, title: str, notes: Sequence[str]) -> Axes:
     """Add the title, the notes on what is missing and, in an own figure, the legend; return the axes.
 
     Args:
         axes: what is drawn.
-        own: the figure is ours, and gets a legend below the axes.
+        own: the figure is ours; it gets a legend below the axes and grows by the height of legend and notes.
         title: printed above the axes.
         notes: sentences; they stand below the label of the x-axis.
-        legend: whether the figure needs a legend.
     """
-    axes.set_title(shown(title, longest=100))
-    if notes:
-        inches = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
-        lines = [line for note in notes for line in textwrap.wrap(shown(note, longest=200), int(_LINE * inches))]
-        axes.set_xlabel("\n".join([axes.get_xlabel(), *lines]).strip())
-    if own and legend:
-        add_legend(axes.figure, [axes])  # type: ignore[arg-type]
+    axes.title.set_text(shown(title, longest=100))  # set_title would change its font
+    figure = axes.figure.figure
+    letters = int(_LETTERS_PER_INCH * axes.get_position().width * figure.get_figwidth())
+    lines = [line for note in notes for line in textwrap.wrap(shown(note, longest=200), letters)]
+    axes.set_xlabel("\n".join([axes.get_xlabel(), *lines]).strip())
+    if own:
+        figure.set_figheight(figure.get_figheight() + _LINE * len(lines))
+        add_legend([axes])
     return axes
 
 
-def add_legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """Add one legend for all panels of a figure below them; a row that several panels have is named once."""
+def add_legend(axes: Sequence[Axes]) -> None:
+    """Add one legend for all panels of a figure below them, by which the figure grows.
+
+    A row that several panels have is named once; without any row there is no legend.
+    """
     handles: dict[str, Any] = {}
-    for panel in panels:
+    for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if not handles:
         return
-    longest = max(map(len, handles)) * 0.6 * SMALL_FONT / 72 + 0.45  # inches of an entry, about
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / longest)))
+    figure = axes[0].figure.figure
+    inches = max(map(len, handles)) / _LETTERS_PER_INCH + 0.45  # of an entry with its line and the gap to the next
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
     figure.legend(
         list(handles.values()),
         list(handles),
@@ -119,6 +134,8 @@ def add_legend(figure: Figure, panels: Iterable[Axes]) -> None:
         columnspacing=1.0,
         borderaxespad=0.2,
     )
+    lines = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + _LINE * lines)
 
 
 def shown(text: str, longest: int = _LONGEST_NAME) -> str:
@@ -150,9 +167,7 @@ def save(axes: Axes, file: str | Path) -> Path:
     """
     path = Path(file)
     kind = checked_file_type(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(path) as made:
-        made.write_bytes(_rendered(axes, kind))
+    write_bytes(path, rendered(axes.figure.figure, kind))
     return path
 
 
@@ -174,27 +189,44 @@ def figure_svg(axes: Axes) -> str:
     """Return the figure of some axes as an ``<svg>`` element for an HTML page.
 
     Text stays text, in the font of the page. Text and frames have the colour of the page's text, and there is no
-    background, so that the figure suits a light and a dark page. The element has no date, refers to nothing outside of
-    it, and its ``id`` attributes are its own on a page with several figures.
+    background, so that the figure suits a light and a dark page. The element has no date and no style sheet, refers to
+    nothing outside of it, and its ``id`` attributes are its own on a page with several figures.
     """
-    text = _rendered(axes, "svg", transparent=True).decode()
-    svg = text[text.index("<svg") :].strip()
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', svg))
-    mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r' id="([\w.-]+)"', lambda match: f' id="f{mark}-{match[1]}"' if match[1] in used else "", svg)
-    svg = re.sub(r'(url\(|href=")#([\w-]+)', rf"\1#f{mark}-\2", svg)
-    return svg.replace(INK, "currentColor")
+    from xml.etree import ElementTree
+
+    content = rendered(axes.figure.figure, "svg", transparent=True)
+    mark = hashlib.sha256(content).hexdigest()[:8]
+    svg = ElementTree.fromstring(content)
+    for element in svg.iter():
+        for child in [child for child in element if child.tag.endswith(("}metadata", "}style"))]:
+            element.remove(child)
+        element.tag = element.tag.rpartition("}")[2]
+        found = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        for name, value in found.items():
+            value = re.sub(r" font-family: [^;]*;", "", value) if name == "style" else value
+            value = re.sub(r"^(url\(|)#", rf"\1#f{mark}-", value) if name in ("href", "clip-path") else value
+            element.set(name, f"f{mark}-{value}" if name == "id" else value.replace(INK, "currentColor"))
+    svg.set("xmlns", "http://www.w3.org/2000/svg")
+    svg.set("style", "stroke-linejoin: round; stroke-linecap: butt")
+    return ElementTree.tostring(svg, encoding="unicode")
 
 
-def _rendered(axes: Axes, kind: str, *, transparent: bool = False) -> bytes:
-    """Return the content of the file of a figure."""
+def rendered(figure: Figure, kind: str, *, dpi: int = 300, transparent: bool = False) -> bytes:
+    """Return the content of the file of a figure, the same each time.
+
+    Args:
+        figure: what is drawn.
+        kind: ``pdf``, ``svg`` or ``png``.
+        dpi: dots per inch of PNG.
+        transparent: leave out the white background.
+    """
     from matplotlib import rc_context
 
     out = io.BytesIO()
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": _SVG_SALT, "pdf.fonttype": 42}), _any_letters():
-        axes.figure.savefig(out, format=kind, dpi=300, metadata=undated, transparent=transparent)
+        figure.savefig(out, format=kind, dpi=dpi, metadata=undated, transparent=transparent)
     return out.getvalue()
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .figure_cells import Row, Source, chosen_dataset, chosen_world, read_confusions, read_seeds, read_words, rows
-from .figure_style import COLUMN, SMALL_FONT, Look, finish, new_axes, shown
+from .figure_style import COLOURS, COLUMN, INK, SMALL_FONT, Look, finish, new_axes, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_WORDS, _MOST_CONFUSED = 30, 12  # words in a figure of accuracies and in a matrix, unless asked for otherwise
-_LINE_HEIGHT, _HEAD = 0.125, 0.8  # inches of a word, and of the rest of a figure
+_LINE_HEIGHT, _HEAD = 0.13, 0.55  # inches of a word, and of the rest of a figure
 
 
 def attributes(
@@ -148,12 +148,14 @@ def confusion(
         most: largest number of attributes; those of the most wrong images are drawn.
 
     Returns:
-        The axes; the matrix is its first image.
+        The axes; the matrix is the array of its first collection.
 
     Raises:
         ConfigError: there are no results of a dataset, world or method, a dataset must be chosen, or ``most`` is less
             than 1.
     """
+    from matplotlib.colors import LinearSegmentedColormap
+
     if most < 1:
         raise ConfigError([f"most is {most}, expected 1 or more attributes"])
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
@@ -166,21 +168,24 @@ def confusion(
     if not words or not confused or len(words) != len(confused):
         axes = new_axes(ax, wide)
         axes.set(xticks=[], yticks=[])
-        return finish(axes, own=False, title=title, notes=problems or notes)
+        return finish(axes, own=ax is None, title=title, notes=problems or notes)
     shares, order, images = _matrix(words, confused, most)
     axes = new_axes(ax, wide, COLUMN)
     axes.grid(False)
-    axes.imshow([[100 * share for share in line] for line in shares], cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    blue = LinearSegmentedColormap.from_list("share", [f"{COLOURS[0]}00", f"{COLOURS[0]}ff"])  # from no colour at all
+    axes.pcolormesh([[100 * share for share in line] for line in shares], cmap=blue, vmin=0, vmax=100)
     for y, line in enumerate(shares):
         for x, share in enumerate(line):
             if round(100 * share):
-                colour = "white" if share > 0.55 else "#1a1a1a"
-                axes.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=SMALL_FONT, color=colour)
+                style: dict[str, Any] = {"fontsize": SMALL_FONT, "color": INK if share < 0.85 else "white"}
+                axes.text(x + 0.5, y + 0.5, f"{100 * share:.0f}", ha="center", va="center", **style)
     names = [shown(word) for word in order]
-    axes.set_xticks(range(len(order) + 1), [*names, "other"], rotation=90)
-    axes.set_yticks(range(len(order)), [f"{name} ({images[word]:,})" for name, word in zip(names, order, strict=True)])
+    middles = [i + 0.5 for i in range(len(order) + 1)]
+    axes.set_xticks(middles, [*names, "other"], rotation=90)
+    axes.set_yticks(middles[:-1], [f"{name} ({images[word]:,})" for name, word in zip(names, order, strict=True)])
+    axes.invert_yaxis()
     axes.set(xlabel="predicted attribute at bias 0, % of images", ylabel="true attribute (images)")
-    return finish(axes, own=False, title=title, notes=notes)
+    return finish(axes, own=ax is None, title=title, notes=notes)
 
 
 def _matrix(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..metrics.names import METRICS
 from .figure_cells import Curve, Row, Source, chosen_dataset, chosen_world, read_curve, read_history, read_seeds, rows
-from .figure_style import FONT, INK, SMALL_FONT, Look, finish, new_axes, shown
+from .figure_style import INK, SMALL_FONT, Look, finish, new_axes, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     Floats = npt.NDArray[np.floating]
+
+#: How figures name a number of the history; underscores become spaces in other names.
+_METRIC_NAMES = {"val_auc": "validation AUC", "val_acc": "validation accuracy", "val_loss": "validation loss"}
 
 
 def curve(
@@ -57,15 +60,10 @@ def curve(
         if not curves:
             continue
         unseen, seen, spread = _mean_curve(curves)
-        axes.plot(
-            100 * unseen, 100 * seen, color=look.colour, linestyle=look.dashes, linewidth=1, label=shown(row.label)
-        )
-        if len(curves) > 1:
-            low, high = 100 * (seen - spread), 100 * (seen + spread)
-            axes.fill_between(100 * unseen, low, high, color=look.colour, alpha=0.2, linewidth=0)
+        _draw_mean(axes, row, 100 * unseen, 100 * seen, 100 * spread)
         for found in curves:
             point = 100 * found.unseen[found.best], 100 * found.seen[found.best]
-            axes.plot(*point, color=look.colour, marker=look.marker, markersize=3.5, linestyle="none")
+            axes.plot(*point, **_point(look))
     axes.set(xlabel="accuracy on unseen pairs, %", ylabel="accuracy on seen pairs, %", xlim=(0, None), ylim=(0, None))
     return finish(axes, own=ax is None, title=f"{dataset}, {world} world", notes=notes)
 
@@ -95,6 +93,9 @@ def training(
     Raises:
         ConfigError: there are no results of a dataset, world or method, or a dataset must be chosen.
     """
+    import numpy as np
+    from matplotlib.ticker import MaxNLocator
+
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
     chosen = rows(source, dataset, world, methods)
     metric = metric or _first_metric(chosen)
@@ -107,23 +108,14 @@ def training(
         if not histories:
             continue
         mean, spread = _mean_history([[scale * value for value in history] for history in histories])
-        epochs = range(1, len(mean) + 1)
-        axes.plot(epochs, mean, color=look.colour, linestyle=look.dashes, linewidth=1, label=shown(row.label))
-        if len(histories) > 1:
-            low, high = (
-                [m - s for m, s in zip(mean, spread, strict=True)],
-                [m + s for m, s in zip(mean, spread, strict=True)],
-            )
-            axes.fill_between(epochs, low, high, color=look.colour, alpha=0.2, linewidth=0)
+        _draw_mean(axes, row, np.arange(1.0, len(mean) + 1), mean, spread)
         for result in row.results:
             epoch = (result.get("training") or {}).get("best_epoch")
             if epoch and epoch <= len(mean):
-                axes.plot(
-                    epoch, mean[epoch - 1], color=look.colour, marker=look.marker, markersize=3.5, linestyle="none"
-                )
-    axes.set(xlabel="epoch", ylabel=f"{metric.replace('_', ' ')}{', %' if scale == 100 else ''}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    return finish(axes, own=ax is None, title=f"{dataset}, {world} world", notes=notes)
+                axes.plot(epoch, mean[epoch - 1], **_point(look))
+    axes.set(xlabel="epoch", ylabel=_METRIC_NAMES.get(metric, metric.replace("_", " ")) + ", %" * (scale == 100))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return finish(axes, own=ax is None, title=dataset, notes=notes)
 
 
 def bars(
@@ -153,44 +145,47 @@ def bars(
         raise ConfigError([f"the metric is {metric!r}, expected one of {', '.join(METRICS)}"])
     world, name = chosen_world(source, world), METRICS[metric]
     known = [d for d, w in source.arrangement.columns if w == world]
-    datasets = [chosen_dataset(source, dataset)] if dataset is not None else known
+    datasets = known if dataset is None else [chosen_dataset(source, dataset)]
     groups = {found: {row.label: row for row in rows(source, found, world, methods)} for found in datasets}
-    labels = {label: row.place for group in groups.values() for label, row in group.items()}
-    axes, notes, width = new_axes(ax, wide), [], 0.8 / max(len(labels), 1)
-    for i, (label, place) in enumerate(labels.items()):
-        look, drawn = Look(place), []
-        for at, found in enumerate(datasets):
-            x, key = at + (i - (len(labels) - 1) / 2) * width, (label, found, world)
+    places = {label: row.place for group in groups.values() for label, row in group.items()}
+    axes, notes, width = new_axes(ax, wide), [], 0.8 / max(len(places), 1)
+    for i, (label, place) in enumerate(places.items()):
+        look, heights = Look(place), {}
+        for at, (found, group) in enumerate(groups.items()):
+            x, key = at + (i - (len(places) - 1) / 2) * width, (label, found, world)
             mean, interval = source.arrangement.mean(key, name), source.significance.interval(key, name)
-            row = groups[found].get(label)
             if mean is None:
-                problem = (row.problem if row else "") or "undefined"
-                axes.text(x, 0, f" {problem}", rotation=90, ha="center", va="bottom", fontsize=SMALL_FONT, color=INK)
+                text = f" {(group[label].problem if label in group else '') or 'undefined'}"
+                axes.text(x, 0, text, rotation=90, ha="center", va="bottom", fontsize=SMALL_FONT, color=INK)
                 continue
-            drawn.append((x, 100 * mean))
-            notes += [f"{label} on {found}: {row.problem}"] if row and row.problem else []
+            heights[x] = 100 * mean
+            notes += [f"{label} on {found}: {group[label].problem}"] if group[label].problem else []
             if interval is None:
                 notes.append(f"{label} on {found}: no interval, since there are no numbers per image")
             else:
                 low, high = (100 * end for end in interval)
-                axes.errorbar(
-                    x, (low + high) / 2, (high - low) / 2, fmt="none", ecolor=INK, elinewidth=0.6, capsize=1.5
-                )
-        xs, heights = [x for x, _ in drawn], [height for _, height in drawn]
-        axes.bar(
-            xs,
-            heights,
-            width,
-            color=look.colour,
-            hatch=look.hatch,
-            edgecolor="white",
-            linewidth=0.3,
-            label=shown(label),
-        )
-    axes.set_xticks(range(len(datasets)), [shown(found) for found in datasets], fontsize=FONT)
-    axes.set(ylabel=f"{metric}, %", ylim=(0, None), xlim=(-0.5, len(datasets) - 0.5))
+                spread: dict[str, Any] = {"ecolor": INK, "elinewidth": 0.6, "capsize": 1.5, "capthick": 0.6}
+                axes.errorbar(x, (low + high) / 2, (high - low) / 2, fmt="none", **spread)
+        filling: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0.3}
+        axes.bar(list(heights), list(heights.values()), width, label=shown(label), **filling)
+    axes.set_xticks(range(len(groups)), list(map(shown, groups)))
+    axes.set(ylabel=f"{metric}, %", ylim=(0, None), xlim=(-0.5, len(groups) - 0.5))
     axes.grid(False, axis="x")
     return finish(axes, own=ax is None, title=f"{world} world", notes=notes)
+
+
+def _draw_mean(axes: Axes, row: Row, x: Floats, mean: Floats, spread: Floats) -> None:
+    """Draw the mean of a row as a line, whose marker is only in the legend, in a band of one standard deviation."""
+    look = Look(row.place)
+    line = {**_point(look), "linestyle": look.dashes, "linewidth": 1, "markevery": []}
+    axes.plot(x, mean, label=shown(row.label), **line)
+    if spread.any():
+        axes.fill_between(x, mean - spread, mean + spread, color=look.colour, alpha=0.2, linewidth=0)
+
+
+def _point(look: Look) -> dict[str, Any]:
+    """Return the style of a marked point."""
+    return {"color": look.colour, "marker": look.marker, "markersize": 3.5, "linestyle": "none"}
 
 
 def _mean_curve(curves: Sequence[Curve]) -> tuple[Floats, Floats, Floats]:
@@ -211,14 +206,16 @@ def _mean_curve(curves: Sequence[Curve]) -> tuple[Floats, Floats, Floats]:
     return grid, seen.mean(0), seen.std(0, ddof=1)
 
 
-def _mean_history(histories: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+def _mean_history(histories: Sequence[Sequence[float]]) -> tuple[Floats, Floats]:
     """Return the mean and the standard deviation of each epoch over the seeds that have a number there."""
+    import numpy as np
+
     means, spreads = [], []
     for epoch in range(max(map(len, histories))):
         known = [found[epoch] for found in histories if epoch < len(found) and not math.isnan(found[epoch])]
         means.append(statistics.fmean(known) if known else math.nan)
         spreads.append(statistics.stdev(known) if len(known) > 1 else 0.0)
-    return means, spreads
+    return np.array(means), np.array(spreads)
 
 
 def _first_metric(chosen: Sequence[Row]) -> str:

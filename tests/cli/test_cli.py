@@ -34,6 +34,7 @@ def test_the_commands_are_those_that_are_documented():
         "list",
         "new-plugin",
         "table",
+        "plot",
         "report",
         "runs",
         *(f"runs {name}" for name in ("list", "remove", "prune")),

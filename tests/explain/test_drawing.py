@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 import czslkit
 from czslkit.errors import CzslkitError
 from czslkit.explain.drawing import draw
 from czslkit.explain.explanation import ranked_rows
-from czslkit.explain.heat import PANEL, colours, heat_map, overlay
+from czslkit.explain.heat import heat_map
+from czslkit.report.figure_style import rendered
 from czslkit.types import Explanation, Scores
-
-BLUE, ORANGE = (0, 114, 178), (230, 159, 0)  # of the first and the second stage in a bar
 
 
 @pytest.fixture
@@ -52,27 +55,47 @@ def one_hot(patch, patches=16):
     return attention
 
 
-def panel(sheet, row, column):
-    """Return a map or the image from a sheet of two stages."""
-    x = 16 + (column > 0) * (PANEL + 22) + max(0, column - 1) * (PANEL + 6) + max(0, column - 1) // 2 * 16
-    y = 16 + 30 + 19 + row * 345
-    return np.asarray(sheet.crop((x, y, x + PANEL, y + PANEL)), int)
+def lines(figure):
+    """Return the subfigure of each pair."""
+    return figure.subfigs[:-1]
+
+
+def titles(line):
+    return [axes.get_title("left") for axes in line.axes if axes.images]
 
 
 @pytest.mark.parametrize("patch", range(16))
-def test_heat_is_where_the_attention_is(picture, patch):
-    cold = np.asarray(overlay(picture, torch.zeros(17), 64), int)
-    warm = np.asarray(overlay(picture, one_hot(patch), 64), int)
-    change = abs(warm - cold).sum(-1).reshape(4, 16, 4, 16).sum((1, 3))  # by patch, row by row
-    assert change.argmax() == patch
+def test_heat_is_where_the_attention_is(patch):
+    heat = heat_map(one_hot(patch), 64).reshape(4, 16, 4, 16).sum((1, 3))  # by patch, row by row
+    assert heat.argmax() == patch
     row, column = divmod(patch, 4)
-    far = [change[r, c] for r in range(4) for c in range(4) if max(abs(r - row), abs(c - column)) > 1]
+    far = [heat[r, c] for r in range(4) for c in range(4) if max(abs(r - row), abs(c - column)) > 1]
     assert max(far) == 0
 
 
-def test_without_heat_a_picture_is_grey_and_otherwise_as_it_was(picture):
-    cold = np.asarray(overlay(picture, torch.full((17,), 1 / 17), 64))
-    assert np.array_equal(cold, np.asarray(picture.convert("L").convert("RGB")))
+@pytest.mark.parametrize("patch", range(16))
+def test_the_drawing_is_brightest_where_the_attention_is(space, patch):
+    """Pixels of the file, since the heat lies over the picture with its own size and opacity."""
+    black = Image.new("RGB", (64, 64))
+    explanation = explained(space, stages=("traction",))
+    explanation.attention["traction"]["pair"][0, 1] = one_hot(patch)
+    figure = draw(black, explanation, space, top=1)
+    axes = lines(figure)[0].axes[1]
+    pixels = np.asarray(Image.open(io.BytesIO(rendered(figure, "png", dpi=100))).convert("L"), int)
+    x0, y0, x1, y1 = axes.get_window_extent().extents.round().astype(int)
+    inside = pixels[len(pixels) - y1 + 2 : len(pixels) - y0 - 2, x0 + 2 : x1 - 2]
+    y, x = np.unravel_index(inside.argmax(), inside.shape)
+    assert (4 * y // inside.shape[0], 4 * x // inside.shape[1]) == divmod(patch, 4)
+    assert inside.max() > 150 and np.median(inside) < 20
+
+
+def test_without_heat_a_picture_is_grey_and_nothing_covers_it(picture, space):
+    explanation = explained(space)
+    explanation.attention["local"]["pair"][0, 1] = 1 / 17
+    grey, heat = lines(draw(picture, explanation, space, top=1))[0].axes[1].images
+    assert np.array_equal(grey.get_array(), np.asarray(picture.convert("L")))
+    assert (grey.get_cmap().name, grey.get_clim()) == ("gray", (0, 255))
+    assert not heat.get_alpha().any()
 
 
 def test_heat_runs_from_a_maps_least_to_its_most_whatever_they_are():
@@ -101,9 +124,9 @@ def test_attention_in_half_precision_is_drawn():
 
 
 @pytest.mark.parametrize("patches", [0, 12, 15])
-def test_patches_must_form_a_square(picture, patches):
+def test_patches_must_form_a_square(patches):
     with pytest.raises(CzslkitError, match=f"^{patches} patches cannot be drawn: expected a square of them"):
-        overlay(picture, torch.rand(1 + patches))
+        heat_map(torch.rand(1 + patches))
 
 
 def test_a_sheet_of_patches_that_form_no_square_is_refused(picture, space):
@@ -111,8 +134,10 @@ def test_a_sheet_of_patches_that_form_no_square_is_refused(picture, space):
         draw(picture, explained(space, tokens=13), space)
 
 
-def test_colours_grow_lighter_in_even_steps():
-    rgb = colours(np.linspace(0, 1, 33)) / 255
+def test_colours_grow_lighter_in_even_steps(picture, space):
+    heat = lines(draw(picture, explained(space), space, top=1))[0].axes[1].images[1]
+    assert heat.get_clim() == (0, 1)
+    rgb = heat.get_cmap()(np.linspace(0, 1, 33))[:, :3]
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     lightness = np.where(luminance > 0.008856, 116 * np.cbrt(luminance) - 16, 903.3 * luminance)
@@ -129,56 +154,80 @@ def test_the_highest_ranked_pair_comes_first_and_equal_pairs_keep_their_order(sp
     assert ranked_rows(explanation, image=1, top=2) == [4, 3]
 
 
-def test_a_sheet_has_a_row_for_every_pair_and_a_column_for_every_map(picture, space):
-    width = 2 * 16 + PANEL + 3 * (22 + 2 * PANEL + 6)
+def test_a_figure_has_a_line_for_every_pair_and_a_column_for_every_map(picture, space):
     three, one = (draw(picture, explained(space), space, top=top) for top in (3, 1))
-    assert three.width == one.width == width
-    assert three.height - one.height == 2 * 345
-    assert draw(picture, explained(space), space).height - one.height == 4 * 345
+    assert three.get_figwidth() == one.get_figwidth()
+    assert [len(lines(figure)) for figure in (three, one, draw(picture, explained(space), space))] == [3, 1, 5]
+    stages = draw(picture, explained(space, stages=("traction",)), space)
+    assert [len(titles(lines(figure)[0])) for figure in (one, stages)] == [1 + 3 * 2, 1 + 3]
 
 
-def test_a_sheet_shows_the_picture_and_the_maps_of_each_branch_and_stage(picture, space):
+def test_a_figure_shows_the_picture_and_the_maps_of_each_branch_and_stage(picture, space):
     explanation = explained(space)
-    sheet = draw(picture, explanation, space, image=1, top=2)
-    shown = np.asarray(picture.resize((PANEL, PANEL), Image.Resampling.BICUBIC))
-    for row, pair in enumerate((4, 3)):
-        assert np.array_equal(panel(sheet, row, 0), shown)
-        texts = {"pair": pair, "attr": int(space.pairs[pair, 0]), "obj": int(space.pairs[pair, 1])}
+    figure = draw(picture, explanation, space, image=1, top=2)
+    for number, (line, pair) in enumerate(zip(lines(figure), (4, 3), strict=True), 1):
+        attr, obj = space.pairs[pair].tolist()
+        words = {"pair": f"{space.attrs[attr]} {space.objs[obj]}", "attr": space.attrs[attr], "obj": space.objs[obj]}
+        texts = {"pair": pair, "attr": attr, "obj": obj}
         maps = [(branch, stage) for branch in texts for stage in ("local", "global")]
-        for column, (branch, stage) in enumerate(maps, 1):
-            expected = overlay(picture, explanation.attention[stage][branch][1, texts[branch]])
-            assert np.array_equal(panel(sheet, row, column), np.asarray(expected))
+        heading = f"{number}.  {words['pair']}     score {explanation.ranked[1, pair]:.3f}"
+        assert line.get_suptitle() == heading
+        assert titles(line) == ["image", *(f"{words[branch]}: {stage}" for branch, stage in maps)]
+        whole, *others = [axes for axes in line.axes if axes.images]
+        assert np.array_equal(whole.images[0].get_array(), np.asarray(picture))
+        for axes, (branch, stage) in zip(others, maps, strict=True):
+            attention = explanation.attention[stage][branch][1, texts[branch]]
+            expected = heat_map(attention)
+            assert np.array_equal(axes.images[1].get_array(), expected)
+            assert np.array_equal(axes.images[1].get_alpha(), 0.8 * expected)
+            assert axes.get_xlabel().endswith(f"class token {attention[0]:.1%}")
 
 
 @pytest.mark.parametrize("contribution", [0.0, 0.25, 1.0])
 def test_a_bar_is_divided_by_the_contributions(picture, space, contribution):
-    sheet = np.asarray(draw(picture, explained(space, contribution=contribution), space, top=1))
-    bar = sheet[16 + 30 + 19 + PANEL + 19 + 6 + 5]  # a line of pixels through the middle of the three bars
-    blue, orange = ((bar == colour).all(-1).sum() for colour in (BLUE, ORANGE))
-    assert blue + orange == 3 * (2 * PANEL + 6)
-    assert blue == pytest.approx(contribution * 3 * (2 * PANEL + 6), abs=3)
+    (line,) = lines(draw(picture, explained(space, contribution=contribution), space, top=1))
+    bars = [axes for axes in line.axes if axes.patches]
+    assert len(bars) == 3
+    for axes in bars:
+        local, whole = axes.patches
+        assert (local.get_x(), local.get_width()) == (0, pytest.approx(contribution))
+        assert local.get_facecolor() != whole.get_facecolor()
+        assert (whole.get_x(), whole.get_width()) == (pytest.approx(contribution), pytest.approx(1 - contribution))
+        named = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert named == [f"local {contribution:.0%}", f"global {1 - contribution:.0%}"]
 
 
 def test_one_stage_alone_has_no_bar(picture, space):
-    sheet = draw(picture, explained(space, stages=("traction",)), space, top=1)
-    assert sheet.width == 2 * 16 + PANEL + 3 * (22 + PANEL)
-    assert not (np.asarray(sheet) == BLUE).all(-1).any()
+    figure = draw(picture, explained(space, stages=("traction",)), space, top=1)
+    assert not [axes for axes in lines(figure)[0].axes if axes.patches]
+    assert not [text for text in figure.subfigs[-1].texts if "Bars" in text.get_text()]
 
 
-def test_the_same_explanation_is_drawn_the_same(picture, space, tmp_path):
-    for name in ("first", "second"):
-        draw(picture, explained(space), space).save(tmp_path / name, "PNG")
-    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+def test_the_same_explanation_is_drawn_the_same(picture, space):
+    first, second = (rendered(draw(picture, explained(space), space), "png", dpi=100) for _ in range(2))
+    assert first == second
 
 
-def test_long_names_are_cut_before_they_reach_the_next_column(picture):
-    pairs = torch.tensor([[0, 0]])
-    space = czslkit.PairSpace(("very" * 40,), ("long" * 40,), pairs, torch.tensor([True]))
-    sheet = np.asarray(draw(picture, explained(space, pairs=1), space))
-    for column in (1, 3, 5):
-        edge = 16 + PANEL + 22 + PANEL + (column - 1) // 2 * (22 + 2 * PANEL + 6)
-        assert (sheet[46 : 46 + 18, edge + 1 : edge + 6] == 255).all()
-    assert (sheet[:, -15:] == 255).all()
+@pytest.mark.parametrize("letter", ["m", "$", "_"])
+def test_long_names_are_cut_before_they_reach_the_next_column(picture, letter):
+    space = czslkit.PairSpace((40 * letter,), ("long" * 40,), torch.tensor([[0, 0]]), torch.tensor([True]))
+    figure = draw(picture, explained(space, pairs=1), space)
+    figure.draw_without_rendering()
+    (line,) = lines(figure)
+    shown = [axes._left_title.get_tightbbox() for axes in line.axes if axes.images]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(shown))
+
+
+def test_no_text_of_a_figure_lies_outside_of_it_or_over_another_text(picture, space):
+    for stages in (("local", "global"), ("traction",)):
+        figure = draw(picture, explained(space, stages=stages), space, top=2)
+        figure.draw_without_rendering()
+        texts = [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+        boxes = [text.get_tightbbox() for text in texts]
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
+        for one, other in itertools.combinations(zip(texts, boxes, strict=True), 2):
+            assert not one[1].overlaps(other[1]), (one[0].get_text(), other[0].get_text())
 
 
 def test_nothing_drawn_on_changes(picture, space):
