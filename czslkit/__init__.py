@@ -43,6 +43,7 @@ _HOME = {
     "feasibility": "pair_feasibility",
     "word_feasibility": "feasibility_files",
     "results": "report.frame",
+    "plot": "plot",
     "list_runs": "stored_runs",
     "remove_runs": "stored_runs",
     "prune_runs": "stored_runs",
@@ -54,6 +55,7 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
+    from . import plot as plot
     from .backbones import load_backbone as load_backbone
     from .checkpoints.authors import convert as convert
     from .checkpoints.authors import load_original as load_original
@@ -100,7 +102,8 @@ def __getattr__(name: str) -> Any:
     """Import the module of a public name and return the object of this name."""
     if name not in _HOME:
         raise AttributeError(f"module 'czslkit' has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    module = importlib.import_module(f".{_HOME[name]}", __name__)
+    return module if name == _HOME[name] else getattr(module, name)  # ``plot`` is a module
 
 
 def __dir__() -> list[str]:

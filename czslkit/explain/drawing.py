@@ -10,7 +10,6 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -24,8 +23,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 # lengths in inches
-_MAP, _LINE_OF_MAPS, _BAR, _CAPTION = 2.3, 2.9, 0.55, 1.1  # widths of a map, and heights of all maps, a bar and the end
-_HEADING_FONT, _TITLE_FONT, _NOTE_FONT = 13, 9.5, 8  # points
+_MAP, _LINE_OF_MAPS, _BAR, _CAPTION = (
+    2.5,
+    3.05,
+    0.55,
+    1.1,
+)  # widths of a map, and heights of all maps, a bar and the end
+_HEADING_FONT, _TITLE_FONT, _NOTE_FONT = 13, 9.5, 7.5  # points
 _FAINT = "#6a6a6a"
 _OPACITY = 0.8  # of a map where attention is largest
 _HEAT = "inferno"  # lighter in even steps, so that readers who confuse hues see the same
@@ -62,8 +66,8 @@ def draw(
     maps = stages * len(next(iter(explanation.attention.values())))
     height = _LINE_OF_MAPS + (_BAR if stages > 1 else 0)
     figure = Figure(figsize=(_MAP * (1 + maps), len(rows) * height + _CAPTION))  # a layout engine takes seconds here
-    parts = figure.subfigures(len(rows) + 1, 1, height_ratios=[*[height] * len(rows), _CAPTION])
-    *lines, end = np.ravel(parts)
+    heights = [*[height] * len(rows), _CAPTION]
+    *lines, end = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).ravel()
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), 1):
         branches = _branches(explanation, space, image, row)
         heading = f"{number}.  {branches[0].name}     score {explanation.ranked[image, row]:.3f}"

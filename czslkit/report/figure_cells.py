@@ -151,13 +151,17 @@ def _never_run(source: Source, dataset: str, world: str) -> Iterable[str]:
 
 def read_seeds(row: Row, read: Callable[[Result], T]) -> tuple[list[T], list[str]]:
     """Return what is read of each finished seed of a row, and notes on what is missing."""
-    found, problems = [], [row.problem] if row.problem else []
+    found: list[T] = []
+    problems: dict[str, list[str]] = {}  # seeds by reason
     for result in row.results:
         try:
             found.append(read(result))
         except CzslkitError as error:
-            problems.append(f"{error}" if len(row.results) == 1 else f"seed {result['cell']['seed']}: {error}")
-    return found, [f"{row.label}: {'; '.join(problems)}"] if problems else []
+            problems.setdefault(str(error), []).append(str(result["cell"]["seed"]))
+    texts = [row.problem] if row.problem else []
+    for reason, seeds in problems.items():
+        texts.append(reason if len(seeds) == len(row.results) else f"seed {', '.join(seeds)}: {reason}")
+    return found, [f"{row.label}: {'; '.join(texts)}"] if texts else []
 
 
 def read_curve(result: Result, attached: Attached | None) -> Curve:

@@ -205,7 +205,7 @@ def figure_svg(axes: Axes) -> str:
         element.attrib.clear()
         for name, value in found.items():
             value = re.sub(r" font-family: [^;]*;", "", value) if name == "style" else value
-            value = re.sub(r"^(url\(|)#", rf"\1#f{mark}-", value) if name in ("href", "clip-path") else value
+            value = re.sub(r"^#" if name == "href" else r"(?<=url\()#", f"#f{mark}-", value)
             element.set(name, f"f{mark}-{value}" if name == "id" else value.replace(INK, "currentColor"))
     svg.set("xmlns", "http://www.w3.org/2000/svg")
     svg.set("style", "stroke-linejoin: round; stroke-linecap: butt")

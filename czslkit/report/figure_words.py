@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_WORDS, _MOST_CONFUSED = 30, 12  # words in a figure of accuracies and in a matrix, unless asked for otherwise
+_ROUNDING = 0.001  # of the sum of shares, which have four decimals
 _LINE_HEIGHT, _HEAD = 0.13, 0.55  # inches of a word, and of the rest of a figure
 
 
@@ -139,7 +140,7 @@ def confusion(
     """Draw which attributes one method takes for which, at bias 0.
 
     A row is a true attribute with the number of its test images, and its numbers are the percentages of these images by
-    predicted attribute; the last column stands for all attributes that are not drawn. The diagonal has the accuracies
+    predicted attribute; a last column stands for all attributes that are not drawn. The diagonal has the accuracies
     of :func:`attributes`. Numbers are means over seeds.
 
     Args:
@@ -180,9 +181,11 @@ def confusion(
                 style: dict[str, Any] = {"fontsize": SMALL_FONT, "color": INK if share < 0.85 else "white"}
                 axes.text(x + 0.5, y + 0.5, f"{100 * share:.0f}", ha="center", va="center", **style)
     names = [shown(word) for word in order]
-    middles = [i + 0.5 for i in range(len(order) + 1)]
-    axes.set_xticks(middles, [*names, "other"], rotation=90)
-    axes.set_yticks(middles[:-1], [f"{name} ({images[word]:,})" for name, word in zip(names, order, strict=True)])
+    middles = [i + 0.5 for i in range(len(shares[0]))]
+    axes.set_xticks(middles, [*names, "other"][: len(middles)], rotation=90)
+    axes.set_yticks(
+        middles[: len(order)], [f"{name} ({images[word]:,})" for name, word in zip(names, order, strict=True)]
+    )
     axes.invert_yaxis()
     axes.set(xlabel="predicted attribute at bias 0, % of images", ylabel="true attribute (images)")
     return finish(axes, own=ax is None, title=title, notes=notes)
@@ -191,7 +194,10 @@ def confusion(
 def _matrix(
     words: Sequence[dict[str, tuple[int, float]]], confused: Sequence[dict[tuple[str, str], int]], most: int
 ) -> tuple[list[list[float]], list[str], dict[str, int]]:
-    """Return the matrix of shares of images, its attributes in alphabetical order, and the images of each attribute."""
+    """Return the matrix of shares of images, its attributes in alphabetical order, and the images of each attribute.
+
+    A last column has the shares of all other attributes, if there are any.
+    """
     images = {word: count for seed in words for word, (count, _) in seed.items()}
     wrong = dict.fromkeys(images, 0)
     for seed in confused:
@@ -204,8 +210,8 @@ def _matrix(
             return statistics.fmean(seed[true][1] for seed in words if true in seed)
         return statistics.fmean(seed.get((true, predicted), 0) for seed in confused) / images[true]
 
-    shares = []
-    for true in order:
-        line = [share(true, predicted) for predicted in order]
-        shares.append([*line, max(0.0, 1 - sum(line))])
+    shares = [[share(true, predicted) for predicted in order] for true in order]
+    others = [1 - sum(line) for line in shares]
+    if max(others) > _ROUNDING:
+        shares = [[*line, max(0.0, other)] for line, other in zip(shares, others, strict=True)]
     return shares, order, images

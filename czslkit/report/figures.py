@@ -114,7 +114,7 @@ def training(
             if epoch and epoch <= len(mean):
                 axes.plot(epoch, mean[epoch - 1], **_point(look))
     axes.set(xlabel="epoch", ylabel=_METRIC_NAMES.get(metric, metric.replace("_", " ")) + ", %" * (scale == 100))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return finish(axes, own=ax is None, title=dataset, notes=notes)
 
 
@@ -166,8 +166,8 @@ def bars(
                 low, high = (100 * end for end in interval)
                 spread: dict[str, Any] = {"ecolor": INK, "elinewidth": 0.6, "capsize": 1.5, "capthick": 0.6}
                 axes.errorbar(x, (low + high) / 2, (high - low) / 2, fmt="none", **spread)
-        filling: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0.3}
-        axes.bar(list(heights), list(heights.values()), width, label=shown(label), **filling)
+        filling: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
+        axes.bar(list(heights), list(heights.values()), 0.95 * width, label=shown(label), **filling)
     axes.set_xticks(range(len(groups)), list(map(shown, groups)))
     axes.set(ylabel=f"{metric}, %", ylim=(0, None), xlim=(-0.5, len(groups) - 0.5))
     axes.grid(False, axis="x")

@@ -135,6 +135,20 @@ def test_confused_pairs_are_counted(sweep: Sweep, space: PairSpace, scores: Tens
         assert [row[4] for row in rows] == sorted(counted.values(), reverse=True)[:20]
 
 
+def test_confused_attributes_are_counted_at_bias_zero(
+    sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [space.attrs[attr] for attr, _ in space.pairs.tolist()]
+    found = zip(target.tolist(), guesses(scores, space, 0.0), strict=True)
+    expected = Counter((names[true], names[guess]) for true, guess in found if names[true] != names[guess])
+    table = details_json(sweep, space, "original")["confused_attributes_at_zero"]
+    assert {(true, guess): n for true, guess, n in table["rows"]} == expected
+    counts = [n for *_, n in table["rows"]]
+    assert counts == sorted(counts, reverse=True)
+    monkeypatch.setattr(module, "MAX_WORD_CONFUSIONS", 2)
+    assert details_json(sweep, space, "original")["confused_attributes_at_zero"]["rows"] == table["rows"][:2]
+
+
 def test_an_infinite_bias_is_text_in_json(space: PairSpace) -> None:
     sweep = Sweep(space.pairs, space.seen)
     sweep.update(torch.eye(12)[space.seen], *space.pairs[space.seen].unbind(1))
