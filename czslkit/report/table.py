@@ -191,24 +191,11 @@ class Table:
             data: folder of all datasets, for the test images; None looks where they were when they were predicted.
             figures: figures by dataset; those of all datasets have the key ``""``.
         """
-        return as_page(
-            Page(
-                self._blocks("dataset"),
-                [
-                    self._cell(label, result, found)
-                    for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
-                ],
-                galleries(self.arrangement, self.results, self.attached, data),
-                protocol_facts(self.labels, self.results),
-                environment_facts(self.labels, self.results),
-                figures or {},
-            )
-        )
-
-    def _cell(self, label: str, result: Result, found: Resamples | CzslkitError | None) -> Cell:
-        intervals = found.intervals if isinstance(found, Resamples) else {}
-        details = partial(cell_details, result, intervals, self.attached)
-        return Cell(label, result["cell"], result["status"], details, result.get("timing") or {})
+        cells = map(partial(_page_cell, self.attached), self.labels, self.results, self._resamples)
+        shown = galleries(self.arrangement, self.results, self.attached, data)
+        protocol = protocol_facts(self.labels, self.results)
+        environment = environment_facts(self.labels, self.results)
+        return as_page(Page(self._blocks("dataset"), list(cells), shown, protocol, environment, figures or {}))
 
     def to_csv(self) -> str:
         """Write a line for each row, dataset and world, with fractions in full precision.
@@ -261,3 +248,9 @@ class Table:
 
 def _with_printable_names(result: Result) -> Result:
     return {**result, **{key: printable_tree(result[key]) for key in _PRINTED_SECTIONS if key in result}}
+
+
+def _page_cell(attached: Attached | None, label: str, result: Result, found: Resamples | CzslkitError | None) -> Cell:
+    intervals = found.intervals if isinstance(found, Resamples) else {}
+    details = partial(cell_details, result, intervals, attached)
+    return Cell(label, result["cell"], result["status"], details, result.get("timing") or {})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from PIL import Image
 
 from czslkit.errors import CzslkitError, DataError
 from czslkit.metrics.predictions import FILE, Predictions
+from czslkit.options import config_id
 from czslkit.report import gallery as module
 from czslkit.report import thumbnails
 from czslkit.report.gallery import Gallery, galleries
 from czslkit.report.table import Table
 from czslkit.report.thumbnails import Thumbnails, thumbnail
+from czslkit.result_store import Store
 
 Make = Callable[..., dict[str, Any]]
 PAIRS = [("wet", "dog", True), ("wet", "cat", False), ("dry", "dog", False), ("dry", "cat", True)]
@@ -188,3 +192,17 @@ def test_a_file_that_is_no_image_is_a_gap(data: Path) -> None:
     (data / "demo" / "images" / "0.png").write_text("<svg onload=alert(1)>")
     pictures = Thumbnails(data).of("demo", "")
     assert pictures.of("0.png") == "" and "0.png" in pictures.gaps()[0]
+
+
+def test_a_report_with_pictures_and_figures_needs_no_torch(tmp_path: Path, data: Path, result: Make) -> None:
+    store = Store(tmp_path / "runs")
+    for name in ("good", "poor"):
+        made = result(name, config_id=config_id({}))
+        files = store.attach(made["cell"], {FILE: stored(GOOD if name == "good" else POOR)})
+        store.put({**made, "config": {}, "files": files})
+    code = "import sys; from czslkit.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    arguments = ["report", str(tmp_path / "runs"), "--data", str(data)]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *arguments], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["0 False"], done.stderr
+    text = (tmp_path / "runs" / "report.html").read_text()
+    assert text.count("data:image/jpeg") == 10 and "<svg" in text

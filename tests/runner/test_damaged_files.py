@@ -23,7 +23,7 @@ from czslkit.training_files import STATE_FILE
 from czslkit.weights import read_safetensors, read_tensors
 
 FEW_AND_MANY = [pytest.param(12, id="few"), pytest.param(1500, marks=pytest.mark.slow, id="many")]
-ATTACHED = ("curve.csv", "details.json", "images.npz")
+ATTACHED = ("curve.csv", "details.json", "images.npz", "predictions.json.gz")
 
 
 @pytest.fixture
