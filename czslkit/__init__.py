@@ -48,6 +48,8 @@ _HOME = {
     "remove_runs": "stored_runs",
     "prune_runs": "stored_runs",
     "bench": "runner.bench",
+    "load_suite": "runner.suite",
+    "Variant": "runner.variant",
     "Grid": "runner.grid",
     "CzslkitError": "errors",
 }
@@ -87,6 +89,8 @@ if TYPE_CHECKING:
     from .report.frame import results as results
     from .runner.bench import bench as bench
     from .runner.grid import Grid as Grid
+    from .runner.suite import load_suite as load_suite
+    from .runner.variant import Variant as Variant
     from .stored_runs import list_runs as list_runs
     from .stored_runs import prune_runs as prune_runs
     from .stored_runs import remove_runs as remove_runs

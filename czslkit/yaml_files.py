@@ -53,6 +53,51 @@ def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
         raise ValueError("its lists and mappings are in too many others") from None
 
 
+def numbered_lines(text: str, loader: type[PlainLoader] = PlainLoader) -> dict[tuple[str | int, ...], int]:
+    """Return the number of the line, from 1, of each part of a YAML document, by the keys and positions to it.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML, or a mapping has a key twice.
+
+    >>> numbered_lines("a: 1\\nb:\\n  - c: 2\\n")["b", 0, "c"]
+    3
+    """
+    lines: dict[tuple[str | int, ...], int] = {}
+
+    def visit(node: yaml.Node, path: tuple[str | int, ...]) -> None:
+        lines[path] = node.start_mark.line + 1
+        if isinstance(node, yaml.SequenceNode):
+            for position, item in enumerate(node.value):
+                visit(item, (*path, position))
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                place = (*path, str(key.value))
+                if place in lines:
+                    twice = f"{str(key.value)[:40]} is there twice, first in line {lines[place]}"
+                    raise yaml.MarkedYAMLError(problem=twice, problem_mark=key.start_mark)
+                visit(value, place)
+                lines[place] = key.start_mark.line + 1
+
+    if (root := loader(text).get_single_node()) is not None:
+        visit(root, ())
+    return lines
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """Return what is wrong with a YAML document as one line, which starts with the number of its line if it is known.
+
+    >>> try:
+    ...     parse_yaml("a: [1")
+    ... except yaml.YAMLError as error:
+    ...     yaml_problem(error)
+    "line 1: expected ',' or ']', but got '<stream end>'"
+    """
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None or mark is None:
+        return str(error).partition("\n")[0][:200]
+    return f"line {mark.line + 1}: {problem}"
+
+
 def read_yaml(path: str | Path, loader: type[PlainLoader] = PlainLoader) -> Any:
     """Return the content of a YAML file of at most ``YAML_LIMIT`` bytes, as :func:`parse_yaml` does.
 

@@ -7,6 +7,7 @@ does with the output ends no command: text that cannot be written is dropped, an
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import traceback
@@ -16,11 +17,43 @@ from typing import Any
 from .. import __version__
 from ..errors import ConfigError, CzslkitError, NameTakenError, UnknownNameError, did_you_mean
 from ..torchrun import process_rank
-from . import bench, check, convert, data, doctor, evaluate, explain, list_names, new_plugin, plot, report, runs, table
+from . import (
+    bench,
+    check,
+    completion,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    explain,
+    init,
+    list_names,
+    new_plugin,
+    plot,
+    report,
+    runs,
+    table,
+)
 from .streams import LastingStream, lasting_streams
 
 #: The module of each command, in the order of ``czslkit --help``.
-_COMMANDS = (bench, check, convert, explain, evaluate, list_names, new_plugin, table, plot, report, runs, data, doctor)
+_COMMANDS = (
+    bench,
+    init,
+    check,
+    convert,
+    explain,
+    evaluate,
+    list_names,
+    new_plugin,
+    table,
+    plot,
+    report,
+    runs,
+    data,
+    doctor,
+    completion,
+)
 
 #: A process of torchrun that is not the first one waits so long before it prints an error.
 _FOLLOWER_SECONDS = 20.0
@@ -34,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with lasting_streams() as output:
         try:
-            status = _run(_parser().parse_args(argv))
+            parser = _parser()
+            if "_ARGCOMPLETE" in os.environ:  # the shell asks what can stand after a TAB
+                from .completers import complete
+
+                complete(parser)
+            status = _run(parser.parse_args(argv))
         except SystemExit as end:  # after --help, --version and wrong usage
             if _is_lost(output) and not end.code:
                 raise SystemExit(1) from None
@@ -88,8 +126,18 @@ def _is_follower() -> bool:
         return False
 
 
+class _Formatter(argparse.HelpFormatter):
+    """A formatter that wraps every text but one of several lines, such as a list of examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that answers an unknown option with the usage of its command and the options that may be meant."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": _Formatter, **settings})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = super().parse_known_args(args, namespace)
@@ -106,7 +154,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Compositional zero-shot learning: train, evaluate and compare methods that name unseen "
         "attribute-object pairs. 'czslkit COMMAND --help' explains one command.",
     )
-    parser.add_argument("--version", action="version", version=f"czslkit {__version__}")
+    version = f"czslkit {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print the version of czslkit and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in _COMMANDS:
         module.add_parser(commands)

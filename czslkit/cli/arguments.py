@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,10 +11,10 @@ from typing import Any, TypeAlias
 from ..errors import ConfigError
 from ..options import user_path
 from ..registry import load_unpackaged
+from ..seeds import parse_seeds
 
 #: Subparsers of a parser; the module of each command adds a subparser.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-_MOST_SEEDS = 1000  # of one benchmark; more are a mistake in typing
 
 
 def add_data_folder(parser: argparse._ActionsContainer) -> None:
@@ -142,31 +141,15 @@ def names(texts: Iterable[str]) -> list[str]:
 
 
 def seeds(text: str) -> list[int]:
-    """Return the whole numbers in a text such as ``0,1,2`` or ``0-2,7``.
+    """Return the seeds in a text; see :func:`czslkit.seeds.parse_seeds`.
 
     Raises:
-        argparse.ArgumentTypeError: a part is neither a whole number nor a range, a range counts down, or there are
-            more than 1,000 numbers.
-
-    >>> seeds("0-2,7")
-    [0, 1, 2, 7]
+        argparse.ArgumentTypeError: the text has another form.
     """
-    found: list[int] = []
-    shown = reprlib.repr(text)
-    for part in names([text]) or [text]:
-        first, dash, last = part.partition("-") if part[:1].isdecimal() else (part, "", "")
-        try:
-            low, high = int(first), int(last if dash else first)
-        except ValueError:
-            message = f"{shown} is not whole numbers separated by commas, such as 0,1,2, or a range, such as 0-2"
-            raise argparse.ArgumentTypeError(message) from None
-        if high < low:
-            wrong = "is not whole numbers" if high < 0 else f"counts down: write {high}-{low}"
-            raise argparse.ArgumentTypeError(f"{part!r} {wrong}")
-        if len(found) + high - low >= _MOST_SEEDS:
-            raise argparse.ArgumentTypeError(f"{shown} has more than {_MOST_SEEDS:,} seeds: give fewer, such as 0-9")
-        found += range(low, high + 1)
-    return found
+    try:
+        return parse_seeds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive_number(text: str) -> int:

@@ -24,6 +24,12 @@ from .arguments import (
 )
 from .table_output import FILE_SUFFIXES, add_table_format, print_table
 
+_EXAMPLES = """examples:
+  czslkit bench --methods msci,csp --datasets demo --seeds 0-2
+  czslkit bench --methods all --datasets all --data DIR --preset paper
+  czslkit bench --methods msci --set train.lr=1e-3,5e-3 msci.fusion=gated
+  czslkit bench suite.yaml --seeds 0-4 --jobs auto"""
+
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
@@ -32,6 +38,16 @@ def add_parser(commands: Commands) -> None:
         help="train and evaluate methods on datasets, and print the comparison table",
         description="Train and evaluate every method on every dataset, and print the comparison table. The result of "
         "every cell (one method, dataset, seed and world) is stored; the same command later runs only missing cells.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument(
+        "suite",
+        nargs="?",
+        metavar="SUITE.yaml",
+        type=expanded_path,
+        help="file that holds a comparison: methods with their own settings and labels, datasets, worlds, seeds and "
+        "preset; czslkit init writes one. Options on the command line override it; --methods selects some of its "
+        "methods (default: no file)",
     )
     _add_grid(parser.add_argument_group("what to run"))
     _add_settings(parser.add_argument_group("settings"))
@@ -50,23 +66,21 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="NAME",
         help="methods to compare, with spaces or commas between them, from the names that czslkit list prints; all "
-        "for every one (default: the methods of --checkpoint)",
+        "for every one (default: the methods of SUITE.yaml or of --checkpoint)",
     )
     group.add_argument(
         "--datasets",
         nargs="+",
         action=ReplaceDefault,
-        default=["demo"],
         metavar="NAME",
         help="datasets to run on: demo, mit-states, ut-zappos, cgqa, another name that czslkit list prints, or "
-        "all for the three published datasets (default: demo)",
+        "all for mit-states, ut-zappos and cgqa (default: demo)",
     )
     add_data_folder(group)
     group.add_argument(
         "--worlds",
         nargs="+",
         action=ReplaceDefault,
-        default=["closed", "open"],
         metavar="NAME",
         help="worlds to evaluate in: in the closed world, the candidates are the pairs of the dataset; in the open "
         "world, all combinations of its attributes and objects (default: closed open)",
@@ -75,7 +89,6 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         "--seeds",
         nargs="+",
         action=ReplaceDefault,
-        default=[[0]],
         metavar="N|N-M",
         type=seeds,
         help="random seeds, whole numbers or ranges such as 0-2, with spaces or commas between them; every method is "
@@ -229,14 +242,14 @@ def run(args: argparse.Namespace) -> int:
     from ..runner.settings import parse_settings
     from ..torchrun import process_rank
 
-    if not (names(args.methods) or args.checkpoint):
-        raise ConfigError(["nothing to run: give --methods or --checkpoint"])
+    _check_suite(args)
     load_given_plugins(args)
     result = bench(
         names(args.methods) or None,
-        names(args.datasets),
-        names(args.worlds),
-        [seed for some in args.seeds for seed in some],
+        None if args.datasets is None else names(args.datasets),
+        None if args.worlds is None else names(args.worlds),
+        None if args.seeds is None else [seed for some in args.seeds for seed in some],
+        suite=args.suite,
         data=args.data,
         runs=args.runs,
         settings=parse_settings(args.set),
@@ -276,3 +289,20 @@ def run(args: argparse.Namespace) -> int:
         for failure in failures:
             print(f"czslkit: {failure}", file=sys.stderr)
     return 1 if result.failed or failures else 0
+
+
+def _check_suite(args: argparse.Namespace) -> None:
+    """Check that there is something to run, and that no option has taken the file of the suite as a name.
+
+    Raises:
+        ConfigError: there is nothing to run, or the file stands after an option that takes several names.
+    """
+    given = {"--methods": args.methods, "--datasets": args.datasets, "--worlds": args.worlds}
+    for option, texts in given.items():
+        for text in texts or ():
+            if text.endswith((".yaml", ".yml")):
+                raise ConfigError(
+                    [f"{text} is given to {option}; write the suite first: czslkit bench {text} {option} ..."]
+                )
+    if not (names(args.methods) or args.checkpoint or args.suite):
+        raise ConfigError(["nothing to run: give --methods, SUITE.yaml or --checkpoint"])

@@ -23,12 +23,13 @@ def add_parser(commands: Commands) -> None:
         "a resume, evaluations in both worlds, a checkpoint and a benchmark. Every check is printed with its outcome; "
         "a failed check says what to change. Every image of a dataset is checked by czslkit data verify. The exit "
         "status is 0 if every check passed, 1 if some failed, 2 on wrong usage.",
+        epilog="example: czslkit check mine --plugins mine.py",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="registered names, as czslkit list prints them")
     parser.add_argument(
         "--kind",
         choices=("method", "backbone", "dataset", "aggregator", "interaction", "head"),
-        help="kind of the names (default: the only kind that has the name)",
+        help="kind of the names, needed for a name of several kinds (default: the only kind that has the name)",
     )
     add_plugins(parser)
     parser.add_argument(

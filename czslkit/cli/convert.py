@@ -15,19 +15,23 @@ def add_parser(commands: Commands) -> None:
         help="convert a checkpoint of a method's authors to a folder that --checkpoint reads",
         description="Convert a checkpoint that a method's authors released to a folder that czslkit bench and czslkit "
         "explain read with --checkpoint.",
+        epilog="example: czslkit convert best_model.pt msci-mit --method msci --dataset mit-states --config mit.yml",
     )
     parser.add_argument("file", metavar="IN.pt", type=expanded_path, help="the authors' checkpoint, a file of tensors")
     parser.add_argument(
         "folder", metavar="OUT_DIR", type=expanded_path, help="folder to write; it must not contain a method yet"
     )
     parser.add_argument(
-        "--method", required=True, metavar="NAME", help="method that was trained: a name that czslkit list prints"
+        "--method",
+        required=True,
+        metavar="NAME",
+        help="method that was trained, required: a name that czslkit list prints",
     )
     parser.add_argument(
         "--dataset",
         required=True,
         metavar="NAME",
-        help="dataset that the method was trained on; its attributes, objects and pairs are read from --data",
+        help="dataset that the method was trained on, required; its attributes, objects and pairs are read from --data",
     )
     add_data_folder(parser)
     parser.add_argument(

@@ -37,12 +37,13 @@ def _add_download(commands: Commands) -> None:
         help="download published datasets, and resume a download that stopped",
         description="Download, check and unpack published datasets. After an interruption, the same command resumes "
         "the download. Complete datasets stay unchanged.",
+        epilog="example: czslkit data download ut-zappos cgqa --data /data",
     )
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help="datasets to download: mit-states, ut-zappos, cgqa, or all",
+        help="datasets to download: mit-states, ut-zappos, cgqa, or all of these three; none with --glove alone",
     )
     add_data_folder(parser)
     parser.add_argument(
@@ -82,7 +83,7 @@ def _add_status(commands: Commands) -> None:
         "status",
         help="list complete, incomplete and absent datasets, and unfinished downloads",
         description="Print the state, number of images, size and folder of every dataset, the problems of incomplete "
-        "datasets, unfinished downloads and the free disk space.",
+        "datasets, what no source states about a dataset, unfinished downloads and the free disk space.",
     )
     add_data_folder(parser)
     add_plugins(parser)
@@ -100,8 +101,8 @@ def run_status(args: argparse.Namespace) -> int:
     statuses = dataset_statuses(args.data)
     rows = [(s.name, s.state, s.images, format_bytes(s.size), s.folder) for s in statuses]
     print(tabulate(rows, headers=("dataset", "state", "images", "size", "folder"), tablefmt="plain"))
-    problems = [status.problem for status in statuses if status.problem]
-    for line in [*problems, *unfinished_downloads(args.data), free_space(args.data)]:
+    lines = [line for status in statuses for line in (status.problem, status.note) if line]
+    for line in [*lines, *unfinished_downloads(args.data), free_space(args.data)]:
         print(line)
     return 0
 
@@ -113,23 +114,30 @@ def _add_mini(commands: Commands) -> None:
         help="write a small replica of a published dataset",
         description="Write a small replica of a published dataset: the files and splits have the same names, the words "
         "and pictures are generated.",
+        epilog="example: czslkit data mini ut-zappos --out mini",
     )
     parser.add_argument(
         "name",
         metavar="NAME|all",
-        help="dataset to write a replica of: mit-states, ut-zappos, cgqa, or all",
+        help="dataset to write a replica of: mit-states, ut-zappos, cgqa, vaw-czsl, clothing16k, or all for the first "
+        "three",
     )
     parser.add_argument(
-        "--out", metavar="DIR", required=True, type=expanded_path, help="parent folder of the new folder of the replica"
+        "--out",
+        metavar="DIR",
+        required=True,
+        type=expanded_path,
+        help="parent folder of the new folder of the replica, required",
     )
     parser.set_defaults(command=run_mini)
 
 
 def run_mini(args: argparse.Namespace) -> int:
     """Write replicas, print the folder of each and return the exit status."""
-    from ..data.make.mini import REPLICAS, write_mini
+    from ..data.make.mini import write_mini
+    from ..data.published import BENCHMARKS
 
-    for name in REPLICAS if args.name == "all" else (args.name,):
+    for name in BENCHMARKS if args.name == "all" else (args.name,):
         if args.name == "all" and (args.out / name).exists():
             print(f"{args.out / name} exists already and stays unchanged", file=sys.stderr)
         else:
@@ -145,8 +153,11 @@ def _add_verify(commands: Commands) -> None:
         description="Compare a dataset with the published counts, and its lists with the metadata and the files; look "
         "for copies across splits and for names that may be mistakes; decode every image. The exit status is 1 if "
         "there is an error, and 0 if there are only warnings and notes.",
+        epilog="example: czslkit data verify ut-zappos --format json",
     )
-    parser.add_argument("name", metavar="NAME|all", help="dataset to check, or all for the three published datasets")
+    parser.add_argument(
+        "name", metavar="NAME|all", help="dataset to check: its name, or all for mit-states, ut-zappos and cgqa"
+    )
     add_data_folder(parser)
     parser.add_argument(
         "--mini",
@@ -172,14 +183,13 @@ def _add_verify(commands: Commands) -> None:
 def run_verify(args: argparse.Namespace) -> int:
     """Print the findings about each dataset, and return the exit status, 1 if a dataset has an error."""
     from ..data.check.verification import verify
-    from ..data.make.mini import MINI_COUNTS, REPLICAS
+    from ..data.make.mini import MINI_COUNTS
     from ..data.published import BENCHMARKS
 
     load_given_plugins(args)
-    every_name = REPLICAS if args.mini else BENCHMARKS
     expected = MINI_COUNTS if args.mini else None
     verifications = []
-    for name in every_name if args.name == "all" else (args.name,):
+    for name in BENCHMARKS if args.name == "all" else (args.name,):
         verification = verify(name, args.data, expected=expected, workers=args.workers)
         verifications.append(verification)
         if args.format == "text":
@@ -198,6 +208,7 @@ def _add_import(commands: Commands) -> None:
         "columns image, attr and obj; other commands then accept its name. If the table has no column split, a seeded "
         "rule makes splits with seen and unseen pairs; docs/data.md describes the rule. Pictures are read upright and "
         "in 8 bits; those that cannot be read are set aside and printed.",
+        epilog="example: czslkit data import photos --name mine --unseen 0.25",
     )
     parser.add_argument(
         "source",
@@ -206,7 +217,9 @@ def _add_import(commands: Commands) -> None:
         help="folder with one subfolder of pictures for each pair, or with a subfolder for each attribute that has one "
         "for each object; or table with one line for each picture",
     )
-    parser.add_argument("--name", required=True, metavar="NAME", help="name of the new dataset")
+    parser.add_argument(
+        "--name", required=True, metavar="NAME", help="name of the new dataset, required; other commands then accept it"
+    )
     add_data_folder(parser)
     parser.add_argument(
         "--seed",
@@ -272,7 +285,7 @@ def _add_remove(commands: Commands) -> None:
         description="Delete a dataset that czslkit data import or czslkit data mini wrote, without asking. Other "
         "datasets, and datasets to which files were added, are never deleted.",
     )
-    parser.add_argument("name", metavar="NAME", help="dataset to delete")
+    parser.add_argument("name", metavar="NAME", help="name of the dataset to delete")
     add_data_folder(parser)
     parser.set_defaults(command=run_remove)
 

@@ -28,6 +28,7 @@ def add_parser(commands: Commands) -> None:
         "exact curve, and attribute and object accuracy. docs/metrics.md defines them. Each row of SCORES is an image, "
         "each column is a pair, and higher scores are better. Lists of pairs are text files with one 'attribute "
         "object' on each line.",
+        epilog="example: czslkit evaluate scores.npz --pairs pairs.txt --seen train_pairs.txt --topk 3",
     )
     _add_inputs(parser)
     _add_metric_options(parser)
@@ -61,14 +62,14 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE",
         type=expanded_path,
-        help="list of the K pairs, in the order of the columns",
+        help="list of the K pairs, in the order of the columns, required",
     )
     parser.add_argument(
         "--seen",
         required=True,
         metavar="FILE",
         type=expanded_path,
-        help="list of the pairs that the method was trained on",
+        help="list of the pairs that the method was trained on, required",
     )
     parser.add_argument(
         "--labels",

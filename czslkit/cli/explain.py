@@ -30,6 +30,7 @@ def add_parser(commands: Commands) -> None:
         "pairs and the contribution of each attention stage. The command works for methods whose texts attend to the "
         "image, such as MSCI and Troika. Photos are read upright and in 8 bits; images of a dataset are read as in its "
         "trainings.",
+        epilog="example: czslkit explain photo.jpg --checkpoint runs/demo/msci/seed0-1a2b3c4d --top 5",
     )
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", type=expanded_path, help="image files to explain, or folders of images"
@@ -39,8 +40,8 @@ def add_parser(commands: Commands) -> None:
         required=True,
         metavar="DIR",
         type=expanded_path,
-        help="folder of a trained method: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit "
-        "convert wrote",
+        help="folder of a trained method, required: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder "
+        "that czslkit convert wrote",
     )
     add_plugins(parser)
     parser.add_argument(

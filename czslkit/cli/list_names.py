@@ -19,8 +19,15 @@ def add_parser(commands: Commands) -> None:
         "settings of a method with their types, ranges, defaults and the recipes that set them, the arguments of a "
         "component, or the folder and the counts of a dataset. Plugins that cannot be imported are listed on standard "
         "error.",
+        epilog="example: czslkit list msci",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="method, component or dataset to describe")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="method, component or dataset to describe, or train or eval for the settings of every training or "
+        "evaluation (default: list all names)",
+    )
     add_data_folder(parser)
     add_plugins(parser)
     parser.set_defaults(command=run)

@@ -38,12 +38,16 @@ def describe(name: str, data: Path | None = None) -> str:
     """Return what every kind of class of a name is, and its settings, arguments or folder.
 
     Args:
-        name: a registered name, also with an argument, such as ``timm/resnet18``, or the name of a dataset's folder.
+        name: a registered name, also with an argument, such as ``timm/resnet18``, the name of a dataset's folder, or
+            ``train`` or ``eval``.
         data: folder of the datasets.
 
     Raises:
         UnknownNameError: nothing has the name.
     """
+    if name in SECTIONS:
+        head = f"{name} settings of every method, for czslkit bench --set KEY=VALUE or METHOD.KEY=VALUE:"
+        return "\n".join([head, *_section(name, SECTIONS[name], {}, [])])
     own = name.partition("/")[0]
     registries = {kind: REGISTRIES[kind] for kind in (*KINDS.values(), *REGISTRIES)}  # methods first
     kinds = [kind for kind, registry in registries.items() if (own if kind == "backbone" else name) in registry]
@@ -92,15 +96,28 @@ def _settings(name: str) -> list[str]:
     recipes = _recipes(name)
     lines = [f"settings, for czslkit bench --set KEY=VALUE or {name}.KEY=VALUE:"]
     for section, schema in {"options": cls.Options, **SECTIONS}.items():
-        hints = typing.get_type_hints(schema)
-        defaults = cls.recipe if section == "train" else {}
-        for field in dataclasses.fields(schema):
-            key = field.name if section == "options" else f"{section}.{field.name}"
-            default = _typed(defaults.get(field.name, field.default))
-            lines += [f"{key}: {type_in_words(hints[field.name])}{_range(field.metadata)}; default {default}"]
-            lines += [_INDENT + field.metadata.get("help", "")]
-            lines += _set_by(recipes, section, field.name)
+        lines += _section(section, schema, cls.recipe if section == "train" else {}, recipes)
     return lines
+
+
+def _section(
+    section: str, schema: type, defaults: Mapping[str, Any], recipes: list[tuple[str, Mapping[str, Any]]]
+) -> Iterator[str]:
+    """Yield the lines on the settings of a section.
+
+    Args:
+        section: ``options``, ``train`` or ``eval``.
+        schema: the class of its settings.
+        defaults: values that take the place of defaults of ``schema``.
+        recipes: recipes with their names.
+    """
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        key = field.name if section == "options" else f"{section}.{field.name}"
+        default = _typed(defaults.get(field.name, field.default))
+        yield f"{key}: {type_in_words(hints[field.name])}{_range(field.metadata)}; default {default}"
+        yield _INDENT + field.metadata.get("help", "")
+        yield from _set_by(recipes, section, field.name)
 
 
 def _set_by(recipes: list[tuple[str, Mapping[str, Any]]], section: str, option: str) -> list[str]:
@@ -146,7 +163,8 @@ def _facts(name: str, data: Path | None) -> list[str]:
     lines = [f"{status.state}, {status.images:,} images" if status.folder else status.state]
     lines += [f"folder: {status.folder}"] if status.folder else []
     lines += [f"other names: {', '.join(known.aliases)}"] if known.aliases else []
-    lines += [status.problem] if status.problem else []
+    lines += [f"downloaded with a browser from: {' or '.join(known.pages)}"] if known.pages else []
+    lines += [line for line in (status.problem, known.unpublished) if line]
     return [*lines, *_counts(name, status.folder if not status.problem else None)]
 
 

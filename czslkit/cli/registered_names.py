@@ -68,7 +68,7 @@ def registered_names(given: Sequence[str] = ()) -> tuple[list[RegisteredName], l
     other_plugins = [plugin for plugin in plugins if not plugin.builtin]
     dist = own_plugins[0].dist if own_plugins else "czslkit"
     own_modules = (*BUILTIN, *(plugin.module for plugin in own_plugins))
-    names = {name for module in own_modules for name in _names_in_source(module, dist)}
+    names = {name for module in own_modules for name in names_in_source(module, dist)}
     problems: list[str] = []
     if other_plugins or given:
         found, problems = _names_of_plugins(other_plugins, given)
@@ -93,9 +93,9 @@ def imported_datasets(data: Path | None, names: Sequence[RegisteredName]) -> lis
     ]
 
 
-def _names_in_source(module: str, dist: str) -> Iterator[RegisteredName]:
+def names_in_source(module: str, dist: str) -> Iterator[RegisteredName]:
     """Yield the name of every class in the source of ``module`` that has a decorator ``@REGISTRY.register("name")``."""
-    for node in ast.walk(ast.parse(_source_file(module).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source_file(module).read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ClassDef):
             continue
         for decorator in node.decorator_list:
@@ -104,7 +104,7 @@ def _names_in_source(module: str, dist: str) -> Iterator[RegisteredName]:
                     yield RegisteredName(KINDS[registry], name, dist, _first_line(ast.get_docstring(node)))
 
 
-def _source_file(module: str) -> Path:
+def source_file(module: str) -> Path:
     """Return the file of ``module`` without importing its package; ``find_spec`` of a submodule would import it."""
     top, *rest = module.split(".")
     spec = find_spec(top)

@@ -16,6 +16,7 @@ def add_parser(commands: Commands) -> None:
         help="write one HTML page of stored results",
         description="Write the comparison table of the results in a folder and the details of the results to one HTML "
         "page.",
+        epilog="example: czslkit report runs --out report.html",
     )
     add_result_selection(parser)
     parser.add_argument(

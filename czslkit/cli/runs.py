@@ -19,6 +19,7 @@ def add_parser(commands: Commands) -> None:
         description="List the results and trainings in a folder of results, remove some of them, or remove what "
         "nothing needs. Only files that czslkit wrote are removed, none outside of the folder, and no cell that a "
         "process runs.",
+        epilog="example: czslkit runs runs remove --failed --dry-run",
     )
     parser.add_argument("runs", metavar="RUNS", type=expanded_path, help="folder of results: --runs of czslkit bench")
     actions = parser.add_subparsers(required=True, metavar="list|remove|prune")
@@ -35,7 +36,9 @@ def add_parser(commands: Commands) -> None:
         description="Remove stale results and trainings, trainings that no result refers to and that no czslkit bench "
         "asked for, and unfinished files of killed processes.",
     )
-    prune.add_argument("--cache", action="store_true", help="also remove cached features and images (default: keep)")
+    prune.add_argument(
+        "--cache", action="store_true", help="also remove cached features and images (default: keep them)"
+    )
     _add_dry_run(prune)
     prune.set_defaults(command=_prune)
 
@@ -49,17 +52,32 @@ def _add_remove(actions: Commands) -> None:
         "is left. With --failed, trainings stay, since the next run of their cells goes on with them.",
     )
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-    for name, what in (("methods", "methods"), ("datasets", "datasets"), ("worlds", "worlds")):
-        remove.add_argument(f"--{name}", **several, metavar="NAME", help=f"{what} (default: all)")
-    remove.add_argument("--seeds", **several, metavar="N|N-M", type=seeds, help="seeds (default: all)")
-    remove.add_argument("--config", **several, metavar="ID", help="configurations, as list prints them (default: all)")
-    remove.add_argument("--failed", action="store_true", help="only failed cells (default: also finished ones)")
+    for what in ("methods", "datasets", "worlds"):
+        help = f"remove only results of these {what}, with spaces or commas between them (default: of all {what})"
+        remove.add_argument(f"--{what}", **several, metavar="NAME", help=help)
+    remove.add_argument(
+        "--seeds",
+        **several,
+        metavar="N|N-M",
+        type=seeds,
+        help="remove only results of these seeds, whole numbers or ranges such as 0-2 (default: of all seeds)",
+    )
+    remove.add_argument(
+        "--config",
+        **several,
+        metavar="ID",
+        help="remove only results of these configurations, which czslkit runs RUNS list prints (default: of all "
+        "configurations)",
+    )
+    remove.add_argument("--failed", action="store_true", help="remove only failed cells (default: also finished cells)")
     _add_dry_run(remove)
     remove.set_defaults(command=_remove)
 
 
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="print what would be removed (default: remove it)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be removed, and remove nothing (default: remove it)"
+    )
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ def add_parser(commands: Commands) -> None:
         "table",
         help="print the comparison table of stored results",
         description="Print the comparison table of the results in a folder, without running anything.",
+        epilog="example: czslkit table runs --methods csp,msci --format latex > table.tex",
     )
     add_result_selection(parser)
     add_table_format(parser)
@@ -26,7 +27,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--wide",
         action="store_true",
-        help="with --format latex: table* in small type with more datasets side by side (default: table)",
+        help="with --format latex, write table* in small type with more datasets side by side (default: write table)",
     )
     parser.set_defaults(command=run)
 

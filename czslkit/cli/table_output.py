@@ -29,13 +29,14 @@ def add_table_format(parser: argparse._ActionsContainer) -> None:
         "--format",
         choices=("text", *FILE_SUFFIXES),
         default="text",
-        help="format of the table on standard output (default: text)",
+        help="format of the table on standard output; bibtex has the entries that the table in latex cites "
+        "(default: text)",
     )
 
 
 def add_result_selection(parser: argparse.ArgumentParser) -> None:
     """Add the folder of results and the options that select results from it."""
-    help = "folder of results: --runs of czslkit bench"
+    help = "folder of results, which is --runs of czslkit bench"
     parser.add_argument("runs", nargs="?", metavar="RUNS", type=expanded_path, help=help)
     parser.add_argument(
         "--methods",

@@ -36,8 +36,8 @@ class Counts:
 
     attrs: int
     objs: int
-    pairs: int
-    """Different pairs of the three lists together."""
+    pairs: int | None
+    """Different pairs of the three lists together, None if that is not published."""
     splits: Mapping[str, SplitCounts]
 
 
@@ -64,8 +64,12 @@ class Dataset:
     """Other names of the dataset and of its folder."""
     sources: ClassVar[tuple[Source, ...]] = ()
     """Archives that ``czslkit data download`` unpacks, in this order."""
+    pages: ClassVar[tuple[str, ...]] = ()
+    """Web pages where a person can download the files, if no URL gives an archive."""
     counts: ClassVar[Counts | None] = None
     """Published counts, None if there are none."""
+    unpublished: ClassVar[str] = ""
+    """What no source states about the dataset, as a sentence, which ``data verify`` and ``data status`` print."""
     open_vocabulary: ClassVar[bool] = False
     """True if pairs of validation and test may have attributes and objects that are in no training pair."""
 
@@ -133,6 +137,15 @@ class Dataset:
         """Return a message with the folders where the dataset is expected and the URLs of its archives."""
         folders = " and ".join(str(root / name) for name in (self.name, *self.aliases))
         message = f"{self.name} is absent: looked for {folders}.{missing_folder_note(root)}"
+        if self.pages:
+            layout = "images/, compositional-split-natural/ and metadata_compositional-split-natural.t7"
+            return "\n".join(
+                [
+                    f"{message} It cannot be downloaded by a command. Download {layout} with a browser from",
+                    *(f"  {page}" for page in self.pages),
+                    f"and put them into {root / self.name}; 'czslkit data verify {self.name}' then checks them.",
+                ]
+            )
         if not self.sources:
             return message
         archives = [f"  {source.file.name} from {' or '.join(source.file.urls)}" for source in self.sources]

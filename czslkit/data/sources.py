@@ -89,6 +89,16 @@ CGQA = (
         needed=("images/", *_LISTS),
     ),
 )
+VAW_CZSL = (
+    "https://drive.google.com/drive/folders/1CalwDXkkGALxz0e-aCFg9xBmf7Pu4eXL",  # README of github.com/nirat1606/OADis
+    "https://drive.google.com/file/d/1_J-oiLnj0P0WB9OFqTsxLqHMv8wdOL_a/view",  # a zip archive, of hirunima/OWCZSL
+)
+"""Pages with the files of VAW-CZSL."""
+CLOTHING16K = (
+    "https://drive.google.com/drive/folders/1ZSw4uL8bjxKxBhrEFVeG3rgewDyDVIWj",  # README of github.com/PRIS-CV/IVR
+    "https://drive.google.com/drive/folders/1ky5BvTFrMkPBdAWixHFGLdcfJHfu5e9_",  # README of github.com/haoosz/ade-czsl
+)
+"""Pages with the files of Clothing16K."""
 GLOVE = RemoteFile(
     "glove.6B.zip",
     (

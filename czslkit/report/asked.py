@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..files import file_lock, write_text
 from ..foreign_files import parse_json, read_regular
@@ -20,13 +20,14 @@ ASKED_FILE = "bench.json"
 _FORMAT = 2  # files of this format and of format 1, which has no digest, are read
 _MOST_BYTES = 1 << 20  # a larger file was not written by a bench
 _KINDS = ("method", "dataset")
+Row: TypeAlias = tuple[str, str, str]  # dataset, method and config_id
 
 
 @dataclass(frozen=True)
 class Command:
     """The grid of cells that one command asked for."""
 
-    rows: tuple[tuple[str, str, str], ...]  # dataset, method and config_id, in the order asked for
+    rows: tuple[Row, ...]  # in the order asked for
     seeds: tuple[int, ...]
     worlds: tuple[str, ...]
 
@@ -40,7 +41,7 @@ class Command:
         return self._rows >= other._rows and {*self.seeds} >= {*other.seeds} and {*self.worlds} >= {*other.worlds}
 
     @cached_property
-    def _rows(self) -> frozenset[tuple[str, str, str]]:
+    def _rows(self) -> frozenset[Row]:
         return frozenset(self.rows)
 
 
@@ -52,6 +53,7 @@ class Asked:
         commands: in the order of asking; one that asks for all cells of earlier ones takes the place of the first.
         last: the command that was run last.
         names: names in papers by ``"method"`` or ``"dataset"`` and registered name.
+        labels: the label that a user gave a row; the one that was given last counts.
         methods, datasets: names that come first, before those of the commands.
         is_known: False if there is a record that cannot be read.
     """
@@ -59,17 +61,24 @@ class Asked:
     commands: tuple[Command, ...] = ()
     last: Command | None = None
     names: Mapping[str, Mapping[str, PaperName]] = field(default_factory=dict)
+    labels: Mapping[Row, str] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     is_known: bool = True
 
-    def then(self, command: Command, names: Mapping[str, Mapping[str, PaperName]]) -> Asked:
+    def then(
+        self,
+        command: Command,
+        names: Mapping[str, Mapping[str, PaperName]],
+        labels: Mapping[Row, str] | None = None,
+    ) -> Asked:
         """Return what is known after another command."""
         covered = [i for i, earlier in enumerate(self.commands) if command.covers(earlier)]
         commands = [earlier for i, earlier in enumerate(self.commands) if i not in covered]
         commands.insert(covered[0] if covered else len(commands), command)
         merged = {kind: {**self.names.get(kind, {}), **names.get(kind, {})} for kind in _KINDS}
-        return replace(self, commands=tuple(commands), last=command, names=merged, is_known=True)
+        labels = {**self.labels, **(labels or {})}
+        return replace(self, commands=tuple(commands), last=command, names=merged, labels=labels, is_known=True)
 
     def asks_for(self, cell: Mapping[str, Any]) -> bool:
         """Return whether one of the commands asked for a cell."""
@@ -152,7 +161,11 @@ def read_asked(runs: Path, log: Callable[[str], None]) -> Asked:
 
 
 def remember(
-    runs: Path, command: Command, names: Mapping[str, Mapping[str, PaperName]], log: Callable[[str], None]
+    runs: Path,
+    command: Command,
+    names: Mapping[str, Mapping[str, PaperName]],
+    log: Callable[[str], None],
+    labels: Mapping[Row, str] | None = None,
 ) -> Asked:
     """Add a command to the record in a folder of results and return the command with its names.
 
@@ -161,14 +174,15 @@ def remember(
         command: what is asked for now.
         names: names in papers by ``"method"`` or ``"dataset"`` and registered name.
         log: called with a line if the record cannot be written, which stops no benchmark.
+        labels: the labels of its rows that have one.
     """
     try:
         with file_lock(runs / f".{ASKED_FILE}.lock", log):
-            asked = read_asked(runs, log).then(command, names)
+            asked = read_asked(runs, log).then(command, names, labels)
             write_text(runs / ASKED_FILE, with_digest(_content(asked), separators=(",", ":")))
     except OSError as error:
         log(f"the order of this command cannot be kept in {runs / ASKED_FILE}: {error}")
-    return Asked().then(command, names)
+    return Asked().then(command, names, labels)
 
 
 def _content(asked: Asked) -> dict[str, Any]:
@@ -178,6 +192,7 @@ def _content(asked: Asked) -> dict[str, Any]:
         "commands": [asdict(command) for command in asked.commands],
         "last": asked.commands.index(asked.last),
         "names": {kind: {n: asdict(name) for n, name in names.items()} for kind, names in asked.names.items()},
+        "labels": [[*row, label] for row, label in asked.labels.items()],
     }
 
 
@@ -207,7 +222,11 @@ def _parsed(file: bytes) -> Asked:
         }
         for kind in _KINDS
     }
-    return Asked(commands, commands[int(content["last"])], names)
+    labels = {
+        (_text(dataset), _text(method), _text(config)): _text(label)
+        for dataset, method, config, label in content.get("labels", ())
+    }
+    return Asked(commands, commands[int(content["last"])], names, labels)
 
 
 def _text(value: Any) -> str:

@@ -12,6 +12,7 @@ from ..errors import CzslkitError
 from ..metrics.names import METRICS, defined_metrics
 from ..options import flatten
 from ..result_store import Result, Store
+from .asked import Row, read_asked
 from .escaping import printable
 from .labels import differing_settings, row_labels, setting_name, transductive
 from .resamples import Attached, Folder, Resamples, resampled_result
@@ -39,7 +40,8 @@ def results(runs: str | Path) -> DataFrame:
         UserWarning: for each file that is left out because it is not a result.
     """
     store, found = stored_results(runs, lambda line: warnings.warn(line, stacklevel=4))
-    return results_frame(found, store.attached, store.folder)
+    asked = read_asked(store.root, lambda line: warnings.warn(line, stacklevel=4))
+    return results_frame(found, store.attached, store.folder, asked.labels)
 
 
 def stored_results(runs: str | Path, log: Callable[[str], None]) -> tuple[Store, list[dict[str, Any]]]:
@@ -64,7 +66,10 @@ def stored_results(runs: str | Path, log: Callable[[str], None]) -> tuple[Store,
 
 
 def results_frame(
-    results: Sequence[Result], attached: Attached | None = None, folder: Folder | None = None
+    results: Sequence[Result],
+    attached: Attached | None = None,
+    folder: Folder | None = None,
+    given: Mapping[Row, str] | None = None,
 ) -> DataFrame:
     """Arrange results as a tidy frame, one row for each result in the order given.
 
@@ -72,6 +77,7 @@ def results_frame(
         results: results as the store returns them.
         attached: returns the files of a result, as :meth:`Store.attached`; without it the frame has no intervals.
         folder: returns the folder of a cell, as :meth:`Store.folder`, in which resampled metrics are kept.
+        given: the labels that users gave to rows, such as :attr:`~czslkit.report.asked.Asked.labels`.
 
     Returns:
         A frame with these columns, in this order:
@@ -97,17 +103,28 @@ def results_frame(
     >>> frame[["label", "seed", "auc"]].values.tolist()
     [['csp', 0, 0.4]]
     """
-    return cells_frame(results, [resampled_result(result, attached, folder) for result in results])
+    resamples = [resampled_result(result, attached, folder) for result in results]
+    return cells_frame(results, resamples, row_labels(results, given))
 
 
-def cells_frame(results: Sequence[Result], resamples: Sequence[Resamples | CzslkitError | None]) -> DataFrame:
-    """Return the frame of :func:`results_frame`, given the return value of :func:`resampled_result` for each result."""
+def cells_frame(
+    results: Sequence[Result],
+    resamples: Sequence[Resamples | CzslkitError | None],
+    labels: Sequence[str] | None = None,
+) -> DataFrame:
+    """Return the frame of :func:`results_frame`.
+
+    Args:
+        results: as for :func:`results_frame`.
+        resamples: the return value of :func:`resampled_result` for each result.
+        labels: the label of the row of each result; None for those of :func:`~czslkit.report.labels.row_labels`.
+    """
     import pandas as pd
 
     cells = [result["cell"] for result in results]
     first = {
         "method": _texts(cell["method"] for cell in cells),
-        "label": _texts(row_labels(results)),
+        "label": _texts(row_labels(results) if labels is None else labels),
         "dataset": _texts(cell["dataset"] for cell in cells),
         "world": _texts(cell["world"] for cell in cells),
         "seed": pd.Series([cell["seed"] for cell in cells], dtype="int64"),

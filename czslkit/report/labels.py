@@ -10,7 +10,9 @@ from typing import Any
 
 from ..options import flatten
 from ..result_store import Result
+from .asked import Asked, Row
 from .escaping import printable
+from .paper_names import PaperName
 
 TRANSDUCTIVE = "transductive"  # mark of a method that adapts to the test images
 MORE = ", ..."  # end of a label whose row also differs in settings that the label does not name
@@ -56,10 +58,15 @@ def transductive(results: Sequence[Result]) -> list[bool]:
     return [key in adapting for key in keys]
 
 
-def row_labels(results: Sequence[Result]) -> list[str]:
+def row_labels(results: Sequence[Result], given: Mapping[Row, str] | None = None) -> list[str]:
     """Return the row label of each result: its method and, for several configurations, the settings that differ.
 
     A method that adapts to the test images is marked as transductive.
+
+    Args:
+        results: results as the store returns them.
+        given: labels that users gave to rows. One that another row of the dataset has, too, is followed by the
+            ``config_id``.
 
     >>> cells = [{"method": "csp", "dataset": "demo", "config_id": str(lr)} for lr in (0.01, 0.005)]
     >>> configs = [{"train": {"lr": float(cell["config_id"])}} for cell in cells]
@@ -74,8 +81,36 @@ def row_labels(results: Sequence[Result]) -> list[str]:
     for result, adapts in zip(results, transductive(results), strict=True):
         method = result["cell"]["method"]
         suffix = suffixes[method][result["cell"]["config_id"]]
-        labels.append(method + (f" ({TRANSDUCTIVE})" if adapts else "") + (f" {suffix}" if suffix else ""))
-    return labels
+        label = (given or {}).get(row_of(result["cell"]))
+        mark = f" ({TRANSDUCTIVE})" if adapts else ""
+        labels.append(printable(label) + mark if label else method + mark + (f" {suffix}" if suffix else ""))
+    return _told_apart(labels, results, given) if given else labels
+
+
+def _told_apart(labels: Sequence[str], results: Sequence[Result], given: Mapping[Row, str]) -> list[str]:
+    """Return labels in which a given label that another row has, too, is followed by the ``config_id``."""
+    cells = [result["cell"] for result in results]
+    rows: dict[tuple[str, str], set[Row]] = defaultdict(set)
+    for label, cell in zip(labels, cells, strict=True):
+        rows[cell["dataset"], label].add(row_of(cell))
+    return [
+        label
+        + (f", config {cell['config_id']}" if row_of(cell) in given and len(rows[cell["dataset"], label]) > 1 else "")
+        for label, cell in zip(labels, cells, strict=True)
+    ]
+
+
+def row_of(cell: Mapping[str, Any]) -> Row:
+    """Return what identifies the row of a cell in its dataset."""
+    return cell["dataset"], cell["method"], cell["config_id"]
+
+
+def paper_label(label: str, cell: Mapping[str, Any], asked: Asked) -> tuple[PaperName, str]:
+    """Return how papers write the name that a label starts with, and the rest of the label."""
+    name, method = asked.name("method", cell["method"]), cell["method"]
+    if own := asked.labels.get(row_of(cell)):
+        return PaperName(printable(own), name.citation), label[len(printable(own)) :]
+    return name, label[len(method) :]
 
 
 def _configuration_suffixes(results: Sequence[Result]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from .export import as_csv, as_json
 from .frame import cells_frame, metric_names
 from .gallery import galleries
 from .grids import Block, Grid, Number
-from .labels import cell_name, row_labels
+from .labels import cell_name, paper_label, row_labels
 from .latex import Names, as_latex
 from .notes import (
     failure_notes,
@@ -93,7 +93,7 @@ class Table:
         self.results = tuple(_with_printable_names(result) for result in in_order)
         if not self.results:
             raise CzslkitError("there are no results to put in a table")
-        self.labels = row_labels(self.results)
+        self.labels = row_labels(self.results, self.asked.labels)
         self._difference = first_difference(self.labels, self.results)
         if self._difference and not mixed:
             raise CzslkitError(
@@ -101,7 +101,7 @@ class Table:
                 "both with --mixed."
             )
         self._resamples = [resampled_result(result, attached, folder) for result in self.results]
-        frame = cells_frame(self.results, self._resamples)
+        frame = cells_frame(self.results, self._resamples, self.labels)
         for i in frame.index[frame.duplicated([*KEY_COLUMNS, "seed"])]:
             cell = self.results[i]["cell"]
             name = cell_name(self.labels[i], cell)
@@ -165,8 +165,8 @@ class Table:
             wide: use ``table*`` and small type, with more datasets side by side.
         """
         methods = {
-            label: (self.asked.name("method", (method := r["cell"]["method"])), label[len(method) :])
-            for label, r in zip(self.labels, self.results, strict=True)
+            label: paper_label(label, result["cell"], self.asked)
+            for label, result in zip(self.labels, self.results, strict=True)
         }
 
         def row(label: str) -> tuple[PaperName, str]:

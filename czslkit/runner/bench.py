@@ -13,9 +13,9 @@ from ..data.dataset_folders import dataset
 from ..errors import ConfigError
 from ..files import remove_unfinished
 from ..method import METHODS
-from ..metrics.names import WORLDS
+from ..options import config_id
 from ..registry import failures
-from ..report.asked import Asked, Command, remember
+from ..report.asked import Asked, Command, Row, remember
 from ..report.frame import results_frame
 from ..report.paper_names import PaperName, paper_name
 from ..report.table import Table
@@ -31,6 +31,8 @@ from .run_job import estimate as estimate_job
 from .run_job import failed_results
 from .run_jobs import run_jobs
 from .slurm_parameters import slurm_parameters
+from .suite import Suite, read_suite
+from .variant import Variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +65,7 @@ class Benchmark:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each cell; see :func:`czslkit.results`."""
-        return results_frame(self.results, **self._files)
+        return results_frame(self.results, **self._files, given=self.asked.labels if self.asked else {})
 
     def to_markdown(self) -> str:
         """Return the table in Markdown."""
@@ -87,11 +89,12 @@ class Benchmark:
 
 
 def bench(
-    methods: Sequence[str] | str | None = None,
-    datasets: Sequence[str] | str = "demo",
-    worlds: Sequence[str] | str = WORLDS,
-    seeds: Sequence[int] = (0,),
+    methods: Sequence[str | Variant] | str | None = None,
+    datasets: Sequence[str] | str | None = None,
+    worlds: Sequence[str] | str | None = None,
+    seeds: Sequence[int] | None = None,
     *,
+    suite: str | Path | None = None,
     checkpoints: Sequence[str | Path] = (),
     recipes: Mapping[str, str | Path] | None = None,
     data: str | Path | None = None,
@@ -121,11 +124,14 @@ def bench(
     of the runner.
 
     Args:
-        methods: registered names, as a sequence or separated by commas, or ``all``; the methods of ``checkpoints`` if
-            None.
-        datasets: names; ``all`` stands for MIT-States, UT-Zappos and C-GQA.
-        worlds: ``closed``, ``open`` or both.
-        seeds: seeds of the trainings; each method is trained once for each seed.
+        methods: registered names, as a sequence or separated by commas, or ``all``; a
+            :class:`~czslkit.runner.variant.Variant` is a method with settings and a label of its own. If None, those of
+            ``suite`` or of ``checkpoints``.
+        datasets: names; ``all`` stands for MIT-States, UT-Zappos and C-GQA; if None, those of ``suite`` or ``demo``.
+        worlds: ``closed``, ``open`` or both; if None, those of ``suite`` or both.
+        seeds: seeds of the trainings; each method is trained once for each seed. If None, those of ``suite`` or 0.
+        suite: a YAML file that holds a comparison; see docs/suites.md. Every other argument overrides it. Of
+            ``methods``, those that it has keep their settings there.
         checkpoints: folders that ``czslkit convert`` or a training wrote. Their methods are evaluated without
             training; the other methods are trained.
         recipes: recipe files by method, such as ``{"csp": "my/csp.yaml"}``; each is used on every dataset.
@@ -176,17 +182,18 @@ def bench(
     """
     if jobs != 1:
         exit_if_imported_as_script()
+    of_file, problems = (Suite(), ()) if suite is None else read_suite(suite, data)
     request = Request(
-        methods,
-        datasets,
-        worlds,
-        tuple(seeds),
+        of_file.choose(methods),
+        of_file.datasets if datasets is None else datasets,
+        of_file.worlds if worlds is None else worlds,
+        of_file.seeds if seeds is None else tuple(seeds),
         checkpoints=tuple(checkpoints),
         recipes=recipes,
         data=data,
         runs=runs,
         settings=settings,
-        preset=preset,
+        preset=of_file.preset if preset is None else preset,
         device=device,
         workers=workers,
         processes=trainings_at_a_time(jobs, device),
@@ -198,6 +205,7 @@ def bench(
         allow_missing=allow_missing,
         verbose=verbose,
         progress=progress,
+        problems=problems,
     )
     parameters = slurm_parameters(slurm, detach, device)
     if request.processes > 1 and (parameters is not None or process_count() > 1):
@@ -219,7 +227,7 @@ def bench(
     if estimate:
         return Benchmark(tuple(result for job in planned for result in _estimate_or_failures(job)), store)
     remove_unfinished(store.root)
-    asked = remember(store.root, _command(specs), _names(specs), log)
+    asked = remember(store.root, _command(specs), _names(specs), log, _labels(specs))
     if parameters is None:
         return Benchmark(tuple(run_several(request, planned, log)), store, asked)
     from .slurm import run_on_slurm  # needs the extra with submitit
@@ -236,6 +244,11 @@ def _command(specs: Sequence[Spec]) -> Command:
     cells = [spec.cell("closed") for spec in specs]
     rows = dict.fromkeys((cell["dataset"], cell["method"], cell["config_id"]) for cell in cells)
     return Command(tuple(rows), tuple(dict.fromkeys(spec.seed for spec in specs)), specs[0].worlds)
+
+
+def _labels(specs: Sequence[Spec]) -> dict[Row, str]:
+    """Return the labels that the user gave to rows."""
+    return {(spec.dataset, spec.method, config_id(spec.config)): spec.name for spec in specs if spec.label}
 
 
 def _names(specs: Sequence[Spec]) -> dict[str, dict[str, PaperName]]:

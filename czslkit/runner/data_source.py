@@ -60,7 +60,7 @@ class DataSource:
 
         Raises:
             DataError: the dataset is absent, malformed or inconsistent, or too much of it is left out. A dataset with
-                published counts is used as it was published.
+                published counts or pages is used as it was published.
         """
         return self._once(("load", name), lambda: self._load(name))
 
@@ -84,7 +84,8 @@ class DataSource:
 
     def _load(self, name: str) -> Splits:
         data = load_dataset(name, self._root)
-        if dataset(name).counts is None and not self._allow_missing:
+        known = dataset(name)
+        if known.counts is None and not known.pages and not self._allow_missing:
             refuse_large_shares(name, data.left_out)
             refuse_many_set_aside(name, data.set_aside)
         return data

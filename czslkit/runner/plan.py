@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .grid import texts_hint
 from .recipes import PRESETS
 from .resolve import resolve_settings
 from .settings import method_problems
+from .variant import Variant, variants
 
 #: Settings of ``eval`` that no training depends on, unless the open world selects the epoch with a threshold.
 _AFTER_TRAINING = ("threshold", "feasibility", "infeasible")
@@ -44,11 +46,12 @@ class Spec:
     changed: tuple[str, ...] = ()  # settings that differ from the recipe, such as "backbone", "train.epochs"
     published: Mapping[str, Any] = field(default_factory=dict, compare=False)  # by world; only with the preset paper
     shared: tuple[str, ...] = ()  # without a recipe: settings of the preset paper, such as "eval.bins=original"
+    label: str = ""  # the name that a user gave its row in the table
 
     @property
     def name(self) -> str:
-        """The method, with the settings that have several values, for log lines."""
-        return f"{self.method} {self.varied}".rstrip()
+        """The label or method, with the settings that have several values, for log lines and rows with a label."""
+        return f"{self.label or self.method} {self.varied}".rstrip()
 
     @property
     def backbone(self) -> str | None:
@@ -124,7 +127,7 @@ class Spec:
 
 
 def plan(
-    methods: Sequence[str],
+    methods: Sequence[str | Variant],
     datasets: Sequence[str],
     worlds: Sequence[str] = WORLDS,
     seeds: Sequence[int] = (0,),
@@ -136,6 +139,7 @@ def plan(
     """Return every training of a benchmark, ordered by dataset, then by method, by settings and by seed.
 
     Args:
+        methods: names, or methods with settings of their own.
         settings: ``KEY`` for an option that all the methods have, ``METHOD.KEY`` for an option of a single method,
             ``train.KEY`` and ``eval.KEY`` (or ``METHOD.train.KEY``) for settings of training and evaluation. A
             :class:`~czslkit.runner.grid.Grid` has several values; every combination of such values is planned.
@@ -151,30 +155,34 @@ def plan(
         ConfigError: methods, worlds, keys or values are unknown; the message lists all of them.
     """
     settings, recipes = settings or {}, recipes or {}
+    asked = [replace(v, recipe=recipes.get(v.method, v.recipe)) for v in variants(methods)]
+    names = list(dict.fromkeys(variant.method for variant in asked))
     problems = [
-        *_name_problems(methods, datasets, worlds, seeds, preset),
-        *_checkpoint_problems(methods, seeds, settings, checkpoints),
-        *(f"recipe {recipes[m]} is for {m}, which is not among the methods" for m in recipes if m not in methods),
+        *_method_problems(asked),
+        *_name_problems(datasets, worlds, seeds, preset),
+        *_checkpoint_problems(names, seeds, settings, checkpoints),
+        *(f"recipe {recipes[m]} is for {m}, which is not among the methods" for m in recipes if m not in names),
     ]
     if problems:
         raise ConfigError(problems)
     given = {checkpoint.method: checkpoint for checkpoint in checkpoints}
+    trained = [_trained(variant, problems) or given.get(variant.method) for variant in asked]
     specs: list[Spec] = []
     for dataset in datasets:
-        for name in methods:
+        for variant, checkpoint in zip(asked, trained, strict=True):
             try:
-                found = resolve_settings(name, dataset, settings, preset, methods, given.get(name), recipes.get(name))
+                found = resolve_settings(variant, dataset, settings, preset, names, checkpoint)
             except ConfigError as error:
-                problems += [problem for problem in error.problems if problem not in problems]
+                problems += [problem for problem in variant.located(error.problems) if problem not in problems]
                 continue
+            own: dict[str, Any] = {"checkpoint": checkpoint, "label": variant.label}
+            grid = product(found, seeds)
             specs += _different(
-                Spec(name, dataset, seed, tuple(worlds), checkpoint=given.get(name), **vars(one))
-                for one in found
-                for seed in seeds
+                Spec(variant.method, dataset, seed, tuple(worlds), **own, **vars(one)) for one, seed in grid
             )
     if preset == "paper" and not problems:
-        problems += _datasets_without_recipe(methods, datasets, specs)
-    problems += _file_problems(specs)
+        problems += _datasets_without_recipe(names, datasets, specs)
+    problems += [*_same_settings(specs), *_file_problems(specs)]
     if problems:
         raise ConfigError(problems)
     return specs
@@ -186,6 +194,34 @@ def _different(specs: Iterable[Spec]) -> list[Spec]:
     for spec in specs:
         found.setdefault((spec.seed, config_id(spec.config)), spec)
     return list(found.values())
+
+
+def _trained(variant: Variant, problems: list[str]) -> TrainedMethod | None:
+    """Return the trained method that a variant names, None without one; add to ``problems`` why it cannot be used."""
+    if variant.checkpoint is None:
+        return None
+    try:
+        found = TrainedMethod.read(variant.checkpoint)
+        if found.method != variant.method:
+            raise ConfigError([f"{found.folder} holds {found.method}, expected {variant.method}"])
+    except CzslkitError as error:
+        problems += variant.located(str(error).split("\n"))
+        return None
+    return found
+
+
+def _same_settings(specs: Sequence[Spec]) -> Iterator[str]:
+    """Yield a message for each variant that has the settings of an earlier variant of the same method."""
+    found: dict[tuple[str, str, int, str], str] = {}
+    messages = []
+    for spec in specs:
+        key = (spec.dataset, spec.method, spec.seed, config_id(spec.config))
+        if key in found:
+            messages.append(
+                f"{spec.name} has the same settings as {found[key]} on {spec.dataset}: change or leave out one"
+            )
+        found.setdefault(key, spec.name)
+    yield from dict.fromkeys(messages)
 
 
 def _file_problems(specs: Sequence[Spec]) -> Iterator[str]:
@@ -206,23 +242,36 @@ def _file_problems(specs: Sequence[Spec]) -> Iterator[str]:
     )
 
 
+def _method_problems(asked: Sequence[Variant]) -> Iterator[str]:
+    """Yield a message for each mistake in the names and labels of methods."""
+    if not asked:
+        yield "no method to run"
+    plain = [variant.method for variant in asked if not variant.places and variant == Variant(variant.method)]
+    yield from (f"method {x!r} is asked for twice" for x in dict.fromkeys(plain) if plain.count(x) > 1)
+    labels = [variant.label for variant in asked if variant.label]
+    yield from (f"label {x!r} is given twice" for x in dict.fromkeys(labels) if labels.count(x) > 1)
+    first: dict[str, Variant] = {}
+    for variant in asked:
+        first.setdefault(variant.method, variant)
+    for variant in first.values():
+        try:
+            yield from method_problems(variant.method, METHODS[variant.method])
+        except CzslkitError as error:
+            yield from variant.located([str(error)])
+
+
 def _name_problems(
-    methods: Sequence[str], datasets: Sequence[str], worlds: Sequence[str], seeds: Sequence[int], preset: str | None
+    datasets: Sequence[str], worlds: Sequence[str], seeds: Sequence[int], preset: str | None
 ) -> Iterator[str]:
-    """Yield a message for each mistake in the names and seeds of the grid."""
+    """Yield a message for each mistake in the names and seeds of the grid, apart from its methods."""
     yield from (f"no world named {w!r}. Known: {', '.join(WORLDS)}." for w in worlds if w not in WORLDS)
     if preset not in (None, *PRESETS):
         yield f"no preset named {preset!r}.{did_you_mean(str(preset), PRESETS)} Known: {', '.join(PRESETS)}."
-    for kind, asked in (("method", methods), ("dataset", datasets), ("world", worlds), ("seed", seeds)):
+    for kind, asked in (("dataset", datasets), ("world", worlds), ("seed", seeds)):
         if not asked:
             yield f"no {kind} to run"
         yield from (f"{kind} {x!r} is asked for twice" for x in dict.fromkeys(asked) if list(asked).count(x) > 1)
     yield from seed_problems(*seeds)
-    for name in dict.fromkeys(methods):
-        try:
-            yield from method_problems(name, METHODS[name])
-        except CzslkitError as error:
-            yield str(error)
 
 
 def _datasets_without_recipe(methods: Sequence[str], datasets: Sequence[str], specs: Sequence[Spec]) -> Iterator[str]:

@@ -24,13 +24,14 @@ from .job import Job
 from .machine import Machine
 from .plan import Spec, plan
 from .staleness import read_code
+from .variant import Variant
 
 
 @dataclass(frozen=True)
 class Request:
     """The arguments of :func:`czslkit.bench` that its jobs depend on. It can be pickled and sent to another process."""
 
-    methods: Sequence[str] | str | None = None
+    methods: Sequence[str | Variant] | str | None = None
     datasets: Sequence[str] | str = "demo"
     worlds: Sequence[str] | str = WORLDS
     seeds: Sequence[int] = (0,)
@@ -51,6 +52,7 @@ class Request:
     allow_missing: bool = False
     verbose: bool = False
     progress: bool = True
+    problems: tuple[str, ...] = ()  # what is wrong with the file that it was read from
     plugins: tuple[str, ...] = field(default_factory=unpackaged)  # code of the first process that is not installed
 
     @property
@@ -72,12 +74,12 @@ class Request:
         dataset_names = [canonical(name) for name in _split_names(self.datasets, {"all": BENCHMARKS})]
         trained = [TrainedMethod.read(folder) for folder in self.checkpoints]
         own = [checkpoint.method for checkpoint in trained]
-        methods = own if self.methods is None else _split_names(self.methods, {"all": METHODS})
+        methods: Sequence[str | Variant] = own if self.methods is None else _methods(self.methods)
         worlds, seeds = _split_names(self.worlds), list(self.seeds)
-        specs, problems = _plan_or_problems(
+        specs, found = _plan_or_problems(
             methods, dataset_names, worlds, seeds, self.settings, self.preset, trained, self.recipes
         )
-        problems += _folder_problems(dataset_names, self.data)
+        problems = [*self.problems, *found, *_folder_problems(dataset_names, self.data)]
         machine, machine_problems = self._machine(log)
         problems += machine_problems
         if self.cache == "off" and self.cache_images:
@@ -153,6 +155,13 @@ def _job_names(specs: Sequence[Spec]) -> list[str]:
 def _prefixed(log: Callable[[str], None], name: str) -> Callable[[str], None]:
     """Return a log function that puts the name of a job before every line."""
     return lambda line: log(f"{name}: {line}")
+
+
+def _methods(asked: Sequence[str | Variant] | str) -> list[str | Variant]:
+    """Return the methods of a list, or of one text with commas; ``all`` is replaced by every name."""
+    items = asked.split(",") if isinstance(asked, str) else asked
+    parted = ([item] if isinstance(item, Variant) else _split_names([item], {"all": METHODS}) for item in items)
+    return [method for methods in parted for method in methods]
 
 
 def _split_names(names: Sequence[str] | str, groups: Mapping[str, Iterable[str]] | None = None) -> list[str]:

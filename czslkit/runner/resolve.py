@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..checkpoints.trained import TrainedMethod
@@ -18,6 +17,7 @@ from .grid import Key, configurations
 from .recipes import load_recipe, recipe_for, shared_evaluation
 from .setting_keys import hints, suggestion
 from .settings import SECTION_NAMES, SECTIONS, parse_sections
+from .variant import Variant
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,21 @@ class Resolved:
 
 
 def resolve_settings(
-    name: str,
+    variant: Variant,
     dataset: str,
     settings: Mapping[str, Any],
     preset: str | None,
     methods: Sequence[str],
     checkpoint: TrainedMethod | None,
-    given_recipe: str | Path | None = None,
 ) -> list[Resolved]:
-    """Merge the settings of recipe, checkpoint and user; a later one of these overrides an earlier one.
+    """Merge the settings of recipe, checkpoint, variant and user; a later one of these overrides an earlier one.
 
     Args:
+        variant: the method with settings of its own. The published numbers of its recipe file are used only on the
+            dataset whose name the folder of the file has.
         settings: settings of the user, as :func:`czslkit.runner.plan.plan` takes them.
         methods: all methods of the benchmark; a key may begin with the name of a method.
         checkpoint: the trained method; if it is given, nothing is trained.
-        given_recipe: recipe file that the user gave for the method, used on every dataset. Its published numbers are
-            used only on the dataset whose name the folder of the file has.
 
     Returns:
         A configuration for each combination of values, if settings have several values.
@@ -58,6 +57,7 @@ def resolve_settings(
     Raises:
         ConfigError: keys are unknown or values cannot be used; the message lists all of them.
     """
+    name, given_recipe = variant.method, variant.recipe
     cls = METHODS[name]
     path = user_path(given_recipe).resolve() if given_recipe else recipe_for(name, dataset, preset)
     recipe = load_recipe(path, name if given_recipe else None) if path else {}
@@ -66,7 +66,7 @@ def resolve_settings(
     sections = {section: dict(recipe.get(section, {})) for section in SECTION_NAMES}
     if checkpoint:
         sections["options"].update(checkpoint.fixed_options)
-    own = _settings_of_method(name, settings, methods)
+    own = _settings_of_method(name, variant.settings, methods) | _settings_of_method(name, settings, methods)
     found: list[Resolved] = []
     problems: list[str] = []
     for values, varied in configurations(own, {"options": cls.Options, **SECTIONS}, name):

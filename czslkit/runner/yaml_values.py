@@ -9,7 +9,7 @@ import yaml
 
 from ..foreign_files import check_digits
 from ..options import NUMBER
-from ..yaml_files import PlainLoader, parse_yaml
+from ..yaml_files import PlainLoader, numbered_lines, parse_yaml
 
 _BRACKETS = {"[": "]", "{": "}", '"': '"', "'": "'"}  # first character of a value that is no plain text -> its last
 
@@ -92,6 +92,18 @@ def load_yaml(text: str) -> Any:
     {'a': 64, 'b': '1:04', 'c': 0.001, 'd': 16}
     """
     return parse_yaml(text, _Loader)
+
+
+def load_yaml_lines(text: str) -> tuple[Any, dict[tuple[str | int, ...], int]]:
+    """Return the content of a YAML document, as :func:`load_yaml` does, and the line of each part of it.
+
+    Raises:
+        yaml.YAMLError, ValueError: as :func:`load_yaml`, or a mapping has a key twice.
+
+    >>> load_yaml_lines("a:\\n  - 1\\n")
+    ({'a': [1]}, {(): 1, ('a', 0): 2, ('a',): 1})
+    """
+    return load_yaml(text), numbered_lines(text, _Loader)
 
 
 def parse_value(text: str) -> Any:

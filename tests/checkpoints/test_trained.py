@@ -246,7 +246,7 @@ def test_a_checkpoint_that_cannot_be_converted_is_an_error(toys, tmp_path, capsy
     assert "the checkpoint has no CLIP" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main(["bench"]) == 2
-    assert "nothing to run: give --methods or --checkpoint" in capsys.readouterr().err
+    assert "nothing to run: give --methods, SUITE.yaml or --checkpoint" in capsys.readouterr().err
 
 
 def test_files_of_word_vectors_are_named_by_their_table(capsys):

@@ -178,7 +178,7 @@ def test_the_grid_is_demo_in_both_worlds_for_seed_0_if_nothing_else_is_asked_for
 
 def test_methods_without_a_name_are_nothing_to_run(capsys):
     assert main(["bench", "--methods", ","]) == 2
-    assert capsys.readouterr().err == "czslkit: nothing to run: give --methods or --checkpoint\n"
+    assert capsys.readouterr().err == "czslkit: nothing to run: give --methods, SUITE.yaml or --checkpoint\n"
 
 
 def test_every_combination_of_several_values_is_a_row(bench, tmp_path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -27,6 +28,7 @@ def test_the_commands_are_those_that_are_documented():
     data = [f"data {name}" for name in ("download", "status", "mini", "verify", "import", "remove")]
     names = [
         "bench",
+        "init",
         "check",
         "convert",
         "explain",
@@ -41,6 +43,7 @@ def test_the_commands_are_those_that_are_documented():
         "data",
         *data,
         "doctor",
+        "completion",
     ]
     assert list(PARSERS) == ["czslkit", *(f"czslkit {name}" for name in names)]
 
@@ -53,7 +56,12 @@ def test_every_command_and_option_says_what_it_does_and_its_default(path):
         if isinstance(action, argparse._SubParsersAction):
             assert all(choice.help for choice in action._choices_actions), path
             continue
-        assert action.help, f"{path}: {action.dest}"
+        words = (action.help or "").split("(default:")[0].split()
+        assert len(words) >= 3, f"{path}: {action.dest}"
+        if not action.option_strings and action.nargs == "?":
+            assert "(default: " in action.help or path == "czslkit table" or path == "czslkit report", action.dest
+        if action.required and action.option_strings:
+            assert "required" in action.help, f"{path}: {action.option_strings[0]}"
         if action.option_strings and not action.required and action.dest not in ("help", "version"):
             stated = re.search(r"\(default: (.+)\)$", action.help)
             assert stated, f"{path}: {action.option_strings[0]}"
@@ -66,6 +74,15 @@ def test_every_help_text_is_printed(path, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([*path.replace(" runs ", " runs RUNS ").split()[1:], "--help"])  # the folder stands before the action
     assert capsys.readouterr().out.replace(" RUNS ", " ").startswith(f"usage: {path} ")
+
+
+def test_the_examples_in_help_texts_can_be_typed():
+    examples = re.findall(r"czslkit (.*)", "\n".join(parser.epilog or "" for parser in PARSERS.values()))
+    typed = [example.partition("(")[0] for example in examples if not example.startswith("completion")]
+    assert len(typed) > 10
+    for example in typed:
+        first = example.partition(" && ")[0].partition(" > ")[0]
+        assert callable(_parser().parse_args(shlex.split(first)).command)
 
 
 @pytest.mark.parametrize("arguments", [[], ["data"], ["benhc"], ["bench", "--benhc"]])
@@ -96,7 +113,7 @@ def test_a_file_in_the_way_is_an_error_without_traceback(bench, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bench", "--sed", "1"], "czslkit bench: error: unrecognized arguments: --sed 1. Did you mean '--seeds' or"),
+        (["bench", "--sed", "1"], "czslkit bench: error: unrecognized arguments: --sed. Did you mean '--seeds' or"),
         (["table", "x", "--methds=csp"], "unrecognized arguments: --methds=csp. Did you mean '--methods'"),
         (["runs", "x", "remove", "--faild"], "remove: error: unrecognized arguments: --faild. Did you mean '--failed'"),
         (["list", "--zzzz"], "czslkit list: error: unrecognized arguments: --zzzz.\n"),

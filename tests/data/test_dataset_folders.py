@@ -38,7 +38,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones(pets: Path) -> None:
     with pytest.raises(UnknownNameError, match="no dataset named 'mit-state'") as info:
         find_folder("mit-state", pets.parent)
     assert str(info.value).startswith(
-        "no dataset named 'mit-state'. Did you mean 'mit-states'? Known: cgqa, demo, mit-states, pets, ut-zappos."
+        "no dataset named 'mit-state'. Did you mean 'mit-states'? Known: cgqa, clothing16k, demo, mit-states, pets, "
+        "ut-zappos, vaw-czsl."
     )
 
 

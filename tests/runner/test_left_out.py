@@ -111,16 +111,17 @@ def test_the_command_line_allows_missing_images(mine: Any, clip_file: Path, caps
     assert main([*command, "--runs", runs, *settings, "--allow-missing"]) == 0
 
 
-def test_a_published_dataset_is_used_as_it_was_published(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["cgqa", "vaw-czsl"])
+def test_a_published_dataset_is_used_as_it_was_published(name: str, tmp_path: Path) -> None:
     from czslkit.data.left_out import refuse_large_shares
     from czslkit.data.make.mini import write_mini
     from czslkit.runner.data_source import DataSource
 
-    write_mini("cgqa", tmp_path)
-    data = DataSource(tmp_path, tmp_path / "checked", None).load("cgqa")
+    write_mini(name, tmp_path)
+    data = DataSource(tmp_path, tmp_path / "checked", None).load(name)
     assert [(one.split, one.images, one.of) for one in data.left_out] == [("train", 3, 147)]
-    with pytest.raises(DataError, match=r"cgqa: more than 1% of a split .*\n  3 of 147 train images are left out"):
-        refuse_large_shares("cgqa", data.left_out)
+    with pytest.raises(DataError, match=rf"{name}: more than 1% of a split .*\n  3 of 147 train images are left out"):
+        refuse_large_shares(name, data.left_out)
 
 
 @pytest.fixture

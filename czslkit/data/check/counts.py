@@ -26,9 +26,9 @@ def count_listing(listing: Listing) -> Counts:
 
 
 def named_counts(counts: Counts) -> dict[str, int]:
-    """Return every count by its name in reports, such as ``test unseen pairs``."""
+    """Return every known count by its name in reports, such as ``test unseen pairs``."""
     whole = {"attributes": counts.attrs, "objects": counts.objs, "attributes x objects": counts.attrs * counts.objs}
-    named = {**whole, "pairs": counts.pairs}
+    named = {**whole, **({} if counts.pairs is None else {"pairs": counts.pairs})}
     for split, split_counts in counts.splits.items():
         pairs = {f"{split} pairs": split_counts.seen}
         if split != "train":

@@ -29,6 +29,8 @@ class DatasetStatus:
     """Number of image files."""
     size: int
     """Bytes of all image files."""
+    note: str = ""
+    """What no source states about a dataset that is here."""
 
     @property
     def state(self) -> str:
@@ -57,15 +59,16 @@ def free_space(root: str | Path | None = None) -> str:
 
 
 def _dataset_status(name: str, folder: Path | None) -> DatasetStatus:
+    known = dataset(name)
     if folder is None:
         return DatasetStatus(name, None, "", 0, 0)
     sizes = image_sizes(images_folder(folder))
     problem = "" if sizes else f"no images in {images_folder(folder)}"
     try:
-        dataset(name).files(folder)
+        known.files(folder)
     except DataError as error:
         problem = str(error)
-    return DatasetStatus(name, folder, problem, len(sizes), sum(sizes.values()))
+    return DatasetStatus(name, folder, problem, len(sizes), sum(sizes.values()), known.unpublished)
 
 
 def _archive_line(file: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,12 @@ class Verification:
         """Return a text report: counts, every finding with its first places, and a summary as the last line."""
         lines = [f"{self.name} in {self.folder}" if self.folder else self.name]
         if self.found:
-            columns = {"": named_counts(self.found), "found": named_counts(self.found).values()}
+            found = named_counts(self.found)
+            columns: dict[str, Iterable[str | int | None]] = {"": found, "found": found.values()}
             if self.expected:
-                columns["expected"] = named_counts(self.expected).values()
-            lines += [tabulate(columns, headers="keys", tablefmt="plain", intfmt=",")]
+                expected = named_counts(self.expected)
+                columns["expected"] = [expected.get(name) for name in found]
+            lines += [tabulate(columns, headers="keys", tablefmt="plain", intfmt=",", missingval="-")]
         for finding in self.findings:
             lines += _finding_lines(finding)
         counts = {severity: sum(f.severity == severity for f in self.findings) for severity in ("error", "warning")}
@@ -88,13 +90,15 @@ def verify(
     Raises:
         UnknownNameError: there is no dataset of this name.
     """
-    expected = expected or dataset(name).counts
+    known = dataset(name)
+    unpublished = known.unpublished if expected is None else ""
+    expected = expected or known.counts
     try:
         folder = ensure_folder(name, root)
     except DataError as error:
         return Verification(name, None, None, expected, (Finding("error", "absent", str(error)),))
     try:
-        listing = dataset(name).listing(folder)
+        listing = known.listing(folder)
         set_aside = set_aside_images(folder, listing)
     except DataError as error:
         malformed = Finding("error", "malformed", str(error), remedy=_REMEDIES["empty"])
@@ -104,7 +108,8 @@ def verify(
     findings = [
         *([Finding("warning", "set-aside", str(set_aside), set_aside.reasons, aside)] if set_aside else ()),
         *(count_differences(found, expected) if expected else ()),
-        *_findings(dataset(name), folder, listing, workers),
+        *_findings(known, folder, listing, workers),
+        *([Finding("note", "unpublished", unpublished)] if unpublished else ()),
     ]
     findings = sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity))
     return Verification(name, folder, found, expected, tuple(findings))

@@ -154,6 +154,16 @@ def _cgqa_fields(attr: str, obj: str, rng: np.random.Generator) -> dict[str, str
     return {"image": f"{rng.integers(1, 2_420_000)}-{rng.integers(0, 40)}-{attr}-{obj}.jpg"}
 
 
+def _vaw_czsl_fields(attr: str, obj: str, rng: np.random.Generator) -> dict[str, str]:
+    return {
+        "image": f"{attr}+{obj}/{rng.integers(1, 2_420_000)}.jpg"
+    }  # the folders are known, the names of files are not
+
+
+def _clothing16k_fields(attr: str, obj: str, rng: np.random.Generator) -> dict[str, str]:
+    return {"image": f"{attr}_{obj}/{rng.integers(1, 1_000_000):06d}.jpg"}
+
+
 REPLICAS = {
     "mit-states": Replica(
         attrs=("ancient", "broken", "mossy", "old", "painted", "rusty", "wet", "wrinkled"),
@@ -176,5 +186,15 @@ REPLICAS = {
         attrs=("black_and_white", "brown", "leafy", "metal", "striped", "wet", "wooden", "woven"),
         objs=("bench", "dry-erase_board", "eiffel_tower", "fence", "teddy_bear", "trash_can"),
         file_fields=_cgqa_fields,
+    ),
+    "vaw-czsl": Replica(
+        attrs=("light blue", "old", "partially cloudy", "shiny", "tall", "wet", "wooden", "worn out"),
+        objs=("baseball cap", "bench", "dog", "fire hydrant", "teddy bear", "traffic light"),
+        file_fields=_vaw_czsl_fields,
+    ),
+    "clothing16k": Replica(
+        attrs=("black", "blue", "brown", "green", "pink", "red", "silver", "white"),
+        objs=("dress", "hoodie", "pants", "shirt", "shoes", "suit"),
+        file_fields=_clothing16k_fields,
     ),
 }

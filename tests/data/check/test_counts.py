@@ -27,6 +27,22 @@ def test_the_published_counts_are_those_of_the_papers() -> None:
     assert {name: tuple(named_counts(each).values()) for name, each in counts.items() if each} == published
 
 
+def test_the_counts_of_clothing16k_are_those_of_its_table() -> None:
+    counts = DATASETS["clothing16k"].counts
+    assert counts is not None
+    assert tuple(named_counts(counts).values()) == (9, 8, 72, 18, 7242, 10, 10, 5515, 9, 8, 3413)
+    assert sum(split.images for split in counts.splits.values()) == 16170  # the images of the apparel dataset
+
+
+def test_a_count_that_is_not_published_is_not_compared(pets: Path) -> None:
+    counts = count_listing(read_listing(pets))
+    assert unexpected_counts(counts, replace(counts, pairs=None)) == ()
+    expected = replace(counts, pairs=None, objs=3)
+    assert [line.split()[0] for line in unexpected_counts(counts, expected)] == ["objects", "attributes"]
+    lines = verify("pets", pets.parent, expected=expected).to_text().splitlines()
+    assert next(line for line in lines if line.startswith("pairs ")).split() == ["pairs", "4", "-"]
+
+
 def test_counts_are_of_the_lists_and_of_the_images_that_count(pets: Path, edit: Edit) -> None:
     edit(lambda entries: entries[0].update(attr="NA"))
     assert named_counts(count_listing(read_listing(pets))) == {

@@ -59,6 +59,8 @@ def test_the_training_list_is_not_sorted(root: Path, name: str) -> None:
         ("mit-states", r"(ancient|adj|\w+)_[a-z]+/[0-9a-f]{32}\.jpg"),
         ("ut-zappos", r"[A-Z][\w.]*_[A-Z][\w.-]*/\d+\.\d+\.jpg"),
         ("cgqa", r"\d+-\d+-[\w]+-[\w-]+\.jpg"),
+        ("vaw-czsl", r"[a-zA-Z ]+\+[a-z ]+/\d+\.jpg"),
+        ("clothing16k", r"[a-zA-Z]+_[a-z]+/\d{6}\.jpg"),
     ],
 )
 def test_files_are_named_as_in_the_published_metadata(root: Path, name: str, image: str) -> None:
@@ -79,6 +81,12 @@ def test_pictures_are_jpegs_of_several_shapes(root: Path, name: str) -> None:
     assert any(width > height for width, height in sizes)
     assert any(width < height for width, height in sizes)
     assert min(min(size) for size in sizes) >= 64
+
+
+def test_words_of_the_replica_of_vaw_czsl_have_spaces_and_its_lists_a_plus(root: Path) -> None:
+    lines = pairs_file(root / "vaw-czsl", "train").read_text().splitlines()
+    assert all(line.count("+") == 1 for line in lines)
+    assert "light blue" in load_dataset("vaw-czsl", root).space.attrs
 
 
 def test_labels_have_the_unusual_characters_of_the_published_ones() -> None:
