@@ -31,7 +31,8 @@ class Thumbnails:
 
     def of(self, dataset: str, recorded: str) -> Pictures:
         """Return the pictures of a dataset whose images were in the folder ``recorded``."""
-        return Pictures(self, _images_folder(dataset, recorded, self.data), recorded)
+        where = recorded if self.data is None else str(self.data / dataset)
+        return Pictures(self, _images_folder(dataset, recorded, self.data), where)
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Pictures:
 
     page: Thumbnails
     folder: Path | None
-    recorded: str
+    where: str  # where the folder was looked for
     _asked: int = 0
     _reasons: Counter[str] = field(default_factory=Counter)
 
@@ -70,7 +71,7 @@ class Pictures:
         """
         path = PurePosixPath(image)
         if self.folder is None:
-            raise DataError(f"there are no images in {self.recorded}; give the folder of the datasets with --data")
+            raise DataError(f"there are no images in {self.where}; give the folder of the datasets with --data")
         if path.is_absolute() or ".." in path.parts:
             raise DataError("the path of an image leads out of the folder of images")
         if not (self.folder / path).is_file():

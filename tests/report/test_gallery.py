@@ -154,6 +154,8 @@ def test_absent_pictures_are_a_stated_gap(result: Make, data: Path) -> None:
         "9 of 9 pictures are not shown: there are no images in /nowhere/images; give the folder of the datasets with "
         "--data."
     )
+    (gap,) = gallery_of({"good": stored(GOOD)}, result, data / "elsewhere").gaps
+    assert f"there are no images in {data / 'elsewhere' / 'demo'}; give" in gap
     for name in IMAGES[1:]:
         (data / "demo" / "images" / name).unlink()
     found = gallery_of({"good": stored(GOOD)}, result, data)
