@@ -14,22 +14,28 @@ _HOME = {
     "DATASETS": "data.datasets",
     "HEADS": "components",
     "INTERACTIONS": "components",
+    "LOGGERS": "loggers",
     "METHODS": "method",
     "Aggregator": "components",
     "Backbone": "components",
     "Dataset": "data.datasets",
     "Head": "components",
     "Interaction": "components",
+    "Logger": "loggers",
     "Method": "method",
     "build": "method",
-    "load_checkpoint": "checkpoints.trained",
+    "load": "checkpoints.trained",
     "load_original": "checkpoints.authors",
     "convert": "checkpoints.authors",
+    "export_method": "export",
+    "PairClassifier": "estimator",
     "Batch": "types",
     "ImageFeatures": "types",
     "PairSpace": "types",
     "Scores": "types",
     "Setting": "types",
+    "Prediction": "prediction",
+    "PredictedPair": "prediction",
     "TextFeatures": "types",
     "SoftPrompt": "prompts",
     "load_backbone": "backbones",
@@ -47,6 +53,7 @@ _HOME = {
     "list_runs": "stored_runs",
     "remove_runs": "stored_runs",
     "prune_runs": "stored_runs",
+    "push": "sharing",
     "bench": "runner.bench",
     "load_suite": "runner.suite",
     "Variant": "runner.variant",
@@ -61,7 +68,7 @@ if TYPE_CHECKING:
     from .backbones import load_backbone as load_backbone
     from .checkpoints.authors import convert as convert
     from .checkpoints.authors import load_original as load_original
-    from .checkpoints.trained import load_checkpoint as load_checkpoint
+    from .checkpoints.trained import load as load
     from .components import AGGREGATORS as AGGREGATORS
     from .components import BACKBONES as BACKBONES
     from .components import HEADS as HEADS
@@ -78,19 +85,26 @@ if TYPE_CHECKING:
     from .data.loading import load_dataset as load_dataset
     from .data.make.dataset_import import import_dataset as import_dataset
     from .errors import CzslkitError as CzslkitError
+    from .estimator import PairClassifier as PairClassifier
+    from .export import export_method as export_method
     from .feasibility_files import word_feasibility as word_feasibility
+    from .loggers import LOGGERS as LOGGERS
+    from .loggers import Logger as Logger
     from .method import METHODS as METHODS
     from .method import Method as Method
     from .method import build as build
     from .metrics.sweep import Sweep as Sweep
     from .metrics.sweep import evaluate as evaluate
     from .pair_feasibility import feasibility as feasibility
+    from .prediction import PredictedPair as PredictedPair
+    from .prediction import Prediction as Prediction
     from .prompts import SoftPrompt as SoftPrompt
     from .report.frame import results as results
     from .runner.bench import bench as bench
     from .runner.grid import Grid as Grid
     from .runner.suite import load_suite as load_suite
     from .runner.variant import Variant as Variant
+    from .sharing import push as push
     from .stored_runs import list_runs as list_runs
     from .stored_runs import prune_runs as prune_runs
     from .stored_runs import remove_runs as remove_runs

@@ -314,6 +314,13 @@ class Head(nn.Module, ABC):
         """
         return scores.pair
 
+    def score_scale(self) -> float:
+        """Return the factor that turns the scores of ``rank`` into logits, whose softmax are probabilities.
+
+        By default, the scores are logits. Predictions report probabilities; no metric depends on them.
+        """
+        return 1.0
+
 
 BACKBONES = Registry("backbone", Backbone)  # type: ignore[type-abstract]
 AGGREGATORS = Registry("aggregator", Aggregator)  # type: ignore[type-abstract]

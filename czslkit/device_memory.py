@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -52,6 +53,17 @@ def plannable_memory(device: torch.device, held: int) -> int | None:
             return None
         free = max(min(known), 0) + held
     return int(PLANNED_SHARE * (free if whole is None or sharing == 1 else min(free, whole // sharing)))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that torch held on a CUDA device so far, or that this process held; 0 if not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource  # only on Unix
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _available() -> int | None:

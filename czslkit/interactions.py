@@ -68,7 +68,7 @@ class CrossAttention(nn.Module):
         """
         q = self._split(self.query(query))  # projected before it is repeated over the images
         k, v = self._split(self.key(context)), self._split(self.value(context))  # [B, heads, T, D / heads]
-        attended = F.scaled_dot_product_attention(q.expand(len(context), -1, -1, -1), k, v)
+        attended = F.scaled_dot_product_attention(q.expand(context.shape[0], -1, -1, -1), k, v)
         query = query + self.out(attended.transpose(1, 2).flatten(2))
         hidden: Tensor = query + self.mlp(self.norm(query))
         return hidden

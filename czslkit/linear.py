@@ -7,6 +7,8 @@ precision; only the order of the sums is different.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -49,6 +51,17 @@ def use_linear(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) in (nn.Linear, NonDynamicallyQuantizableLinear):  # the second is that of attention
             part.__class__ = Linear
+
+
+@contextmanager
+def plain_products() -> Iterator[None]:
+    """Compute matrix products with torch's own operators alone, which programs without czslkit know as well."""
+    global _ONEDNN
+    before, _ONEDNN = _ONEDNN, False
+    try:
+        yield
+    finally:
+        _ONEDNN = before
 
 
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:

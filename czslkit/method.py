@@ -18,13 +18,14 @@ from .deferred import check
 from .errors import ConfigError, PluginError, class_in_file
 from .interactions import NoInteraction
 from .options import parse, schema_problems
+from .prediction import Predictor
 from .registry import Registry
 from .training_hooks import TrainingHooks
 from .translation import Translation
 from .types import VALIDATION, Batch, Explanation, ImageFeatures, PairSpace, Scores, Setting, TextFeatures
 
 
-class Method(TrainingHooks, nn.Module):
+class Method(TrainingHooks, Predictor, nn.Module):
     """A model that scores pairs for images. Most subclasses only choose its parts in ``__init__``.
 
     A registered subclass has a frozen dataclass ``Options``, and is built by ``Subclass(options, space)``.

@@ -62,7 +62,7 @@ def table_of(results: Results) -> Source:
         return results.table() if hasattr(results, "table") else results
 
     def warn(line: str) -> None:
-        warnings.warn(line, stacklevel=4)
+        warnings.warn(line, stacklevel=2)
 
     store, found = stored_results(results, warn)
     asked = read_asked(store.root, warn)

@@ -30,6 +30,10 @@ BUILTIN = (
     "czslkit.heads.margin_cosine",
     "czslkit.heads.three_branch",
     "czslkit.data.published",
+    "czslkit.loggers.csv_file",
+    "czslkit.loggers.tensorboard",
+    "czslkit.loggers.wandb",
+    "czslkit.loggers.mlflow",
 )
 #: Names that no class can have, since settings such as ``train.epochs`` start with them.
 RESERVED = ("train", "eval")

@@ -22,7 +22,15 @@ from .options import user_path
 from .report.asked import ASKED_FILE, Asked, read_asked
 from .report.escaping import printable
 from .result_store import Store
-from .training_files import BACKBONE_FILE, LOG_FILE, METADATA_FILE, STATE_FILE, TRAINING_FOLDER, WEIGHTS_FILE
+from .training_files import (
+    BACKBONE_FILE,
+    LOG_FILE,
+    METADATA_FILE,
+    RUN_IDS_FILE,
+    STATE_FILE,
+    TRAINING_FOLDER,
+    WEIGHTS_FILE,
+)
 
 _CELL_FOLDER = re.compile(r"seed(?P<seed>\d+)-(?P<config_id>[\w+-]+)")
 _RESULT_FILE = re.compile(r"(?P<world>closed|open)\.(stale(-\d+)?\.)?json")
@@ -30,7 +38,7 @@ _RESULT_PARTS = re.compile(
     r"(?P<world>closed|open)\.(curve\.csv|images\.npz|details\.json|predictions\.json\.gz|error\.txt|resamples)"
 )
 _TRAINING = re.compile(rf"{TRAINING_FOLDER}(\.stale(-\d+)?)?")
-_TRAINING_FILES = (METADATA_FILE, WEIGHTS_FILE, STATE_FILE, BACKBONE_FILE)
+_TRAINING_FILES = (METADATA_FILE, WEIGHTS_FILE, STATE_FILE, BACKBONE_FILE, RUN_IDS_FILE)
 _CACHE_FILE = re.compile(r"(features|images)-.+\.(safetensors|npy)")
 
 

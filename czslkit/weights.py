@@ -189,20 +189,21 @@ def download_or_raise(
     """
     from huggingface_hub import constants
 
-    reason, was_offline = _why_hub_is_unreachable(), constants.HF_HUB_OFFLINE
+    reason, was_offline = why_hub_is_unreachable(), constants.HF_HUB_OFFLINE
     if reason:  # every file would be asked for again and again, for a minute
         constants.HF_HUB_OFFLINE = True
         hint += "; HF_HUB_OFFLINE=1 uses files of an earlier download without asking"
     try:
         return create()
     except Exception as error:  # a download can cause any error
-        reason = reason or str(error).strip().split("\n")[0]
+        missing = f"{reason}, and the files were not downloaded before" if reason else ""
+        reason = missing or str(error).strip().split("\n")[0]
         raise ConfigError([f"the {part} of {setting} could not be loaded: {reason}; {hint}"]) from error
     finally:
         constants.HF_HUB_OFFLINE = was_offline
 
 
-def _why_hub_is_unreachable() -> str:
+def why_hub_is_unreachable() -> str:
     """Return why the Hugging Face hub does not answer, empty if it answers or ``HF_HUB_OFFLINE`` is set."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -212,7 +213,7 @@ def _why_hub_is_unreachable() -> str:
     try:
         get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
     except Exception as error:  # of the HTTP library that this version of huggingface_hub uses
-        return f"{constants.ENDPOINT} cannot be reached ({error}), and the files were not downloaded before"
+        return f"{constants.ENDPOINT} cannot be reached ({error})"
     return ""
 
 

@@ -40,6 +40,11 @@ def read_vectors(file: Path, words: Sequence[str]) -> dict[str, Vector]:
         with file.open("rb") as opened:
             start = opened.read(4)
             opened.seek(0)
+            if start == b"PK\x03\x04" or start[:1] == b"\x80":
+                raise ValueError(
+                    "it is a file of torch, such as a graph file of CGE, and is not read; give the file of the "
+                    "words in the graph, which is that of word2vec for the published graph of UT-Zappos"
+                )
             if start[:2] == b"\x1f\x8b":
                 with gzip.open(opened) as unpacked:
                     return _from_lines(unpacked, words, file)

@@ -28,6 +28,7 @@ ARGUMENT = r"^    (\w+): (.*(?:\n        .*)*)"
 #: Module -> the names in it that a plugin may use, in the order of the page.
 CONTENT = {
     "czslkit.method": ("Method", "METHODS", "build"),
+    "czslkit.prediction": ("Predictor", "Prediction", "PredictedPair"),
     "czslkit.training_hooks": ("TrainingHooks", "TrainingData", "TrainingPosition", "AveragedWeights"),
     "czslkit.types": (
         "PairSpace",
@@ -62,6 +63,8 @@ CONTENT = {
         "ConceptAdapters",
         "adapter_mode",
     ),
+    "czslkit.loss_parts": ("report",),
+    "czslkit.loggers": ("Logger", "Run", "LOGGERS"),
     "czslkit.aggregators": ("LastLayer", "Pooled"),
     "czslkit.interactions": ("CrossAttention", "NoInteraction"),
     "czslkit.heads": ("CosineHead", "ThreeBranchHead", "ScoreFusion"),

@@ -94,6 +94,15 @@ def test_other_fasttext_models_are_refused(
         read_vectors(tmp_path / "model.bin", ["wet"])
 
 
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\x80\x02ctorch"])
+def test_a_graph_file_of_cge_is_refused_by_name(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "utzappos-graph.t7").write_bytes(start + bytes(40))
+    with pytest.raises(
+        DataError, match=r"utzappos-graph.t7 cannot be read: it is a file of torch, such as a graph file"
+    ):
+        read_vectors(tmp_path / "utzappos-graph.t7", ["wet"])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -103,7 +103,7 @@ class ClipBackbone(Backbone):
             return super().embed_image(images)
         visual = self.clip.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, T - 1, V]
-        x = torch.cat((visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x), 1)  # [B, T, V]
+        x = torch.cat((visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x), 1)  # [B, T, V]
         tokens: Tensor = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
         return tokens
 
@@ -150,7 +150,7 @@ class ClipBackbone(Backbone):
             after = recomputed("text", run, shared)  # first, since the order of sums in gradients follows from it
             x = recomputed("text", lambda x, shared, run=run: run(x, shared=shared), x, shared)
             shared = after
-        return torch.cat((shared.expand(len(x), -1, -1), x), 1)
+        return torch.cat((shared.expand(x.shape[0], -1, -1), x), 1)
 
     def _positions(self, length: int) -> Tensor:
         """Return the positional embeddings of the first ``length`` tokens, ``[length, W]``, padded with zeros.
@@ -265,7 +265,7 @@ def _attention(attn: Any, x: Tensor, causal: bool, shared: Tensor | None = None)
     q, k, v = split_heads(x)
     mask = None
     if shared is not None:
-        _, shared_k, shared_v = (part.expand(len(x), -1, -1, -1) for part in split_heads(shared))
+        _, shared_k, shared_v = (part.expand(x.shape[0], -1, -1, -1) for part in split_heads(shared))
         k, v = torch.cat((shared_k, k), 2), torch.cat((shared_v, v), 2)
         mask = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(shared.shape[1]) if causal else None
     attended = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal and mask is None)

@@ -15,10 +15,12 @@ from ..foreign_files import JSON_LIMIT, parse_json, read_regular
 from ..json_digest import change_since_written, with_digest
 from ..learned_state import learned_state, load_learned
 from ..method import METHODS, Method, construct
-from ..options import parse, user_path
+from ..options import parse
 from ..training_files import BACKBONE_FILE, METADATA_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from ..types import PairSpace
 from ..weights import read_tensors, state_dict_mismatches, write_tensors
+from .calibration import read_calibration
+from .hub import local_folder, origin
 
 #: Format of the descriptions that are written; descriptions of this format and of lower formats are read.
 FORMAT = 2
@@ -46,12 +48,14 @@ class TrainedMethod:
         """Read the description of the method in ``folder``.
 
         Args:
-            folder: the folder of the method, or the folder of a run, in which it is ``training``.
+            folder: the folder of the method, or the folder of a run, in which it is ``training``, or
+                ``hf:USER/NAME[@REVISION]``, which is downloaded.
 
         Raises:
-            ConfigError: the folder does not contain a method of this format, or a file in it was changed.
+            ConfigError: the folder does not contain a method of this format, or a file in it was changed, or the
+                download failed.
         """
-        folder = user_path(folder)
+        folder = local_folder(folder)
         if (folder / TRAINING_FOLDER / METADATA_FILE).is_file() and not (folder / METADATA_FILE).exists():
             folder = folder / TRAINING_FOLDER
         path = folder / METADATA_FILE
@@ -85,6 +89,11 @@ class TrainedMethod:
                 )
 
     @property
+    def origin(self) -> str:
+        """The repository and the commit that it was downloaded from, ``hf:USER/NAME@COMMIT``; empty if it was not."""
+        return origin(self.folder)
+
+    @property
     def _has_backbone(self) -> bool:
         """True if the folder contains the weights of the backbone."""
         return self.options.get("backbone") == BACKBONE_FILE
@@ -92,7 +101,7 @@ class TrainedMethod:
     @property
     def fixed_options(self) -> dict[str, Any]:
         """The fixed options, with the current path of a backbone file in the folder."""
-        in_folder = {"backbone": str((self.folder / BACKBONE_FILE).resolve())} if self._has_backbone else {}
+        in_folder = {"backbone": str((self.folder / BACKBONE_FILE).absolute())} if self._has_backbone else {}
         return {**self.options, **in_folder}
 
     @property
@@ -222,13 +231,20 @@ def save(
     write_text(folder / METADATA_FILE, with_digest(metadata))
 
 
-def load_checkpoint(folder: str | Path) -> Method:
+def load(folder: str | Path) -> Method:
     """Load the method in a folder, in evaluation mode on the CPU, with the label space of its training.
 
+    ``method.predict(photos)`` then names the pairs of photos, at the bias that was best on the validation split.
+
     Args:
-        folder: the folder of a run or of its training, or a folder that ``czslkit convert`` wrote.
+        folder: the folder of a run or of its training, a folder that ``czslkit convert`` wrote, or
+            ``hf:USER/NAME[@REVISION]``, a repository of ``czslkit push`` on the Hugging Face hub.
 
     Raises:
-        ConfigError: the folder does not contain a method of this format, or its tensors do not fit.
+        ConfigError: the folder does not contain a method of this format, its tensors do not fit, or the download
+            failed.
     """
-    return TrainedMethod.read(folder).build()
+    trained = TrainedMethod.read(folder)
+    method = trained.build()
+    method.calibration = read_calibration(trained.folder, trained.space)
+    return method

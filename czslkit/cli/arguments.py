@@ -15,6 +15,11 @@ from ..seeds import parse_seeds
 
 #: Subparsers of a parser; the module of each command adds a subparser.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+#: What ``--checkpoint`` accepts, for the help texts.
+CHECKPOINT_FORMS = (
+    "the folder of a run, RUNS/DATASET/METHOD/seedN-ID, a folder that czslkit convert wrote, or hf:USER/NAME or "
+    "hf:USER/NAME@REVISION, a repository of the Hugging Face hub that czslkit push wrote"
+)
 
 
 def add_data_folder(parser: argparse._ActionsContainer) -> None:

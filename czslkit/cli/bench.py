@@ -9,6 +9,7 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..sizes import MEMORY, format_bytes
 from .arguments import (
+    CHECKPOINT_FORMS,
     Commands,
     ReplaceDefault,
     add_data_folder,
@@ -99,10 +100,9 @@ def _add_grid(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         action="extend",
         default=[],
-        type=expanded_path,
+        type=path_or_name,
         metavar="DIR",
-        help="folders of trained methods to evaluate without training: the folder of a run, "
-        "RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit convert wrote (default: none)",
+        help=f"trained methods to evaluate without training, each of them {CHECKPOINT_FORMS} (default: none)",
     )
     add_plugins(group)
 
@@ -206,6 +206,16 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         help="folder of results: new results are written to it, finished results are read from it (default: runs)",
     )
     group.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="loggers that receive losses, validation metrics, learning rates, images per second and memory of every "
+        "training while it runs, and the test metrics: csv, tensorboard, wandb, mlflow, or one of a plugin; files are "
+        "written below RUNS/logs; no result depends on it (default: none)",
+    )
+    group.add_argument(
         "--keep-stale",
         action="store_true",
         help="use stored results even if their data, weights or code have changed since; the table lists them "
@@ -268,6 +278,7 @@ def run(args: argparse.Namespace) -> int:
         slurm=None if args.slurm is None else parse_settings(args.slurm),
         detach=args.detach,
         verbose=args.verbose,
+        loggers=names(args.log),
     )
     if process_rank():  # the first process of torchrun prints
         return 0

@@ -51,6 +51,7 @@ def _completer(action: argparse.Action, command: str) -> Completer:
         "--datasets": _listed(lambda args: [*_datasets(args), "all"]),
         "--dataset": _listed(_datasets),
         "--worlds": _listed(lambda args: WORLDS),
+        "--log": _listed(lambda args: _names("logger")),
         "--set": _setting_keys,
         "--recipe": _listed(lambda args: [f"{name}=" for name in _names("method")]),
         "--device": _listed(lambda args: ("auto", "cpu", "cuda", "mps")),

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
 from ..files import write_bytes
-from .arguments import Commands, add_device, add_plugins, expanded_path, load_given_plugins, path_or_name
+from .arguments import (
+    CHECKPOINT_FORMS,
+    Commands,
+    add_device,
+    add_plugins,
+    expanded_path,
+    load_given_plugins,
+    path_or_name,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,9 +47,8 @@ def add_parser(commands: Commands) -> None:
         "--checkpoint",
         required=True,
         metavar="DIR",
-        type=expanded_path,
-        help="folder of a trained method, required: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder "
-        "that czslkit convert wrote",
+        type=path_or_name,
+        help=f"trained method, required: {CHECKPOINT_FORMS}",
     )
     add_plugins(parser)
     parser.add_argument(
@@ -72,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
     Returns the exit status, 1 if some of several images cannot be read.
     """
-    from ..checkpoints.trained import load_checkpoint
-    from ..explain.pairs import parse_pairs
+    from ..checkpoints.trained import load
+    from ..named_pairs import parse_pairs
     from ..runner.machine import Machine
 
     if args.top is not None and args.top < 1:
@@ -81,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     drawings = _drawings(args.images, args.out)
     load_given_plugins(args)
     device = Machine(args.device).torch_device()
-    method = load_checkpoint(args.checkpoint).to(device)
+    method = load(args.checkpoint).to(device)
     pairs = None if args.pairs is None else parse_pairs(args.pairs, method.space)
     several, status = len(drawings) > 1, 0
     for image, drawing in drawings.items():
@@ -104,7 +111,7 @@ def _drawings(given: Sequence[Path], out: str | None) -> dict[Path, Path]:
         DataError: a folder has no images.
         ConfigError: ``out`` is a folder for one image, a file for several images, or one of the images.
     """
-    from ..data.make.labelled_pictures import is_image
+    from ..data.images import is_image
 
     images: dict[Path, None] = {}
     for path in given:
@@ -144,14 +151,13 @@ def _explain(image: Path, drawing: Path, method: Method, pairs: Tensor | None, t
     """
     from tabulate import tabulate
 
-    from ..data.dataset_folders import is_in_dataset
     from ..data.image_transforms import resize_and_crop
-    from ..data.images import decoded
+    from ..data.photos import opened
     from ..explain.drawing import draw
     from ..explain.explanation import explain_picture, ranked_rows, table_row
     from ..report.figure_style import rendered
 
-    with decoded(image, imported=None if is_in_dataset(image) else True) as whole:
+    with opened(image) as whole:
         picture = resize_and_crop(whole, method.backbone.preprocessing)
     explanation = explain_picture(method, picture, pairs, top=top or _DEFAULT_TOP)
     write_bytes(drawing, rendered(draw(picture, explanation, method.space, top=top), "png", dpi=100))

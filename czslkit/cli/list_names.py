@@ -13,10 +13,10 @@ def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "list",
-        help="list methods, components and datasets, or the settings of one",
-        description="List every registered method, backbone, aggregator, interaction, head and dataset, with the "
-        "distribution that contains it, and the datasets in the folder of --data. With a NAME, print what it is: the "
-        "settings of a method with their types, ranges, defaults and the recipes that set them, the arguments of a "
+        help="list methods, components, datasets and loggers, or the settings of one",
+        description="List every registered method, backbone, aggregator, interaction, head, dataset and logger, with "
+        "the distribution that contains it, and the datasets in the folder of --data. With a NAME, print what it is: "
+        "the settings of a method with their types, ranges, defaults and the recipes that set them, the arguments of a "
         "component, or the folder and the counts of a dataset. Plugins that cannot be imported are listed on standard "
         "error.",
         epilog="example: czslkit list msci",

@@ -82,7 +82,9 @@ def type_in_words(hint: Any) -> str:
 def _described(kind: str, name: str, data: Path | None) -> list[str]:
     """Return the lines on one class."""
     cls = REGISTRIES[kind][name]
-    head = [f"{kind} {name}, from {origin(cls)}", inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0], ""]
+    first, *others = inspect.cleandoc(cls.__doc__ or "").split("\n\n")
+    more = [] if kind in ("method", "dataset") else [part for part in others if not part.startswith(("Raises:", ">>>"))]
+    head = [f"{kind} {name}, from {origin(cls)}", "\n\n".join([first, *more]), ""]
     if kind == "method":
         return head + _settings(name)
     return head + (_facts(name, data) if kind == "dataset" else _arguments(cls))

@@ -32,10 +32,10 @@ def add_parser(commands: Commands) -> None:
         "--what",
         choices=FIGURES,
         required=True,
-        help="curve: accuracy on seen pairs over accuracy on unseen pairs, with the point of the best H; training: the "
-        "loss and the validation metric of each epoch; attributes, objects: accuracy of each, with its number of "
-        "images; confusion: which attributes the method with the highest AUC takes for which; bars: a metric with its "
-        "95%% interval on each dataset",
+        help="figure to draw, required. curve: accuracy on seen pairs over accuracy on unseen pairs, with the point of "
+        "the best H; training: the loss and the validation metric of each epoch; attributes, objects: accuracy of "
+        "each, with its number of images; confusion: which attributes the method with the highest AUC takes for which; "
+        "bars: a metric with its 95%% interval on each dataset",
     )
     parser.add_argument(
         "--out",

@@ -31,6 +31,7 @@ KINDS = {
     "INTERACTIONS": "interaction",
     "HEADS": "head",
     "DATASETS": "dataset",
+    "LOGGERS": "logger",
 }
 #: Program that takes over this process's ``sys.path``, before any other import, and calls ``print_plugin_names``.
 _SUBPROCESS_PROGRAM = (

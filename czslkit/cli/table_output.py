@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,12 @@ def add_result_selection(parser: argparse.ArgumentParser) -> None:
         help="also show results of different protocols or different data in one table; the caption states the "
         "differences (default: stop with an error)",
     )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="also show the numbers that papers published for these datasets, marked as not measured here, with their "
+        "sources; --datasets may then name a published dataset without results (default: only results)",
+    )
 
 
 class _JoinNames(argparse.Action):
@@ -105,6 +112,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
     """
     from ..report.asked import read_asked
     from ..report.escaping import printable
+    from ..report.literature import published_rows
     from ..report.table import Table
     from ..result_store import Store
 
@@ -115,12 +123,13 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
     asked = read_asked(store.root, lambda line: print(printable(line), file=sys.stderr))
     results = store.results()
     results = _with_names(results, "method", args.methods, runs)
-    results = _with_names(results, "dataset", args.datasets, runs)
+    known = {row.dataset for row in published_rows()} if args.published else set()
+    results = _with_names(results, "dataset", args.datasets, runs, known)
     for problem in store.problems:
         print(f"left out: {printable(problem)}", file=sys.stderr)
     for error in (error for result in results for error in store.changed_files(result).values()):
         print(f"not used: {printable(error)}", file=sys.stderr)
-    if not results:
+    if not results and not known.intersection(_names(args.datasets)):
         raise CzslkitError(f"no results in {runs}; expected DATASET/METHOD/seedN-ID/WORLD.json from czslkit bench")
     if not args.failed:
         results = _without_old_failures(results, asked)
@@ -132,6 +141,7 @@ def selected_table(args: argparse.Namespace, *, intervals: bool = False) -> Tabl
         folder=store.folder,
         intervals=intervals,
         asked=asked,
+        published=args.published,
     )
 
 
@@ -156,13 +166,16 @@ def _names(names: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(",")) if names else ()
 
 
-def _with_names(results: list[Result], key: str, names: str | None, runs: Path) -> list[Result]:
+def _with_names(
+    results: list[Result], key: str, names: str | None, runs: Path, also: Collection[str] = ()
+) -> list[Result]:
     """Return the results whose method or dataset is among ``names``.
 
     Args:
         key: ``"method"`` or ``"dataset"``.
         names: names with commas between them; None selects all results.
         runs: folder of the results, for the message.
+        also: names that need no results.
 
     Raises:
         ConfigError: the folder has no results of one of the names.
@@ -170,7 +183,7 @@ def _with_names(results: list[Result], key: str, names: str | None, runs: Path) 
     if names is None:
         return results
     chosen = _names(names)
-    known = sorted({result["cell"][key] for result in results})
+    known = sorted({result["cell"][key] for result in results}.union(also))
     if unknown := [name for name in chosen if name not in known]:
         raise ConfigError([f"{runs} has no results of {', '.join(unknown)}. Known: {', '.join(known)}."])
     return [result for result in results if result["cell"][key] in chosen]

@@ -86,6 +86,7 @@ class ImageReader:
     def _on_device(self, raw: RawImages) -> Tensor:
         """Return images on the device: augmented if they are not yet, and normalised."""
         preprocessing = self.images.preprocessing
+        self.images.errors |= raw.errors
         pixels = raw.pixels.to(self.device, non_blocking=True)
         if raw.variations is not None:
             pixels = augment_batch(pixels, raw.variations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ class RawImages(NamedTuple):
 
     pixels: Tensor  # [B, 3, size, size] uint8
     variations: Variations | None = None  # augmentation that is still to be applied
+    errors: Mapping[int, str] = {}  # why images cannot be read, by index; only an image set that goes on has them
 
 
 class ImageSet:
@@ -58,6 +59,7 @@ class ImageSet:
         self.augment_on = augment_on if augment else None
         self.seed = seed
         self.decoded = decoded
+        self.errors: dict[int, str] = {}  # why images are black, by index; a subclass may go on without them
 
     def __len__(self) -> int:
         return len(self.split)

@@ -23,6 +23,23 @@ from .layout import import_record
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """Formats that are opened, whatever the suffix is. Pillow's readers of others start programs or read other files."""
 
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".avif",
+    ".heic",
+    ".heif",
+)
+"""Endings of image files, in lower case."""
+
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _WHITES = (255, 1023, 4095, 16_383, 65_535, 2**31 - 1)  # largest values of 8, 10, 12, 14, 16 and 31 bits
 _OVERSHOOT = 0.02  # share of the range by which resampled floats may leave it
@@ -64,6 +81,11 @@ class ByteBudget:
             with self._changed:
                 self._free += part
                 self._changed.notify_all()
+
+
+def is_image(file: Path) -> bool:
+    """Return whether a file's name ends with a suffix of image files."""
+    return file.suffix.lower() in SUFFIXES
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -182,6 +204,18 @@ def _process_memory(process: int) -> ByteBudget:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is not a readable image: {type(error).__name__}: {error}")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image that is in memory as RGB, turned as its EXIF data asks, and in 8 bits.
+
+    Raises:
+        DataError: its file cannot be decoded, or its values are of no known range.
+    """
+    try:
+        return _upright_in_8_bits(image)
+    except Exception as error:  # each of Pillow's readers fails in its own way
+        raise DataError(f"the image cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _too_many_pixels() -> str:

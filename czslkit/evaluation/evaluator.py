@@ -143,9 +143,17 @@ class Evaluation:
             ValueError: the feasibility does not have one number for each pair.
         """
         tasks = {world: _task(method, data, split, world, open_world, keep) for world in worlds}
+        streams = method.streams and (split == "test" or method.streams_in_validation)
+        return Evaluation.of_tasks(method, tasks, feed, streams=streams, memory=memory, stream_seed=stream_seed)
+
+    @staticmethod
+    def of_tasks(
+        method: Method, tasks: Mapping[str, WorldTask], feed: Feed, *, streams: bool, memory: int, stream_seed: int = 0
+    ) -> Evaluation:
+        """Plan the scoring of given pairs of each world; for arguments and errors see :meth:`plan`."""
         method.eval()
-        largest = max(len(task.pairs) for task in tasks.values())
-        if method.streams and (split == "test" or method.streams_in_validation):
+        if streams:
+            largest = max(len(task.pairs) for task in tasks.values())
             return Evaluation(method, feed, tasks, Chunks(1, largest, largest), True, stream_seed)
         _ = feed.caches_features  # all ranks measure this together, and the first one the memory alone
         with computing_in(feed.precision, method.device):
@@ -237,6 +245,14 @@ def _merged(sweep: Sweep, task: WorldTask) -> Sweep:
     return whole
 
 
+@dataclass(frozen=True)
+class SearchedThreshold:
+    """A feasibility threshold that was searched on the validation split."""
+
+    value: float
+    bias: float | None  # at which its harmonic mean is best
+
+
 def searched_threshold(
     method: Method,
     data: Splits,
@@ -247,7 +263,7 @@ def searched_threshold(
     infeasible: Infeasible = "exclude",
     memory: int = MEMORY,
     stream_seed: int = 0,
-) -> float:
+) -> SearchedThreshold:
     """Return the one of 50 thresholds with the highest AUC on the validation split, found in one pass over the images.
 
     Args:
@@ -259,7 +275,7 @@ def searched_threshold(
         memory, stream_seed: as for ``Evaluation.plan``.
 
     Returns:
-        The first of equally good thresholds; -10, which excludes nothing, if every AUC is 0.
+        The first of equally good thresholds; -10, which excludes nothing and has no bias, if every AUC is 0.
 
     Raises:
         ValueError: there is not one number for each pair, or there is no unseen pair.
@@ -268,7 +284,9 @@ def searched_threshold(
         method, data, feasibility, feed, infeasible=infeasible, memory=memory, stream_seed=stream_seed
     )
     grid = threshold_grid(feasibility, data.space.open().seen)
-    return best_threshold(grid, evaluation.run()["open"].compute_all(bins))
+    metrics = evaluation.run()["open"].compute_all(bins)
+    value = best_threshold(grid, metrics)
+    return SearchedThreshold(value, metrics[grid.index(value)].hm_bias if value in grid else None)
 
 
 def plan_search(

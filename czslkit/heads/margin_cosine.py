@@ -69,6 +69,9 @@ class MarginCosine(Head):
     def loss(self, scores: Scores, batch: Batch, pairs: Tensor) -> Tensor:
         return F.cross_entropy(self.logits(scores, pairs), pair_targets(batch, pairs))
 
+    def score_scale(self) -> float:
+        return self.scale
+
     @torch.no_grad()
     def update(self, feasibility: Tensor, epoch: int) -> None:
         """Set the margins at the end of an epoch.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..components import HEADS, Head, cosine
 from ..linear import Linear
+from ..loss_parts import report
 from ..types import VALIDATION, Batch, ImageFeatures, Scores, Setting, TextFeatures, pair_targets
 
 Weights = tuple[float, float, float]
@@ -86,7 +87,7 @@ class ThreeBranchHead(Head):
         assert scores.attr is not None and scores.obj is not None
         branches = (scores.pair, pair_targets(batch, pairs)), (scores.attr, batch.attr), (scores.obj, batch.obj)
         losses = [w * F.cross_entropy(*branch) for w, branch in zip(self.loss_weights, branches, strict=True)]
-        return torch.stack(losses).sum()
+        return torch.stack([*map(report, ("pair", "attr", "obj"), losses)]).sum()
 
     def rank(self, scores: Scores, pairs: Tensor, setting: Setting = VALIDATION) -> Tensor:
         return self.fusion(scores, pairs, setting)

@@ -50,7 +50,7 @@ class Arrangement:
         import pandas as pd
 
         entries = list(self.statistics.values())
-        metrics = list(entries[0])
+        metrics = list(entries[0] if entries else METRICS.values())
         columns = {
             (metric, name): [entry[metric][i] for entry in entries]
             for metric in metrics

@@ -13,7 +13,8 @@ def expected_problems(expected: Any) -> list[str]:
     """Return the mistakes in the ``expected`` section of a recipe, with one sentence for each.
 
     Args:
-        expected: for each world S, U, H and AUC in percent, ``source``, and optionally ``spread`` and ``disagreement``.
+        expected: for each world S, U, H and AUC in percent, None for each that is not published, ``source``, and
+            optionally ``spread`` and ``disagreement``.
 
     >>> expected_problems({"closed": {"S": 46.6, "U": 499, "H": 36.3, "source": "a table"}})
     ['expected.closed: U is 499, expected a percentage from 0 to 100', 'expected.closed lacks AUC']
@@ -43,18 +44,22 @@ def world_problems(where: str, content: Any) -> list[str]:
 
 
 def _number_problems(where: str, content: Any, *, text: str, optional: tuple[str, ...] = ()) -> list[str]:
-    """Return the mistakes in a section with a percentage for each metric and a description under the key ``text``."""
+    """Return the mistakes in a section with a percentage or None for each metric, and a text under the key ``text``."""
     if not isinstance(content, Mapping):
         return [f"{where} is {shortened(content)}, expected {', '.join(METRICS)} and {text}"]
     problems = _unknown_keys(where, content, (*METRICS, text, *optional))
     for name in METRICS:
         value = content.get(name, 0)
+        if value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:
             problems.append(f"{where}: {name} is {shortened(value)}, expected a percentage from 0 to 100")
     if text in content:
         problems += _text_problems(where, text, content[text])
     if missing := [name for name in (*METRICS, text) if name not in content]:
         problems.append(f"{where} lacks {', '.join(missing)}")
+    elif all(content[name] is None for name in METRICS):
+        problems.append(f"{where} has no number; leave it out")
     return problems
 
 

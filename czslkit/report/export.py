@@ -12,6 +12,7 @@ from ..result_store import Result
 from .arrangement import Arrangement
 from .escaping import printable
 from .frame import setting_names
+from .literature import PublishedRow
 from .published import Comparison, published_caption
 from .significance import Significance
 
@@ -19,13 +20,19 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def as_csv(arrangement: Arrangement, significance: Significance, comparisons: Sequence[Comparison]) -> str:
+def as_csv(
+    arrangement: Arrangement,
+    significance: Significance,
+    comparisons: Sequence[Comparison],
+    literature: Sequence[PublishedRow] = (),
+) -> str:
     """Write a line for each entry: its settings, its numbers of seeds, and every metric as fractions in full precision.
 
     Args:
         arrangement: the entries.
         significance: intervals and tie marks; each metric with intervals gets columns for them.
         comparisons: published numbers; if there are any, their columns come last.
+        literature: published rows that were not measured here; each is a line after ours, in the same columns.
     """
     import pandas as pd
 
@@ -47,9 +54,10 @@ def as_csv(arrangement: Arrangement, significance: Significance, comparisons: Se
         statistics,
         pd.DataFrame([published.get(key, {}) for key in keys]),
     ]
-    lines = pd.concat(parts, axis=1)
+    blocks = [pd.concat(parts, axis=1)] + [pd.DataFrame([row.csv_columns() for row in literature])] * bool(literature)
+    lines = pd.concat([block.map(csv_cell).astype(object) for block in blocks])  # whole numbers stay whole
     header = [csv_cell(printable(name)) for name in lines.columns]
-    return lines.map(csv_cell).to_csv(index=False, header=header, lineterminator="\n")
+    return lines.to_csv(index=False, header=header, lineterminator="\n")
 
 
 def as_json(
@@ -58,6 +66,7 @@ def as_json(
     comparisons: Sequence[Comparison],
     results: Sequence[Result],
     caption: Sequence[str],
+    literature: Sequence[PublishedRow] = (),
 ) -> str:
     """Write the numbers of :func:`as_csv`, the metrics of each seed, the difference to the best and every error.
 
@@ -67,6 +76,7 @@ def as_json(
         comparisons: published numbers.
         results: the result of each row of ``arrangement.frame``.
         caption: sentences below the table.
+        literature: published rows that were not measured here.
     """
     statistics = _statistics(arrangement, significance)
     plain = statistics.astype(object).where(statistics.notna(), None)
@@ -95,6 +105,8 @@ def as_json(
     if comparisons:
         published = [comparison.as_dict() for comparison in comparisons]
         content["published"] = {"caption": published_caption(comparisons), "rows": published}
+    if literature:
+        content["literature"] = [row.as_dict() for row in literature]
     return json.dumps(content, indent=1) + "\n"
 
 

@@ -50,6 +50,10 @@ class Source(Protocol):
     def attached(self) -> Attached | None:
         """Returns the files of a result; without it, only numbers of the table can be drawn."""
 
+    @property
+    def difference(self) -> str:
+        """The first difference in how the results were measured; empty if all were measured alike."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -125,6 +129,11 @@ def rows(source: Source, dataset: str, world: str, methods: Sequence[str] | str 
     found = [_row(source, (label, dataset, world), place) for place, label in enumerate(labels)]
     found += [Row(name, len(labels) + i, (), "not run") for i, name in enumerate(absent)]
     return [row for row in found if wanted is None or row.label in wanted or method_of.get(row.label) in wanted]
+
+
+def first_notes(source: Source) -> list[str]:
+    """Return the note on results that were not measured alike, if there are any."""
+    return [f"not all results were measured alike: {source.difference}"] if source.difference else []
 
 
 def _row(source: Source, key: tuple[str, str, str], place: int) -> Row:

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .figure_cells import Row, Source, chosen_dataset, chosen_world, read_confusions, read_seeds, read_words, rows
+from .figure_cells import (
+    Row,
+    Source,
+    chosen_dataset,
+    chosen_world,
+    first_notes,
+    read_confusions,
+    read_seeds,
+    read_words,
+    rows,
+)
 from .figure_style import COLOURS, COLUMN, INK, SMALL_FONT, Look, finish, new_axes, shown
 
 if TYPE_CHECKING:
@@ -86,7 +96,7 @@ def _words(
     if most < 1:
         raise ConfigError([f"most is {most}, expected 1 or more {part}s"])
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
-    notes: list[str] = []
+    notes = first_notes(source)
     accuracies: list[tuple[Row, dict[str, list[float]]]] = []
     images: dict[str, int] = {}
     for row in rows(source, dataset, world, methods):

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..metrics.names import METRICS
-from .figure_cells import Curve, Row, Source, chosen_dataset, chosen_world, read_curve, read_history, read_seeds, rows
+from .figure_cells import (
+    Curve,
+    Row,
+    Source,
+    chosen_dataset,
+    chosen_world,
+    first_notes,
+    read_curve,
+    read_history,
+    read_seeds,
+    rows,
+)
 from .figure_style import INK, SMALL_FONT, Look, finish, new_axes, shown
 
 if TYPE_CHECKING:
@@ -52,7 +63,7 @@ def curve(
         ConfigError: there are no results of a dataset, world or method, or a dataset must be chosen.
     """
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
-    axes, notes = new_axes(ax, wide), []
+    axes, notes = new_axes(ax, wide), first_notes(source)
     for row in rows(source, dataset, world, methods):
         look = Look(row.place)
         curves, problems = read_seeds(row, lambda result: read_curve(result, source.attached))
@@ -100,7 +111,7 @@ def training(
     chosen = rows(source, dataset, world, methods)
     metric = metric or _first_metric(chosen)
     scale = 100 if metric.startswith("val_") and metric != "val_loss" else 1
-    axes, notes = new_axes(ax, wide), []
+    axes, notes = new_axes(ax, wide), first_notes(source)
     for row in chosen:
         look = Look(row.place)
         histories, problems = read_seeds(row, lambda result: read_history(result, metric))
@@ -148,15 +159,24 @@ def bars(
     datasets = known if dataset is None else [chosen_dataset(source, dataset)]
     groups = {found: {row.label: row for row in rows(source, found, world, methods)} for found in datasets}
     places = {label: row.place for group in groups.values() for label, row in group.items()}
-    axes, notes, width = new_axes(ax, wide), [], 0.8 / max(len(places), 1)
+    axes, notes, width = new_axes(ax, wide), first_notes(source), 0.8 / max(len(places), 1)
     for i, (label, place) in enumerate(places.items()):
         look, heights = Look(place), {}
         for at, (found, group) in enumerate(groups.items()):
             x, key = at + (i - (len(places) - 1) / 2) * width, (label, found, world)
             mean, interval = source.arrangement.mean(key, name), source.significance.interval(key, name)
             if mean is None:
-                text = f" {(group[label].problem if label in group else '') or 'undefined'}"
-                axes.text(x, 0, text, rotation=90, ha="center", va="bottom", fontsize=SMALL_FONT, color=INK)
+                problem = (group[label].problem if label in group else "not run") or "undefined"
+                axes.text(
+                    x,
+                    0,
+                    f" {shown(label)}: {problem}",
+                    rotation=90,
+                    ha="center",
+                    va="bottom",
+                    fontsize=SMALL_FONT,
+                    color=INK,
+                )
                 continue
             heights[x] = 100 * mean
             notes += [f"{label} on {found}: {group[label].problem}"] if group[label].problem else []
@@ -167,7 +187,8 @@ def bars(
                 spread: dict[str, Any] = {"ecolor": INK, "elinewidth": 0.6, "capsize": 1.5, "capthick": 0.6}
                 axes.errorbar(x, (low + high) / 2, (high - low) / 2, fmt="none", **spread)
         filling: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
-        axes.bar(list(heights), list(heights.values()), 0.95 * width, label=shown(label), **filling)
+        if heights:
+            axes.bar(list(heights), list(heights.values()), 0.95 * width, label=shown(label), **filling)
     axes.set_xticks(range(len(groups)), list(map(shown, groups)))
     axes.set(ylabel=f"{metric}, %", ylim=(0, None), xlim=(-0.5, len(groups) - 0.5))
     axes.grid(False, axis="x")

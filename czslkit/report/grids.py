@@ -28,18 +28,17 @@ class Grid:
     corner: str  # the dataset or the world that all columns share
     columns: Sequence[Column]
     rows: Sequence[tuple[str, Sequence[Number]]]
+    more: int = 0  # how many of the last rows a part leaves out if they have no number in it
 
     def split(self, columns: int = 1) -> list[Grid]:
         """Return grids of at most ``columns`` columns each."""
-        n = len(METRICS)
-        return [
-            Grid(
-                self.corner,
-                self.columns[i : i + columns],
-                [(label, numbers[n * i : n * (i + columns)]) for label, numbers in self.rows],
-            )
-            for i in range(0, len(self.columns), columns)
-        ]
+        n, own = len(METRICS), len(self.rows) - self.more
+        parts = []
+        for i in range(0, len(self.columns), columns):
+            rows = [(label, numbers[n * i : n * (i + columns)]) for label, numbers in self.rows]
+            more = [row for row in rows[own:] if any(number.text != "-" for number in row[1])]
+            parts.append(Grid(self.corner, self.columns[i : i + columns], rows[:own] + more))
+        return parts
 
     def numbers(self) -> list[Number]:
         """Return the numbers of all rows."""

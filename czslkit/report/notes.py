@@ -89,6 +89,16 @@ def left_out_notes(results: Sequence[Result]) -> list[str]:
     return list(map(printable, notes))
 
 
+def checkpoint_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """Return a note for each row whose weights were downloaded from a repository, with its commit."""
+    notes: dict[str, None] = {}
+    for label, result in zip(labels, results, strict=True):
+        if origin := (result.get("protocol") or {}).get("checkpoint"):
+            place = f"{label} on {result['cell']['dataset']}"
+            notes[f"{place}: the weights are those of {printable(str(origin))}, not trained here"] = None
+    return list(notes)
+
+
 def stale_notes(labels: Sequence[str], results: Sequence[Result]) -> list[str]:
     """Return a note for each result that was kept although it is stale."""
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Comparison:
     dataset: str
     world: str
     ours: Mapping[str, float | None]  # percent, mean over the finished seeds
-    published: Mapping[str, float]  # percent
+    published: Mapping[str, float | None]  # percent; None if the number is not published
     source: str
     spread: Mapping[str, float] = field(default_factory=dict)  # published spread, percent; empty if there is none
     spread_meaning: str = ""  # such as "standard error over 5 random seeds"
@@ -56,11 +56,11 @@ class Comparison:
 
     def difference(self, name: str) -> float | None:
         """Return ours minus published, in percentage points; None if they cannot be compared."""
-        ours = self.ours[name]
-        return None if ours is None or self.obstacle else ours - self.published[name]
+        ours, published = self.ours[name], self.published[name]
+        return None if ours is None or published is None or self.obstacle else ours - published
 
     def verdict(self, name: str) -> str:
-        """Return ``within``, ``above`` or ``below`` the published number, ``-`` if ours is undefined.
+        """Return ``within``, ``above`` or ``below`` the published number, ``-`` if one of them is missing.
 
         Ours is within the published or our own spread if the difference, as it is printed, is not larger than one of
         them. Without any spread, only an equal number is within. ``(changed)`` follows if the numbers may depend on
@@ -111,7 +111,7 @@ class Comparison:
             }
             for kind, value in numbers.items():
                 columns[f"{metric}_{kind}"] = None if value is None else round(value / 100, 9)
-            columns[f"{metric}_verdict"] = None if self.ours[name] is None else self.verdict(name)
+            columns[f"{metric}_verdict"] = self._exported_verdict(name)
         texts = {"published_source": self.source, "changed": ", ".join(self.changed)}
         return {**columns, **texts, "not_comparable": self.obstacle.reason if self.obstacle else ""}
 
@@ -133,13 +133,19 @@ class Comparison:
             "difference": {name: self.difference(name) for name in METRICS},
             "seeds": self.seeds,
             "own_spread": dict(self.own_spread),
-            "verdict": {name: None if self.ours[name] is None else self.verdict(name) for name in METRICS},
+            "verdict": {name: self._exported_verdict(name) for name in METRICS},
         }
+
+    def _exported_verdict(self, name: str) -> str | None:
+        """Return the verdict, None if our number or the published one is missing."""
+        return None if None in (self.ours[name], self.published[name]) else self.verdict(name)
 
     def _printed_number(self, kind: str, name: str) -> str:
         published, spread = self.published[name], self.spread.get(name)
         if kind == "published":
-            return _as_papers_print(published) + ("" if spread is None else f" ± {_as_papers_print(spread)}")
+            if published is None:
+                return "-"
+            return as_papers_print(published) + ("" if spread is None else f" ± {as_papers_print(spread)}")
         if kind == "verdict":
             return self.verdict(name)
         value = self.ours[name] if kind == "ours" else self.difference(name)
@@ -153,7 +159,7 @@ class Comparison:
         return f"{rounded:.{decimals}f}" + ("" if own is None else f" ± {own:.{decimals}f}")
 
     def _decimals(self, name: str) -> int:
-        return len(_as_papers_print(self.published[name]).partition(".")[2])
+        return len(as_papers_print(self.published[name] or 0).partition(".")[2])
 
 
 def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Comparison]:
@@ -187,7 +193,7 @@ def comparisons(arrangement: Arrangement, results: Sequence[Result]) -> list[Com
                 _percentages(means),
                 {name: published[name] for name in METRICS},
                 published["source"],
-                spread={name: spread[name] for name in METRICS if name in spread},
+                spread={name: spread[name] for name in METRICS if spread.get(name) is not None},
                 spread_meaning=spread.get("what", ""),
                 disagreement=published.get("disagreement", ""),
                 recipe=str(recipe.get("name", "")),
@@ -233,9 +239,9 @@ def comparison_rows(
 def published_caption(found: Sequence[Comparison]) -> list[str]:
     """Return sentences that explain the numbers of the comparisons and name the sources of the published ones."""
     sentences = ["Our numbers and the published numbers are percentages; the difference is in percentage points."]
-    if spreads := _text_by_label(found, lambda comparison: comparison.spread_meaning):
+    if spreads := text_by_label((c.label, c.spread_meaning) for c in found):
         sentences.append(f"The ± of the published numbers is: {spreads}.")
-    sentences.append(f"The published numbers are from: {_text_by_label(found, lambda comparison: comparison.source)}.")
+    sentences.append(f"The published numbers are from: {text_by_label((c.label, c.source) for c in found)}.")
     if comparable := [comparison for comparison in found if not comparison.obstacle]:
         sentences.append(
             "The verdict is 'within' if the difference, as printed, is at most the published spread or the standard "
@@ -326,18 +332,23 @@ def _percentages(fractions: Mapping[str, float | None]) -> dict[str, float | Non
     return {name: None if value is None else 100 * value for name, value in fractions.items()}
 
 
-def _as_papers_print(value: float) -> str:
+def as_papers_print(value: float) -> str:
     """Return a percentage with one decimal, or with two if one decimal would lose a digit."""
     return f"{value:.1f}" if round(value, 1) == value else f"{value:.2f}"
 
 
-def _text_by_label(found: Sequence[Comparison], text_of: Callable[[Comparison], str]) -> str:
-    """Return the texts of all comparisons, each after its labels; a text that all labels share has no labels."""
+def text_by_label(texts: Iterable[tuple[str, str]]) -> str:
+    """Return texts, each after its labels; a text that all labels share has no labels.
+
+    >>> text_by_label([("csp", "Table 1"), ("clip", "Table 2"), ("coop", "Table 1")])
+    'csp, coop: Table 1; clip: Table 2'
+    """
     labels_by_text: dict[str, list[str]] = defaultdict(list)
-    for comparison in found:
-        if text := text_of(comparison):
-            labels_by_text[text].append(comparison.label)
-    everyone = {comparison.label for comparison in found}
+    everyone: set[str] = set()
+    for label, text in texts:
+        everyone.add(label)
+        if text:
+            labels_by_text[text].append(label)
     if len(labels_by_text) == 1 and set(*labels_by_text.values()) == everyone:
         return next(iter(labels_by_text))
     return "; ".join(f"{', '.join(dict.fromkeys(labels))}: {text}" for text, labels in labels_by_text.items())

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
@@ -22,7 +23,9 @@ from .gallery import galleries
 from .grids import Block, Grid, Number
 from .labels import cell_name, paper_label, row_labels
 from .latex import Names, as_latex
+from .literature import Literature
 from .notes import (
+    checkpoint_notes,
     failure_notes,
     left_out_notes,
     missing_notes,
@@ -60,7 +63,9 @@ class Table:
         arrangement: the entries of the table, and the frame of its cells.
         significance: intervals and differences to the best, for entries with numbers per image.
         comparisons: our numbers and the published numbers.
+        literature: rows of papers that were not measured here, which the table shows below ours.
         attached: returns the files of a result, None without files.
+        difference: the first difference in how the results were measured; empty if all were measured alike.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Table:
         folder: Folder | None = None,
         intervals: bool = False,
         asked: Asked | None = None,
+        published: bool = False,
     ) -> None:
         """Arrange results as a table.
 
@@ -84,6 +90,7 @@ class Table:
                 so that the next table needs less time.
             intervals: print the interval after each number.
             asked: the order of rows and columns, and the names in papers, which tables in LaTeX print.
+            published: show the published rows of the literature, also of datasets in ``asked`` without results.
 
         Raises:
             CzslkitError: there are no results, a result occurs twice, or two results were not measured alike.
@@ -91,37 +98,34 @@ class Table:
         self.asked = asked or Asked()
         in_order = asked.sorted(results) if asked else results
         self.results = tuple(_with_printable_names(result) for result in in_order)
-        if not self.results:
+        if not self.results and not published:
             raise CzslkitError("there are no results to put in a table")
         self.labels = row_labels(self.results, self.asked.labels)
-        self._difference = first_difference(self.labels, self.results)
-        if self._difference and not mixed:
+        self.difference = first_difference(self.labels, self.results)
+        if self.difference and not mixed:
             raise CzslkitError(
-                f"{self._difference}. Run one of them again, select results with --methods or --datasets, or allow "
+                f"{self.difference}. Run one of them again, select results with --methods or --datasets, or allow "
                 "both with --mixed."
             )
         self._resamples = [resampled_result(result, attached, folder) for result in self.results]
         frame = cells_frame(self.results, self._resamples, self.labels)
         for i in frame.index[frame.duplicated([*KEY_COLUMNS, "seed"])]:
-            cell = self.results[i]["cell"]
-            name = cell_name(self.labels[i], cell)
-            raise CzslkitError(f"{name} occurs twice, each time with configuration {cell['config_id']}")
+            raise _occurs_twice(self.labels[i], self.results[i]["cell"])
         places = {label: self.asked.row_place(r["cell"]) for label, r in zip(self.labels, self.results, strict=True)}
         rows = sorted(places, key=places.__getitem__) if asked else None
         self.arrangement = arrange(frame, metric_names(self.results), rows)
         self.significance = significance(self.arrangement, self._resamples)
         self.comparisons = comparisons(self.arrangement, self.results)
         self.attached, self._intervals = attached, intervals
+        columns = self.arrangement.columns
+        self.literature = Literature.of(columns, self.asked.datasets) if published else Literature(columns)
 
     def caption(self) -> list[str]:
         """Return the sentences that explain the numbers."""
-        return table_caption(
-            self.arrangement,
-            self.significance,
-            self.results,
-            difference=self._difference,
-            intervals=self._intervals,
+        own = table_caption(
+            self.arrangement, self.significance, self.results, difference=self.difference, intervals=self._intervals
         )
+        return own + self.literature.caption()
 
     def notes(self) -> list[str]:
         """Return notes on missing cells, seeds, metrics, comparisons and recipes, on stale results and on errors."""
@@ -136,7 +140,9 @@ class Table:
             *seen_accuracy_notes(self.labels, self.results, self.attached),
             *left_out_notes(self.results),
             *recipe_notes(self.labels, self.results),
+            *checkpoint_notes(self.labels, self.results),
             *stale_notes(self.labels, self.results),
+            *self.literature.notes(self.labels, self.results),
         ]
 
     def render(self, kind: str) -> str:
@@ -167,7 +173,7 @@ class Table:
         methods = {
             label: paper_label(label, result["cell"], self.asked)
             for label, result in zip(self.labels, self.results, strict=True)
-        }
+        } | self.literature.paper_names(self.asked.names.get("method", {}).values())
 
         def row(label: str) -> tuple[PaperName, str]:
             start, mark, kind = label.rpartition(": ")  # "csp: ours" in a comparison with published numbers
@@ -204,11 +210,12 @@ class Table:
         seeds ``done`` and ``failed``; for each metric ``mean``, ``std`` and ``n``, and with numbers per image ``low``,
         ``high`` and ``tied`` (not significantly below the best); published numbers, their spread and the difference.
         """
-        return as_csv(self.arrangement, self.significance, self.comparisons)
+        return as_csv(self.arrangement, self.significance, self.comparisons, self.literature.rows)
 
     def to_json(self) -> str:
         """Write the numbers of :meth:`to_csv`, the metrics of each seed, the difference to the best and every error."""
-        return as_json(self.arrangement, self.significance, self.comparisons, self.results, self.caption())
+        more = self.caption(), self.literature.rows
+        return as_json(self.arrangement, self.significance, self.comparisons, self.results, *more)
 
     def _blocks(self, grid_for: str) -> list[Block]:
         """Return the table and, if there are published numbers, the comparison with them.
@@ -217,12 +224,14 @@ class Table:
             grid_for: ``dataset`` or ``world``: there is a grid for each dataset or for each world.
         """
         columns_by_corner: dict[str, list[Column]] = defaultdict(list)
-        for dataset, world in self.arrangement.columns:
+        for dataset, world in self.literature.columns:
             columns_by_corner[dataset if grid_for == "dataset" else world].append((dataset, world))
         grids, published = [], []
         for corner, columns in columns_by_corner.items():
             labels = [label for label in self.arrangement.rows if grid_for == "world" or self._was_run(label, columns)]
-            grids.append(Grid(corner, columns, [(label, self._numbers(label, columns)) for label in labels]))
+            own = [(label, self._numbers(label, columns)) for label in labels]
+            more = self.literature.in_grid(columns)
+            grids.append(Grid(corner, columns, own + more, len(more)))
             if rows := comparison_rows(self.comparisons, self.arrangement.rows, columns):
                 published.append(Grid(corner, columns, rows))
         errors = failure_notes(self.labels, self.results)
@@ -244,6 +253,11 @@ class Table:
         if interval:
             text += f" [{', '.join(map(percent, interval))}]"
         return Number(text, self.arrangement.rank(key, metric), bool(self.significance.tied(key, metric)))
+
+
+def _occurs_twice(label: str, cell: Mapping[str, Any]) -> CzslkitError:
+    name = cell_name(label, cell)
+    return CzslkitError(f"{name} occurs twice, each time with configuration {cell['config_id']}")
 
 
 def _with_printable_names(result: Result) -> Result:

@@ -113,6 +113,7 @@ def bench(
     keep_stale: bool = False,
     allow_missing: bool = False,
     verbose: bool = False,
+    loggers: Sequence[str] | str = (),
     progress: bool = True,
     log: Callable[[str], None] = log_to_stderr,
 ) -> Benchmark:
@@ -132,8 +133,8 @@ def bench(
         seeds: seeds of the trainings; each method is trained once for each seed. If None, those of ``suite`` or 0.
         suite: a YAML file that holds a comparison; see docs/suites.md. Every other argument overrides it. Of
             ``methods``, those that it has keep their settings there.
-        checkpoints: folders that ``czslkit convert`` or a training wrote. Their methods are evaluated without
-            training; the other methods are trained.
+        checkpoints: folders that ``czslkit convert`` or a training wrote, or ``hf:USER/NAME[@REVISION]``, repositories
+            of ``czslkit push``. Their methods are evaluated without training; the other methods are trained.
         recipes: recipe files by method, such as ``{"csp": "my/csp.yaml"}``; each is used on every dataset.
         data: folder of the datasets; ``$CZSLKIT_DATA`` or ``./data`` if None.
         runs: folder of the results.
@@ -164,6 +165,8 @@ def bench(
             no list, and are therefore left out, or if more than 1 % of its pictures could not be read when it was
             imported.
         verbose: log the traceback of every error; without it, the log has the file of the traceback.
+        loggers: names of loggers, such as ``tensorboard``, as a sequence or separated by commas. Each receives the
+            values of every training; no result depends on it. See docs/tracking.md.
         progress: show progress: bars on a terminal and in a notebook, elsewhere a line at least every minute.
         log: called with a line for every step; prints to standard error by default.
 
@@ -204,9 +207,10 @@ def bench(
         keep_stale=keep_stale,
         allow_missing=allow_missing,
         verbose=verbose,
+        loggers=loggers,
         progress=progress,
         problems=problems,
-    )
+    ).with_local_checkpoints()
     parameters = slurm_parameters(slurm, detach, device)
     if request.processes > 1 and (parameters is not None or process_count() > 1):
         other = "slurm" if parameters is not None else "torchrun"

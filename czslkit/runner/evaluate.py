@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from .. import distributed
 from ..errors import DataError
@@ -13,6 +16,8 @@ from ..evaluation.evaluator import OpenWorld, searched_threshold
 from ..evaluation.feasibility_source import method_feasibility
 from ..metrics import predictions
 from ..metrics.sweep import Sweep
+from ..prediction import Calibration
+from ..training.loop import Training
 from .job import Job
 from .plan import Spec
 from .prepare import Prepared, evaluation_feed, plan_test, world_failure
@@ -78,7 +83,7 @@ def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | Non
         return None
     if isinstance(evaluation.threshold, (int, float)):
         return FeasibilityThreshold(evaluation.threshold, "published" if _is_published(job.spec) else "given", scores)
-    threshold = searched_threshold(
+    found = searched_threshold(
         prepared.method,
         prepared.data,
         scores.values,
@@ -88,7 +93,21 @@ def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | Non
         memory=job.machine.memory,
         stream_seed=evaluation.stream_seed,
     )
-    return FeasibilityThreshold(threshold, "searched on validation", scores)
+    return FeasibilityThreshold(found.value, "searched on validation", scores, found.bias)
+
+
+def calibration(job: Job, training: Training, threshold: FeasibilityThreshold | None) -> Calibration:
+    """Return what the validation split chose for predictions, as far as training and evaluation have computed it."""
+    kept = training.history[training.best_epoch - 1] if training.best_epoch and training.history else {}
+    biases: dict[str, Any] = {job.spec.train.select_world: kept.get("val_bias")}
+    feasible = None
+    if threshold:
+        biases |= {"open": threshold.bias} if threshold.bias is not None else {}
+        feasible = threshold.scores.values >= torch.tensor(threshold.value)
+        if job.spec.evaluation.infeasible == "original":  # predictions exclude these pairs, so the bias would not fit
+            biases.pop("open", None)
+    known = {world: bias for world, bias in biases.items() if bias is not None and math.isfinite(bias)}
+    return Calibration(known, feasible)
 
 
 def measured_records(job: Job, prepared: Prepared, measured: Measured) -> tuple[Results, Results]:

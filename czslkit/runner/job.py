@@ -23,3 +23,4 @@ class Job:
     keep_stale: bool = False  # use stored results even if something that they depend on has changed
     log: Callable[[str], None] = print  # called with a line for every step
     name: str = ""  # its number and its names, with which the lines of its log start
+    loggers: tuple[str, ...] = ()  # names of the loggers that receive the values of the training

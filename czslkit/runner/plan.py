@@ -158,7 +158,7 @@ def plan(
     asked = [replace(v, recipe=recipes.get(v.method, v.recipe)) for v in variants(methods)]
     names = list(dict.fromkeys(variant.method for variant in asked))
     problems = [
-        *_method_problems(asked),
+        *_method_problems(asked, seeds),
         *_name_problems(datasets, worlds, seeds, preset),
         *_checkpoint_problems(names, seeds, settings, checkpoints),
         *(f"recipe {recipes[m]} is for {m}, which is not among the methods" for m in recipes if m not in names),
@@ -242,8 +242,8 @@ def _file_problems(specs: Sequence[Spec]) -> Iterator[str]:
     )
 
 
-def _method_problems(asked: Sequence[Variant]) -> Iterator[str]:
-    """Yield a message for each mistake in the names and labels of methods."""
+def _method_problems(asked: Sequence[Variant], seeds: Sequence[int]) -> Iterator[str]:
+    """Yield a message for each mistake in the names, labels and checkpoints of methods."""
     if not asked:
         yield "no method to run"
     plain = [variant.method for variant in asked if not variant.places and variant == Variant(variant.method)]
@@ -253,6 +253,9 @@ def _method_problems(asked: Sequence[Variant]) -> Iterator[str]:
     first: dict[str, Variant] = {}
     for variant in asked:
         first.setdefault(variant.method, variant)
+        if variant.checkpoint is not None and len(seeds) > 1:
+            problem = f"checkpoint is {variant.checkpoint}, which is evaluated for one seed, not for {len(seeds)} seeds"
+            yield from variant.located([problem])
     for variant in first.values():
         try:
             yield from method_problems(variant.method, METHODS[variant.method])

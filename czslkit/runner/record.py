@@ -31,6 +31,7 @@ class FeasibilityThreshold:
     value: float
     origin: str  # "given", "published" or "searched on validation"
     scores: FeasibilityScores
+    bias: float | None = None  # the best one on the validation split, if the threshold was searched there
 
 
 def metrics_record(sweep: Sweep, bins: str) -> dict[str, float | None]:
@@ -82,12 +83,14 @@ def protocol_record(
 def method_record(method: Method, spec: Spec) -> dict[str, Any]:
     """Return the entries of the protocol that only some measurements have.
 
-    They are the number formats other than fp32, and what methods add that adapt to the test images, or mask pairs
-    themselves.
+    They are the number formats other than fp32, the repository and commit of a downloaded checkpoint, and what methods
+    add that adapt to the test images, or mask pairs themselves.
     """
     trained: Mapping[str, Any] = {} if spec.checkpoint or not method.trains else {"train": spec.train.precision}
     precision = precision_record(**trained, eval=spec.evaluation.precision)
     record: dict[str, Any] = {"precision": precision} if precision else {}
+    if spec.checkpoint and spec.checkpoint.origin:
+        record["checkpoint"] = spec.checkpoint.origin
     if method.streams:
         record["transductive"] = {"images": "one by one", "stream_seed": spec.evaluation.stream_seed}
     if method.masks_pairs:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.hub import local_folder
 from ..checkpoints.trained import TrainedMethod
 from ..data.cache import Cache
 from ..data.dataset_folders import canonical, find_folder
 from ..data.published import BENCHMARKS
 from ..errors import ConfigError, CzslkitError
 from ..files import checked_filename
+from ..loggers import missing_packages
 from ..method import METHODS
 from ..metrics.names import WORLDS
 from ..options import user_path
@@ -51,6 +53,7 @@ class Request:
     keep_stale: bool = False
     allow_missing: bool = False
     verbose: bool = False
+    loggers: Sequence[str] | str = ()
     progress: bool = True
     problems: tuple[str, ...] = ()  # what is wrong with the file that it was read from
     plugins: tuple[str, ...] = field(default_factory=unpackaged)  # code of the first process that is not installed
@@ -59,6 +62,22 @@ class Request:
     def store(self) -> Store:
         """The folder of the results."""
         return Store(self.runs)
+
+    def with_local_checkpoints(self) -> Request:
+        """Return the request with a folder for every checkpoint, so that all processes use the same commit of the hub.
+
+        Raises:
+            ConfigError: a checkpoint of the hub cannot be downloaded.
+        """
+        methods = self.methods
+        if methods is not None and not isinstance(methods, str):
+            methods = [
+                replace(one, checkpoint=local_folder(one.checkpoint))
+                if isinstance(one, Variant) and one.checkpoint is not None
+                else one
+                for one in methods
+            ]
+        return replace(self, methods=methods, checkpoints=[local_folder(one) for one in self.checkpoints])
 
     def jobs(self, log: Callable[[str], None]) -> list[Job]:
         """Plan every training of the grid; the same request gives the same jobs in every process.
@@ -82,6 +101,8 @@ class Request:
         problems = [*self.problems, *found, *_folder_problems(dataset_names, self.data)]
         machine, machine_problems = self._machine(log)
         problems += machine_problems
+        loggers, logger_problems = self._loggers()
+        problems += logger_problems
         if self.cache == "off" and self.cache_images:
             problems.append("cache is off, but cache_images asks to keep images in it: leave out one of the two")
         if problems:
@@ -105,9 +126,21 @@ class Request:
                 self.keep_stale,
                 _prefixed(log, name),
                 name,
+                loggers,
             )
             for spec, name in zip(specs, _job_names(specs), strict=True)
         ]
+
+    def _loggers(self) -> tuple[tuple[str, ...], list[str]]:
+        """Return the names of the loggers, each once, and the problems with them."""
+        names = tuple(dict.fromkeys(name for name in _split_names(self.loggers) if name))
+        problems: list[str] = []
+        for name in names:
+            try:
+                problems += filter(None, [missing_packages(name)])
+            except CzslkitError as error:
+                problems.append(str(error))
+        return names, problems
 
     def _machine(self, log: Callable[[str], None]) -> tuple[Machine, list[str]]:
         """Return the machine with its actual device and memory in bytes, and the problems with its settings."""

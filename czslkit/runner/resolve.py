@@ -157,4 +157,6 @@ def _changed_settings(recipe: Mapping[str, Any], used: Resolved, checkpoint: Tra
         for key, value in as_dict(options).items()
         if value != as_dict(recipe[section])[key] and is_recorded(options, key)
     )
-    return changed + ((f"weights (those in {checkpoint.folder.name}, not trained here)",) if checkpoint else ())
+    return changed + (
+        (f"weights (those in {checkpoint.origin or checkpoint.folder.name}, not trained here)",) if checkpoint else ()
+    )

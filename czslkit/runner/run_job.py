@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..checkpoints.calibration import write_calibration
 from ..checkpoints.trained import is_intact
 from ..data.splits import Splits
 from ..errors import CzslkitError, DataError, PluginError, TrainingError, without_middle
@@ -19,8 +20,9 @@ from ..result_store import REMEDY, unused_path
 from ..sizes import counted
 from ..torchrun import process_count
 from ..training.state import state_key
+from ..training.watch import Watch
 from . import forecast
-from .evaluate import evaluate, measured_records
+from .evaluate import calibration, evaluate, measured_records
 from .job import Job
 from .prepare import (
     build_method,
@@ -43,6 +45,7 @@ from .staleness import (
 )
 from .train import classes_of, is_trained, stored_keys, train_method, training_folder
 from .training_forecast import training
+from .watching import watched
 
 TRACEBACK_FILE = "error.txt"  # file of a failed result that has the traceback
 _LONGEST_TEXT = 100_000  # characters of a message and of a traceback in a result
@@ -183,12 +186,24 @@ def same_trainings(job: Job, data: Mapping[str, str], splits: Splits | None) -> 
 
 
 def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
-    """Train and evaluate; return the contents of the new results, which are not stored yet.
+    """Train and evaluate; return the contents of the new results, which are not stored yet. Loggers receive the values.
 
     Args:
         worlds: the worlds that have no usable result.
         stored: the trainings on disk that can be used. The results of a stale training say that they are stale.
     """
+    with watched(job) as watch:
+        results = _watched_results(job, worlds, stored, watch)
+        done = {world: result for world, result in results.items() if result["status"] == "done"}
+        for world, result in done.items():
+            watch.results(world, result["metrics"], result["training"]["steps"], job.machine.torch_device())
+        if len(done) < len(results):
+            watch.finish("failed")
+    return results
+
+
+def _watched_results(job: Job, worlds: Sequence[str], stored: Stored, watch: Watch) -> Results:
+    """Return the contents of the new results; see :func:`make_results`."""
     with leading(job, worlds):
         prepared = prepare(job, worlds)
         if not prepared.worlds:
@@ -198,9 +213,12 @@ def make_results(job: Job, worlds: Sequence[str], stored: Stored) -> Results:
         key, stale = training_key(job.spec, dependencies), {}
         if kept := stored.kept_training:
             dependencies, key, stale = kept["depends"]["training"], kept["training_key"], {"stale": kept["stale"]}
-        training, key = train_method(job, prepared, key, stored.same_trainings)
+        training, key = train_method(job, prepared, key, stored.same_trainings, watch)
         start = time.monotonic()
         measured = evaluate(job, prepared)
+    if job.spec.checkpoint is None:
+        chosen = calibration(job, training, measured.threshold)
+        write_calibration(training_folder(job), chosen, prepared.data.space)
     left_out = {one.split: {"images": one.images, "of": one.of} for one in prepared.data.left_out}
     set_aside = prepared.data.set_aside
     records, unrecorded = measured_records(job, prepared, measured)

@@ -175,6 +175,8 @@ class _Reader:
                 self._add(
                     (*path, "set", key), f"{key} has the name of a method, expected {rest} in an entry of {method}"
                 )
+            if key.startswith("train.") and entry.get("checkpoint") is not None:
+                self._add((*path, "set", key), f"{key} does nothing: a method of a checkpoint is not trained")
         general = {key: value for key, value in shared.items() if key.partition(".")[0] not in methods}
         special = {key: value for key, value in shared.items() if key.partition(".")[0] == method}
         special = {key.removeprefix(f"{method}."): value for key, value in special.items()}

@@ -21,6 +21,7 @@ from ..result_store import unused_path
 from ..training.loop import Training, train
 from ..training.split import equal_weights
 from ..training.state import TrainingState, state_key
+from ..training.watch import Watch
 from ..training_files import METADATA_FILE, STATE_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from .job import Job
 from .prepare import Prepared, evaluation_feed, selection_candidates
@@ -37,7 +38,9 @@ def classes_of(job: Job, method: Method) -> list[Any]:
     return [type(dataset(job.spec.dataset)), *map(type, modules), *held]
 
 
-def train_method(job: Job, prepared: Prepared, key: str, same: Mapping[str, Any]) -> tuple[Training, str]:
+def train_method(
+    job: Job, prepared: Prepared, key: str, same: Mapping[str, Any], watch: Watch | None = None
+) -> tuple[Training, str]:
     """Train the method of a job, unless the same training is already on disk.
 
     A training with another key is renamed, never overwritten. If only the weights of the same training are on disk,
@@ -46,6 +49,7 @@ def train_method(job: Job, prepared: Prepared, key: str, same: Mapping[str, Any]
     Args:
         key: names the training; see :func:`czslkit.runner.staleness.training_key`.
         same: other keys of the same training, such as keys of an older format, with its record in a result.
+        watch: receives the values of the training.
 
     Returns:
         The record of the training, and its key on disk.
@@ -64,7 +68,7 @@ def train_method(job: Job, prepared: Prepared, key: str, same: Mapping[str, Any]
     if trains and found.recorded and not found.state:
         training = distributed.first(lambda: _load_trained(job, method, folder, record))
         equal_weights(method)
-    training = training or _train(job, prepared, state, trains)
+    training = training or _train(job, prepared, state, trains, watch)
     if spec.checkpoint is None:
         distributed.first(lambda: _save(job, method, folder, found, keys[0]))
     return training, keys[0]
@@ -105,7 +109,7 @@ def stored_keys(folder: Path) -> list[str]:
     return StoredTraining(_recorded_key(folder), state_key(folder)).keys
 
 
-def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> Training:
+def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool, watch: Watch | None) -> Training:
     """Train the method of a job from its last state."""
     spec, machine, method, data = job.spec, job.machine, prepared.method, prepared.data
     validation = evaluation_feed(job, method, data.val)
@@ -129,6 +133,7 @@ def _train(job: Job, prepared: Prepared, state: TrainingState, trains: bool) -> 
         data=data.training_data(),
         seed=spec.seed,
         log=job.log,
+        watch=watch,
     )
 
 

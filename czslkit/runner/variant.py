@@ -18,7 +18,7 @@ class Variant:
             whole benchmark override them.
         label: name of its row in the table; if empty, the method with the settings in which results differ.
         recipe: recipe file for every dataset, in place of the recipes of the method.
-        checkpoint: folder of a trained method, which is evaluated without training.
+        checkpoint: folder of a trained method, or ``hf:USER/NAME``; the method is evaluated without training.
         places: where a file gives it, by the key of the setting, and as ``""`` for the method; starts of messages.
 
     >>> Variant("msci", {"fusion": "gated"}, label="gated MSCI").name

@@ -115,9 +115,12 @@ def kind_of(name: str) -> str:
 
     Raises:
         UnknownNameError: nothing has the name.
-        ConfigError: several kinds have the name.
+        ConfigError: several kinds have the name, or one that has no checks.
     """
-    found = sorted(kind for kind, registry in REGISTRIES.items() if name in registry)
+    all_found = sorted(kind for kind, registry in REGISTRIES.items() if name in registry)
+    found = [kind for kind in all_found if kind in ("method", "backbone", "dataset", *COMPONENTS)]
+    if all_found and not found:
+        raise ConfigError([f"{name} is a {all_found[0]}, and no checks are known for it"])
     if not found and name.partition("/")[0] in BACKBONES:
         found = ["backbone"]
     if len(found) == 1:

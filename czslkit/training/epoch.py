@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,6 +17,7 @@ from ..data.batches import Companions, Feed
 from ..deferred import deferred_checks, is_host
 from ..errors import TrainingError
 from ..learned_state import frozen_fingerprint
+from ..loss_parts import reported
 from ..method import Method
 from ..precision import computing_in, tf32
 from ..recompute import Recomputation, recompute
@@ -31,6 +32,7 @@ from .memory import StepMemory
 from .optimizers import check_groups, lr_factor
 from .options import TrainOptions
 from .split import divided, equal_random_numbers, sum_gradients, sum_losses
+from .watch import Watch
 
 T = TypeVar("T")
 
@@ -47,6 +49,8 @@ class Trainer:
     seed: int
     step_memory: StepMemory
     divides: bool = True  # several ranks divide every batch; otherwise each computes whole batches
+    watch: Watch = field(default_factory=Watch)
+    steps: int = 0  # optimiser steps of the training so far
 
     def __post_init__(self) -> None:
         self.frozen = frozen_fingerprint(self.method)
@@ -69,7 +73,7 @@ class Trainer:
         method.before_epoch(TrainingPosition(epoch, options.epochs, 0, steps))
         if _is_frozen(method) != frozen:  # a frozen backbone is in evaluation mode
             method.backbone.train(mode and frozen)
-        check_groups(method, [p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"]])
+        check_groups(method, [p for group in self.groups for p in group["params"]])
         how = distributed.first(self.step_memory.recomputation)
         idle = {name: p for name, p in method.named_parameters() if p.requires_grad and not epoch}
         batches = -(-len(order) // feed.batch_size)
@@ -107,6 +111,7 @@ class Trainer:
             TrainingError: a loss is not finite.
         """
         method, lr = self.method, 0.0
+        self.watch.before_steps(losses)
         with tf32(self.options.precision == "tf32", method.device), deferred_checks(method.device), losses.all_read():
             for step, group in enumerate(groups):
                 position = replace(start, step=step)
@@ -116,14 +121,22 @@ class Trainer:
                     with recompute(how):
                         self._add_gradient(batch, rows, sum(part.total for _, part in group), position, losses)
                     progress.update(note=losses.note())
-                sum_gradients(p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"])
+                sum_gradients(p for group in self.groups for p in group["params"])
                 if any(rows.total % distributed.size() for _, rows in group):
                     equal_random_numbers(method.device)
                 for name in [name for name, p in idle.items() if p.grad is not None]:
                     del idle[name]
                 self._step()
                 method.after_step(replace(start, step=step + 1))
+                self.steps += 1
+                self.watch.after_step(step + 1, self.steps, lr, self.groups)
+        self.watch.after_steps()
         return lr
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The groups of parameters of all optimisers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _generator(self, purpose: str, epoch: int) -> Generator:
         """Return a generator of random numbers for one purpose and one epoch."""
@@ -133,9 +146,8 @@ class Trainer:
         """Set the learning rate of every group of parameters for a step; return it for ``lr_scale`` 1."""
         shares = position.step / position.steps, (position.step + 1) / position.steps
         factor = lr_factor(self.options, position.epoch, *shares)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
+        for group in self.groups:
+            group["lr"] = group["base_lr"] * factor
         return self.options.lr * factor
 
     def _parts(self, order: Tensor, epoch: int, companions: Companions | None) -> Iterator[tuple[Batch, Rows]]:
@@ -164,8 +176,9 @@ class Trainer:
             TrainingError: a loss is not finite, of this step or of an earlier one; the message names epoch and step.
         """
         options = self.options
-        with computing_in(options.precision, self.pairs.device), computing(rows):
-            parts = loss_parts(self.method, (self.compiled_loss or self.method.loss)(batch, self.pairs))
+        with computing_in(options.precision, self.pairs.device), computing(rows), reported() as named:
+            loss = (self.compiled_loss or self.method.loss)(batch, self.pairs)
+        parts = loss_parts(self.method, loss, named)
         losses.add(sum_losses(parts, rows.weight), rows.total, position, self.optimizers[0].param_groups[0]["lr"])
         share = rows.total / images if options.rescale_short_groups else 1 / options.accumulation
         (parts["loss"] * (share * rows.weight)).backward()
@@ -173,7 +186,7 @@ class Trainer:
     def _step(self) -> None:
         """Let the optimisers make a step with the gradients, and delete the gradients."""
         if self.options.clip_norm is not None:
-            grouped = (p for optimizer in self.optimizers for g in optimizer.param_groups for p in g["params"])
+            grouped = (p for group in self.groups for p in group["params"])
             torch.nn.utils.clip_grad_norm_([p for p in grouped if p.grad is not None], self.options.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()

@@ -22,6 +22,7 @@ from .optimizers import make_optimizers
 from .options import TrainOptions
 from .split import equal_weights, sampled, undivided
 from .state import Progress, TrainingState
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Training:
     trainable_parameters: int
     history: tuple[dict[str, float], ...] = field(
         repr=False
-    )  # for each epoch: loss, lr, val_auc, val_acc and val_loss if computed
+    )  # for each epoch: loss, lr, val_auc, val_bias, val_acc and val_loss if computed
     seconds: float = field(default=0.0, compare=False)  # over all sessions of the training
+    steps: int = field(default=0, compare=False)  # optimiser steps; 0 in results of earlier versions
 
 
 def train(
@@ -47,6 +49,7 @@ def train(
     data: TrainingData,
     seed: int,
     log: Callable[[str], None] = lambda line: None,
+    watch: Watch | None = None,
 ) -> Training:
     """Train a method and leave it with the weights of its best epoch, which ``options.select`` chooses.
 
@@ -61,6 +64,7 @@ def train(
         state: the file to resume from.
         data: the training split as hooks receive it.
         log: called with a line for every epoch.
+        watch: receives the values of the training.
 
     Raises:
         TrainingError: a loss is not finite, a trainable parameter cannot learn, or no recomputation makes a step fit
@@ -73,12 +77,14 @@ def train(
     divides = _divides(method, feed, log)
     images = max(2, -(-options.batch_size // distributed.size())) if divides else options.batch_size
     memory = StepMemory(method, feed, replace(options, batch_size=images), data, log)
-    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed, memory, divides)
+    watch = watch or Watch()
+    trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed, memory, divides, watch)
     restored = state.restore(method, trainer.optimizers)
-    history, best = restored.history, restored.best
+    history, best, trainer.steps = restored.history, restored.best, restored.steps
     start = time.monotonic() - restored.seconds
     if history:
         log(f"resumed after epoch {len(history)}")
+    watch.begin(trainer.steps, method.device)
     for epoch in range(len(history), options.epochs):
         torch.manual_seed(epoch_seed(seed, epoch))
         row = trainer.run(epoch)
@@ -86,11 +92,13 @@ def train(
             history.append({**row, **finite_validation(validate(), epoch)})
             if best_epoch(history, options.select) == len(history):
                 best = {name: value.clone() for name, value in learned_state(method).items()}
-        progress = Progress(history, best, time.monotonic() - start)
+        progress = Progress(history, best, time.monotonic() - start, trainer.steps)
         distributed.first(partial(state.save, method, trainer.optimizers, progress))
+        watch.after_epoch(epoch + 1, trainer.steps, history[-1], trainer.groups)
         log(f"epoch {epoch + 1}/{options.epochs}: {_epoch_summary(history[-1])}, {time.monotonic() - start:.0f} s")
     load_learned(method, best)
-    return Training(len(history), best_epoch(history, options.select), count, tuple(history), time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return Training(len(history), best_epoch(history, options.select), count, tuple(history), seconds, trainer.steps)
 
 
 def _divides(method: Method, feed: Feed, log: Callable[[str], None]) -> bool:

@@ -40,6 +40,7 @@ class MeanLosses:
     images: int = 0  # whose losses were read
     totals: dict[str, float] = field(default_factory=dict)
     unread: list[_Unread] = field(default_factory=list)
+    told: dict[str, float] = field(default_factory=dict)  # totals and images at the last call of ``recent``
 
     def add(self, values: Mapping[str, Tensor], images: int, position: TrainingPosition, lr: float) -> None:
         """Add the mean losses of a batch, which are read now or later.
@@ -94,16 +95,29 @@ class MeanLosses:
         """Return the mean loss for a line of progress, empty before a loss was read."""
         return f"loss {self.totals['loss'] / self.images:.3f}" if self.images else ""
 
+    def recent(self) -> tuple[dict[str, float], int]:
+        """Return the mean of every value over the images that were read since the last call, and their number."""
+        before, self.told = self.told, {**self.totals, "": self.images}
+        images = self.images - int(before.get("", 0))
+        return {name: (total - before.get(name, 0.0)) / images for name, total in self.totals.items() if images}, images
+
     def means(self) -> dict[str, float]:
         """Return the mean of every value over the images so far."""
         return {name: total / self.images for name, total in self.totals.items()}
 
 
-def loss_parts(method: Method, loss: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+def loss_parts(
+    method: Method, loss: Tensor | Mapping[str, Tensor], reported: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return a loss as ``loss``, with each of its named parts as ``loss/NAME``.
 
+    Args:
+        loss: the loss, or its parts, which are added up.
+        reported: parts of a single loss that :func:`czslkit.loss_parts.report` was called with.
+
     Raises:
-        TrainingError: the method returned something else than a scalar, or several scalars by name.
+        TrainingError: the method returned something else than a scalar, or several scalars by name, or reported
+            something else than a scalar.
 
     >>> method = type("Mine", (), {})()
     >>> {name: value.item() for name, value in loss_parts(method, {"a": torch.tensor(1), "b": torch.tensor(2)}).items()}
@@ -116,6 +130,12 @@ def loss_parts(method: Method, loss: Tensor | Mapping[str, Tensor]) -> dict[str,
         raise TrainingError(
             f"the loss of {type(method).__name__} is {found}, expected a tensor with one number, or a dict of them"
         )
-    if not isinstance(loss, Mapping):
-        return {"loss": loss}
-    return {"loss": torch.stack([*loss.values()]).sum()} | {f"loss/{name}": value for name, value in loss.items()}
+    for name, part in (reported or {}).items():
+        if part.numel() != 1:
+            raise TrainingError(
+                f"{type(method).__name__} reports the part {name!r} of its loss with shape {list(part.shape)}, "
+                "expected a tensor with one number"
+            )
+    total = torch.stack([*loss.values()]).sum() if isinstance(loss, Mapping) else loss
+    named = {**(reported or {}), **(loss if isinstance(loss, Mapping) else {})}
+    return {"loss": total} | {f"loss/{name}": value for name, value in named.items()}

@@ -33,6 +33,7 @@ class Progress:
     history: list[dict[str, float]]  # one row for each finished epoch
     best: Mapping[str, Tensor]  # the weights of the epoch to keep
     seconds: float  # over all sessions of the training
+    steps: int = 0  # optimiser steps so far; 0 in files of earlier versions
 
 
 class TrainingState:
@@ -48,7 +49,7 @@ class TrainingState:
         self.key, self.accepted, self.file = key, {key, *accepted}, folder / STATE_FILE
 
     def save(self, method: Method, optimizers: Sequence[torch.optim.Optimizer], progress: Progress) -> None:
-        """Write the weights, the optimisers, the history, the weights of the epoch to keep and the time so far."""
+        """Write the weights, the optimisers, the history, the weights of the epoch to keep, time and steps so far."""
         tensors = {f"method.{name}": value for name, value in learned_state(method).items()}
         tensors |= {f"best.{name}": value for name, value in progress.best.items()}
         tensors |= {f"hooks.{name}": torch.as_tensor(value) for name, value in method.training_state().items()}
@@ -59,6 +60,7 @@ class TrainingState:
             "key": self.key,
             "history": json.dumps(progress.history),
             "seconds": str(progress.seconds),
+            "steps": str(progress.steps),
             "trainable": json.dumps([name for name, p in method.named_parameters() if p.requires_grad]),
             "optimizers": json.dumps([_plain_values(optimizer) for optimizer in optimizers]),
         }
@@ -97,7 +99,8 @@ class TrainingState:
             for group, found in zip(content["param_groups"], values["groups"], strict=False):
                 group.update({key: value for key, value in found.items() if key not in _OF_THE_DEVICE})
             optimizer.load_state_dict({**content, "state": dict(moments)})
-        return Progress(json.loads(metadata["history"]), sections["best"], float(metadata["seconds"]))
+        seconds, steps = float(metadata["seconds"]), int(metadata.get("steps", 0))
+        return Progress(json.loads(metadata["history"]), sections["best"], seconds, steps)
 
     def _accepted_content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return the tensors and the metadata of the file, nothing if it is not of this training."""
@@ -149,7 +152,7 @@ def _is_whole(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], method
     try:
         history, plain = json.loads(metadata["history"]), json.loads(metadata.get("optimizers", "[]"))
         json.loads(metadata.get("trainable", "[]"))
-        float(metadata["seconds"])
+        float(metadata["seconds"]), int(metadata.get("steps", 0))
         whole = bool([row["loss"] for row in history])
         whole = whole and all({"state", "groups"} <= values.keys() for values in plain)
     except (KeyError, ValueError, TypeError, AttributeError):

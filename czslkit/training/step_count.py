@@ -90,7 +90,7 @@ class StepCounter:
         key = (how, self.whole[0] if batch is None else len(batch.attr), len(pairs))
         if key not in self._counts:
             try:
-                with _kept_random_state(self.method.device):
+                with kept_random_state(self.method.device):
                     self._counts[key] = self._counted(how, batch, pairs)
             except Exception as error:
                 kind = type(self.method).__name__
@@ -195,7 +195,7 @@ def image_bytes(batch: Batch) -> int:
 
 
 @contextmanager
-def _kept_random_state(device: torch.device) -> Iterator[None]:
+def kept_random_state(device: torch.device) -> Iterator[None]:
     """Set the random numbers of Python and torch back at the end of the ``with`` block."""
     state = random.getstate()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -18,6 +18,7 @@ from czslkit.aggregators import ImageMlp
 from czslkit.backbones import load_backbone
 from czslkit.backbones.timm import attention_heads
 from czslkit.components import Head, cosine
+from czslkit.loss_parts import report
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.training_hooks import TrainingData
@@ -118,13 +119,18 @@ class CosineProduct(Head):
             batch: labels of the images.
             pairs: candidates, ``[P, 2]``.
         """
-        return F.cross_entropy(self.scale * scores.pair, pair_targets(batch, pairs)) + self.word_loss(scores, batch)
+        pair = F.cross_entropy(self.scale * scores.pair, pair_targets(batch, pairs))
+        return report("pair", pair) + self.word_loss(scores, batch)
+
+    def score_scale(self) -> float:
+        return self.scale
 
     def word_loss(self, scores: Scores, batch: Batch) -> Tensor:
         """Return the sum of the cross-entropies of attribute and object, a scalar."""
         assert scores.attr is not None and scores.obj is not None
         attr, obj = self.scale * scores.attr, self.scale * scores.obj
-        return F.cross_entropy(attr, batch.attr) + F.cross_entropy(obj, batch.obj)
+        attr_loss, obj_loss = F.cross_entropy(attr, batch.attr), F.cross_entropy(obj, batch.obj)
+        return report("attr", attr_loss) + report("obj", obj_loss)
 
 
 def _product(scores: Scores, pairs: Tensor) -> Tensor:
@@ -241,7 +247,8 @@ class Ade(FromWordVectors, Method):
         text = self.text(self.candidates)
         image, partner, distance = self.compare(batch)
         words = self.head.word_loss(self.head.cosines(partner, text), batch)
-        return self.head.loss(self.head.cosines(image, text), batch, self.candidates) + words + distance
+        pairs_and_words = self.head.loss(self.head.cosines(image, text), batch, self.candidates)
+        return pairs_and_words + words + report("distance", distance)
 
     def compare(self, batch: Batch) -> tuple[AdeImage, AdeImage, Tensor]:
         """Return features of images that attend to their companions, of companions that attend to them, and a distance.

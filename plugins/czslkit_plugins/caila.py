@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 from czslkit.backbones import load_backbone
 from czslkit.backbones.adapters import ConceptAdapters, adapter_mode
 from czslkit.components import Backbone, Head, cosine
+from czslkit.loss_parts import report
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.training_hooks import TrainingData
@@ -79,6 +80,9 @@ class ConceptCosine(Head):
         attr, obj = cosine(image.attr, text.attr, self.attr_scale), cosine(image.obj, text.obj, self.obj_scale)
         return replace(scores, attr=attr, obj=obj)
 
+    def score_scale(self) -> float:
+        return float(self._backbone[0].scale.detach().exp())
+
     def loss(self, scores: Scores, batch: Batch, pairs: Tensor) -> Tensor:
         """Return the sum of the three cross-entropies.
 
@@ -87,7 +91,8 @@ class ConceptCosine(Head):
         """
         assert scores.attr is not None and scores.obj is not None
         branches = (scores.pair, pair_targets(batch, pairs)), (scores.obj, batch.obj), (scores.attr, batch.attr)
-        return torch.stack([F.cross_entropy(*branch) for branch in branches]).sum()
+        losses = (F.cross_entropy(*branch) for branch in branches)
+        return torch.stack([*map(report, ("pair", "obj", "attr"), losses)]).sum()
 
 
 @dataclass(frozen=True)

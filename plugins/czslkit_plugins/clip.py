@@ -6,7 +6,8 @@ ICML 2021. https://arxiv.org/abs/2103.00020
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from czslkit.backbones import load_backbone
 from czslkit.heads import CosineHead
@@ -50,3 +51,8 @@ class Clip(Method):
             prompt=FixedPrompt(space, options.context),
             head=CosineHead(backbone.scale),
         )
+        self.options = options
+
+    def with_words(self, space: PairSpace) -> Clip:
+        options: Any = replace(self.options, backbone=self.backbone)  # type: ignore[arg-type]
+        return Clip(options, space).eval()

@@ -7,6 +7,7 @@ https://arxiv.org/abs/2109.01134; applied to pairs as in Nayak, Yu and Bach, ICL
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from czslkit.backbones import load_backbone
@@ -46,3 +47,10 @@ class Coop(Method):
             learn_context=True,
         )
         super().__init__(space=space, backbone=backbone, prompt=prompt, head=CosineHead(backbone.scale))
+        self.options = options
+
+    def with_words(self, space: PairSpace) -> Coop:
+        options: Any = replace(self.options, backbone=self.backbone)  # type: ignore[arg-type]
+        other = Coop(options, space)
+        other.load_state_dict({name: value for name, value in self.state_dict().items() if "context" in name}, False)
+        return other.eval()

@@ -19,6 +19,7 @@ from torch import Tensor
 from czslkit.backbones import load_backbone
 from czslkit.components import HEADS, INTERACTIONS, Backbone, Head, Interaction, cosine
 from czslkit.linear import Linear
+from czslkit.loss_parts import report
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.prompts import LearnedWordOptions, SoftPrompt, in_parts
@@ -174,7 +175,8 @@ class DecomposedHead(Head):
         target = pair_targets(batch, pairs)
         primitives = F.cross_entropy(scores.attr, batch.attr) + F.cross_entropy(scores.obj, batch.obj)
         soft = F.cross_entropy(scores.soft, target)
-        return F.cross_entropy(scores.pair, target) + self.primitive_weight * primitives + self.soft_weight * soft
+        pair = report("pair", F.cross_entropy(scores.pair, target))
+        return pair + report("primitives", self.primitive_weight * primitives) + report("soft", self.soft_weight * soft)
 
     def _fused_pairs(self, text: DfspText, rows: Tensor) -> Tensor:
         """Return the fused features of the pairs in ``rows``, ``[B, N, D]``, or ``[N, D]`` if equal for all images."""
@@ -209,7 +211,7 @@ def _primitive_means(scores: Tensor, index: Tensor, size: int) -> Tensor:
         size: number of attributes or objects. Without a pair, the score is the lowest finite number.
     """
     counts = counted(index, size)
-    sums = scores.new_zeros(len(scores), size).index_add(1, index, scores)
+    sums = scores.new_zeros(scores.shape[0], size).index_add(1, index, scores)
     return (sums / counts.clamp(min=1)).masked_fill(counts == 0, torch.finfo(scores.dtype).min)
 
 

@@ -73,14 +73,14 @@ class ImageToText(nn.Module):
             tokens: image tokens, ``[B, T, V]``.
             decomposed: decomposed texts, ``[A + O, L, W]``.
         """
-        images = len(tokens)
+        images = tokens.shape[0]
         visual = self.place(self.project(tokens).transpose(1, 2)).transpose(1, 2)  # [B, L * (A + O), W]
         visual = self.dropout(visual)
         if self.batch_mixing == "original":  # as the reshape in the released program
             visual = visual.transpose(0, 1).reshape(1, images * self.length, self.primitives, -1)
         else:
             visual = visual.reshape(images, self.length, self.primitives, -1)
-        groups = len(visual)  # groups of images that share their tokens: one for each image, or the whole batch
+        groups = visual.shape[0]  # groups of images that share their tokens: one for each image, or the whole batch
         context = visual.transpose(1, 2).flatten(0, 1)  # [groups * (A + O), images / groups * L, W]
         query = decomposed.repeat(groups, images // groups, 1)
         fused: Tensor = self.refine(self.cross(query, context))
@@ -106,5 +106,5 @@ class TextToImage(nn.Module):
         flat = self.project(decomposed).transpose(0, 1).flatten(0, 1)  # [L * (A + O), V]
         with computing(None):  # the texts are the same for every image
             texts = self.dropout(self.place(flat.T)).T  # [T, V]
-        fused: Tensor = self.cross(tokens, texts.expand(len(tokens), -1, -1))
+        fused: Tensor = self.cross(tokens, texts.expand(tokens.shape[0], -1, -1))
         return fused

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from czslkit.backbones import load_backbone
 from czslkit.components import HEADS, Head
+from czslkit.loss_parts import report
 from czslkit.method import METHODS, Method
 from czslkit.options import option
 from czslkit.precision import at_least_fp32, unrounded
@@ -60,7 +61,8 @@ class TwoClassifiers(Head):
 
     def loss(self, scores: Scores, batch: Batch, pairs: Tensor) -> Tensor:
         assert scores.attr is not None and scores.obj is not None
-        return F.cross_entropy(scores.attr, batch.attr) + F.cross_entropy(scores.obj, batch.obj)
+        attr, obj = F.cross_entropy(scores.attr, batch.attr), F.cross_entropy(scores.obj, batch.obj)
+        return report("attr", attr) + report("obj", obj)
 
 
 @dataclass(frozen=True)

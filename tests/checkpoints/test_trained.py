@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import czslkit
-from czslkit.checkpoints.trained import TrainedMethod, load_checkpoint, save
+from czslkit.checkpoints.trained import TrainedMethod, load, save
 from czslkit.cli import main
 from czslkit.errors import ConfigError
 from czslkit.json_digest import content_digest
@@ -38,7 +38,7 @@ def scores(method, images):
 
 def test_a_saved_method_is_loaded_unchanged(method, clip_file, images, tmp_path):
     save(tmp_path / "a", "msci", method, {"backbone": str(clip_file), **OPTIONS}, seed=3)
-    back = load_checkpoint(tmp_path / "a")
+    back = load(tmp_path / "a")
     assert not back.training
     assert (back.space.attrs, back.space.pairs.tolist()) == (method.space.attrs, method.space.pairs.tolist())
     assert torch.equal(scores(back, images), scores(method, images))
@@ -48,7 +48,7 @@ def test_a_saved_method_is_loaded_unchanged(method, clip_file, images, tmp_path)
 def test_a_folder_with_its_backbone_needs_nothing_else(method, images, tmp_path, openai_state):
     save(tmp_path / "a", "msci", method, {"backbone": "gone", **OPTIONS}, backbone=openai_state())
     (tmp_path / "a").rename(tmp_path / "b")
-    assert torch.equal(scores(load_checkpoint(tmp_path / "b"), images), scores(method, images))
+    assert torch.equal(scores(load(tmp_path / "b"), images), scores(method, images))
 
 
 def test_free_options_may_be_chosen_when_it_is_built(method, clip_file, tmp_path):
@@ -61,7 +61,7 @@ def test_a_file_that_is_lost_is_not_replaced_by_a_default(method, tmp_path, open
     save(tmp_path / "a", "msci", method, OPTIONS, backbone=openai_state())
     (tmp_path / "a" / lost).unlink()
     with pytest.raises(ConfigError, match=rf"a lacks {lost}, which method\.json requires"):
-        load_checkpoint(tmp_path / "a")
+        load(tmp_path / "a")
 
 
 def test_the_digest_is_of_the_contents(method, clip_file, tmp_path):
@@ -103,7 +103,7 @@ def test_changed_tensors_are_refused_with_both_digests_and_the_remedy(method, tm
     message = f"{folder / name} was changed after it was written: it has the digest {content_digest(changed)}, "
     remedy = r"\. Copy the whole folder again from its source, or train the method again in another folder\."
     with pytest.raises(ConfigError, match=re.escape(f"{message}expected {expected}") + remedy):
-        load_checkpoint(folder)
+        load(folder)
 
 
 def test_weights_of_another_training_are_refused(method, clip_file, tmp_path):
@@ -115,7 +115,7 @@ def test_weights_of_another_training_are_refused(method, clip_file, tmp_path):
     with pytest.raises(
         ConfigError, match=r"a.weights\.safetensors was changed after it was written: it has the digest"
     ):
-        load_checkpoint(tmp_path / "a")
+        load(tmp_path / "a")
 
 
 def test_a_description_that_was_edited_is_refused(method, clip_file, tmp_path):
@@ -123,7 +123,7 @@ def test_a_description_that_was_edited_is_refused(method, clip_file, tmp_path):
     file = tmp_path / "a" / METADATA_FILE
     file.write_text(file.read_text().replace('"heads": [2, 2]', '"heads": [4, 2]'))
     with pytest.raises(ConfigError, match=r"method\.json was changed after it was written: its content has the digest"):
-        load_checkpoint(tmp_path / "a")
+        load(tmp_path / "a")
 
 
 def test_a_folder_of_an_earlier_version_has_no_digests_and_is_loaded(method, clip_file, images, tmp_path):
@@ -132,7 +132,7 @@ def test_a_folder_of_an_earlier_version_has_no_digests_and_is_loaded(method, cli
     content = json.loads(file.read_text())
     file.write_text(json.dumps({k: v for k, v in content.items() if k not in ("digest", "digests")} | {"format": 1}))
     save_file(read_tensors(weights), weights)
-    assert torch.equal(scores(load_checkpoint(tmp_path / "a"), images), scores(method, images))
+    assert torch.equal(scores(load(tmp_path / "a"), images), scores(method, images))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_folder_that_holds_no_method_is_named(tmp_path, content, message):
     if content is not None:
         (tmp_path / METADATA_FILE).write_text(content)
     with pytest.raises(ConfigError, match=message):
-        load_checkpoint(tmp_path)
+        load(tmp_path)
 
 
 def test_a_training_leaves_a_folder_that_evaluates_to_the_same_numbers(toys, clip_file, tmp_path):
@@ -165,9 +165,7 @@ def test_a_training_leaves_a_folder_that_evaluates_to_the_same_numbers(toys, cli
         assert first["metrics"] == second["metrics"]
         assert second["training"]["epochs"] == 0
         assert second["config"]["checkpoint"]["digest"] == TrainedMethod.read(folder).digest
-    assert isinstance(
-        load_checkpoint(folder), type(czslkit.build("csp", load_checkpoint(folder).space, backbone=str(clip_file)))
-    )
+    assert isinstance(load(folder), type(czslkit.build("csp", load(folder).space, backbone=str(clip_file))))
 
 
 def test_other_methods_are_trained_in_the_same_call_as_a_checkpoint(toys, clip_file, tmp_path):
@@ -201,7 +199,7 @@ def test_a_folder_half_written_holds_no_method(method, tmp_path, monkeypatch, op
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path / "a", "msci", method, OPTIONS, backbone=openai_state())
     with pytest.raises(ConfigError, match=r"no .*method\.json"):
-        load_checkpoint(tmp_path / "a")
+        load(tmp_path / "a")
 
 
 def test_the_same_checkpoint_elsewhere_is_the_same_cell(method, tmp_path, openai_state):
@@ -233,7 +231,7 @@ def test_a_checkpoint_of_the_authors_is_converted_and_evaluated(toys, openai_sta
     assert main(["convert", "csp.pt", "out", *arguments, "--backbone", "clip.pt"]) == 2
     assert "out already contains a method" in capsys.readouterr().err
     (tmp_path / "clip.pt").unlink()
-    assert torch.equal(load_checkpoint("out").prompt.words, words)
+    assert torch.equal(load("out").prompt.words, words)
     assert main(["bench", "--checkpoint", "out", "--datasets", "toys", "--data", str(toys), "--runs", "runs"]) == 0
     assert "csp" in capsys.readouterr().out
 

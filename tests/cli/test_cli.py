@@ -40,6 +40,7 @@ def test_the_commands_are_those_that_are_documented():
         "report",
         "runs",
         *(f"runs {name}" for name in ("list", "remove", "prune")),
+        "push",
         "data",
         *data,
         "doctor",

@@ -57,6 +57,7 @@ def offered(shell: str, line: str, data: Path) -> list[str]:
         ("czslkit bench --set msci.fusion_", ["msci.fusion_init="]),
         ("czslkit data download ut", ["ut-zappos"]),
         ("czslkit bench --datasets to", ["toys"]),
+        ("czslkit bench --log csv,ten", ["csv,tensorboard"]),
     ],
 )
 def test_a_shell_completes_commands_names_and_settings(shell: str, line: str, expected: list[str], toys: Path) -> None:

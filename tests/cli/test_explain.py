@@ -9,7 +9,7 @@ import torch
 from PIL import ExifTags, Image
 
 import czslkit
-from czslkit.checkpoints.trained import load_checkpoint, save
+from czslkit.checkpoints.trained import load, save
 from czslkit.cli import main
 from czslkit.data.image_transforms import to_normalized_tensor
 from czslkit.data.images import open_rgb
@@ -64,7 +64,7 @@ def test_explain_ranks_all_pairs_and_draws_the_best(explain, trained, photo, tmp
     header, *rows, path = out.splitlines()
     assert header.split(maxsplit=2)[:2] == ["pair", "score"]
     assert "local/global: pair" in header and "local/global: attr" in header and "local/global: obj" in header
-    expected = ranked_toys(load_checkpoint(trained / "msci"), photo)[:3]
+    expected = ranked_toys(load(trained / "msci"), photo)[:3]
     for row, (score, name) in zip(rows, expected, strict=True):
         attr, obj, found, *contributions = row.split()
         assert (f"{attr} {obj}", float(found)) == (name, pytest.approx(score, abs=1e-3))

@@ -12,11 +12,12 @@ import pytest
 import czslkit
 from czslkit.cli import main
 from czslkit.cli.name_details import describe
-from czslkit.cli.registered_names import RegisteredName, _source_file, registered_names
+from czslkit.cli.registered_names import RegisteredName, registered_names, source_file
 from czslkit.data.datasets import DATASETS
 from czslkit.entry_points import GROUP, installed_plugins
 from czslkit.method import METHODS
 from czslkit.registry import BUILTIN, REGISTRIES, load_plugins
+from czslkit.runner.settings import SECTIONS
 from czslkit.training.options import TrainOptions
 
 MEAN = '''
@@ -253,6 +254,13 @@ def test_the_settings_of_every_method_can_be_listed() -> None:
         assert all(f"{field.name}: " in text and str(field.metadata["help"]) in text for field in fields)
 
 
+def test_the_settings_of_every_training_can_be_listed_without_a_method() -> None:
+    assert describe("train").startswith("train settings of every method, for czslkit bench --set KEY=VALUE")
+    for section, schema in SECTIONS.items():
+        lines = [line for line in describe(section).splitlines() if line.startswith(f"{section}.")]
+        assert [line.partition(":")[0] for line in lines] == [f"{section}.{f.name}" for f in dataclasses.fields(schema)]
+
+
 def test_a_name_of_two_kinds_is_described_as_both(tmp_path: Path) -> None:
     lines = describe("demo", tmp_path).splitlines()
     assert [line for line in lines if ", from " in line] == [
@@ -266,7 +274,10 @@ def test_a_component_is_described_with_the_arguments_of_its_class() -> None:
     assert describe("low_high").endswith(
         "arguments of its class:\n    dim: int\n    low: int = 4\n    high: int = 4\n    dropout: float = 0.1"
     )
-    assert describe("timm/resnet18").startswith("backbone timm, from czslkit ")
+    text = describe("timm/resnet18")
+    assert text.startswith("backbone timm, from czslkit ")
+    assert "``WEIGHTS`` is ``pretrained``" in text
+    assert "Raises:" not in text
 
 
 def test_a_dataset_is_described_with_its_folder_and_its_counts(toys: Path, tmp_path: Path) -> None:
@@ -288,9 +299,9 @@ def test_a_name_that_nothing_has_is_answered_with_a_similar_one(capsys: pytest.C
 
 
 def test_sources_are_found_without_importing_the_packages_they_are_in() -> None:
-    assert _source_file("czslkit.backbones") == Path(czslkit.__file__).parent / "backbones" / "__init__.py"
+    assert source_file("czslkit.backbones") == Path(czslkit.__file__).parent / "backbones" / "__init__.py"
     for name in (*BUILTIN, *(plugin.module for plugin in installed_plugins() if plugin.builtin)):
-        assert _source_file(name).is_file()
+        assert source_file(name).is_file()
 
 
 @pytest.mark.parametrize(

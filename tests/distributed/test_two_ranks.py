@@ -78,6 +78,18 @@ def test_two_ranks_train_and_score_as_one_process(trainings: Path, name: str, pl
         assert "ranks" not in other
 
 
+def test_one_of_two_ranks_logs_the_values_of_one_process(trainings: Path) -> None:
+    for name in (*METHODS, *OWN):
+        tables = []
+        for place in ("one", "two"):
+            (file,) = (trainings / place).glob(f"logs/csv/tiny/{name}/*/values.csv")
+            rows = [line.split(",") for line in file.read_text().splitlines()[1:]]
+            named = {(int(step), key): float(value) for step, key, value in rows}
+            assert len(named) == len(rows)  # also of the epoch after which the processes were stopped
+            tables.append({k: v for k, v in named.items() if not k[1].endswith(("images_per_second", "memory_gb"))})
+        assert tables[1] == pytest.approx(tables[0], abs=TOLERANCE, rel=TOLERANCE), name
+
+
 def test_the_numbers_of_each_image_are_those_of_one_process(trainings: Path) -> None:
     for name in METHODS:
         for world, result in results(trainings / "two", name).items():

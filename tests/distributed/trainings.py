@@ -54,6 +54,7 @@ def train(folder: Path, runs: str, methods: Iterable[str] = METHODS) -> None:
             runs=folder / runs,
             device="cpu",
             progress=False,
+            loggers="csv",
             log=lambda line: print(line, flush=True),
         )
 

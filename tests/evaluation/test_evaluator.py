@@ -17,7 +17,7 @@ from czslkit.data.batches import Feed
 from czslkit.data.make.mini import write_mini
 from czslkit.data.splits import Splits
 from czslkit.errors import ConfigError, PluginError
-from czslkit.evaluation.evaluator import EvalOptions, Evaluation, OpenWorld, searched_threshold
+from czslkit.evaluation.evaluator import EvalOptions, Evaluation, OpenWorld, SearchedThreshold, searched_threshold
 from czslkit.metrics.sweep import Metrics, evaluate
 from czslkit.options import as_dict, parse
 from czslkit.precision import PRECISIONS
@@ -176,7 +176,10 @@ def test_the_search_finds_what_a_loop_over_thresholds_finds(
     without_test = replace(data, test=None)
     validation = feed(method, data.val)
     found = searched_threshold(method, without_test, feasible, validation, bins=bins, infeasible=infeasible)
-    assert found == threshold
+    assert found.value == threshold
+    assert (found.bias is None) == (threshold == -10)
+    if found.bias is not None:
+        assert found.bias == naive(data.val, threshold, infeasible, bins).hm_bias
     assert best > 0.01 + naive(data.val, -1, "exclude", bins).auc  # the search has something to find
 
 
@@ -189,7 +192,9 @@ def test_the_search_scores_pairs_as_on_the_test_split(data: Splits, method: Any,
 def test_every_pair_is_a_candidate_if_every_threshold_has_auc_0(data: Splits, method: Any, feasible: Tensor) -> None:
     only_seen = replace(data.val, attr=data.train.attr[:48], obj=data.train.obj[:48])
     flawed = replace(data, val=only_seen)
-    assert searched_threshold(method, flawed, feasible, feed(method, only_seen), bins="exact") == -10
+    assert searched_threshold(method, flawed, feasible, feed(method, only_seen), bins="exact") == SearchedThreshold(
+        -10, None
+    )
 
 
 def test_the_source_of_feasibility_is_a_name_or_an_existing_file(tmp_path: Path) -> None:

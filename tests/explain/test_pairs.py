@@ -7,7 +7,8 @@ import czslkit
 from czslkit.errors import ConfigError
 from czslkit.explain import pairs as pairs_module
 from czslkit.explain.explanation import explain_picture, ranked_rows, table_row
-from czslkit.explain.pairs import highest_ranked_pairs, parse_pairs
+from czslkit.explain.pairs import highest_ranked_pairs
+from czslkit.named_pairs import parse_pairs
 from czslkit.types import Explanation, Scores, Setting
 
 

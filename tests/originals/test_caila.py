@@ -281,5 +281,5 @@ def test_a_converted_checkpoint_has_the_same_scores(tmp_path: Path) -> None:
     case = recorded(RECORDED[0])
     torch.save({"net": case.state, "epoch": 3, "AUC": 0.2}, tmp_path / "ckpt_best_auc.t7")
     czslkit.convert("caila", tmp_path / "ckpt_best_auc.t7", case.space, tmp_path / "converted", log=lambda _: None)
-    method = czslkit.load_checkpoint(tmp_path / "converted")
+    method = czslkit.load(tmp_path / "converted")
     close(method(case.images[:6], method.text(case.pairs("open"))).pair, case.arrays["eval.scores_open"], SCORES)

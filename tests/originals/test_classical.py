@@ -215,6 +215,6 @@ def test_a_converted_checkpoint_keeps_encoder_and_words(classical_cases: list[An
     with pytest.raises(ConfigError, match=r"cge: the folder has to name the image encoder: give backbone=, such as"):
         czslkit.convert("cge", *files, word_vectors=case.vector, log=str)
     czslkit.convert("cge", *files, "timm/resnet18/random", word_vectors=case.vector, log=str)
-    found = czslkit.load_checkpoint(tmp_path / "folder")
+    found = czslkit.load(tmp_path / "folder")
     pairs = case.pairs("open")
     close(found(case.images, found.text(pairs)).pair, method(case.images, method.text(pairs)).pair, 1e-6)

@@ -203,7 +203,7 @@ def test_a_converted_file_keeps_the_feasibility(gipcol: Any, tmp_path: Path) -> 
     (tmp_path / "config.yml").write_text(json.dumps(config))
     folder = tmp_path / "converted"
     czslkit.convert("gipcol", tmp_path / "whole.pt", gipcol.space, folder, tmp_path / "config.yml")
-    method = czslkit.load_checkpoint(folder)
+    method = czslkit.load(folder)
     with torch.no_grad():
         found = method(gipcol.images, method.text(gipcol.pairs("open"))).pair
     close(found, gipcol.arrays["eval.logits_open"], SCORES)

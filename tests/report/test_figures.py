@@ -227,9 +227,13 @@ def test_bars_have_the_means_and_the_intervals_of_the_table(several: Path, metri
     assert [label.get_text() for label in axes.get_xticklabels()] == ["demo", "other"]
 
 
-def test_a_bar_that_is_missing_says_why(several: Path) -> None:
-    (text,) = plot.bars(several).texts
-    assert text.get_text() == " failed"
+def test_a_bar_that_is_missing_says_why(table: Table, several: Path) -> None:
+    assert [text.get_text() for text in plot.bars(several).texts] == [" csp: failed"]
+    axes = plot.bars(table)
+    assert [text.get_text() for text in axes.texts] == [" clip: failed", " coop: not run"]
+    assert legend(axes) == ["csp", "msci"]
+    put(Store(several), "msci", metrics={"auc": None})
+    assert " msci: undefined" in [text.get_text() for text in plot.bars(several).texts]
     assert not plot.bars(several, dataset="demo").texts
 
 
@@ -307,6 +311,17 @@ def test_a_seed_that_failed_is_named_beside_the_others(tmp_path: Path) -> None:
     assert list(lines(axes)) == ["csp"]
 
 
+@pytest.mark.parametrize("what", ["curve", "training", "attributes", "bars"])
+def test_results_that_were_not_measured_alike_are_named_or_refused(tmp_path: Path, what: str) -> None:
+    put(Store(tmp_path), "csp")
+    put(Store(tmp_path), "msci", bins="exact")
+    with pytest.raises(CzslkitError, match="allow both with --mixed"):
+        getattr(plot, what)(tmp_path)
+    store = Store(tmp_path)
+    axes = getattr(plot, what)(Table(store.results(), mixed=True, attached=store.attached))
+    assert "not all results were measured alike:" in axes.get_xlabel().replace("\n", " ")
+
+
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     for seed in (0, 1):
         put(Store(tmp_path), "csp", seed=seed, files={}, training=None)
@@ -319,7 +334,10 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
 def changed(table: Table, name: str, content: Any) -> SimpleNamespace:
     """Return a table whose attached file ``name`` has another content."""
     made = content if isinstance(content, bytes) else json.dumps(content).encode()
-    parts = {part: getattr(table, part) for part in ("results", "labels", "arrangement", "significance", "asked")}
+    parts = {
+        part: getattr(table, part)
+        for part in ("results", "labels", "arrangement", "significance", "asked", "difference")
+    }
     return SimpleNamespace(**parts, attached=lambda result, asked: made if asked == name else None)
 
 

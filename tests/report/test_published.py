@@ -54,6 +54,26 @@ def beside(table: Table) -> str:
     return "\n\n".join(blocks[2:])
 
 
+def test_a_number_that_is_not_published_is_a_dash_and_has_no_verdict() -> None:
+    partly = PRINTED | {"S": None, "U": None, "spread": SPREAD | {"S": None, "U": None}}
+    assert beside(Table([result(published=partly)])).startswith(
+        "cgqa                  -------------- closed --------------\n"
+        "method                   S     U            H          AUC\n"
+        "csp: ours             70.0  60.0        50.00        40.00\n"
+        "csp: published           -     -  50.05 ± 0.2  40.25 ± 0.1\n"
+        "csp: difference          -     -        -0.05        -0.25\n"
+        "csp: verdict, 1 seed     -     -       within        below\n"
+    )
+    table = Table([result(published=partly), result(world="open", published=partly, changed=("backbone",))])
+    rows = json.loads(table.to_json())["published"]["rows"]
+    assert [row["verdict"] for row in rows] == [
+        {"S": None, "U": None, "H": "within", "AUC": "below"},
+        {"S": None, "U": None, "H": "NOT COMPARABLE", "AUC": "NOT COMPARABLE"},
+    ]
+    cells = next(csv.DictReader(io.StringIO(table.to_csv())))
+    assert (cells["best_seen_published"], cells["best_seen_verdict"], cells["auc_published"]) == ("", "", "0.4025")
+
+
 def test_the_comparison_reads_as_printed_by_hand() -> None:
     spread = PRINTED | {"spread": SPREAD}
     table = Table([result(published=spread), result(world="open", published=None)])

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from czslkit.checkpoints.trained import load_checkpoint
+from czslkit.checkpoints.trained import load
 from czslkit.cli import main
 from czslkit.errors import ConfigError
 from czslkit.learned_state import learned_state
@@ -123,9 +123,9 @@ def test_no_damage_of_a_state_is_resumed_from(cell: Path, number: int) -> None:
 @pytest.mark.parametrize("name", ["weights.safetensors", "method.json"])
 def test_no_damage_of_a_trained_method_is_loaded(cell: Path, name: str, number: int) -> None:
     folder = cell / "training"
-    whole = learned_state(load_checkpoint(folder))
+    whole = learned_state(load(folder))
     for content in damages(folder / name, number):
-        found = loaded(lambda: learned_state(load_checkpoint(folder)))
+        found = loaded(lambda: learned_state(load(folder)))
         assert found.startswith(str(folder / name)) if isinstance(found, str) else same(found, whole), content
 
 

@@ -161,6 +161,10 @@ def test_every_mistake_in_a_suite_is_reported_with_its_line(write: Write, tmp_pa
         ("datasets: demo\n", "line 1: no methods, expected a list with a method in each line, such as '- csp'"),
         ("methods: csp\n", "line 1: methods is 'csp', expected a list"),
         (
+            "methods:\n  - {method: csp, checkpoint: a, set: {train.lr: 1}}\n",
+            "line 2: train.lr does nothing: a method of a checkpoint is not trained",
+        ),
+        (
             "methods:\n  - {method: csp, label: a}\n  - {method: clip, label: a}\n",
             "line 3: label 'a' is given twice, first in .*suite.yaml, line 2",
         ),
@@ -203,6 +207,8 @@ def test_a_checkpoint_of_a_row_is_read_with_its_method(toys: Path, clip_file: Pa
     result = czslkit.bench("csp", "toys", "closed", settings=settings, **where)
     assert result.store is not None
     folder = result.store.folder(result.results[0]["cell"])
+    with pytest.raises(ConfigError, match="which is evaluated for one seed, not for 2 seeds"):
+        plan([Variant("csp", checkpoint=folder)], ["demo"], seeds=[0, 1])
     with pytest.raises(ConfigError, match="holds csp, expected coop"):
         plan([Variant("coop", checkpoint=folder)], ["demo"])
     (again,) = czslkit.bench([Variant("csp", label="kept", checkpoint=folder)], "toys", "closed", **where).results

@@ -62,6 +62,8 @@ def test_the_kind_of_a_name_is_found():
 def test_a_name_of_two_kinds_needs_the_kind():
     with pytest.raises(ConfigError, match="demo is the name of a backbone and of a dataset: say which with --kind"):
         kind_of("demo")
+    with pytest.raises(ConfigError, match="mlflow is a logger, and no checks are known for it"):
+        kind_of("mlflow")
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)

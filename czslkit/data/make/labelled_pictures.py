@@ -12,23 +12,6 @@ from ...errors import DataError
 from ..check.lint import MISSING_LABELS
 from ..layout import ABSENT, Pair
 
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".avif",
-    ".heic",
-    ".heif",
-)
-"""Endings of image files, in lower case."""
-
 _MOST_PROBLEMS = 10  # problems that a message lists; other problems are counted
 
 
@@ -41,11 +24,6 @@ class LabelledPicture:
     obj: str
     split: str = ""
     """Empty if a rule assigns the split."""
-
-
-def is_image(file: Path) -> bool:
-    """Return whether a file's name ends with a suffix of image files."""
-    return file.suffix.lower() in SUFFIXES
 
 
 def normalized_label(text: str) -> str:

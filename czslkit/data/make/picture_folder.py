@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ...errors import DataError, first_ten
 from ...terminal import log_to_stderr
+from ..images import is_image
 from ..integrity import printable
 from ..layout import Pair
 from .folder_names import pairs_of_names
-from .labelled_pictures import LabelledPicture, is_image, label_problem, normalized_label, refuse_if_any
+from .labelled_pictures import LabelledPicture, label_problem, normalized_label, refuse_if_any
 
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...foreign_files import TEXT_LIMIT, read_text
+from ..images import SUFFIXES, is_image
 from ..layout import SPLITS
-from .labelled_pictures import SUFFIXES, LabelledPicture, is_image, label_problem, normalized_label, refuse_if_any
+from .labelled_pictures import LabelledPicture, label_problem, normalized_label, refuse_if_any
 
 _COLUMNS = ("image", "attr", "obj")
 _SPLIT_COLUMNS = ("split", "set")
