@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from ..metrics.names import METRICS
-from ..sizes import format_duration
+from ..sizes import counted, format_duration
 from .gallery import OUTCOMES, Gallery
 from .grids import TIED_MARK, Block, Number
 from .labels import cell_name
@@ -120,6 +120,7 @@ def as_page(page: Page) -> str:
         caption=caption_with_ranks,
         mark=html_number,
         duration=format_duration,
+        counted=counted,
         outcomes=OUTCOMES,
         thumbnail={"side": SIDE, "bytes": MOST_BYTES},
     )
