@@ -371,11 +371,7 @@ def _training_keys(folder: Path) -> tuple[str, ...]:
 
 
 def _remove_unfinished(root: Path, dry_run: bool) -> tuple[list[Path], int]:
-    """Remove what killed processes have left unfinished, also in the cells that no process holds.
-
-    Returns:
-        The files and folders, and the bytes of the files.
-    """
+    """Remove what killed processes left unfinished, also in cells that no process holds; return it and its bytes."""
     found, size = [], 0
     others = {folder for folder in (root, root / "cache", root / "checked") if _is_folder(folder) or folder == root}
     for folder in [*sorted(others), *_cell_folders(root)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,11 @@ def _figure(title: str, draw: Callable[..., Axes], table: Table, dataset: str | 
         if not axes.has_data():
             return Figure(f"{title}: {own}", "", "The results hold no numbers for this figure.")
         axes.set_title("")
-        return Figure(f"{title}: {own}", figure_svg(axes))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "constrained_layout not applied", UserWarning)
+            return Figure(f"{title}: {own}", figure_svg(axes))
+    except UserWarning:
+        return Figure(f"{title}, {world} world", "", "Its names and notes are too long to leave room for it.")
     except (CzslkitError, ValueError) as error:
         return Figure(f"{title}, {world} world", "", printable(str(error))[:300])
 
