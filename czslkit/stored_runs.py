@@ -34,7 +34,9 @@ from .training_files import (
 
 _CELL_FOLDER = re.compile(r"seed(?P<seed>\d+)-(?P<config_id>[\w+-]+)")
 _RESULT_FILE = re.compile(r"(?P<world>closed|open)\.(stale(-\d+)?\.)?json")
-_RESULT_PARTS = re.compile(r"(?P<world>closed|open)\.(curve\.csv|images\.npz|details\.json|error\.txt|resamples)")
+_RESULT_PARTS = re.compile(
+    r"(?P<world>closed|open)\.(curve\.csv|images\.npz|details\.json|predictions\.json\.gz|error\.txt|resamples)"
+)
 _TRAINING = re.compile(rf"{TRAINING_FOLDER}(\.stale(-\d+)?)?")
 _TRAINING_FILES = (METADATA_FILE, WEIGHTS_FILE, STATE_FILE, BACKBONE_FILE, RUN_IDS_FILE)
 _CACHE_FILE = re.compile(r"(features|images)-.+\.(safetensors|npy)")
@@ -369,11 +371,7 @@ def _training_keys(folder: Path) -> tuple[str, ...]:
 
 
 def _remove_unfinished(root: Path, dry_run: bool) -> tuple[list[Path], int]:
-    """Remove what killed processes have left unfinished, also in the cells that no process holds.
-
-    Returns:
-        The files and folders, and the bytes of the files.
-    """
+    """Remove what killed processes left unfinished, also in cells that no process holds; return it and its bytes."""
     found, size = [], 0
     others = {folder for folder in (root, root / "cache", root / "checked") if _is_folder(folder) or folder == root}
     for folder in [*sorted(others), *_cell_folders(root)]:

@@ -53,7 +53,7 @@ def classifier(**parameters: Any) -> PairClassifier:
     return PairClassifier(
         **{
             "backbone": "demo",
-            "settings": {"train.epochs": 4, "train.lr": 0.02, "train.batch_size": 9},
+            "settings": {"train.epochs": 4, "train.lr": 0.02, "train.batch_size": 9, "train.augment": False},
             "device": "cpu",
             **parameters,
         }
@@ -188,7 +188,7 @@ def test_it_is_cloned_without_what_it_learned(fitted):
         ({"random_state": -1}, "-1"),
         ({"settings": {"train.epoch": 1}}, "epoch is not"),
         ({"settings": {"train.select": "auc"}}, "train.select is 'auc', but no image is held out"),
-        ({"settings": {"train.epochs": czslkit.Grid(1, 2)}}, "settings have several values (train.epochs=1"),
+        ({"settings": {"train.epochs": czslkit.Grid([1, 2])}}, "settings have several values (train.epochs=1"),
         ({"unseen": ["blue"]}, "unseen has 'blue', expected 'wet dog', 'wet+tin can' if a word has spaces"),
         ({"method": "cps"}, "no method named 'cps'"),
     ],

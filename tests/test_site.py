@@ -29,10 +29,10 @@ def commands(page: Path) -> list[str]:
 
 
 class Runner:
-    """Runs commands in the folder of a test, on small data with a small backbone."""
+    """Runs commands in the folder of a test, on small data with the backbone of the demo world."""
 
-    def __init__(self, folder: Path, data: Path, clip_file: Path) -> None:
-        self.folder, self.data, self.backbone = folder, data, clip_file
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.run: list[str] = []
 
     def __call__(self, line: str) -> None:
@@ -45,13 +45,13 @@ class Runner:
         if name == "data verify":
             words.append("--mini")
         if words[1] == "bench":
-            small = [f"backbone={self.backbone}", "train.epochs=1", "train.batch_size=16"]
+            small = ["backbone=demo", "train.epochs=1", "train.batch_size=16"]
             words = [word for word in words if not word.startswith("train.epochs=")] + (
                 [] if "--set" in words else ["--set"]
             )
             at = words.index("--set") + 1
             words[at:at] = small
-            words += ["--workers", "0"]
+            words += ["--workers", "0", *(() if "--preset" in words else ("--preset", "demo"))]
         assert main(words[1:]) == 0, line
         self.run.append(line)
         if words[1] == "init":  # the demo world has more pictures than a test needs
@@ -60,10 +60,10 @@ class Runner:
 
 
 @pytest.fixture
-def runner(tmp_path: Path, toys: Path, clip_file: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+def runner(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CZSLKIT_DATA", str(toys))
-    return Runner(tmp_path, toys, clip_file)
+    return Runner(tmp_path)
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
@@ -77,16 +77,11 @@ def test_every_command_of_a_tutorial_runs(page: Path, runner: Runner) -> None:
         exec(block, {})
 
 
-def test_the_notebook_runs(tmp_path: Path, toys: Path, clip_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CZSLKIT_DATA", str(toys))
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    changes = {
-        '"demo"\nbackbone': '"toys"\nbackbone',
-        'backbone = "demo"': f'backbone = "{clip_file}"',
-        "epochs = 3": "epochs = 0",
-    }
-    for old, new in changes.items():
+    for old, new in {'dataset = "demo"': 'dataset = "toys"', "epochs = 3": "epochs = 0"}.items():
         assert old in notebook.cells[1].source
         notebook.cells[1].source = notebook.cells[1].source.replace(old, new)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -31,10 +31,10 @@ def add_parser(commands: Commands) -> None:
         "--format",
         required=True,
         choices=_FORMATS,
-        help="format of the file: onnx for ONNX Runtime and other programs, which needs pip install "
+        help="format of the file, required: onnx for ONNX Runtime and other programs, which needs pip install "
         '"czslkit[onnx]"; torchscript for PyTorch in C++; pt2 for torch.export.load',
     )
-    parser.add_argument("--out", required=True, metavar="FILE", type=new_file, help="file to write")
+    parser.add_argument("--out", required=True, metavar="FILE", type=new_file, help="file to write, required")
     parser.add_argument(
         "--pairs",
         metavar='"ATTR OBJ,..."',

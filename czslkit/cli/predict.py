@@ -55,7 +55,7 @@ def add_parser(commands: Commands) -> None:
         required=True,
         metavar="DIR",
         type=path_or_name,
-        help=f"trained method: {CHECKPOINT_FORMS}",
+        help=f"trained method, required: {CHECKPOINT_FORMS}",
     )
     add_plugins(parser)
     _add_candidates(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..files import write_text
-from .arguments import Commands, new_file
+from .arguments import Commands, expanded_path, new_file
 from .table_output import add_result_selection, selected_table
 
 
@@ -19,13 +19,23 @@ def add_parser(commands: Commands) -> None:
         epilog="example: czslkit report runs --out report.html",
     )
     add_result_selection(parser)
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=expanded_path,
+        help="folder with one subfolder for each dataset, for the test images on the page (default: where they were "
+        "when they were measured, else $CZSLKIT_DATA if it is set, else ./data)",
+    )
     parser.add_argument("--out", metavar="FILE", type=new_file, help="HTML file to write (default: RUNS/report.html)")
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, print its path and return the exit status."""
-    page = selected_table(args).render("html")
+    from ..report.page_figures import page_figures
+
+    table = selected_table(args)
+    page = table.to_html(args.data, page_figures(table))
     out = args.out or args.runs / "report.html"
     write_text(out, page)
     print(out)

@@ -6,14 +6,18 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..data.layout import images_folder
+from ..data.splits import Splits
 from ..metrics.curves import Bins, correct_parts, image_outcomes, predict
 from ..metrics.metrics import Metrics
+from ..metrics.predictions import Predictions
 from ..metrics.sweep import Sweep
 from ..metrics.top_scores import TopScores
 from ..types import PairSpace
@@ -43,6 +47,24 @@ def detail_files(sweep: Sweep, space: PairSpace, bins: Bins) -> dict[str, bytes]
             json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
         ).encode(),
     }
+
+
+def predictions(sweep: Sweep, data: Splits, bins: Bins) -> Predictions:
+    """Return the predicted pair of every test image by name, for the first (or only) set of candidates.
+
+    Args:
+        sweep: the scores of the test split of ``data``.
+        data: the dataset, which has the paths of the images.
+        bins: the curve whose best harmonic mean gives the bias.
+    """
+    scores, pairs = sweep.top_scores()[0], sweep.candidates.pairs
+    columns = predict(scores, sweep.compute_all(bins)[0].hm_bias, bins)[:, 0]
+    used, index = torch.stack([scores.target, columns]).unique(return_inverse=True)
+    seen = sweep.candidates.seen[used].tolist()
+    names = [(*_pair_names(column, pairs, data.space), flag) for column, flag in zip(used.tolist(), seen, strict=True)]
+    folder = os.path.abspath(images_folder(data.root))
+    images = [os.path.relpath(path, folder).replace(os.sep, "/") for path in data.test.paths]
+    return Predictions(folder, images, names, index[0].tolist(), index[1].tolist())
 
 
 def curves_csv(metrics: Mapping[Bins, Metrics]) -> str:

@@ -85,7 +85,7 @@ def chosen_dataset(source: Source, dataset: str | None) -> str:
     Raises:
         ConfigError: the table has no results on the dataset, or several datasets of which none is chosen.
     """
-    known = list(dict.fromkeys(name for name, _ in source.arrangement.columns))
+    known = _known(source, 0)
     if dataset is None and len(known) > 1:
         raise ConfigError([f"the results are of several datasets: {', '.join(known)}. Choose one of them."])
     if dataset is not None and dataset not in known:
@@ -99,10 +99,22 @@ def chosen_world(source: Source, world: str | None) -> str:
     Raises:
         ConfigError: the table has no results in the world.
     """
-    known = list(dict.fromkeys(name for _, name in source.arrangement.columns))
+    known = _known(source, 1)
     if world is not None and world not in known:
         raise ConfigError([f"there are no results in the world {world!r}. Known: {', '.join(known)}."])
     return world or ("closed" if "closed" in known else known[0])
+
+
+def _known(source: Source, part: int) -> list[str]:
+    """Return the datasets (part 0) or worlds (part 1) of a table.
+
+    Raises:
+        ConfigError: the table has no results.
+    """
+    known = list(dict.fromkeys(column[part] for column in source.arrangement.columns))
+    if not known:
+        raise ConfigError(["the table has no results to draw"])
+    return known
 
 
 def rows(source: Source, dataset: str, world: str, methods: Sequence[str] | str | None) -> list[Row]:

@@ -165,8 +165,6 @@ def confusion(
         ConfigError: there are no results of a dataset, world or method, a dataset must be chosen, or ``most`` is less
             than 1.
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
     if most < 1:
         raise ConfigError([f"most is {most}, expected 1 or more attributes"])
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
@@ -183,13 +181,7 @@ def confusion(
     shares, order, images = _matrix(words, confused, most)
     axes = new_axes(ax, wide, COLUMN)
     axes.grid(False)
-    blue = LinearSegmentedColormap.from_list("share", [f"{COLOURS[0]}00", f"{COLOURS[0]}ff"])  # from no colour at all
-    axes.pcolormesh([[100 * share for share in line] for line in shares], cmap=blue, vmin=0, vmax=100)
-    for y, line in enumerate(shares):
-        for x, share in enumerate(line):
-            if round(100 * share):
-                style: dict[str, Any] = {"fontsize": SMALL_FONT, "color": INK if share < 0.85 else "white"}
-                axes.text(x + 0.5, y + 0.5, f"{100 * share:.0f}", ha="center", va="center", **style)
+    _draw_shares(axes, shares)
     names = [shown(word) for word in order]
     middles = [i + 0.5 for i in range(len(shares[0]))]
     axes.set_xticks(middles, [*names, "other"][: len(middles)], rotation=90)
@@ -199,6 +191,19 @@ def confusion(
     axes.invert_yaxis()
     axes.set(xlabel="predicted attribute at bias 0, % of images", ylabel="true attribute (images)")
     return finish(axes, own=ax is None, title=title, notes=notes)
+
+
+def _draw_shares(axes: Axes, shares: list[list[float]]) -> None:
+    """Draw a matrix of shares in percent, from no colour at all to blue."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    blue = LinearSegmentedColormap.from_list("share", [f"{COLOURS[0]}00", f"{COLOURS[0]}ff"])
+    axes.pcolormesh([[100 * share for share in line] for line in shares], cmap=blue, vmin=0, vmax=100)
+    for y, line in enumerate(shares):
+        for x, share in enumerate(line):
+            if round(100 * share):
+                style: dict[str, Any] = {"fontsize": SMALL_FONT, "color": INK if share < 0.85 else "white"}
+                axes.text(x + 0.5, y + 0.5, f"{100 * share:.0f}", ha="center", va="center", **style)
 
 
 def _matrix(

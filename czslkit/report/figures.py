@@ -183,16 +183,20 @@ def bars(
             if interval is None:
                 notes.append(f"{label} on {found}: no interval, since there are no numbers per image")
             else:
-                low, high = (100 * end for end in interval)
-                spread: dict[str, Any] = {"ecolor": INK, "elinewidth": 0.6, "capsize": 1.5, "capthick": 0.6}
-                axes.errorbar(x, (low + high) / 2, (high - low) / 2, fmt="none", **spread)
-        filling: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
+                _draw_interval(axes, x, *(100 * end for end in interval))
         if heights:
+            filling: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
             axes.bar(list(heights), list(heights.values()), 0.95 * width, label=shown(label), **filling)
     axes.set_xticks(range(len(groups)), list(map(shown, groups)))
     axes.set(ylabel=f"{metric}, %", ylim=(0, None), xlim=(-0.5, len(groups) - 0.5))
     axes.grid(False, axis="x")
     return finish(axes, own=ax is None, title=f"{world} world", notes=notes)
+
+
+def _draw_interval(axes: Axes, x: float, low: float, high: float) -> None:
+    """Draw an interval, which need not have the mean in its middle."""
+    style: dict[str, Any] = {"ecolor": INK, "elinewidth": 0.6, "capsize": 1.5, "capthick": 0.6}
+    axes.errorbar(x, (low + high) / 2, (high - low) / 2, fmt="none", **style)
 
 
 def _draw_mean(axes: Axes, row: Row, x: Floats, mean: Floats, spread: Floats) -> None:

@@ -1,45 +1,146 @@
-"""An HTML page with the blocks of a table and the details of every cell; the page needs no other file."""
+"""The report: one HTML page that needs no other file, with tables, figures, test images and the details of every cell.
+
+Its template, style and script are in the folder ``page_template``.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from ..metrics.names import METRICS
+from ..sizes import counted, format_duration
+from .gallery import OUTCOMES, Gallery
 from .grids import TIED_MARK, Block, Number
+from .labels import cell_name
+from .protocol import Fact
 from .text_markdown_latex import caption_with_ranks
+from .thumbnails import MOST_BYTES, SIDE
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
 
 DETAIL_BYTES = 1_000_000  # largest size of the details of all cells
+FIGURE_BYTES = 2_000_000  # largest size of all figures
+_TEMPLATES = Path(__file__).parent / "page_template"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell in the list below the tables."""
+    """A cell of the page."""
 
-    name: str
+    label: str
+    place: Mapping[str, Any]  # the cell of its result: dataset, world, seed, config_id
     status: str
-    file: str  # path of its result below the folder of results
     details: Callable[[], Mapping[str, Any]]  # returns sections, tables and traceback, as ``cell_details``
+    timing: Mapping[str, float] = field(default_factory=dict)  # seconds: train_s and eval_s
+
+    @property
+    def name(self) -> str:
+        """The name of the cell for readers."""
+        return cell_name(self.label, self.place)
 
 
-def as_page(blocks: Sequence[Block], cells: Sequence[Cell]) -> str:
-    """Write blocks and cells as an HTML page.
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the page."""
+
+    title: str
+    svg: str  # an inline SVG; empty if the figure could not be drawn
+    gap: str = ""  # why it could not be drawn
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page shows.
+
+    Attributes:
+        blocks: the tables.
+        cells: every cell, in the order of the table.
+        galleries: test images and predictions of the datasets.
+        protocol: how each dataset and world was measured, by dataset and world.
+        environment: versions and devices.
+        figures: figures by dataset; those of all datasets have the key ``""``.
+    """
+
+    blocks: Sequence[Block]
+    cells: Sequence[Cell]
+    galleries: Sequence[Gallery] = ()
+    protocol: Mapping[tuple[str, str], Sequence[Fact]] = field(default_factory=dict)
+    environment: Sequence[Fact] = ()
+    figures: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
+
+    @property
+    def datasets(self) -> list[str]:
+        """The datasets, in the order of the table."""
+        return list(dict.fromkeys(cell.place["dataset"] for cell in self.cells))
+
+    def trainings(self, dataset: str) -> list[list[tuple[int, Cell]]]:
+        """Return the cells of a dataset with their numbers; the worlds of one training are together."""
+        found: dict[tuple[Any, ...], list[tuple[int, Cell]]] = {}
+        for i, cell in enumerate(self.cells):
+            if cell.place["dataset"] == dataset:
+                found.setdefault((cell.label, cell.place["config_id"], cell.place["seed"]), []).append((i, cell))
+        return list(found.values())
+
+    @staticmethod
+    def seconds(cells: Sequence[tuple[int, Cell]], name: str) -> float | None:
+        """Return how long the ``train_s`` or ``eval_s`` of a training took, None if it is not known.
+
+        Worlds that were evaluated in one pass have the same time; of worlds in several passes it is the sum.
+        """
+        return sum({cell.timing[name] for _, cell in cells if name in cell.timing}) or None
+
+
+def as_page(page: Page) -> str:
+    """Write a page as HTML.
 
     The details of all cells together have at most ``DETAIL_BYTES``: those of failed cells first, then in the order of
-    the cells. The page says how many are left out, and names the files of all cells.
-
-    Args:
-        blocks: the tables.
-        cells: the cells; the page shows their details when unfolded.
+    the cells. Figures have at most ``FIGURE_BYTES``, and thumbnails the size that ``thumbnails.py`` states. The page
+    says what is left out. No part of it can run a script or ask for a file: its policy allows only its own script.
     """
+    environment = _environment()
+    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html").render(
+        page=page,
+        metrics=list(METRICS),
+        details=_details(page.cells, environment.get_template("cell.html")),
+        drawn=_drawn(page.figures),
+        style=Markup(style),
+        script=Markup(script),
+        script_digest=digest,
+        caption=caption_with_ranks,
+        mark=html_number,
+        duration=format_duration,
+        counted=counted,
+        outcomes=OUTCOMES,
+        thumbnail={"side": SIDE, "bytes": MOST_BYTES},
+    )
+
+
+def _environment() -> Environment:
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_escape_for_text)
-    template = environment.from_string(_DETAILS)
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_escape_for_text,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _details(cells: Sequence[Cell], template: Template) -> dict[int, Markup]:
+    """Return the details of the cells that fit on the page, by the number of the cell."""
     details: dict[int, Markup] = {}
     size = 0
     for i in sorted(range(len(cells)), key=lambda i: cells[i].status == "done"):
@@ -48,9 +149,19 @@ def as_page(blocks: Sequence[Block], cells: Sequence[Cell]) -> str:
         if size > DETAIL_BYTES:
             break
         details[i] = Markup(rendered)
-    return environment.from_string(_PAGE).render(
-        blocks=blocks, metrics=list(METRICS), cells=cells, details=details, caption=caption_with_ranks, mark=html_number
-    )
+    return details
+
+
+def _drawn(figures: Mapping[str, Sequence[Figure]]) -> dict[str, list[tuple[Figure, Markup]]]:
+    """Return the figures by dataset with their SVG, which is empty for those that do not fit on the page."""
+    size = 0
+    found: dict[str, list[tuple[Figure, Markup]]] = {}
+    for dataset, several in figures.items():
+        for figure in several:
+            size += len(figure.svg)
+            fits = size <= FIGURE_BYTES
+            found.setdefault(dataset, []).append((figure, Markup(figure.svg if fits else "")))
+    return found
 
 
 def _escape_for_text(value: Any) -> Any:
@@ -59,84 +170,8 @@ def _escape_for_text(value: Any) -> Any:
 
 
 def html_number(number: Number) -> Markup:
-    """Return a number in bold or underlined type for HTML."""
-    marked = (Markup("{}"), Markup("<b>{}</b>"), Markup("<u>{}</u>"))[number.rank].format(number.text)
-    return marked + (TIED_MARK if number.tied else "")
-
-
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>czslkit results</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; }
-table { border-collapse: collapse; margin: 1.5em 0; border-block: 2px solid; }
-th, td { padding: .2em .7em; text-align: right; white-space: nowrap; }
-th:first-child { text-align: left; }
-thead tr:first-child th { text-align: center; }
-thead tr:last-child th { border-bottom: 1px solid; }
-li, pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-summary { cursor: pointer; }
-</style>
-<h1>czslkit results</h1>
-{% for block in blocks %}
-{% for grid in block.grids %}
-<table>
-<thead>
-<tr><th>{{ grid.corner }}</th>
-{%- for _, world in grid.columns %}<th colspan="{{ metrics | length }}">{{ world }}</th>{% endfor %}</tr>
-<tr><th>method</th>
-{%- for _ in grid.columns %}{% for name in metrics %}<th>{{ name }}</th>{% endfor %}{% endfor %}</tr>
-</thead>
-{% for label, numbers in grid.rows %}
-<tr><th>{{ label }}</th>{% for number in numbers if number.span %}
-<td{% if number.span > 1 %} colspan="{{ number.span }}"{% endif %}>{{ mark(number) }}</td>
-{%- endfor %}</tr>
-{% endfor %}
-</table>
-{% endfor %}
-<p>{{ caption(block) | join(" ") }}</p>
-{% if block.all_notes %}
-<ul>
-{% for note in block.all_notes %}
-<li>{{ note }}</li>
-{% endfor %}
-</ul>
-{% endif %}
-{% endfor %}
-<h2>Cells</h2>
-{% if details | length < cells | length %}
-<p>To keep the page short, it has the details of {{ details | length }} of {{ cells | length }} cells, failed ones \
-first. All details are in the files that are named here, which are below the folder of results. A page of fewer cells \
-(czslkit report RUNS --methods NAME --datasets NAME) has the details of each.</p>
-{% endif %}
-{% for cell in cells %}
-{% if loop.index0 in details %}
-<details><summary>{{ cell.name }}: {{ cell.status }}</summary>
-{{ details[loop.index0] }}
-</details>
-{% else %}
-<div>{{ cell.name }}: {{ cell.status }}: {{ cell.file }}</div>
-{% endif %}
-{% endfor %}
-</html>
-"""
-_DETAILS = """\
-{% for table in cell.tables %}
-<h4>{{ table.title }}</h4>
-<table>
-<tr>{% for name in table.columns %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in table.rows %}
-<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>
-{% endfor %}
-</table>
-{% endfor %}
-{% for section, text in cell.sections.items() %}
-<h4>{{ section }}</h4>
-<pre>{{ text }}</pre>
-{% endfor %}
-{% if cell.traceback %}
-<pre>{{ cell.traceback }}</pre>
-{% endif %}
-"""
+    """Return a number in bold or underlined type for HTML; its spread stands below it on a narrow screen."""
+    value, plus_minus, spread = number.text.partition(" ± ")
+    marked = (Markup("{}"), Markup("<b>{}</b>"), Markup("<u>{}</u>"))[number.rank].format(value)
+    marked += TIED_MARK if number.tied else ""
+    return marked + Markup(" <small>± {}</small>").format(spread) if plus_minus else marked

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..errors import CzslkitError
 from ..metrics.names import METRICS
-from ..result_store import Result, relative_path
+from ..result_store import Result
 from .arrangement import KEY_COLUMNS, Column, Key, arrange, percent
 from .asked import Asked
 from .caption import table_caption
@@ -18,6 +19,7 @@ from .comparability import first_difference
 from .escaping import printable, printable_tree
 from .export import as_csv, as_json
 from .frame import cells_frame, metric_names
+from .gallery import galleries
 from .grids import Block, Grid, Number
 from .labels import cell_name, paper_label, row_labels
 from .latex import Names, as_latex
@@ -33,8 +35,9 @@ from .notes import (
     undefined_notes,
     unfinished_notes,
 )
-from .page import Cell, as_page
+from .page import Cell, Figure, Page, as_page
 from .paper_names import PaperName
+from .protocol import environment_facts, protocol_facts
 from .published import comparison_rows, comparisons, published_caption, published_notes
 from .resamples import Attached, Folder, Resamples, resampled_result
 from .significance import significance
@@ -187,18 +190,18 @@ class Table:
         found = dict.fromkeys(self.asked.name(kind, name).citation for kind, name in kinds)
         return "\n\n".join(["% entries that table.tex cites", *(e for e in found if e.startswith("@"))]) + "\n"
 
-    def to_html(self) -> str:
-        """Write an HTML page that needs no other file, with a grid for each dataset and the details of each cell."""
-        cells = [
-            Cell(
-                cell_name(label, result["cell"]),
-                result["status"],
-                relative_path(result["cell"]),
-                partial(cell_details, result, found.intervals if isinstance(found, Resamples) else {}, self.attached),
-            )
-            for label, result, found in zip(self.labels, self.results, self._resamples, strict=True)
-        ]
-        return as_page(self._blocks("dataset"), cells)
+    def to_html(self, data: Path | None = None, figures: Mapping[str, Sequence[Figure]] | None = None) -> str:
+        """Write an HTML page that needs no other file, with test images and the details of each cell.
+
+        Args:
+            data: folder of all datasets, for the test images; None looks where they were when they were predicted.
+            figures: figures by dataset; those of all datasets have the key ``""``.
+        """
+        cells = map(partial(_page_cell, self.attached), self.labels, self.results, self._resamples)
+        shown = galleries(self.arrangement, self.results, self.attached, data)
+        protocol = protocol_facts(self.labels, self.results)
+        environment = environment_facts(self.labels, self.results)
+        return as_page(Page(self._blocks("dataset"), list(cells), shown, protocol, environment, figures or {}))
 
     def to_csv(self) -> str:
         """Write a line for each row, dataset and world, with fractions in full precision.
@@ -259,3 +262,9 @@ def _occurs_twice(label: str, cell: Mapping[str, Any]) -> CzslkitError:
 
 def _with_printable_names(result: Result) -> Result:
     return {**result, **{key: printable_tree(result[key]) for key in _PRINTED_SECTIONS if key in result}}
+
+
+def _page_cell(attached: Attached | None, label: str, result: Result, found: Resamples | CzslkitError | None) -> Cell:
+    intervals = found.intervals if isinstance(found, Resamples) else {}
+    details = partial(cell_details, result, intervals, attached)
+    return Cell(label, result["cell"], result["status"], details, result.get("timing") or {})

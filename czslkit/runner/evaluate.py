@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..evaluation import details
 from ..evaluation.evaluator import OpenWorld, searched_threshold
 from ..evaluation.feasibility_source import method_feasibility
+from ..metrics import predictions
 from ..metrics.sweep import Sweep
 from ..prediction import Calibration
 from ..training.loop import Training
@@ -136,7 +137,9 @@ def _measured_record(
         **protocol_record(sweep, world, spec, prepared.data, threshold),
         **method_record(prepared.method, spec),
     }
-    files = job.store.attach(spec.cell(world), details.detail_files(sweep, space, bins))
+    contents = details.detail_files(sweep, space, bins)
+    contents[predictions.FILE] = details.predictions(sweep, prepared.data, bins).to_bytes()
+    files = job.store.attach(spec.cell(world), contents)
     if world == "open" and threshold:
         job.log(threshold_summary(protocol))
     return {"metrics": metrics_record(sweep, bins), "protocol": protocol, "files": files}

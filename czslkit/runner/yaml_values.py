@@ -101,7 +101,7 @@ def load_yaml_lines(text: str) -> tuple[Any, dict[tuple[str | int, ...], int]]:
         yaml.YAMLError, ValueError: as :func:`load_yaml`, or a mapping has a key twice.
 
     >>> load_yaml_lines("a:\\n  - 1\\n")
-    ({'a': [1]}, {(): 1, ('a', 0): 2, ('a',): 1})
+    ({'a': [1]}, {(): 1, ('a',): 1, ('a', 0): 2})
     """
     return load_yaml(text), numbered_lines(text, _Loader)
 

@@ -11,6 +11,7 @@ from czslkit.cli import main
 from czslkit.entry_points import GROUP
 from czslkit.method import METHODS
 from czslkit.runner.bench import Benchmark
+from czslkit.runner.suite import Suite
 
 
 @pytest.fixture
@@ -173,7 +174,8 @@ def test_an_option_that_is_repeated_adds_to_what_it_named_before(asked):
 
 
 def test_the_grid_is_demo_in_both_worlds_for_seed_0_if_nothing_else_is_asked_for(asked):
-    assert asked("--methods", "csp") == [["csp"], ["demo"], ["closed", "open"], [0]]
+    assert asked("--methods", "csp") == [["csp"], None, None, None]
+    assert (Suite().datasets, Suite().worlds, Suite().seeds) == (("demo",), ("closed", "open"), (0,))
 
 
 def test_methods_without_a_name_are_nothing_to_run(capsys):

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from czslkit.data.splits import Split, Splits
 from czslkit.evaluation import details as module
-from czslkit.evaluation.details import detail_files, details
+from czslkit.evaluation.details import detail_files, details, predictions
 from czslkit.metrics.curves import predict
 from czslkit.metrics.outcomes import Outcomes
 from czslkit.metrics.sweep import Sweep, evaluate
@@ -235,3 +237,22 @@ def test_every_table_has_a_name_for_each_column(sweep: Sweep, space: PairSpace) 
     for table in (value for value in content.values() if isinstance(value, dict) and "rows" in value):
         assert {len(row) for row in table["rows"]} == {len(table["columns"])}
         assert "images" in table["columns"]
+
+
+@both_bins
+def test_the_predicted_pair_of_each_image_is_that_of_the_highest_score(
+    sweep: Sweep, space: PairSpace, scores: Tensor, target: Tensor, bins: Any, tmp_path: Path
+) -> None:
+    paths = tuple(tmp_path / "images" / f"{i % 7}" / f"{i}.jpg" for i in range(300))
+    split = Split("test", paths, *space.pairs[target].unbind(1), space.pairs)
+    data = Splits("pets", tmp_path, space, split, split, split, "", 0)
+    found = predictions(sweep, data, bins)
+    columns = guesses(scores, space, sweep.compute_all(bins)[0].hm_bias)
+    names = [
+        (space.attrs[a], space.objs[o], seen)
+        for (a, o), seen in zip(space.pairs.tolist(), space.seen.tolist(), strict=True)
+    ]
+    assert [found.pairs[number] for number in found.predicted] == [names[column] for column in columns]
+    assert [found.pairs[number] for number in found.true] == [names[column] for column in target.tolist()]
+    assert found.folder == str(tmp_path / "images")
+    assert found.images[8] == "1/8.jpg" and len(found) == 300

@@ -204,7 +204,7 @@ def test_one_stage_alone_has_no_bar(picture, space):
 
 
 def test_the_same_explanation_is_drawn_the_same(picture, space):
-    first, second = (rendered(draw(picture, explained(space), space), "png", dpi=100) for _ in range(2))
+    first, second = (rendered(draw(picture, explained(space), space, top=1), "png", dpi=100) for _ in range(2))
     assert first == second
 
 

@@ -9,7 +9,8 @@ from czslkit.errors import CzslkitError
 from czslkit.evaluation import details
 from czslkit.report import cell_details as module
 from czslkit.report.cell_details import MOST_CHARACTERS, MOST_ROWS, cell_details
-from czslkit.report.page import Cell, as_page
+from czslkit.report.grids import Block
+from czslkit.report.page import Cell, Page, as_page
 
 RESULT: dict[str, Any] = {
     "cell": {"method": "csp", "dataset": "demo", "world": "closed", "seed": 0, "config_id": "a"},
@@ -56,9 +57,10 @@ def test_a_long_table_is_cut_to_the_rows_of_the_most_images() -> None:
 
 
 def test_the_page_shows_names_as_text() -> None:
-    page = as_page([], [Cell("csp", "done", "closed.json", lambda: details_of(json.dumps(DETAILS).encode()))])
+    cell = Cell("csp", RESULT["cell"], "done", lambda: details_of(json.dumps(DETAILS).encode()))
+    page = as_page(Page([Block([], [], [])], [cell]))
     assert "&lt;b&gt;dry" in page and "<b>" not in page
-    assert page.count("<table>") == page.count("</table>") == 3
+    assert page.count("<table") == page.count("</table>") == 4
 
 
 def test_a_result_without_details_has_no_tables() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import hashlib
 import io
 import json
@@ -37,6 +38,18 @@ def runs(tmp_path: Path) -> Path:
     shutil.copytree(RUNS, tmp_path / "runs")
     (tmp_path / "runs" / BAD / "closed.json").unlink()
     return tmp_path / "runs"
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Leave the figures of reports out, which have tests of their own and take a second for each report."""
+    if "with_figures" not in request.fixturenames:
+        monkeypatch.setattr("czslkit.report.page_figures.page_figures", lambda table: {})
+
+
+@pytest.fixture
+def with_figures() -> None:
+    """Draw the figures of reports in a test."""
 
 
 def shown(runs: Path, command: str, capsys: pytest.CaptureFixture[str], kind: str = "text") -> str:
@@ -279,6 +292,9 @@ ATTACHED: dict[str, tuple[str, bytes, str]] = {
     ),
     "columns": ("details.json", details(pairs={"columns": ["images"] * 21, "rows": []}), "pairs has 21 columns"),
     "large": ("details.json", b" " * (5 << 20), "details.json has 5.2 MB, expected at most 4 MB"),
+    "no gzip": ("predictions.json.gz", b"{}", "predictions.json.gz: holds no predictions: Not a gzipped file"),
+    "bomb": ("predictions.json.gz", gzip.compress(bytes(40 << 20)), "holds more than 34 MB, the largest size"),
+    "no predictions": ("predictions.json.gz", gzip.compress(b"[]"), "predictions.json.gz: does not have format 1"),
 }
 
 
@@ -294,6 +310,22 @@ def test_a_hostile_file_beside_a_result_is_told_and_the_result_shown(
         assert shown(runs, "table", capsys, kind) == ""
     assert shown(runs, "report", capsys) == ""
     assert reason in (runs / "report.html").read_text()
+
+
+def test_figures_of_hostile_files_end_no_report(
+    runs: Path, with_figures: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = details(
+        attributes={"columns": ["attribute", "images", "accuracy_at_zero"], "rows": [["<script>$x^", "many", []]]}
+    )
+    files = {}
+    for name, data in {"details.json": content, "curve.csv": b"curve,bias\n<b>,nan\n"}.items():
+        (runs / BAD / f"closed.{name}").write_bytes(data)
+        files[name] = hashlib.sha256(data).hexdigest()[:16]
+    (runs / BAD / "closed.json").write_text(json.dumps({**RESULT, "files": files}))
+    assert main(["report", str(runs), "--mixed"]) == 0
+    page = (runs / "report.html").read_text()
+    assert page.count("<svg") == 3 and GOOD in page
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda file: file.symlink_to("/dev/zero")])

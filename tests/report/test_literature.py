@@ -118,7 +118,7 @@ def test_no_published_number_has_a_rank(result: Any) -> None:
 def test_markdown_html_and_latex_have_the_rows_too(table: Any) -> None:
     made = table("cgqa")
     assert "| CSP (published) | 28.8 | 26.8 | 20.5 | 6.2 |" in made.to_markdown()
-    assert "<tr><th>CSP (published)</th>" in made.to_html()
+    assert '<tr><th scope="row">CSP (published)</th>' in made.to_html()
     assert re.search(r"CSP \(published\).* & 28\.8 & 26\.8 & 20\.5 & 6\.2 \\\\", made.to_latex())
 
 
