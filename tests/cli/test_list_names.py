@@ -63,7 +63,7 @@ def test_names_read_from_sources_are_those_that_are_registered() -> None:
 
 def test_names_come_by_kind_and_then_by_name() -> None:
     names, _ = registered_names()
-    kinds = ["method", "backbone", "aggregator", "interaction", "head", "dataset"]
+    kinds = ["method", "backbone", "aggregator", "interaction", "head", "dataset", "logger"]
     assert names == sorted(names, key=lambda name: (kinds.index(name.kind), name.name))
     assert {name.dist for name in names} == {f"czslkit {czslkit.__version__}"}
     assert {name.kind for name in names} == set(REGISTRIES)
