@@ -16,7 +16,7 @@ from czslkit.checkpoints.calibration import write_calibration
 from czslkit.checkpoints.trained import save
 from czslkit.data.batches import Feed
 from czslkit.errors import ConfigError
-from czslkit.evaluation.evaluator import Evaluation, OpenWorld
+from czslkit.evaluation.evaluator import Evaluation, OpenWorld, SearchedThreshold
 from czslkit.feasibility_files import text_feasibility
 from czslkit.method import METHODS
 from czslkit.metrics.curves import predict
@@ -190,7 +190,12 @@ def test_arguments_that_cannot_be_used_are_named(csp, data, arguments, message):
 
 
 @pytest.mark.parametrize("threshold", [0.6, "search"])
-def test_a_run_records_the_bias_and_the_candidates_of_its_evaluation(threshold, toys, data, clip_file, tmp_path):
+def test_a_run_records_the_bias_and_the_candidates_of_its_evaluation(
+    threshold, toys, data, clip_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "czslkit.runner.evaluate.searched_threshold", lambda *args, **options: SearchedThreshold(0.62, 0.25)
+    )
     settings = {
         "backbone": str(clip_file),
         "train.epochs": 2,
@@ -204,12 +209,13 @@ def test_a_run_records_the_bias_and_the_candidates_of_its_evaluation(threshold, 
     (folder,) = (tmp_path / "runs").glob("toys/csp/*")
     method = czslkit.load(folder)
     training = closed["training"]
-    assert method.calibration.bias["closed"] == training["history"][training["best_epoch"] - 1]["val_bias"]
-    assert ("open" in method.calibration.bias) == (threshold == "search")
+    recorded = training["history"][training["best_epoch"] - 1].get("val_bias")
+    expected = {"closed": recorded} if recorded is not None else {}
+    assert method.calibration.bias == expected | ({"open": 0.25} if threshold == "search" else {})
     protocol = opened["protocol"]
     rule = OpenWorld(text_feasibility(method.backbone, method.space), [protocol["threshold"]])
     sweep = evaluated(method, data, "open", rule)
-    bias = method.calibration.bias.get("open", method.calibration.bias["closed"])
+    bias = method.calibration.bias.get("open", recorded or 0.0)
     expected = sweep.candidates.pairs[predict(sweep.top_scores()[0], bias)[:, 0]]
     assert torch.equal(named(method.predict(data.test.paths, world="open"), data.space)[:, 0], expected)
     assert sweep.compute_all("exact")[0].best_hm == pytest.approx(opened["metrics"]["best_hm"])

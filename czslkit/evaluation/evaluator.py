@@ -250,7 +250,7 @@ class SearchedThreshold:
     """A feasibility threshold that was searched on the validation split."""
 
     value: float
-    bias: float | None  # at which its harmonic mean is best
+    bias: float | None  # at which its harmonic mean is best; None if this is always 0
 
 
 def searched_threshold(
@@ -286,7 +286,8 @@ def searched_threshold(
     grid = threshold_grid(feasibility, data.space.open().seen)
     metrics = evaluation.run()["open"].compute_all(bins)
     value = best_threshold(grid, metrics)
-    return SearchedThreshold(value, metrics[grid.index(value)].hm_bias if value in grid else None)
+    best = metrics[grid.index(value)] if value in grid else None
+    return SearchedThreshold(value, best.hm_bias if best and best.best_hm else None)
 
 
 def plan_search(

@@ -70,9 +70,9 @@ def plan_validation(
         open_world, stream_seed: as for ``Evaluation.plan``.
 
     Returns:
-        A function that gives ``val_auc``, ``val_bias``, at which the harmonic mean is best, and ``val_loss`` if epochs
-        are selected by it. If the AUC is undefined because one kind of images is missing, it is NaN, there is no
-        ``val_bias``, and ``val_acc`` is the accuracy of the pair at bias 0.
+        A function that gives ``val_auc``, ``val_bias``, at which the harmonic mean is best unless it is always 0, and
+        ``val_loss`` if epochs are selected by it. If the AUC is undefined because one kind of images is missing, it is
+        NaN, there is no ``val_bias``, and ``val_acc`` is the accuracy of the pair at bias 0.
 
     Raises:
         ConfigError: ``memory`` is too little.
@@ -84,8 +84,9 @@ def plan_validation(
 
     def validate() -> dict[str, float]:
         metrics = evaluation.run()[world].compute_all(bins)[0]
-        bias = min(max(metrics.hm_bias, -LAST_BIAS), LAST_BIAS)  # infinite at the ends of the exact curve
-        found = {"val_auc": metrics.auc, "val_bias": bias}
+        found = {"val_auc": metrics.auc}
+        if metrics.best_hm:
+            found["val_bias"] = min(max(metrics.hm_bias, -LAST_BIAS), LAST_BIAS)  # the exact curve has infinite ones
         if metrics.undefined:
             found = {"val_auc": math.nan, "val_acc": metrics.at_zero.pair}
         if options.select != "loss":
