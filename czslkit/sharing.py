@@ -36,7 +36,8 @@ def push(
 ) -> str:
     """Write a trained method to a repository of the Hugging Face hub, with a model card.
 
-    The learned tensors, their description and, after ``czslkit convert``, the backbone are uploaded. Folders of this
+    The learned tensors, their description, the bias for predictions and, after ``czslkit convert``, the backbone are
+    uploaded. Folders of this
     machine in the names of files are left out of the description.
 
     Args:

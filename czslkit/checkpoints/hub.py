@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..errors import ConfigError, CzslkitError, first_ten
 from ..options import user_path
-from ..training_files import BACKBONE_FILE, METADATA_FILE, WEIGHTS_FILE
+from ..training_files import BACKBONE_FILE, CALIBRATION_FILE, METADATA_FILE, WEIGHTS_FILE
 from ..weights import why_hub_is_unreachable
 
 SCHEME = "hf:"
@@ -107,7 +107,7 @@ def origin(folder: Path) -> str:
 def upload(files: Mapping[str, Path | bytes], name: HubName, *, private: bool, message: str) -> HubName:
     """Write files to a repository as one commit; the repository and the branch are made if there are none.
 
-    A backbone of an earlier commit that is not among the files is removed.
+    What an earlier commit has of another method, such as its backbone, is removed.
 
     Args:
         files: a file on this machine or its content, by its name in the repository.
@@ -143,7 +143,7 @@ def upload(files: Mapping[str, Path | bytes], name: HubName, *, private: bool, m
         if name.revision != MAIN:
             api.create_branch(name.repository, branch=name.revision, exist_ok=True)
         there = api.list_repo_files(name.repository, revision=name.revision)
-        outdated = {BACKBONE_FILE}.intersection(there).difference(files)
+        outdated = {BACKBONE_FILE, CALIBRATION_FILE}.intersection(there).difference(files)
         commit = api.create_commit(
             name.repository,
             [

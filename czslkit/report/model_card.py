@@ -92,7 +92,7 @@ class ModelCard:
     def _use(self) -> str:
         name = f"hf:{self.repository}"
         dataset = self.dataset or "NAME"
-        code = f'import czslkit\n\nmethod = czslkit.load("{name}")'
+        code = f'import czslkit\n\nmethod = czslkit.load("{name}")\nprint(method.predict(["photo.jpg"]))'
         needs = "".join(
             f"\n\nThe repository does not hold {escape_markdown(printable(str(file)))}: use yours, "
             f"`--set {option}=FILE`."

@@ -74,6 +74,8 @@ def test_what_was_pushed_can_be_loaded_and_is_the_same_method(pushed, run, clip_
     assert there.origin == pushed.name
     biases = [read_calibration(one.folder, one.space).bias for one in (here, there)]
     assert biases[0] == biases[1] != {}
+    assert files[CALIBRATION_FILE] == (run / "training" / CALIBRATION_FILE).read_bytes()
+    assert (there.folder / CALIBRATION_FILE).read_bytes() == files[CALIBRATION_FILE]
     ours, theirs = (one.build(backbone=str(clip_file)).state_dict() for one in (here, there))
     assert ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours)
 
@@ -130,6 +132,7 @@ def test_a_folder_without_results_has_a_card_that_says_so(pushed, clip_file, ope
     assert BACKBONE_FILE in files and pushed.lines == []
     assert "This repository was pushed without results." in files["README.md"].decode()
     again = pushed()
+    assert CALIBRATION_FILE not in files
     assert BACKBONE_FILE not in again  # it belongs to the method that was there before
 
 
