@@ -74,7 +74,7 @@ def test_another_program_computes_the_scores_of_the_pairs_in_the_description(csp
     assert description["seen"] == [True, False, True]
     assert description["input"]["shape"] == ["batch", 3, 64, 64]
     assert description["input"]["preprocessing"]["mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
-    assert made.difference <= 1e-4 * float(expected.abs().max()) * 10
+    assert made.difference < 1e-3
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
