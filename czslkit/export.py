@@ -167,7 +167,7 @@ def _description(method: Method, space: PairSpace, rows: Tensor, world: str) -> 
             "name": "images",
             "shape": ["batch", 3, preprocessing.size, preprocessing.size],
             "type": "float32",
-            "preprocessing": asdict(preprocessing),
+            "preprocessing": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(preprocessing).items()},
         },
         "output": {"name": "scores", "shape": ["batch", len(rows)], "type": "float32"},
         "pairs": [[space.attrs[attr], space.objs[obj]] for attr, obj in space.pairs[rows].tolist()],

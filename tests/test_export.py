@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -22,14 +21,12 @@ from czslkit import export
 from czslkit.checkpoints.trained import save
 from czslkit.cli import main
 from czslkit.errors import ConfigError, CzslkitError
-from czslkit.export import DESCRIPTION, FORMATS, export_method
+from czslkit.export import DESCRIPTION, export_method
 from czslkit.method import METHODS, Method
 
 PAGE = Path(__file__).parents[1] / "docs" / "export.md"
 #: Methods that cannot be exported, with the reason; every other one can.
 REFUSED = {"tomcat": "adapts to the images that it has seen"}
-#: The combinations of parts that torch.export and ONNX see anew; the other methods repeat them.
-REPRESENTATIVE = ("csp", "dfsp-bif", "troika", "cge")
 
 
 def built(name: str, **options: Any) -> Method:
@@ -56,10 +53,6 @@ def scores(method: Method, images: torch.Tensor, pairs: torch.Tensor, columns: i
 
 def loaded(file: Path, format: str) -> tuple[Any, dict[str, Any]]:
     """Return the program and the description of a file, read as the page tells."""
-    if format == "onnx":
-        session = onnxruntime.InferenceSession(str(file))
-        text = session.get_modelmeta().custom_metadata_map[DESCRIPTION]
-        return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0]), json.loads(text)
     extra: dict[str, Any] = {DESCRIPTION: ""}
     if format == "pt2":
         program: Any = torch.export.load(io.BytesIO(file.read_bytes()), extra_files=extra).module()
@@ -69,7 +62,7 @@ def loaded(file: Path, format: str) -> tuple[Any, dict[str, Any]]:
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning", "ignore:.*is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["torchscript", "pt2"])  # the code of the page reads ONNX
 def test_another_program_computes_the_scores_of_the_pairs_in_the_description(csp, format, tmp_path):
     made = export_method(csp, tmp_path / "csp", format)
     program, description = loaded(made.file, format)
@@ -81,7 +74,7 @@ def test_another_program_computes_the_scores_of_the_pairs_in_the_description(csp
     assert description["seen"] == [True, False, True]
     assert description["input"]["shape"] == ["batch", 3, 64, 64]
     assert description["input"]["preprocessing"]["mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
-    assert made.difference <= 1e-4 * float(expected.abs().max()) * 10
+    assert made.difference < 1e-3
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -95,14 +88,13 @@ def test_every_method_is_exported_or_refused_with_its_reason(name, tmp_path):
     assert export_method(built(name), file, "torchscript").file.stat().st_size
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVE)
-def test_methods_of_every_kind_become_a_graph_of_torch_export(name, tmp_path):
-    assert export_method(built(name), tmp_path / "program", "pt2").difference < 1e-4
+def test_a_method_with_graph_features_becomes_a_graph_of_torch_export(tmp_path):
+    assert export_method(built("cge"), tmp_path / "program", "pt2").difference < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "pt2"])
-@pytest.mark.parametrize("name", sorted(METHODS.keys() - REFUSED.keys()))
+@pytest.mark.parametrize("name", sorted({*METHODS} - REFUSED.keys()))
 def test_every_method_is_exported_in_every_format(name, format, tmp_path):
     assert export_method(built(name), tmp_path / "program", format).file.stat().st_size
 
@@ -130,15 +122,17 @@ def test_the_file_has_no_text_tower(csp, tmp_path):
     assert export_method(csp, tmp_path / "program", "torchscript").file.stat().st_size < whole / 2
 
 
-@pytest.mark.parametrize("name", ["csp", "compcos"])
-def test_named_pairs_have_the_scores_of_a_prediction(name, tmp_path):
-    method = built(name)
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning", "ignore:.*is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(("name", "options"), [("csp", {}), ("tomcat", {"adapt": False})])
+def test_named_pairs_have_the_scores_of_a_prediction(name, options, tmp_path):
+    method = built(name, **options)
+    assert method.chunkable == (name == "csp")  # the other one scores all pairs
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    made = export_method(method, tmp_path / "program", "pt2", "wet cat,dry dog")
+    made = export_method(method, tmp_path / "program", "torchscript", "wet cat,dry dog")
     description = made.description
     mean, std = (torch.tensor(description["input"]["preprocessing"][key])[:, None, None] for key in ("mean", "std"))
     images = ((torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255 - mean) / std)[None]
-    program, _ = loaded(made.file, "pt2")
+    program, _ = loaded(made.file, "torchscript")
     found = dict(zip(map(tuple, description["pairs"]), program(images)[0].tolist(), strict=True))
     (expected,) = method.predict(photo, "wet cat,dry dog", bias=0.0)
     assert found == pytest.approx({(pair.attr, pair.obj): pair.score for pair in expected.pairs}, abs=1e-4)
