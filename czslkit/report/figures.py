@@ -167,16 +167,7 @@ def bars(
             mean, interval = source.arrangement.mean(key, name), source.significance.interval(key, name)
             if mean is None:
                 problem = (group[label].problem if label in group else "not run") or "undefined"
-                axes.text(
-                    x,
-                    0,
-                    f" {shown(label)}: {problem}",
-                    rotation=90,
-                    ha="center",
-                    va="bottom",
-                    fontsize=SMALL_FONT,
-                    color=INK,
-                )
+                _draw_gap(axes, x, f" {shown(label)}: {problem}")
                 continue
             heights[x] = 100 * mean
             notes += [f"{label} on {found}: {group[label].problem}"] if group[label].problem else []
@@ -191,6 +182,11 @@ def bars(
     axes.set(ylabel=f"{metric}, %", ylim=(0, None), xlim=(-0.5, len(groups) - 0.5))
     axes.grid(False, axis="x")
     return finish(axes, own=ax is None, title=f"{world} world", notes=notes)
+
+
+def _draw_gap(axes: Axes, x: float, text: str) -> None:
+    """Draw upright text in the place of a bar."""
+    axes.text(x, 0, text, rotation=90, ha="center", va="bottom", fontsize=SMALL_FONT, color=INK)
 
 
 def _draw_interval(axes: Axes, x: float, low: float, high: float) -> None:
