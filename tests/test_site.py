@@ -103,7 +103,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert not [name for name in names if name.isupper() and f"`{name}`" not in page]
 
 
-def test_every_page_of_the_docs_is_in_the_navigation() -> None:
+def test_every_page_of_the_docs_is_in_the_navigation_once() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
     def pages(items: Any) -> list[str]:
@@ -114,6 +114,7 @@ def test_every_page_of_the_docs_is_in_the_navigation() -> None:
 
     written = {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs").rglob("*.md")}
     listed = set(pages(config["nav"]))
+    assert len(listed) == len(pages(config["nav"]))
     assert {page for page in written if not page.startswith("decisions/")} <= listed
     assert listed - written == {"index.md", "changelog.md", "benchmarks.md", "tutorials/notebook.md"}
     assert config["theme"]["font"] is False  # no page asks another site for fonts
