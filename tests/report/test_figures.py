@@ -312,14 +312,12 @@ def test_a_seed_that_failed_is_named_beside_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["curve", "training", "attributes", "bars"])
-def test_results_that_were_not_measured_alike_are_named_or_refused(tmp_path: Path, what: str) -> None:
+def test_results_that_were_not_measured_alike_are_named_if_both_are_drawn(tmp_path: Path, what: str) -> None:
     put(Store(tmp_path), "csp")
     put(Store(tmp_path), "msci", bins="exact")
-    with pytest.raises(CzslkitError, match="allow both with --mixed"):
-        getattr(plot, what)(tmp_path)
-    store = Store(tmp_path)
-    axes = getattr(plot, what)(Table(store.results(), mixed=True, attached=store.attached))
-    assert "not all results were measured alike:" in axes.get_xlabel().replace("\n", " ")
+    note = "not all results were measured alike:"
+    assert note in getattr(plot, what)(tmp_path).get_xlabel().replace("\n", " ")
+    assert note not in getattr(plot, what)(tmp_path, methods="msci").get_xlabel().replace("\n", " ")
 
 
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
@@ -334,10 +332,7 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
 def changed(table: Table, name: str, content: Any) -> SimpleNamespace:
     """Return a table whose attached file ``name`` has another content."""
     made = content if isinstance(content, bytes) else json.dumps(content).encode()
-    parts = {
-        part: getattr(table, part)
-        for part in ("results", "labels", "arrangement", "significance", "asked", "difference")
-    }
+    parts = {part: getattr(table, part) for part in ("results", "labels", "arrangement", "significance", "asked")}
     return SimpleNamespace(**parts, attached=lambda result, asked: made if asked == name else None)
 
 
