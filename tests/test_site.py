@@ -133,6 +133,6 @@ def test_the_examples_in_the_page_on_suites_are_read(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(block)
     suite = czslkit.load_suite(tmp_path / "suite.yaml", tmp_path)
     assert suite.methods is not None
-    assert [variant.name for variant in suite.methods] == ["csp", "MSCI, gated", "msci", "troika"]
+    assert [variant.name for variant in suite.methods] == ["csp", "MSCI gated", "msci", "troika"]
     (python,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert ast.parse(python)

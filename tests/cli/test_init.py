@@ -19,7 +19,7 @@ def test_the_written_suite_runs_on_the_demo_world(tmp_path: Path, capsys: pytest
     assert [(spec.name, spec.dataset, spec.seed) for spec in specs] == [
         ("csp", "demo", 0),
         ("MSCI", "demo", 0),
-        ("MSCI, gated fusion", "demo", 0),
+        ("MSCI with gated fusion", "demo", 0),
     ]
     assert suite.worlds == ("closed", "open")
 
