@@ -1,7 +1,7 @@
 """Figures of results, drawn with matplotlib: each function returns the axes, whose figure a paper or a notebook shows.
 
-The results are a folder that ``czslkit bench`` wrote, what :func:`czslkit.bench` returned, or a table of them. A figure of
-results that were not measured alike says so below its axis.
+The results are a folder that ``czslkit bench`` wrote, what :func:`czslkit.bench` returned, or a table of them. A
+figure of results that were not measured alike says so below its axis.
 
 >>> axes = czslkit.plot.curve("runs", dataset="mit-states")  # doctest: +SKIP
 >>> czslkit.plot.save(axes, "curve.pdf")  # doctest: +SKIP

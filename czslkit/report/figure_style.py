@@ -26,7 +26,7 @@ INK, GRID = "#1a1a1b", "#8a8a8b"  # colours of text and frames, and of the lines
 FILE_TYPES = ("pdf", "svg", "png")
 #: Colours that readers who confuse hues can tell apart (Okabe and Ito, without yellow); the dashes differ, too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a6a6a", "#56b4e9", "#e69f00")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (3, 1, 1, 1)))
 MARKERS, HATCHES = "os^Dvph", ("", "////", "....", "xxxx")
 _LINE, _PANEL_HEIGHT = 0.12, 2.2  # heights of a line of text and of a panel, in inches
 _LONGEST_NAME, _LETTERS_PER_INCH = 40, 18  # characters of a name, and about those of a line
@@ -103,23 +103,27 @@ def finish(axes: Axes, *, own: bool, title: str, notes: Sequence[str]) -> Axes:
     lines = [line for note in notes for line in textwrap.wrap(shown(note, longest=200), letters)]
     axes.set_xlabel("\n".join([axes.get_xlabel(), *lines]).strip())
     if own:
-        figure.set_figheight(figure.get_figheight() + _LINE * len(lines))
         add_legend([axes])
     return axes
 
 
 def add_legend(axes: Sequence[Axes]) -> None:
-    """Add one legend for all panels of a figure below them, by which the figure grows.
+    """Add one legend for all panels of a figure below them; the figure grows by the legend and by the notes of panels.
 
     A row that several panels have is named once; without any row there is no legend.
     """
+    figure = axes[0].figure.figure
+    notes: dict[int, int] = {}  # lines of notes in each line of panels
     handles: dict[str, Any] = {}
     for panel in axes:
+        place = panel.get_subplotspec()
+        at = place.rowspan.start if place else 0
+        notes[at] = max(notes.get(at, 0), panel.get_xlabel().count("\n"))
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    figure.set_figheight(figure.get_figheight() + _LINE * sum(notes.values()))
     if not handles:
         return
-    figure = axes[0].figure.figure
     inches = max(map(len, handles)) / _LETTERS_PER_INCH + 0.45  # of an entry with its line and the gap to the next
     columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
     figure.legend(

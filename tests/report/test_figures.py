@@ -28,7 +28,7 @@ from czslkit.metrics.names import METRICS
 from czslkit.metrics.sweep import Sweep
 from czslkit.options import config_id
 from czslkit.report.asked import Command, remember
-from czslkit.report.figure_style import COLOURS, Look
+from czslkit.report.figure_style import COLOURS, DASHES, Look
 from czslkit.report.table import Table
 from czslkit.result_store import Store
 from czslkit.types import PairSpace
@@ -479,6 +479,34 @@ def test_panels_share_one_legend_in_which_each_row_is_named_once(several: Path) 
     plot.add_legend(axes)
     assert legend(axes[0]) == ["csp", "msci"]
     assert [len(plot.panels(n, wide=wide)) for n, wide in ((5, True), (3, False))] == [5, 3]
+
+
+def test_a_figure_with_panels_grows_by_their_notes(runs: Path) -> None:
+    axes = plot.panels(2)
+    for ax in axes:
+        plot.bars(runs, ax=ax)
+    bare = plot.panels(2)
+    for ax, drawn in zip(bare, axes, strict=True):
+        plot.bars(runs, ax=ax)
+        ax.set_xlabel("")
+        drawn.set_xlabel("AUC\nclip: failed\ncoop: not run")
+    for panels in (axes, bare):
+        plot.add_legend(panels)
+    heights = [panels[0].figure.get_figheight() for panels in (axes, bare)]  # type: ignore[union-attr]
+    assert heights[0] - heights[1] == pytest.approx(2 * 2 * 0.12)
+
+
+def test_each_dash_shows_a_gap_beside_the_marker_of_the_legend(table: Table) -> None:
+    """A legend has a line of 14.4 points whose middle 3.5 are a marker; a gap under it would make dashes look solid."""
+    axes = plot.curve(table)
+    handle = axes.figure.legends[0].legend_handles[0]  # type: ignore[union-attr]
+    x = handle.get_xdata()  # type: ignore[union-attr]
+    length, marker = x[-1] - x[0], handle.get_markersize()  # type: ignore[union-attr]
+    for _, lengths in DASHES[1:]:
+        ends = np.cumsum(np.tile(lengths, 9))
+        gaps = [(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True) if b < length]
+        outside = [b - a for a, b in gaps if b <= (length - marker) / 2 or a >= (length + marker) / 2]
+        assert outside
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
