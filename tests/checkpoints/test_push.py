@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 import czslkit
-from czslkit.checkpoints.calibration import read_calibration
+from czslkit.checkpoints.calibration import read_calibration, write_calibration
 from czslkit.checkpoints.trained import TrainedMethod, save
 from czslkit.cli import main
 from czslkit.errors import ConfigError
 from czslkit.metrics.names import METRICS
+from czslkit.prediction import Calibration
 from czslkit.result_store import Store
 from czslkit.runner.recipes import load_recipe
 from czslkit.sharing import push
@@ -68,12 +69,14 @@ def head_and_text(card):
 
 
 def test_what_was_pushed_can_be_loaded_and_is_the_same_method(pushed, run, clip_file):
+    write_calibration(run / "training", Calibration({"closed": 0.25}), TrainedMethod.read(run).space)
     files = pushed()
     assert sorted(files) == [".gitattributes", "README.md", CALIBRATION_FILE, METADATA_FILE, WEIGHTS_FILE]
     here, there = TrainedMethod.read(run), TrainedMethod.read(pushed.name)
     assert there.origin == pushed.name
     biases = [read_calibration(one.folder, one.space).bias for one in (here, there)]
-    assert biases[0] == biases[1] != {}
+    assert biases[0] == biases[1]
+    assert biases[0]["closed"] == 0.25
     assert files[CALIBRATION_FILE] == (run / "training" / CALIBRATION_FILE).read_bytes()
     assert (there.folder / CALIBRATION_FILE).read_bytes() == files[CALIBRATION_FILE]
     ours, theirs = (one.build(backbone=str(clip_file)).state_dict() for one in (here, there))
@@ -163,6 +166,8 @@ def test_a_branch_a_message_and_privacy_are_as_asked_for(pushed, hub):
     assert repository.private and repository.messages == ["initial commit", "First try"]
     assert METADATA_FILE not in repository.commits[repository.branches["main"]]
     assert repository.branches["tried"] == pushed.name.partition("@")[2]
+    _, text = head_and_text(repository.commits[repository.branches["tried"]]["README.md"])
+    assert f'czslkit.load("hf:{NAME}@tried")' in text and f"--checkpoint hf:{NAME}@tried\n" in text
     pushed(revision="tried", private=True)
     assert repository.messages[2] == "csp on toys, by czslkit push"
 
