@@ -26,7 +26,7 @@ INK, GRID = "#1a1a1b", "#8a8a8b"  # colours of text and frames, and of the lines
 FILE_TYPES = ("pdf", "svg", "png")
 #: Colours that readers who confuse hues can tell apart (Okabe and Ito, without yellow); the dashes differ, too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6a6a6a", "#56b4e9", "#e69f00")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (3, 1, 1, 1)))
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS, HATCHES = "os^Dvph", ("", "////", "....", "xxxx")
 _LINE, _PANEL_HEIGHT = 0.12, 2.2  # heights of a line of text and of a panel, in inches
 _LONGEST_NAME, _LETTERS_PER_INCH = 40, 18  # characters of a name, and about those of a line
@@ -124,7 +124,9 @@ def add_legend(axes: Sequence[Axes]) -> None:
     figure.set_figheight(figure.get_figheight() + _LINE * sum(notes.values()))
     if not handles:
         return
-    inches = max(map(len, handles)) / _LETTERS_PER_INCH + 0.45  # of an entry with its line and the gap to the next
+    inches = (
+        max(map(len, handles)) * SMALL_FONT / FONT / _LETTERS_PER_INCH + 0.52
+    )  # of an entry with its line and the gap to the next
     columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
     figure.legend(
         list(handles.values()),
@@ -134,7 +136,7 @@ def add_legend(axes: Sequence[Axes]) -> None:
         fontsize=SMALL_FONT,
         frameon=False,
         labelcolor=INK,
-        handlelength=2.4,
+        handlelength=3.2,  # shows the dashes beside the marker
         columnspacing=1.0,
         borderaxespad=0.2,
     )

@@ -497,16 +497,15 @@ def test_a_figure_with_panels_grows_by_their_notes(runs: Path) -> None:
 
 
 def test_each_dash_shows_a_gap_beside_the_marker_of_the_legend(table: Table) -> None:
-    """A legend has a line of 14.4 points whose middle 3.5 are a marker; a gap under it would make dashes look solid."""
+    """A gap that is under the marker in the middle of the line would make the dashes look solid."""
     axes = plot.curve(table)
     handle = axes.figure.legends[0].legend_handles[0]  # type: ignore[union-attr]
     x = handle.get_xdata()  # type: ignore[union-attr]
     length, marker = x[-1] - x[0], handle.get_markersize()  # type: ignore[union-attr]
     for _, lengths in DASHES[1:]:
-        ends = np.cumsum(np.tile(lengths, 9))
+        ends = np.cumsum(np.tile(lengths, 20))
         gaps = [(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True) if b < length]
-        outside = [b - a for a, b in gaps if b <= (length - marker) / 2 or a >= (length + marker) / 2]
-        assert outside
+        assert sum(b <= (length - marker) / 2 or a >= (length + marker) / 2 for a, b in gaps) >= 2
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
