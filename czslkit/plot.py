@@ -1,6 +1,7 @@
 """Figures of results, drawn with matplotlib: each function returns the axes, whose figure a paper or a notebook shows.
 
-The results are a folder that ``czslkit bench`` wrote, what :func:`czslkit.bench` returned, or a table of them.
+The results are a folder that ``czslkit bench`` wrote, what :func:`czslkit.bench` returned, or a table of them. A
+figure of results that were not measured alike says so below its axis.
 
 >>> axes = czslkit.plot.curve("runs", dataset="mit-states")  # doctest: +SKIP
 >>> czslkit.plot.save(axes, "curve.pdf")  # doctest: +SKIP
@@ -56,7 +57,7 @@ def table_of(results: Results) -> Source:
         results: folder of results, benchmark or table.
 
     Raises:
-        CzslkitError: there is no such folder, it holds no results, or they were not measured alike.
+        CzslkitError: there is no such folder, or it holds no results.
     """
     if not isinstance(results, (str, Path)):
         return results.table() if hasattr(results, "table") else results
@@ -67,7 +68,7 @@ def table_of(results: Results) -> Source:
     store, found = stored_results(results, warn)
     asked = read_asked(store.root, warn)
     shown = [result for result in found if not asked.is_left_out(result)]
-    return Table(shown or found, attached=store.attached, folder=store.folder, asked=asked)
+    return Table(shown or found, mixed=True, attached=store.attached, folder=store.folder, asked=asked)
 
 
 Results = str | Path | HasTable | Source

@@ -37,8 +37,7 @@ def push(
     """Write a trained method to a repository of the Hugging Face hub, with a model card.
 
     The learned tensors, their description, the bias for predictions and, after ``czslkit convert``, the backbone are
-    uploaded. Folders of this
-    machine in the names of files are left out of the description.
+    uploaded. Folders of this machine in the names of files are left out of the description.
 
     Args:
         folder: the folder of a run, whose results are put into the card, or a folder that ``czslkit convert`` wrote.
@@ -65,7 +64,7 @@ def push(
         log(f"not uploaded: {value}, a file of this machine; its users give theirs with --set {option}=FILE")
     data = str(description.get("dataset") or "")
     card = ModelCard(
-        name.repository,
+        str(name),
         trained.method,
         paper_name(METHODS[trained.method], trained.method),
         data,

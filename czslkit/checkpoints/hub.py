@@ -159,6 +159,8 @@ def upload(files: Mapping[str, Path | bytes], name: HubName, *, private: bool, m
 def _download(name: HubName) -> Path:
     """Download a trained method and return its folder.
 
+    The weights come last: a folder that has them lacks no other file, such as the bias for predictions.
+
     Raises:
         ConfigError: as :func:`local_folder`.
     """
@@ -168,6 +170,8 @@ def _download(name: HubName) -> Path:
     with _errors_told(name, "downloaded"):
         info = api.model_info(name.repository, revision=name.revision)
         wanted = _wanted(name, [file.rfilename for file in info.siblings or ()])
+        others = [file for file in wanted if file != WEIGHTS_FILE]
+        api.snapshot_download(name.repository, revision=name.revision, allow_patterns=others)
         return Path(api.snapshot_download(name.repository, revision=name.revision, allow_patterns=wanted))
 
 

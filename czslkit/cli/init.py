@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from ..errors import CzslkitError
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise CzslkitError(f"{file} exists: name another file, or replace this one with --force")
     if not file.parent.is_dir():
         raise CzslkitError(f"there is no folder {file.parent}: make it, or name a file in another folder")
-    write_text(file, _TEMPLATE.read_text(encoding="utf-8").replace("suite.yaml", str(file)))
-    print(f"{file} compares two methods on the demo world. Next:\n  czslkit bench {file}")
+    typed = shlex.quote(str(file))
+    write_text(file, _TEMPLATE.read_text(encoding="utf-8").replace("suite.yaml", typed))
+    print(f"{file} compares two methods on the demo world. Next:\n  czslkit bench {typed}")
     return 0

@@ -64,7 +64,7 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="make the figure as wide as the text, 6.9 inches (default: as wide as a column, 3.3 inches)",
     )
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, published=False)
 
 
 def run(args: argparse.Namespace) -> int:

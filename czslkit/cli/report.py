@@ -6,7 +6,7 @@ import argparse
 
 from ..files import write_text
 from .arguments import Commands, expanded_path, new_file
-from .table_output import add_result_selection, selected_table
+from .table_output import add_published, add_result_selection, selected_table
 
 
 def add_parser(commands: Commands) -> None:
@@ -19,6 +19,7 @@ def add_parser(commands: Commands) -> None:
         epilog="example: czslkit report runs --out report.html",
     )
     add_result_selection(parser)
+    add_published(parser)
     parser.add_argument(
         "--data",
         metavar="DIR",

@@ -6,7 +6,7 @@ import argparse
 
 from ..errors import ConfigError
 from .arguments import Commands
-from .table_output import add_result_selection, add_table_format, print_table, selected_table
+from .table_output import add_published, add_result_selection, add_table_format, print_table, selected_table
 
 
 def add_parser(commands: Commands) -> None:
@@ -18,6 +18,7 @@ def add_parser(commands: Commands) -> None:
         epilog="example: czslkit table runs --methods csp,msci --format latex > table.tex",
     )
     add_result_selection(parser)
+    add_published(parser)
     add_table_format(parser)
     parser.add_argument(
         "--intervals",

@@ -66,6 +66,10 @@ def add_result_selection(parser: argparse.ArgumentParser) -> None:
         help="also show results of different protocols or different data in one table; the caption states the "
         "differences (default: stop with an error)",
     )
+
+
+def add_published(parser: argparse.ArgumentParser) -> None:
+    """Add the option that shows the numbers of the literature, which figures do not draw."""
     parser.add_argument(
         "--published",
         action="store_true",

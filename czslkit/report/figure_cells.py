@@ -14,6 +14,7 @@ from ..result_store import Result
 from .arrangement import Arrangement
 from .asked import Asked
 from .cell_details import DETAILS_FILE, read_details
+from .comparability import first_difference
 from .resamples import Attached
 from .significance import Significance
 
@@ -49,10 +50,6 @@ class Source(Protocol):
     @property
     def attached(self) -> Attached | None:
         """Returns the files of a result; without it, only numbers of the table can be drawn."""
-
-    @property
-    def difference(self) -> str:
-        """The first difference in how the results were measured; empty if all were measured alike."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +140,11 @@ def rows(source: Source, dataset: str, world: str, methods: Sequence[str] | str 
     return [row for row in found if wanted is None or row.label in wanted or method_of.get(row.label) in wanted]
 
 
-def first_notes(source: Source) -> list[str]:
-    """Return the note on results that were not measured alike, if there are any."""
-    return [f"not all results were measured alike: {source.difference}"] if source.difference else []
+def first_notes(chosen: Iterable[Row]) -> list[str]:
+    """Return the note on results of some rows that were not measured alike, if there are any."""
+    found = [(row.label, result) for row in chosen for result in row.results]
+    difference = first_difference([label for label, _ in found], [result for _, result in found])
+    return [f"not all results were measured alike: {difference}"] if difference else []
 
 
 def _row(source: Source, key: tuple[str, str, str], place: int) -> Row:

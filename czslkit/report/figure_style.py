@@ -103,24 +103,30 @@ def finish(axes: Axes, *, own: bool, title: str, notes: Sequence[str]) -> Axes:
     lines = [line for note in notes for line in textwrap.wrap(shown(note, longest=200), letters)]
     axes.set_xlabel("\n".join([axes.get_xlabel(), *lines]).strip())
     if own:
-        figure.set_figheight(figure.get_figheight() + _LINE * len(lines))
         add_legend([axes])
     return axes
 
 
 def add_legend(axes: Sequence[Axes]) -> None:
-    """Add one legend for all panels of a figure below them, by which the figure grows.
+    """Add one legend for all panels of a figure below them; the figure grows by the legend and by the notes of panels.
 
     A row that several panels have is named once; without any row there is no legend.
     """
+    figure = axes[0].figure.figure
+    notes: dict[int, int] = {}  # lines of notes in each line of panels
     handles: dict[str, Any] = {}
     for panel in axes:
+        place = panel.get_subplotspec()
+        at = place.rowspan.start if place else 0
+        notes[at] = max(notes.get(at, 0), panel.get_xlabel().count("\n"))
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    figure.set_figheight(figure.get_figheight() + _LINE * sum(notes.values()))
     if not handles:
         return
-    figure = axes[0].figure.figure
-    inches = max(map(len, handles)) / _LETTERS_PER_INCH + 0.45  # of an entry with its line and the gap to the next
+    inches = (
+        max(map(len, handles)) * SMALL_FONT / FONT / _LETTERS_PER_INCH + 0.52
+    )  # of an entry with its line and the gap to the next
     columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
     figure.legend(
         list(handles.values()),
@@ -130,7 +136,7 @@ def add_legend(axes: Sequence[Axes]) -> None:
         fontsize=SMALL_FONT,
         frameon=False,
         labelcolor=INK,
-        handlelength=2.4,
+        handlelength=3.2,  # shows the dashes beside the marker
         columnspacing=1.0,
         borderaxespad=0.2,
     )

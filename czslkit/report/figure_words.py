@@ -96,10 +96,11 @@ def _words(
     if most < 1:
         raise ConfigError([f"most is {most}, expected 1 or more {part}s"])
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
-    notes = first_notes(source)
+    chosen = rows(source, dataset, world, methods)
+    notes = first_notes(chosen)
     accuracies: list[tuple[Row, dict[str, list[float]]]] = []
     images: dict[str, int] = {}
-    for row in rows(source, dataset, world, methods):
+    for row in chosen:
         seeds, problems = read_seeds(row, lambda result: read_words(result, source.attached, part))
         notes += problems
         found: dict[str, list[float]] = {}

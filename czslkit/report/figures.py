@@ -63,8 +63,9 @@ def curve(
         ConfigError: there are no results of a dataset, world or method, or a dataset must be chosen.
     """
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
-    axes, notes = new_axes(ax, wide), first_notes(source)
-    for row in rows(source, dataset, world, methods):
+    chosen = rows(source, dataset, world, methods)
+    axes, notes = new_axes(ax, wide), first_notes(chosen)
+    for row in chosen:
         look = Look(row.place)
         curves, problems = read_seeds(row, lambda result: read_curve(result, source.attached))
         notes += problems
@@ -111,7 +112,7 @@ def training(
     chosen = rows(source, dataset, world, methods)
     metric = metric or _first_metric(chosen)
     scale = 100 if metric.startswith("val_") and metric != "val_loss" else 1
-    axes, notes = new_axes(ax, wide), first_notes(source)
+    axes, notes = new_axes(ax, wide), first_notes(chosen)
     for row in chosen:
         look = Look(row.place)
         histories, problems = read_seeds(row, lambda result: read_history(result, metric))
@@ -159,7 +160,8 @@ def bars(
     datasets = known if dataset is None else [chosen_dataset(source, dataset)]
     groups = {found: {row.label: row for row in rows(source, found, world, methods)} for found in datasets}
     places = {label: row.place for group in groups.values() for label, row in group.items()}
-    axes, notes, width = new_axes(ax, wide), first_notes(source), 0.8 / max(len(places), 1)
+    notes = first_notes(row for group in groups.values() for row in group.values())
+    axes, width = new_axes(ax, wide), 0.8 / max(len(places), 1)
     for i, (label, place) in enumerate(places.items()):
         look, heights = Look(place), {}
         for at, (found, group) in enumerate(groups.items()):

@@ -23,7 +23,7 @@ _DIGITS = 8  # of the digest of a list
 class ModelCard:
     """What a model card says."""
 
-    repository: str  # USER/NAME
+    repository: str  # what --checkpoint takes: hf:USER/NAME, with @BRANCH if it is not the main branch
     method: str  # registered name
     method_paper: PaperName
     dataset: str  # registered name; empty if it is not known
@@ -79,7 +79,7 @@ class ModelCard:
             tags=[*_TAGS, self.method],
             datasets=[self.dataset] if self.dataset else None,
             metrics=list(METRICS.values()) if measured else None,
-            model_name=self.repository.rpartition("/")[2] if measured else None,
+            model_name=self.repository.partition("@")[0].rpartition("/")[2] if measured else None,
             eval_results=measured or None,
         )
         return f"{data.to_yaml()}\n"
@@ -90,8 +90,7 @@ class ModelCard:
         return self.table.to_markdown().strip()
 
     def _use(self) -> str:
-        name = f"hf:{self.repository}"
-        dataset = self.dataset or "NAME"
+        name, dataset = self.repository, self.dataset or "NAME"
         code = f'import czslkit\n\nmethod = czslkit.load("{name}")\nprint(method.predict(["photo.jpg"]))'
         needs = "".join(
             f"\n\nThe repository does not hold {escape_markdown(printable(str(file)))}: use yours, "

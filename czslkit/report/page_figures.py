@@ -37,28 +37,49 @@ def page_figures(table: Table) -> dict[str, list[Figure]]:
             _figure("Training", figures.training, table, dataset, world),
             _figure("Accuracy by attribute", figure_words.attributes, table, dataset, world),
             _figure("Accuracy by object", figure_words.objects, table, dataset, world),
-            _figure("Confused attributes", figure_words.confusion, table, dataset, world),
+            _figure("Confused attributes", figure_words.confusion, table, dataset, world, of_rows=False),
         ]
     return drawn
 
 
-def _figure(title: str, draw: Callable[..., Axes], table: Table, dataset: str | None, world: str) -> Figure:
-    """Draw a figure, whose own title becomes a part of the caption; an error becomes its gap."""
+def _figure(
+    title: str, draw: Callable[..., Axes], table: Table, dataset: str | None, world: str, *, of_rows: bool = True
+) -> Figure:
+    """Draw a figure, whose own title becomes a part of the caption; an error becomes its gap.
+
+    Args:
+        title: start of the caption.
+        draw: a function of the figures.
+        table: what is drawn.
+        dataset: name of the dataset, None if the figure is of all datasets.
+        world: name of the world.
+        of_rows: the figure compares rows, and the caption says if it has only some of them.
+    """
     from .figure_style import figure_svg
 
     try:
-        axes = draw(table, dataset=dataset, world=world, methods=_best_rows(table, dataset, world))
-        own = axes.get_title().replace("\\$", "$")
+        best = _best_rows(table, dataset, world)
+        axes = draw(table, dataset=dataset, world=world, methods=best)
+        caption = f"{title}: {_plain(axes.get_title())}"
+        if best and of_rows:
+            caption += f", the {len(best)} of {len(table.arrangement.rows)} rows with the highest AUC"
         if not axes.has_data():
-            return Figure(f"{title}: {own}", "", "The results hold no numbers for this figure.")
+            return Figure(
+                caption, "", f"There is nothing to draw: {_plain(axes.get_xlabel()) or 'no result has a number'}."
+            )
         axes.set_title("")
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "constrained_layout not applied", UserWarning)
-            return Figure(f"{title}: {own}", figure_svg(axes))
+            return Figure(caption, figure_svg(axes))
     except UserWarning:
         return Figure(f"{title}, {world} world", "", "Its names and notes are too long to leave room for it.")
     except (CzslkitError, ValueError) as error:
         return Figure(f"{title}, {world} world", "", printable(str(error))[:300])
+
+
+def _plain(text: str) -> str:
+    """Return a text of a figure on one line, without the escapes of matplotlib."""
+    return " ".join(text.split()).replace("\\$", "$")
 
 
 def _best_rows(table: Table, dataset: str | None, world: str) -> Sequence[str] | None:

@@ -65,7 +65,6 @@ class Table:
         comparisons: our numbers and the published numbers.
         literature: rows of papers that were not measured here, which the table shows below ours.
         attached: returns the files of a result, None without files.
-        difference: the first difference in how the results were measured; empty if all were measured alike.
     """
 
     def __init__(
@@ -101,10 +100,10 @@ class Table:
         if not self.results and not published:
             raise CzslkitError("there are no results to put in a table")
         self.labels = row_labels(self.results, self.asked.labels)
-        self.difference = first_difference(self.labels, self.results)
-        if self.difference and not mixed:
+        self._difference = first_difference(self.labels, self.results)
+        if self._difference and not mixed:
             raise CzslkitError(
-                f"{self.difference}. Run one of them again, select results with --methods or --datasets, or allow "
+                f"{self._difference}. Run one of them again, select results with --methods or --datasets, or allow "
                 "both with --mixed."
             )
         self._resamples = [resampled_result(result, attached, folder) for result in self.results]
@@ -123,7 +122,7 @@ class Table:
     def caption(self) -> list[str]:
         """Return the sentences that explain the numbers."""
         own = table_caption(
-            self.arrangement, self.significance, self.results, difference=self.difference, intervals=self._intervals
+            self.arrangement, self.significance, self.results, difference=self._difference, intervals=self._intervals
         )
         return own + self.literature.caption()
 

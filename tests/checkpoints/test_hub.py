@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 
 import czslkit
 from czslkit.checkpoints.hub import HubName, local_folder
@@ -117,6 +118,21 @@ def test_a_download_that_was_killed_is_completed_with_the_files_that_lack(commit
     hub.requests.clear()
     assert (local_folder(f"{NAME}@{commit}") / WEIGHTS_FILE).is_file()
     assert hub.downloads() == [WEIGHTS_FILE]
+
+
+def test_a_folder_with_weights_lacks_no_other_file_after_a_download_was_killed(commit, hub, monkeypatch):
+    download = HfApi.snapshot_download
+
+    def killed(*arguments, **options):
+        download(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HfApi, "snapshot_download", killed)
+    with pytest.raises(KeyboardInterrupt):
+        local_folder(NAME)
+    assert BACKBONE_FILE in hub.downloads() and WEIGHTS_FILE not in hub.downloads()
+    monkeypatch.setattr(HfApi, "snapshot_download", download)
+    assert (local_folder(f"{NAME}@{commit}") / WEIGHTS_FILE).is_file()
 
 
 def test_a_private_repository_needs_a_token_that_may_read_it(commit, hub, monkeypatch):

@@ -165,6 +165,8 @@ def test_a_branch_a_message_and_privacy_are_as_asked_for(pushed, hub):
     assert repository.private and repository.messages == ["initial commit", "First try"]
     assert METADATA_FILE not in repository.commits[repository.branches["main"]]
     assert repository.branches["tried"] == pushed.name.partition("@")[2]
+    _, text = head_and_text(repository.commits[repository.branches["tried"]]["README.md"])
+    assert f'czslkit.load("hf:{NAME}@tried")' in text and f"--checkpoint hf:{NAME}@tried\n" in text
     pushed(revision="tried", private=True)
     assert repository.messages[2] == "csp on toys, by czslkit push"
 

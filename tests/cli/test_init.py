@@ -19,9 +19,16 @@ def test_the_written_suite_runs_on_the_demo_world(tmp_path: Path, capsys: pytest
     assert [(spec.name, spec.dataset, spec.seed) for spec in specs] == [
         ("csp", "demo", 0),
         ("MSCI", "demo", 0),
-        ("MSCI, gated fusion", "demo", 0),
+        ("MSCI with gated fusion", "demo", 0),
     ]
     assert suite.worlds == ("closed", "open")
+
+
+def test_the_next_command_can_be_typed_as_it_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "my suite.yaml"
+    assert main(["init", str(file)]) == 0
+    assert capsys.readouterr().out.endswith(f"Next:\n  czslkit bench '{file}'\n")
+    assert file.read_text().startswith(f"# A comparison of czslkit. Run it with: czslkit bench '{file}'\n")
 
 
 def test_the_comments_of_the_written_suite_are_right_when_they_are_switched_on(tmp_path: Path) -> None:

@@ -95,6 +95,11 @@ def test_a_wrong_option_ends_with_two_and_what_it_may_be(plotted: Plot, argument
     assert message in err
 
 
+def test_figures_have_no_option_for_published_numbers_which_they_do_not_draw(plotted: Plot) -> None:
+    with pytest.raises(SystemExit):
+        plotted("--what", "bars", "--published")
+
+
 def test_every_figure_has_its_function() -> None:
     from czslkit import plot
 

@@ -28,7 +28,7 @@ from czslkit.metrics.names import METRICS
 from czslkit.metrics.sweep import Sweep
 from czslkit.options import config_id
 from czslkit.report.asked import Command, remember
-from czslkit.report.figure_style import COLOURS, Look
+from czslkit.report.figure_style import COLOURS, DASHES, Look
 from czslkit.report.table import Table
 from czslkit.result_store import Store
 from czslkit.types import PairSpace
@@ -312,14 +312,12 @@ def test_a_seed_that_failed_is_named_beside_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["curve", "training", "attributes", "bars"])
-def test_results_that_were_not_measured_alike_are_named_or_refused(tmp_path: Path, what: str) -> None:
+def test_results_that_were_not_measured_alike_are_named_if_both_are_drawn(tmp_path: Path, what: str) -> None:
     put(Store(tmp_path), "csp")
     put(Store(tmp_path), "msci", bins="exact")
-    with pytest.raises(CzslkitError, match="allow both with --mixed"):
-        getattr(plot, what)(tmp_path)
-    store = Store(tmp_path)
-    axes = getattr(plot, what)(Table(store.results(), mixed=True, attached=store.attached))
-    assert "not all results were measured alike:" in axes.get_xlabel().replace("\n", " ")
+    note = "not all results were measured alike:"
+    assert note in getattr(plot, what)(tmp_path).get_xlabel().replace("\n", " ")
+    assert note not in getattr(plot, what)(tmp_path, methods="msci").get_xlabel().replace("\n", " ")
 
 
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
@@ -334,10 +332,7 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
 def changed(table: Table, name: str, content: Any) -> SimpleNamespace:
     """Return a table whose attached file ``name`` has another content."""
     made = content if isinstance(content, bytes) else json.dumps(content).encode()
-    parts = {
-        part: getattr(table, part)
-        for part in ("results", "labels", "arrangement", "significance", "asked", "difference")
-    }
+    parts = {part: getattr(table, part) for part in ("results", "labels", "arrangement", "significance", "asked")}
     return SimpleNamespace(**parts, attached=lambda result, asked: made if asked == name else None)
 
 
@@ -484,6 +479,33 @@ def test_panels_share_one_legend_in_which_each_row_is_named_once(several: Path) 
     plot.add_legend(axes)
     assert legend(axes[0]) == ["csp", "msci"]
     assert [len(plot.panels(n, wide=wide)) for n, wide in ((5, True), (3, False))] == [5, 3]
+
+
+def test_a_figure_with_panels_grows_by_their_notes(runs: Path) -> None:
+    axes = plot.panels(2)
+    for ax in axes:
+        plot.bars(runs, ax=ax)
+    bare = plot.panels(2)
+    for ax, drawn in zip(bare, axes, strict=True):
+        plot.bars(runs, ax=ax)
+        ax.set_xlabel("")
+        drawn.set_xlabel("AUC\nclip: failed\ncoop: not run")
+    for panels in (axes, bare):
+        plot.add_legend(panels)
+    heights = [panels[0].figure.get_figheight() for panels in (axes, bare)]  # type: ignore[union-attr]
+    assert heights[0] - heights[1] == pytest.approx(2 * 2 * 0.12)
+
+
+def test_each_dash_shows_a_gap_beside_the_marker_of_the_legend(table: Table) -> None:
+    """A gap that is under the marker in the middle of the line would make the dashes look solid."""
+    axes = plot.curve(table)
+    handle = axes.figure.legends[0].legend_handles[0]  # type: ignore[union-attr]
+    x = handle.get_xdata()  # type: ignore[union-attr]
+    length, marker = x[-1] - x[0], handle.get_markersize()  # type: ignore[union-attr]
+    for _, lengths in DASHES[1:]:
+        ends = np.cumsum(np.tile(lengths, 20))
+        gaps = [(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True) if b < length]
+        assert sum(b <= (length - marker) / 2 or a >= (length + marker) / 2 for a, b in gaps) >= 2
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])

@@ -132,6 +132,17 @@ def test_figures_that_do_not_fit_are_left_out(result: Make, monkeypatch: pytest.
     assert "Left out, to keep the page short: czslkit plot draws it." in text
 
 
+def test_figures_of_some_rows_say_so_and_gaps_have_their_reason(result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("czslkit.report.page_figures.MOST_ROWS", 1)
+    figures = page_figures(Table([result(), result("msci")]))
+    assert figures[""][0].title == "AUC: closed world, the 1 of 2 rows with the highest AUC"
+    confusion = figures["demo"][-1]
+    assert "highest AUC" not in confusion.title
+    assert "no details.json is stored" in confusion.gap
+    monkeypatch.setattr("czslkit.report.page_figures.MOST_ROWS", 2)
+    assert page_figures(Table([result(), result("msci")]))[""][0].title == "AUC: closed world"
+
+
 def test_each_training_has_its_time(result: Make) -> None:
     slow = result(seed=1) | {"timing": {"train_s": 7200.0, "eval_s": 30.0}}
     opened = result(seed=1, world="open") | {"timing": {"train_s": 7200.0, "eval_s": 30.0}}
