@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -73,8 +74,10 @@ def predict_images(
     for name, number in (("top", top), ("batch_size", batch_size)):
         if type(number) is not int or number < 1:
             raise ConfigError([f"{name} is {number!r}, expected a whole number from 1"])
+    if type(workers) is not int or workers < 0:
+        raise ConfigError([f"workers is {workers!r}, expected a whole number from 0"])
     bias, _ = bias_of(method, world, bias)
-    if not math.isfinite(bias):
+    if not isinstance(bias, Real) or not math.isfinite(bias):
         raise ConfigError([f"bias is {bias!r}, expected a finite number"])
     photos = as_photos(images)
     method, space, candidates = method_for(method, pairs, world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from czslkit.data.batches import Feed
 from czslkit.errors import ConfigError
 from czslkit.evaluation.evaluator import Evaluation, OpenWorld, SearchedThreshold
 from czslkit.feasibility_files import text_feasibility
+from czslkit.json_digest import with_digest
 from czslkit.method import METHODS
 from czslkit.metrics.curves import predict
 from czslkit.predict import predict_images
@@ -136,6 +138,11 @@ def test_paths_pictures_and_arrays_of_one_photo_get_the_same_scores(csp, data):
     for single in (path, str(path), picture, np.asarray(picture)):
         assert len(csp.predict(single)) == 1
     assert len(csp.predict(np.stack([np.asarray(picture)] * 2))) == 2
+    assert len(csp.predict(np.array([str(path)] * 2))) == 2
+    names, rows = np.array(["red left"]), np.array([[data.space.attrs.index("red"), data.space.objs.index("left")]])
+    assert (
+        csp.predict(path, names)[0].pairs == csp.predict(path, rows)[0].pairs == csp.predict(path, "red left")[0].pairs
+    )
     assert csp.predict([]) == []
 
 
@@ -182,6 +189,15 @@ def test_an_unreadable_photo_changes_no_other_prediction(name, data, clip_file, 
         ({"pairs": []}, r"pairs are \[\], expected at least one pair"),
         ({"images": [np.zeros((4, 4, 3))]}, r"image 0 is a ndarray of float64 \[4, 4, 3\], expected a path, a PIL"),
         ({"images": [3]}, "image 0 is a int, expected a path, a PIL image, or an array of uint8"),
+        ({"images": 3}, "image 0 is a int, expected a path, a PIL image, or an array of uint8"),
+        ({"images": torch.zeros(3, 4)}, r"^image 0 is a Tensor of torch.float32 \[3, 4\], expected a path[^\n]*$"),
+        ({"images": [None] * 99}, r"image 9 is a NoneType(.|\n)*and 89 more$"),
+        ({"bias": "auto"}, "bias is 'auto', expected a finite number"),
+        ({"workers": -1}, "workers is -1, expected a whole number from 0"),
+        ({"pairs": 3}, "pairs are 3, expected names such as 'wet dog', in a list or with commas between them"),
+        ({"pairs": [("red", "left")]}, r"pairs are \[\('red', 'left'\)\], expected names such as 'wet dog', in a list"),
+        ({"pairs": torch.tensor([0, 1])}, r"pairs are torch.int64 \[2\], expected names .* or whole numbers \[P, 2\]"),
+        ({"pairs": np.array([[0.5, 1]])}, r"pairs are float64 \[1, 2\], expected names"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(csp, data, arguments, message):
@@ -238,6 +254,10 @@ def test_a_calibration_of_other_weights_is_not_used_and_a_changed_one_is_named(c
     file.write_text("{")
     with pytest.raises(ConfigError, match=r"calibration\.json cannot be read: JSONDecodeError"):
         czslkit.load(tmp_path)
+    for bias in ("1e999", "9" * 400):
+        file.write_text(with_digest(json.loads(content) | {"bias": {"closed": json.loads(bias)}}))
+        with pytest.raises(ConfigError, match=r"calibration\.json cannot be read: (Value|Overflow)Error"):
+            czslkit.load(tmp_path)
     file.write_text(content)
     with torch.no_grad():
         csp.prompt.words.add_(1)
