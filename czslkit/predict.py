@@ -85,6 +85,7 @@ def predict_images(
     if method.chunkable:  # the score of a pair is independent of the other pairs
         space = restricted(space, candidates.nonzero()[:, 0])
         candidates = torch.ones(len(space.pairs), dtype=torch.bool)
+    top = min(top, int(candidates.sum()))  # memory is planned for as many
     reading = {"batch_size": batch_size, "workers": workers, "progress": progress}
     task = _Task(method, photos, space, candidates, setting, top, bias, reading, memory)
     found = task.predictions(range(len(photos)))

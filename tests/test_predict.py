@@ -146,6 +146,11 @@ def test_paths_pictures_and_arrays_of_one_photo_get_the_same_scores(csp, data):
     assert csp.predict([]) == []
 
 
+def test_more_pairs_than_there_are_need_no_memory(csp, data):
+    (found,) = csp.predict(data.test.paths[0], top=10**12)
+    assert len(found.pairs) == len(data.space.pairs)
+
+
 def test_a_photo_that_is_turned_is_read_upright(csp, data, tmp_path):
     with Image.open(data.test.paths[0]) as file:
         picture = file.convert("RGB").resize((64, 40))
