@@ -244,6 +244,22 @@ def test_a_run_records_the_bias_and_the_candidates_of_its_evaluation(
     assert kept == protocol["candidates"]
 
 
+def test_a_method_with_other_scores_in_tests_gets_a_bias_for_these(demo_world, clip_file, tmp_path, monkeypatch):
+    def rank(self, scores, pairs, setting):
+        return scores.pair * (0.5 if setting.world == "open" else 0.1) if setting.split == "test" else scores.pair
+
+    monkeypatch.setattr(czslkit.heads.CosineHead, "rank", rank)
+    settings = {"backbone": str(clip_file), "train.epochs": 2, "train.lr": 1e-2, "eval.bins": "exact"}
+    runs = {"data": demo_world, "runs": tmp_path / "runs", "log": lambda line: None}
+    training = czslkit.bench("csp", "demo", settings=settings, **runs).results[0]["training"]
+    (folder,) = (tmp_path / "runs").glob("demo/csp/*")
+    method, data = czslkit.load(folder), czslkit.load_dataset("demo", demo_world)
+    recorded = training["history"][training["best_epoch"] - 1]["val_bias"]
+    opened = Evaluation.plan(method, data, "val", ["open"], Feed(method, data.val, 8)).run()["open"].compute()
+    expected = {"closed": 0.1 * recorded, "open": 0.5 * opened.hm_bias}
+    assert method.calibration.bias == pytest.approx(expected, abs=1e-4) and recorded
+
+
 def test_a_calibration_of_other_weights_is_not_used_and_a_changed_one_is_named(csp, clip_file, tmp_path):
     save(tmp_path, "csp", csp, {"backbone": str(clip_file)})
     feasible = torch.arange(9) % 2 > 0
