@@ -105,13 +105,13 @@ def calibration(
     """Return what the validation split chose for predictions, as far as training and evaluation have computed it.
 
     If a method ranks pairs in another way in a test, a bias of its validation does not fit, and the validation images
-    are scored again as in a test.
+    are scored again as in a test. One that ``streams`` keeps that of its validation: each of its passes has a state.
     """
     kept = training.history[training.best_epoch - 1] if training.best_epoch and training.history else {}
     biases: dict[str, Any] = {job.spec.train.select_world: kept.get("val_bias")}
     for world in kept and sorted({*biases, *prepared.worlds}):
         searched = world == "open" and threshold and threshold.bias is not None
-        if not searched and not _is_ranked_alike(prepared, world):
+        if not searched and not prepared.method.streams and not _is_ranked_alike(prepared, world):
             biases[world] = _bias_in_tests(job, prepared, world, threshold)
     feasible = None
     if threshold:
