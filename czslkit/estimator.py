@@ -110,7 +110,7 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
             ConfigError: images, labels or parameters cannot be used; the message says what is expected.
             DataError: an image file cannot be read.
         """
-        photos = _photos(images)
+        photos = as_photos(images)
         labels = _pairs(attrs, objs, len(photos))
         seed, settings = self._seed(), self._resolved()
         space = _label_space(labels, self.unseen)
@@ -146,7 +146,7 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
             DataError: some images cannot be read; the message names them.
         """
         check_is_fitted(self)
-        found = [(best.attr, best.obj) for (best, *_) in self._predictions(_photos(images), 1)]
+        found = [(best.attr, best.obj) for (best, *_) in self._predictions(as_photos(images), 1)]
         return np.array(found, self.classes_.dtype).reshape(-1, 2)
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
@@ -155,7 +155,7 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
         It is the softmax of the method's scores at ``bias``. Errors are those of ``predict``.
         """
         check_is_fitted(self)
-        photos = _photos(images)
+        photos = as_photos(images)
         column = {(attr, obj): i for i, (attr, obj) in enumerate(self.classes_.tolist())}
         shares = np.zeros((len(photos), len(column)))
         step = len(photos) if self.method_.streams else _PHOTOS_PER_CHUNK
@@ -244,12 +244,6 @@ class PairClassifier(ClassifierMixin, BaseEstimator):
                 raise ConfigError(list(problems))
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-
-def _photos(images: Any) -> list[Photo]:
-    """Return images as photos; an array of paths is a list of paths."""
-    is_names = isinstance(images, np.ndarray) and images.dtype.kind in "OU"
-    return as_photos(list(images) if is_names else images)
 
 
 def _pairs(attrs: Any, objs: Any, images: int) -> list[Pair]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .errors import ConfigError, did_you_mean
 from .types import PairSpace
+
+_FORMS = "names such as 'wet dog', in a list or with commas between them, or whole numbers [P, 2]"
 
 
 def parse_pairs(text: str, space: PairSpace) -> Tensor:
@@ -94,9 +96,11 @@ def named_candidates(pairs: Any, space: PairSpace, *, new_words: bool = False) -
     Raises:
         ConfigError: a part is not known, or nothing is named; the message lists all such parts.
     """
-    if isinstance(pairs, Tensor):
-        chosen = pairs.long().cpu().reshape(-1, 2)
+    if isinstance(pairs, Tensor) or (hasattr(pairs, "dtype") and pairs.dtype.kind not in "OU"):
+        chosen = _given_rows(pairs)
     else:
+        if not isinstance(pairs, Iterable) or not all(isinstance(text, str) for text in pairs):
+            raise ConfigError([f"pairs are {pairs!r}, expected {_FORMS}"])
         parts = [part for text in ([pairs] if isinstance(pairs, str) else pairs) for part in text.split(",")]
         space = _with_words(parts, space) if new_words else space
         chosen = _named_rows(parts, space)
@@ -113,6 +117,18 @@ def named_candidates(pairs: Any, space: PairSpace, *, new_words: bool = False) -
     seen = torch.cat([space.seen, torch.zeros(len(new), dtype=torch.bool)])
     whole = PairSpace(space.attrs, space.objs, torch.cat([space.pairs, new]), seen)
     return whole, torch.isin(whole.flat(), keys)
+
+
+def _given_rows(pairs: Any) -> Tensor:
+    """Return pairs that are given by their indices, ``[P, 2]`` long.
+
+    Raises:
+        ConfigError: they are no whole numbers of this shape.
+    """
+    given = torch.as_tensor(pairs) if isinstance(pairs, Tensor) or pairs.dtype.kind in "iu" else None
+    if given is None or given.dtype.is_floating_point or given.dim() != 2 or given.shape[1] != 2:
+        raise ConfigError([f"pairs are {pairs.dtype} {list(pairs.shape)}, expected {_FORMS}"])
+    return given.long().cpu()
 
 
 def _with_words(parts: Sequence[str], space: PairSpace) -> PairSpace:

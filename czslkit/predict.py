@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -73,8 +74,10 @@ def predict_images(
     for name, number in (("top", top), ("batch_size", batch_size)):
         if type(number) is not int or number < 1:
             raise ConfigError([f"{name} is {number!r}, expected a whole number from 1"])
+    if type(workers) is not int or workers < 0:
+        raise ConfigError([f"workers is {workers!r}, expected a whole number from 0"])
     bias, _ = bias_of(method, world, bias)
-    if not math.isfinite(bias):
+    if not isinstance(bias, Real) or not math.isfinite(bias):
         raise ConfigError([f"bias is {bias!r}, expected a finite number"])
     photos = as_photos(images)
     method, space, candidates = method_for(method, pairs, world)
@@ -82,6 +85,7 @@ def predict_images(
     if method.chunkable:  # the score of a pair is independent of the other pairs
         space = restricted(space, candidates.nonzero()[:, 0])
         candidates = torch.ones(len(space.pairs), dtype=torch.bool)
+    top = min(top, int(candidates.sum()))  # memory is planned for as many
     reading = {"batch_size": batch_size, "workers": workers, "progress": progress}
     task = _Task(method, photos, space, candidates, setting, top, bias, reading, memory)
     found = task.predictions(range(len(photos)))

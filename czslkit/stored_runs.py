@@ -24,6 +24,7 @@ from .report.escaping import printable
 from .result_store import Store
 from .training_files import (
     BACKBONE_FILE,
+    CALIBRATION_FILE,
     LOG_FILE,
     METADATA_FILE,
     RUN_IDS_FILE,
@@ -38,7 +39,7 @@ _RESULT_PARTS = re.compile(
     r"(?P<world>closed|open)\.(curve\.csv|images\.npz|details\.json|predictions\.json\.gz|error\.txt|resamples)"
 )
 _TRAINING = re.compile(rf"{TRAINING_FOLDER}(\.stale(-\d+)?)?")
-_TRAINING_FILES = (METADATA_FILE, WEIGHTS_FILE, STATE_FILE, BACKBONE_FILE, RUN_IDS_FILE)
+_TRAINING_FILES = (METADATA_FILE, WEIGHTS_FILE, STATE_FILE, BACKBONE_FILE, CALIBRATION_FILE, RUN_IDS_FILE)
 _CACHE_FILE = re.compile(r"(features|images)-.+\.(safetensors|npy)")
 
 

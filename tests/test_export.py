@@ -227,6 +227,14 @@ def test_arguments_that_cannot_be_used_are_named(csp, tmp_path, arguments, messa
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning", "ignore:.*is deprecated:DeprecationWarning")
+def test_a_method_on_the_hub_can_be_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    assert "hf:USER/NAME" in capsys.readouterr().out
+    assert main(["export", "hf:ann", "--format", "pt2", "--out", str(tmp_path / "csp.pt2")]) == 2
+    assert "hf:ann names no repository of the hub" in capsys.readouterr().err
+
+
 def test_the_commands_and_the_code_of_the_page_run(csp, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     save("runs/mine/csp/seed0-3f2a91bc", "csp", csp, {"backbone": "demo"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from czslkit.data.batches import Feed
 from czslkit.errors import ConfigError
 from czslkit.evaluation.evaluator import Evaluation, OpenWorld, SearchedThreshold
 from czslkit.feasibility_files import text_feasibility
+from czslkit.json_digest import with_digest
 from czslkit.method import METHODS
 from czslkit.metrics.curves import predict
 from czslkit.predict import predict_images
@@ -136,7 +138,17 @@ def test_paths_pictures_and_arrays_of_one_photo_get_the_same_scores(csp, data):
     for single in (path, str(path), picture, np.asarray(picture)):
         assert len(csp.predict(single)) == 1
     assert len(csp.predict(np.stack([np.asarray(picture)] * 2))) == 2
+    assert len(csp.predict(np.array([str(path)] * 2))) == 2
+    names, rows = np.array(["red left"]), np.array([[data.space.attrs.index("red"), data.space.objs.index("left")]])
+    assert (
+        csp.predict(path, names)[0].pairs == csp.predict(path, rows)[0].pairs == csp.predict(path, "red left")[0].pairs
+    )
     assert csp.predict([]) == []
+
+
+def test_more_pairs_than_there_are_need_no_memory(csp, data):
+    (found,) = csp.predict(data.test.paths[0], top=10**12)
+    assert len(found.pairs) == len(data.space.pairs)
 
 
 def test_a_photo_that_is_turned_is_read_upright(csp, data, tmp_path):
@@ -182,6 +194,15 @@ def test_an_unreadable_photo_changes_no_other_prediction(name, data, clip_file, 
         ({"pairs": []}, r"pairs are \[\], expected at least one pair"),
         ({"images": [np.zeros((4, 4, 3))]}, r"image 0 is a ndarray of float64 \[4, 4, 3\], expected a path, a PIL"),
         ({"images": [3]}, "image 0 is a int, expected a path, a PIL image, or an array of uint8"),
+        ({"images": 3}, "image 0 is a int, expected a path, a PIL image, or an array of uint8"),
+        ({"images": torch.zeros(3, 4)}, r"^image 0 is a Tensor of torch.float32 \[3, 4\], expected a path[^\n]*$"),
+        ({"images": [None] * 99}, r"image 9 is a NoneType(.|\n)*and 89 more$"),
+        ({"bias": "auto"}, "bias is 'auto', expected a finite number"),
+        ({"workers": -1}, "workers is -1, expected a whole number from 0"),
+        ({"pairs": 3}, "pairs are 3, expected names such as 'wet dog', in a list or with commas between them"),
+        ({"pairs": [("red", "left")]}, r"pairs are \[\('red', 'left'\)\], expected names such as 'wet dog', in a list"),
+        ({"pairs": torch.tensor([0, 1])}, r"pairs are torch.int64 \[2\], expected names .* or whole numbers \[P, 2\]"),
+        ({"pairs": np.array([[0.5, 1]])}, r"pairs are float64 \[1, 2\], expected names"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(csp, data, arguments, message):
@@ -223,6 +244,22 @@ def test_a_run_records_the_bias_and_the_candidates_of_its_evaluation(
     assert kept == protocol["candidates"]
 
 
+def test_a_method_with_other_scores_in_tests_gets_a_bias_for_these(demo_world, clip_file, tmp_path, monkeypatch):
+    def rank(self, scores, pairs, setting):
+        return scores.pair * (0.5 if setting.world == "open" else 0.1) if setting.split == "test" else scores.pair
+
+    monkeypatch.setattr(czslkit.heads.CosineHead, "rank", rank)
+    settings = {"backbone": str(clip_file), "train.epochs": 2, "train.lr": 1e-2, "eval.bins": "exact"}
+    runs = {"data": demo_world, "runs": tmp_path / "runs", "log": lambda line: None}
+    training = czslkit.bench("csp", "demo", settings=settings, **runs).results[0]["training"]
+    (folder,) = (tmp_path / "runs").glob("demo/csp/*")
+    method, data = czslkit.load(folder), czslkit.load_dataset("demo", demo_world)
+    recorded = training["history"][training["best_epoch"] - 1]["val_bias"]
+    opened = Evaluation.plan(method, data, "val", ["open"], Feed(method, data.val, 8)).run()["open"].compute()
+    expected = {"closed": 0.1 * recorded, "open": 0.5 * opened.hm_bias}
+    assert method.calibration.bias == pytest.approx(expected, abs=1e-4) and recorded
+
+
 def test_a_calibration_of_other_weights_is_not_used_and_a_changed_one_is_named(csp, clip_file, tmp_path):
     save(tmp_path, "csp", csp, {"backbone": str(clip_file)})
     feasible = torch.arange(9) % 2 > 0
@@ -238,6 +275,10 @@ def test_a_calibration_of_other_weights_is_not_used_and_a_changed_one_is_named(c
     file.write_text("{")
     with pytest.raises(ConfigError, match=r"calibration\.json cannot be read: JSONDecodeError"):
         czslkit.load(tmp_path)
+    for bias in ("1e999", "9" * 400):
+        file.write_text(with_digest(json.loads(content) | {"bias": {"closed": json.loads(bias)}}))
+        with pytest.raises(ConfigError, match=r"calibration\.json cannot be read: (Value|Overflow)Error"):
+            czslkit.load(tmp_path)
     file.write_text(content)
     with torch.no_grad():
         csp.prompt.words.add_(1)

@@ -149,6 +149,14 @@ def test_the_log_of_a_training_goes_with_its_cell(runs: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("name", ["calibration.json", "loggers.json", "backbone.safetensors"])
+def test_every_file_of_a_training_goes_with_it(name: str, runs: Path) -> None:
+    folder = runs / "demo/csp/seed0-44136fa3"
+    (folder / "training" / name).write_text("{}")
+    czslkit.remove_runs(runs, config_ids=["44136fa3"], methods=["csp"])
+    assert not folder.exists()
+
+
 def test_files_that_czslkit_did_not_write_stay_and_are_named(runs: Path) -> None:
     folder = runs / "demo/csp/seed0-44136fa3"
     (folder / "notes.txt").write_text("mine")

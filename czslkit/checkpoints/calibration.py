@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +63,12 @@ def read_calibration(folder: Path, space: PairSpace) -> Calibration:
             return Calibration()
         feasible = content["feasible"]
         bias = {world: float(content["bias"][world]) for world in WORLDS if world in content["bias"]}
+        if not all(map(math.isfinite, bias.values())):
+            raise ValueError(f"bias has {[*bias.values()]}, expected finite numbers")
         return Calibration(bias, None if feasible is None else _decoded(feasible, len(space.attrs) * len(space.objs)))
     except FileNotFoundError:
         return Calibration()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError([f"{path} cannot be read: {type(error).__name__}: {error}. {remedy}."]) from error
 
 

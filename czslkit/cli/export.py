@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import Commands, add_plugins, expanded_path, load_given_plugins, new_file
+from .arguments import CHECKPOINT_FORMS, Commands, add_plugins, load_given_plugins, new_file, path_or_name
 
 _FORMATS = ("onnx", "torchscript", "pt2")
 
@@ -20,13 +20,7 @@ def add_parser(commands: Commands) -> None:
         "again, and its scores are compared with PyTorch's. A method that adapts to the images that it has seen cannot "
         "be exported.",
     )
-    parser.add_argument(
-        "checkpoint",
-        metavar="DIR",
-        type=expanded_path,
-        help="folder of a trained method: the folder of a run, RUNS/DATASET/METHOD/seedN-ID, or a folder that czslkit "
-        "convert wrote",
-    )
+    parser.add_argument("checkpoint", metavar="DIR", type=path_or_name, help=f"trained method: {CHECKPOINT_FORMS}")
     parser.add_argument(
         "--format",
         required=True,

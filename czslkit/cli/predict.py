@@ -175,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
             "training images."
         )
         write_text(args.gallery, gallery_page(photos, predictions, sentence, progress=True))
-        print(args.gallery)
+        print(args.gallery, file=sys.stdout if args.out else sys.stderr)  # beside CSV or JSON it would be no part of it
     errors = [found.error for found in predictions if found.error]
     for error in errors:
         print(f"czslkit: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_ten
 from ..method import Method
 from ..options import user_path
 from .batches import Feed
@@ -81,9 +81,12 @@ def as_photos(images: Any) -> list[Photo]:
     """Return photos of paths, PIL images or arrays, or of a single one of them.
 
     Raises:
-        ConfigError: one is none of these, or an array has another shape or dtype; the message lists them.
+        ConfigError: one is none of these, or an array has another shape or dtype; the message lists the first ten.
     """
-    single = isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    if isinstance(images, np.ndarray):
+        single = images.dtype.kind not in "OU" and images.ndim < 4  # an array of paths is a list of them
+    else:
+        single = isinstance(images, (str, os.PathLike, Image.Image, Tensor)) or not isinstance(images, Iterable)
     photos: list[Photo] = []
     problems = []
     for number, image in enumerate([images] if single else images):
@@ -100,7 +103,7 @@ def as_photos(images: Any) -> list[Photo]:
                 "uint8 [H, W], [H, W, 3] or [H, W, 4]"
             )
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([first_ten(problems, "\n  ")])
     return photos
 
 

@@ -16,6 +16,7 @@ from ..data.batches import Feed
 from ..data.splits import Splits
 from ..learned_state import kept_buffers
 from ..method import Method
+from ..metrics.metrics import Metrics
 from ..metrics.sweep import Bins
 from ..metrics.sweep_state import LAST_BIAS
 from ..precision import computing_in
@@ -85,8 +86,8 @@ def plan_validation(
     def validate() -> dict[str, float]:
         metrics = evaluation.run()[world].compute_all(bins)[0]
         found = {"val_auc": metrics.auc}
-        if metrics.best_hm:
-            found["val_bias"] = min(max(metrics.hm_bias, -LAST_BIAS), LAST_BIAS)  # the exact curve has infinite ones
+        if (bias := best_bias(metrics)) is not None:
+            found["val_bias"] = bias
         if metrics.undefined:
             found = {"val_auc": math.nan, "val_acc": metrics.at_zero.pair}
         if options.select != "loss":
@@ -100,6 +101,11 @@ def plan_validation(
         return {**found, "val_loss": loss}
 
     return validate
+
+
+def best_bias(metrics: Metrics) -> float | None:
+    """Return the finite bias with the best harmonic mean; None if this is 0 at every bias."""
+    return min(max(metrics.hm_bias, -LAST_BIAS), LAST_BIAS) if metrics.best_hm else None  # exact ones can be infinite
 
 
 @torch.no_grad()

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from .. import distributed
+from ..data.batches import Feed
 from ..errors import DataError
 from ..evaluation import details
-from ..evaluation.evaluator import OpenWorld, searched_threshold
+from ..evaluation.evaluator import Evaluation, OpenWorld, searched_threshold
 from ..evaluation.feasibility_source import method_feasibility
+from ..evaluation.validation import best_bias
 from ..metrics import predictions
 from ..metrics.sweep import Sweep
 from ..prediction import Calibration
 from ..training.loop import Training
+from ..types import Setting
 from .job import Job
 from .plan import Spec
 from .prepare import Prepared, evaluation_feed, plan_test, world_failure
@@ -96,10 +99,20 @@ def choose_threshold(job: Job, prepared: Prepared) -> FeasibilityThreshold | Non
     return FeasibilityThreshold(found.value, "searched on validation", scores, found.bias)
 
 
-def calibration(job: Job, training: Training, threshold: FeasibilityThreshold | None) -> Calibration:
-    """Return what the validation split chose for predictions, as far as training and evaluation have computed it."""
+def calibration(
+    job: Job, prepared: Prepared, training: Training, threshold: FeasibilityThreshold | None
+) -> Calibration:
+    """Return what the validation split chose for predictions, as far as training and evaluation have computed it.
+
+    If a method ranks pairs in another way in a test, a bias of its validation does not fit, and the validation images
+    are scored again as in a test. One that ``streams`` keeps that of its validation: each of its passes has a state.
+    """
     kept = training.history[training.best_epoch - 1] if training.best_epoch and training.history else {}
     biases: dict[str, Any] = {job.spec.train.select_world: kept.get("val_bias")}
+    for world in kept and sorted({*biases, *prepared.worlds}):
+        searched = world == "open" and threshold and threshold.bias is not None
+        if not searched and not prepared.method.streams and not _is_ranked_alike(prepared, world):
+            biases[world] = _bias_in_tests(job, prepared, world, threshold)
     feasible = None
     if threshold:
         biases |= {"open": threshold.bias} if threshold.bias is not None else {}
@@ -108,6 +121,30 @@ def calibration(job: Job, training: Training, threshold: FeasibilityThreshold | 
             biases.pop("open", None)
     known = {world: bias for world, bias in biases.items() if bias is not None and math.isfinite(bias)}
     return Calibration(known, feasible)
+
+
+@torch.no_grad()
+def _is_ranked_alike(prepared: Prepared, world: str) -> bool:
+    """Return whether a method has the same scores in validation and test, measured with a few images and pairs."""
+    method, pairs = prepared.method.eval(), prepared.data.space.pairs
+    images = Feed(method, prepared.data.val, 1).sample(2).images
+    text = method.text(pairs[: 64 if method.chunkable else None].to(method.device))
+    columns = len(pairs if world == "closed" else prepared.data.space.open().pairs)
+    scores = [method.rank(images, text, Setting(split, world, columns)) for split in ("val", "test")]
+    return torch.equal(*scores)
+
+
+def _bias_in_tests(job: Job, prepared: Prepared, world: str, threshold: FeasibilityThreshold | None) -> float | None:
+    """Return the best bias on the validation split with the scores of a test; None if no harmonic mean exceeds 0."""
+    method, data, settings = prepared.method, prepared.data, job.spec.evaluation
+    rule = OpenWorld(threshold.scores.values, [threshold.value]) if threshold and world == "open" else None
+    feed = evaluation_feed(job, method, data.val)
+    plan = Evaluation.plan(
+        method, data, "val", [world], feed, open_world=rule, memory=job.machine.memory, stream_seed=settings.stream_seed
+    )
+    task = plan.tasks[world]
+    task = replace(task, setting=replace(task.setting, split="test"))
+    return best_bias(replace(plan, tasks={world: task}).run()[world].compute_all(settings.bins)[0])
 
 
 def measured_records(job: Job, prepared: Prepared, measured: Measured) -> tuple[Results, Results]:

@@ -217,7 +217,7 @@ def _watched_results(job: Job, worlds: Sequence[str], stored: Stored, watch: Wat
         start = time.monotonic()
         measured = evaluate(job, prepared)
     if job.spec.checkpoint is None:
-        chosen = calibration(job, training, measured.threshold)
+        chosen = calibration(job, prepared, training, measured.threshold)
         write_calibration(training_folder(job), chosen, prepared.data.space)
     left_out = {one.split: {"images": one.images, "of": one.of} for one in prepared.data.left_out}
     set_aside = prepared.data.set_aside

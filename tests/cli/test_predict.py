@@ -144,8 +144,8 @@ def test_the_gallery_shows_every_photo_and_keeps_hostile_names_text(predict):
     name = "<img src=x onerror=alert(1)>.png"
     shutil.copy("new/a.png", f"new/{name}")
     Path("new/bad<b>.png").write_text("no photo")
-    status, out, _ = predict("new", "--top", 2, "--gallery", "shown.html")
-    assert status == 1 and out.endswith("\nshown.html\n")
+    status, out, err = predict("new", "--top", 2, "--format", "json", "--gallery", "shown.html")
+    assert status == 1 and len(json.loads(out)["predictions"]) == 5 and "\nshown.html\n" in err
     page = Path("shown.html").read_text(encoding="utf-8")
     assert page.count("<figure>") == page.count("data:image/jpeg;base64,") == 4
     assert "<img src=x" not in page and "&lt;img src=x onerror=alert(1)&gt;.png" in page
