@@ -260,6 +260,21 @@ def test_a_method_with_other_scores_in_tests_gets_a_bias_for_these(demo_world, c
     assert method.calibration.bias == pytest.approx(expected, abs=1e-4) and recorded
 
 
+def test_a_result_outlives_an_error_in_the_search_for_the_bias(toys, clip_file, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no bias today")
+
+    monkeypatch.setattr("czslkit.runner.run_job.calibration", fail)
+    lines = []
+    settings = {"backbone": str(clip_file), "train.epochs": 1}
+    where = {"data": toys, "runs": tmp_path, "progress": False, "log": lines.append}
+    result = czslkit.bench("csp", "toys", "closed", settings=settings, **where)
+    assert (result.failed, len(result.results)) == (0, 1)
+    assert any("no bias is recorded for czslkit predict: RuntimeError: no bias today" in line for line in lines)
+    (run,) = (tmp_path / "toys" / "csp").iterdir()
+    assert czslkit.load(run).calibration.bias == {}
+
+
 def test_a_calibration_of_other_weights_is_not_used_and_a_changed_one_is_named(csp, clip_file, tmp_path):
     save(tmp_path, "csp", csp, {"backbone": str(clip_file)})
     feasible = torch.arange(9) % 2 > 0

@@ -209,7 +209,7 @@ def test_versions_never_fall() -> None:
     assert not fallen
 
 
-@pytest.mark.parametrize("kind", REGISTRIES)
+@pytest.mark.parametrize("kind", sorted(REGISTRIES.keys() - {"logger"}))  # no number depends on a logger
 def test_every_registered_class_has_a_version_of_its_own(kind: str) -> None:
     load_plugins()
     own = [cls for _, cls in REGISTRIES[kind].items() if cls.__module__.partition(".")[0] in OWN]

@@ -19,12 +19,14 @@ from ..provenance import distributions, environment
 from ..result_store import REMEDY, unused_path
 from ..sizes import counted
 from ..torchrun import process_count
+from ..training.loop import Training
 from ..training.state import state_key
 from ..training.watch import Watch
 from . import forecast
-from .evaluate import calibration, evaluate, measured_records
+from .evaluate import Measured, calibration, evaluate, measured_records
 from .job import Job
 from .prepare import (
+    Prepared,
     build_method,
     evaluation_feed,
     find_feasibility,
@@ -217,8 +219,7 @@ def _watched_results(job: Job, worlds: Sequence[str], stored: Stored, watch: Wat
         start = time.monotonic()
         measured = evaluate(job, prepared)
     if job.spec.checkpoint is None:
-        chosen = calibration(job, prepared, training, measured.threshold)
-        write_calibration(training_folder(job), chosen, prepared.data.space)
+        _record_calibration(job, prepared, training, measured)
     left_out = {one.split: {"images": one.images, "of": one.of} for one in prepared.data.left_out}
     set_aside = prepared.data.set_aside
     records, unrecorded = measured_records(job, prepared, measured)
@@ -242,6 +243,19 @@ def _watched_results(job: Job, worlds: Sequence[str], stored: Stored, watch: Wat
         evaluation = evaluation_dependencies(job.spec, world, prepared.data)
         done[world] = {**common, "depends": {"training": dependencies, "evaluation": evaluation}, **found}
     return done | failed
+
+
+def _record_calibration(job: Job, prepared: Prepared, training: Training, measured: Measured) -> None:
+    """Write what the validation split chose for predictions next to the trained method.
+
+    No result depends on it, so an error in the code of a method is only logged.
+    """
+    try:
+        chosen = calibration(job, prepared, training, measured.threshold)
+    except Exception as error:
+        job.log(f"no bias is recorded for czslkit predict: {type(error).__name__}: {error}")
+        return
+    write_calibration(training_folder(job), chosen, prepared.data.space)
 
 
 def store_results(job: Job, contents: Mapping[str, Mapping[str, Any]]) -> Results:
