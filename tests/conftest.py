@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: pytest-xdist has a process for each core
@@ -122,10 +123,18 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_code_of_other_modules() -> Iterator[None]:
+    """Hand no code on to other processes that tests of another module have imported from a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_unpackaged", {})
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_code_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hand no code on to other processes that an earlier test has imported from a file, which may be gone.
 
-    Code that a fixture of a module has imported stays, as its file does.
+    Code that a fixture of the module has imported stays, as its file does.
     """
     monkeypatch.setattr(registry, "_unpackaged", dict(registry._unpackaged))

@@ -34,6 +34,12 @@ GOOD = [0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3]  # right, attribute right, object ri
 POOR = [0, 3, 3, 3, 0, 1, 0, 2, 2, 2, 3, 3]
 
 
+@pytest.fixture(autouse=True)
+def no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no environment variable name a folder of datasets."""
+    monkeypatch.delenv("CZSLKIT_DATA", raising=False)
+
+
 def stored(predicted: list[int], folder: str = "/nowhere/images", images: list[str] = IMAGES) -> bytes:
     return Predictions(folder, images, PAIRS, TRUE, predicted).to_bytes()
 
