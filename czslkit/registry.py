@@ -169,6 +169,15 @@ class Registry(Generic[T]):
         return isinstance(name, str) and name in self._items and is_builtin(self._items[name].__module__)
 
 
+def registries() -> dict[str, Registry]:
+    """Load every plugin and return every registry by its kind; a plugin may have added a kind.
+
+    ``REGISTRIES`` itself lacks the registries of modules that are not imported yet.
+    """
+    load_plugins()
+    return dict(REGISTRIES)
+
+
 def load_plugins(name: str | None = None, *, without: str = "") -> None:
     """Import the built-in classes and installed plugins, each once.
 

@@ -46,6 +46,17 @@ def add_plugins(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_checkpoint(parser: argparse._ActionsContainer) -> None:
+    """Add ``--checkpoint``, the one trained method of a command."""
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="DIR",
+        type=path_or_name,
+        help=f"trained method, required: {CHECKPOINT_FORMS}",
+    )
+
+
 class ReplaceDefault(argparse.Action):
     """Collect the values of an option, also of one that is given several times, in the place of its default."""
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError, DataError
 from ..files import write_bytes
 from .arguments import (
-    CHECKPOINT_FORMS,
     Commands,
+    add_checkpoint,
     add_device,
     add_plugins,
     expanded_path,
@@ -43,13 +43,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", type=expanded_path, help="image files to explain, or folders of images"
     )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="DIR",
-        type=path_or_name,
-        help=f"trained method, required: {CHECKPOINT_FORMS}",
-    )
+    add_checkpoint(parser)
     add_plugins(parser)
     parser.add_argument(
         "--pairs",

@@ -18,7 +18,7 @@ from ..data.dataset_folders import dataset
 from ..errors import CzslkitError, did_you_mean
 from ..method import METHODS
 from ..options import schema_problems
-from ..registry import REGISTRIES, unknown_name
+from ..registry import REGISTRIES, registries, unknown_name
 from ..runner.recipes import load_recipe, recipe_folders
 from ..runner.settings import SECTIONS
 from .registered_names import KINDS, OWN_DATASET, origin
@@ -49,11 +49,12 @@ def describe(name: str, data: Path | None = None) -> str:
         head = f"{name} settings of every method, for czslkit bench --set KEY=VALUE or METHOD.KEY=VALUE:"
         return "\n".join([head, *_section(name, SECTIONS[name], {}, [])])
     own = name.partition("/")[0]
-    registries = {kind: REGISTRIES[kind] for kind in (*KINDS.values(), *REGISTRIES)}  # methods first
-    kinds = [kind for kind, registry in registries.items() if (own if kind == "backbone" else name) in registry]
+    found = registries()
+    ordered = dict.fromkeys([*KINDS.values(), *found])  # methods first
+    kinds = [kind for kind in ordered if (own if kind == "backbone" else name) in found[kind]]
     folders = [status.name for status in dataset_statuses(data) if status.folder]
     if not kinds and name not in folders:
-        known = sorted({*folders, *(known for registry in REGISTRIES.values() for known in registry)})
+        known = sorted({*folders, *(known for registry in found.values() for known in registry)})
         raise unknown_name(name, f"nothing is named {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
     blocks = [_described(kind, own if kind == "backbone" else name, data) for kind in kinds]
     if "dataset" not in kinds and name in folders:
@@ -154,7 +155,8 @@ def _typed(value: Any) -> str:
 def _arguments(cls: type) -> list[str]:
     """Return the lines on the arguments that a backbone or component is built with."""
     parameters = inspect.signature(cls).parameters.values()
-    lines = [_INDENT + re.sub(r": '([^']*)'", r": \1", str(parameter)) for parameter in parameters]
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]  # torch.nn.Module has both
+    lines = [_INDENT + re.sub(r": '([^']*)'", r": \1", str(parameter)) for parameter in named]
     return ["arguments of its class:", *lines] if lines else []
 
 

@@ -14,13 +14,12 @@ from ..csv_cells import csv_cell
 from ..errors import ConfigError
 from ..metrics.names import WORLDS
 from .arguments import (
-    CHECKPOINT_FORMS,
     Commands,
+    add_checkpoint,
     add_device,
     add_plugins,
     load_given_plugins,
     new_file,
-    path_or_name,
     positive_number,
 )
 
@@ -50,13 +49,7 @@ def add_parser(commands: Commands) -> None:
         help="image files, folders, which are searched with their subfolders, or patterns in quotation marks such as "
         "'photos/**/*.jpg'; upper and lower case of suffixes are the same",
     )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="DIR",
-        type=path_or_name,
-        help=f"trained method, required: {CHECKPOINT_FORMS}",
-    )
+    add_checkpoint(parser)
     add_plugins(parser)
     _add_candidates(parser)
     _add_computation(parser)

@@ -21,7 +21,7 @@ from ..data.datasets import DATASETS
 from ..data.published import BENCHMARKS
 from ..entry_points import Plugin, installed_plugins, is_builtin, plugin_of_module
 from ..errors import ConfigError
-from ..registry import BUILTIN, REGISTRIES, failures, load_plugins, load_unpackaged
+from ..registry import BUILTIN, failures, load_plugins, load_unpackaged, registries
 
 #: Kind of the classes in each registry, by the name of the registry in the source files.
 KINDS = {
@@ -152,7 +152,7 @@ def print_plugin_names(prefix: str, given: str) -> None:
             problems += error.problems
     names = [
         (kind, name, origin(cls), _first_line(cls.__doc__))
-        for kind, registry in REGISTRIES.items()
+        for kind, registry in registries().items()
         for name, cls in registry.items()
         if not is_builtin(cls.__module__)
     ]

@@ -25,7 +25,7 @@ from ..method import METHODS
 from ..options import config_id
 from ..prompts import FixedPrompt, SoftPrompt
 from ..provenance import OWN, backbone_digest, class_versions, current_version, option_digests
-from ..registry import REGISTRIES
+from ..registry import registries
 from ..result_store import FORMAT_1, Result, differences
 from .plan import Spec
 
@@ -180,7 +180,7 @@ def _current_versions(recorded: Mapping[str, str], format_1: str) -> dict[str, s
 
 def _format_1_training() -> str:
     """Return the version of the code that a training of format 1 depends on: all classes of czslkit, and the loop."""
-    classes = [cls for registry in REGISTRIES.values() for _, cls in registry.items()]
+    classes = [cls for registry in registries().values() for _, cls in registry.items()]
     own = class_versions(cls for cls in [*classes, FixedPrompt, SoftPrompt] if cls.__module__.partition(".")[0] in OWN)
     return _raised(own | _versions(TRAINING_MODULES))
 

@@ -16,7 +16,7 @@ from ..components import BACKBONES
 from ..errors import ConfigError, did_you_mean
 from ..method import METHODS, class_problems
 from ..options import parse
-from ..registry import REGISTRIES, RESERVED, unknown_name
+from ..registry import RESERVED, registries, unknown_name
 from .backbone_checks import BACKBONE_CHECKS, BackboneTrial
 from .component_checks import REGISTRIES as COMPONENTS
 from .component_checks import ComponentTrial, component_checks
@@ -117,7 +117,8 @@ def kind_of(name: str) -> str:
         UnknownNameError: nothing has the name.
         ConfigError: several kinds have the name, or one that has no checks.
     """
-    all_found = sorted(kind for kind, registry in REGISTRIES.items() if name in registry)
+    all_registries = registries()
+    all_found = sorted(kind for kind, registry in all_registries.items() if name in registry)
     found = [kind for kind in all_found if kind in ("method", "backbone", "dataset", *COMPONENTS)]
     if all_found and not found:
         raise ConfigError([f"{name} is a {all_found[0]}, and no checks are known for it"])
@@ -127,7 +128,7 @@ def kind_of(name: str) -> str:
         return found[0]
     if found:
         raise ConfigError([f"{name} is the name of a {' and of a '.join(found)}: say which with --kind"])
-    known = sorted({known for registry in REGISTRIES.values() for known in registry})
+    known = sorted({known for registry in all_registries.values() for known in registry})
     raise unknown_name(
         name,
         f"nothing is registered as {name!r}.{did_you_mean(name, known)} A dataset that is only a folder is checked "

@@ -274,6 +274,7 @@ def test_a_component_is_described_with_the_arguments_of_its_class() -> None:
     assert describe("low_high").endswith(
         "arguments of its class:\n    dim: int\n    low: int = 4\n    high: int = 4\n    dropout: float = 0.1"
     )
+    assert "arguments of its class" not in describe("last_layer")
     text = describe("timm/resnet18")
     assert text.startswith("backbone timm, from czslkit ")
     assert "``WEIGHTS`` is ``pretrained``" in text
