@@ -8,7 +8,7 @@ import numbers
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -269,7 +269,8 @@ def _label_space(labels: Sequence[Pair], unseen: str | Sequence[Any]) -> PairSpa
     if isinstance(unseen, str) and unseen == "all":
         others = set(itertools.product(*({pair[side] for pair in labels} for side in (0, 1))))
     else:
-        others = set(map(_named, unseen.split(",") if isinstance(unseen, str) else unseen))
+        named = unseen.split(",") if isinstance(unseen, str) else unseen
+        others = set(map(_named, named if isinstance(named, Iterable) else [named]))
     pairs = sorted(known | others)
     attrs, objs = (sorted({pair[side] for pair in pairs}) for side in (0, 1))
     index = torch.tensor([(attrs.index(attr), objs.index(obj)) for attr, obj in pairs])
@@ -282,8 +283,8 @@ def _named(pair: Any) -> Pair:
     Raises:
         ConfigError: it is neither.
     """
-    words = pair.split("+" if "+" in pair else None) if isinstance(pair, str) else list(pair)
-    if len(words) != 2:
+    words = pair.split("+" if "+" in pair else None) if isinstance(pair, str) else pair
+    if not isinstance(words, Sequence | np.ndarray) or len(words) != 2:
         raise ConfigError(
             [
                 f"unseen has {pair!r}, expected 'wet dog', 'wet+tin can' if a word has spaces, ('wet', 'dog'), "

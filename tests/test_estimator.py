@@ -190,6 +190,8 @@ def test_it_is_cloned_without_what_it_learned(fitted):
         ({"settings": {"train.select": "auc"}}, "train.select is 'auc', but no image is held out"),
         ({"settings": {"train.epochs": czslkit.Grid([1, 2])}}, "settings have several values (train.epochs=1"),
         ({"unseen": ["blue"]}, "unseen has 'blue', expected 'wet dog', 'wet+tin can' if a word has spaces"),
+        ({"unseen": 5}, "unseen has 5, expected 'wet dog'"),
+        ({"unseen": [5]}, "unseen has 5, expected 'wet dog'"),
         ({"method": "cps"}, "no method named 'cps'"),
     ],
 )
