@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -61,7 +62,8 @@ _HOME = {
     "CzslkitError": "errors",
 }
 
-__all__ = [*_HOME, "__version__"]
+#: Without its optional package, ``from czslkit import *`` leaves a name out.
+__all__ = [name for name in (*_HOME, "__version__") if name != "PairClassifier" or PathFinder.find_spec("sklearn")]
 
 if TYPE_CHECKING:
     from . import plot as plot

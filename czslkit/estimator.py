@@ -340,8 +340,9 @@ def _named_as_given(photos: Sequence[Photo], files: Sequence[Path]) -> Iterator[
         yield
     except DataError as error:
         text = str(error)
-        for number, (photo, file) in enumerate(zip(photos, files, strict=True)):
-            text = text.replace(str(file), photo_name(photo, number))
+        named = {str(file): photo_name(photo, i) for i, (photo, file) in enumerate(zip(photos, files, strict=True))}
+        for file in sorted(named, key=len, reverse=True):  # one name may start with another
+            text = text.replace(file, named[file])
         raise DataError(text) from error
 
 

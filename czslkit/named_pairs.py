@@ -133,7 +133,7 @@ def _given_rows(pairs: Any) -> Tensor:
 
 def _with_words(parts: Sequence[str], space: PairSpace) -> PairSpace:
     """Return a label space with the words of named pairs that it lacks."""
-    named = [words for part in parts if part.strip() not in (*space.attrs, *space.objs)
+    named = [words for part in parts if " ".join(part.split()) not in (*space.attrs, *space.objs)
              and (words := _words(part, space))]  # fmt: skip
     attrs, objs = ({**dict.fromkeys(known), **dict.fromkeys(found)} for known, found in
                    ((space.attrs, [attr for attr, _ in named]), (space.objs, [obj for _, obj in named])))  # fmt: skip

@@ -45,7 +45,10 @@ def _of_results(draw: Callable[Concatenate[Source, P], Axes]) -> Callable[Concat
 
     @functools.wraps(draw)
     def drawn(source: Results, *args: P.args, **options: P.kwargs) -> Axes:
-        return draw(table_of(source), *args, **options)
+        from matplotlib import rc_context
+
+        with rc_context({"text.usetex": False}):  # a label is no LaTeX, whatever the user's matplotlibrc says
+            return draw(table_of(source), *args, **options)
 
     return drawn
 

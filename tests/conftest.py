@@ -8,6 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: pytest-xdist has a process for each core
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # the tests' own servers
 
 import numpy as np
 import pytest

@@ -224,7 +224,12 @@ def test_files_that_cannot_be_read_are_named(fitted, tmp_path):
 def test_without_scikit_learn_the_package_works_and_the_message_says_what_to_install():
     code = (
         "import sys; sys.modules['sklearn'] = None\n"
+        "from importlib.machinery import PathFinder\n"
+        "PathFinder.find_spec = lambda name, *places, find=PathFinder.find_spec: "
+        "None if name == 'sklearn' else find(name, *places)\n"
         "import czslkit\n"
+        "from czslkit import *\n"
+        "assert bench and 'PairClassifier' not in dir(czslkit)\n"
         "try: czslkit.PairClassifier\n"
         "except czslkit.CzslkitError as error: print(error)\n"
     )

@@ -61,7 +61,9 @@ def loaded(file: Path, format: str) -> tuple[Any, dict[str, Any]]:
     return program, json.loads(extra[DESCRIPTION])
 
 
-@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning", "ignore:.*is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.* is deprecated:FutureWarning", "ignore:`torch.jit.* is deprecated:DeprecationWarning"
+)
 @pytest.mark.parametrize("format", ["torchscript", "pt2"])  # the code of the page reads ONNX
 def test_another_program_computes_the_scores_of_the_pairs_in_the_description(csp, format, tmp_path):
     made = export_method(csp, tmp_path / "csp", format)
@@ -122,7 +124,9 @@ def test_the_file_has_no_text_tower(csp, tmp_path):
     assert export_method(csp, tmp_path / "program", "torchscript").file.stat().st_size < whole / 2
 
 
-@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning", "ignore:.*is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.* is deprecated:FutureWarning", "ignore:`torch.jit.* is deprecated:DeprecationWarning"
+)
 @pytest.mark.parametrize(("name", "options"), [("csp", {}), ("tomcat", {"adapt": False})])
 def test_named_pairs_have_the_scores_of_a_prediction(name, options, tmp_path):
     method = built(name, **options)
@@ -226,7 +230,6 @@ def test_arguments_that_cannot_be_used_are_named(csp, tmp_path, arguments, messa
         export_method(csp, tmp_path / "program", **arguments)
 
 
-@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning", "ignore:.*is deprecated:DeprecationWarning")
 def test_a_method_on_the_hub_can_be_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["export", "--help"])

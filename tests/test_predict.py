@@ -16,14 +16,15 @@ from czslkit import gallery
 from czslkit.checkpoints.calibration import write_calibration
 from czslkit.checkpoints.trained import save
 from czslkit.data.batches import Feed
-from czslkit.errors import ConfigError
+from czslkit.data.images import upright
+from czslkit.errors import ConfigError, DataError
 from czslkit.evaluation.evaluator import Evaluation, OpenWorld, SearchedThreshold
 from czslkit.feasibility_files import text_feasibility
 from czslkit.json_digest import with_digest
 from czslkit.method import METHODS
 from czslkit.metrics.curves import predict
 from czslkit.predict import predict_images
-from czslkit.prediction import Calibration
+from czslkit.prediction import Calibration, Predictor
 
 #: Settings that make a method small; any other method has its own defaults.
 SMALL: dict[str, dict[str, Any]] = {
@@ -144,6 +145,18 @@ def test_paths_pictures_and_arrays_of_one_photo_get_the_same_scores(csp, data):
         csp.predict(path, names)[0].pairs == csp.predict(path, rows)[0].pairs == csp.predict(path, "red left")[0].pairs
     )
     assert csp.predict([]) == []
+
+
+def test_a_damaged_picture_in_memory_is_named(csp, data, tmp_path):
+    whole = Path(data.test.paths[0]).read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    with Image.open(tmp_path / "half.png") as picture, pytest.raises(DataError, match="the image cannot be read: "):
+        upright(picture)
+
+
+def test_a_predictor_without_text_encoder_only_knows_the_words_of_its_training(csp, data):
+    with pytest.raises(ConfigError, match="Csp only knows the words of its training"):
+        Predictor.with_words(csp, data.space)
 
 
 def test_more_pairs_than_there_are_need_no_memory(csp, data):
@@ -294,6 +307,9 @@ def test_a_calibration_of_other_weights_is_not_used_and_a_changed_one_is_named(c
         file.write_text(with_digest(json.loads(content) | {"bias": {"closed": json.loads(bias)}}))
         with pytest.raises(ConfigError, match=r"calibration\.json cannot be read: (Value|Overflow)Error"):
             czslkit.load(tmp_path)
+    file.write_text(with_digest(json.loads(content) | {"feasible": "AAAAAA=="}))
+    with pytest.raises(ConfigError, match=r"ValueError: feasible has 32 values, expected 9\. Remove it"):
+        czslkit.load(tmp_path)
     file.write_text(content)
     with torch.no_grad():
         csp.prompt.words.add_(1)

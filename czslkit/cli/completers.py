@@ -15,7 +15,7 @@ from ..data.dataset_folders import data_root, folders_in_layout
 from ..entry_points import installed_plugins
 from ..metrics.names import WORLDS
 from ..registry import BUILTIN
-from .arguments import names
+from .arguments import ReplaceDefault, names
 from .registered_names import KINDS, names_in_source, source_file
 
 Completer = Callable[..., Iterable[str]]
@@ -30,6 +30,7 @@ _SECTIONS = {
 def complete(parser: argparse.ArgumentParser) -> None:
     """Answer the shell, which asks by an environment variable, and end the process."""
     _attach(parser)
+    argcomplete.safe_actions.add(ReplaceDefault)  # so that completers see the methods that are given
     argcomplete.autocomplete(parser, always_complete_options="long")
 
 
@@ -56,7 +57,7 @@ def _completer(action: argparse.Action, command: str) -> Completer:
         "--recipe": _listed(lambda args: [f"{name}=" for name in _names("method")]),
         "--device": _listed(lambda args: ("auto", "cpu", "cuda", "mps")),
     }
-    words = [action.metavar] if isinstance(action.metavar, str) else list(action.metavar or ())
+    words = action.metavar.split("|") if isinstance(action.metavar, str) else list(action.metavar or ())
     for option in action.option_strings:
         if option in by_name:
             return by_name[option]

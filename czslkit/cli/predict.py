@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..csv_cells import csv_cell
@@ -137,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 0:
         raise ConfigError([f"--workers is {args.workers}, expected 0 or more"])
     photos = find_photos(args.photos)
+    _check_outputs(args, photos)
     load_given_plugins(args)
     machine = Machine(args.device)
     method = load(args.checkpoint).to(machine.torch_device())
@@ -173,6 +175,19 @@ def run(args: argparse.Namespace) -> int:
     for error in errors:
         print(f"czslkit: {error}", file=sys.stderr)
     return int(bool(errors))
+
+
+def _check_outputs(args: argparse.Namespace, photos: Sequence[Path]) -> None:
+    """Check that no output takes the place of a photo or of the other output.
+
+    Raises:
+        ConfigError: one does.
+    """
+    outputs = [file.resolve() for file in (args.out, args.gallery) if file]
+    if taken := {photo.resolve() for photo in photos}.intersection(outputs):
+        raise ConfigError([f"the output would replace the photo {min(taken)}"])
+    if len(set(outputs)) < len(outputs):
+        raise ConfigError([f"--out and --gallery are both {args.out}, expected two files"])
 
 
 def _bias(text: str) -> float | None:

@@ -131,13 +131,13 @@ def _cached_weights(name: str, tag: str) -> Iterator[str]:
         yield str(downloaded)
 
 
-def datasets(root: str, report: Report) -> Rows:
+def datasets(root: str | None, report: Report) -> Rows:
     """Return the folder of the datasets, its free space, and every dataset and unfinished download in it.
 
     Reports an unusable folder, a full disk, incomplete datasets and unreadable lists.
 
     Args:
-        root: folder of the datasets, as for ``load_dataset``; ``""`` for the default.
+        root: folder of the datasets, as for ``load_dataset``.
     """
     from ..data.check.status import dataset_statuses, unfinished_downloads
     from ..data.dataset_folders import data_root

@@ -106,7 +106,7 @@ def print_checks(prefix: str, data: str, backbone: str) -> None:
     all(succeeds(name, check) for name, check in steps.items())  # stops at the first failure
     for line in failures():
         report(line, "uninstall the plugin, install the packages that it needs, or ask its author")
-    succeeds("data", lambda: checks.datasets(data, report))  # after the plugins, which may register datasets
+    succeeds("data", lambda: checks.datasets(data or None, report))  # after the plugins, which may register datasets
 
 
 def _import(module: str) -> None:

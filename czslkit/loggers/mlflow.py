@@ -47,7 +47,8 @@ class Mlflow(Logger):
         self.logged: dict[str, int] = {}  # the last step of each value that the run holds
         self.id = self._resumed(run.kept_id()) or self._new(experiment, run)
         run.keep_id(self.id)
-        params = [Param(_name(name), str(value)) for name, value in settings.items()]
+        known = self.client.get_run(self.id).data.params  # which no other value can take the place of
+        params = [Param(_name(name), str(value)) for name, value in settings.items() if _name(name) not in known]
         self.client.log_batch(self.id, params=params)
         return f"run {self.id} in {address}"
 

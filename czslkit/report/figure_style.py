@@ -228,10 +228,14 @@ def rendered(figure: Figure, kind: str, *, dpi: int = 300, transparent: bool = F
         transparent: leave out the white background.
     """
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
     out = io.BytesIO()
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": _SVG_SALT, "pdf.fonttype": 42}), _any_letters():
+    fonts = {"svg.fonttype": "none", "svg.hashsalt": _SVG_SALT, "pdf.fonttype": 42}
+    for text in figure.findobj(Text):
+        text.set_usetex(False)
+    with rc_context(fonts | {"savefig.bbox": "standard", "text.usetex": False}), _any_letters():  # type: ignore[arg-type]
         figure.savefig(out, format=kind, dpi=dpi, metadata=undated, transparent=transparent)
     return out.getvalue()
 

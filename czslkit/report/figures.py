@@ -111,7 +111,7 @@ def training(
     dataset, world = chosen_dataset(source, dataset), chosen_world(source, world)
     chosen = rows(source, dataset, world, methods)
     metric = metric or _first_metric(chosen)
-    scale = 100 if metric.startswith("val_") and metric != "val_loss" else 1
+    scale = 100 if metric.startswith("val_") and metric not in ("val_loss", "val_bias") else 1
     axes, notes = new_axes(ax, wide), first_notes(chosen)
     for row in chosen:
         look = Look(row.place)
@@ -246,7 +246,8 @@ def _first_metric(chosen: Sequence[Row]) -> str:
     names: dict[str, None] = {}
     for row in chosen:
         for result in row.results:
-            history = (result.get("training") or {}).get("history") or [{}]
-            names |= dict.fromkeys(history[0] if isinstance(history[0], dict) else ())
+            for epoch in (result.get("training") or {}).get("history") or ():
+                values = epoch if isinstance(epoch, dict) else {}
+                names |= dict.fromkeys(name for name, value in values.items() if value is not None)
     found = sorted((name for name in names if name.startswith("val_")), key=lambda name: name != "val_auc")
     return found[0] if found else "loss"

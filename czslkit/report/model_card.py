@@ -41,7 +41,8 @@ class ModelCard:
             "Results": self._results(),
             "Use": self._use(),
             "Protocol": "\n".join(f"- {escape_markdown(sentence)}" for sentence in protocol_sentences(self.results)),
-            "Recipe": "Saved as a file, it is used by `czslkit bench --recipe " + f"{self.method}=FILE.yaml`.\n\n"
+            "Recipe": "Saved as a file, it is used by `czslkit bench "
+            f"--methods {self.method} --recipe {self.method}=FILE.yaml`.\n\n"
             f"{_fenced('yaml', _yaml(self.recipe))}",
             "Citation": self._citation(),
         }
@@ -91,17 +92,14 @@ class ModelCard:
 
     def _use(self) -> str:
         name, dataset = self.repository, self.dataset or "NAME"
+        bench = f"czslkit bench --checkpoint {name} --datasets {dataset} --data DIR"
+        if self.missing:  # only czslkit bench can be given another file
+            files = ", ".join(escape_markdown(printable(str(file))) for file in self.missing.values())
+            given = " ".join(f"{option}=FILE" for option in self.missing)
+            return f"{_fenced('sh', f'{bench} --set {given}')}\n\nThe repository does not hold {files}: FILE is yours."
         code = f'import czslkit\n\nmethod = czslkit.load("{name}")\nprint(method.predict(["photo.jpg"]))'
-        needs = "".join(
-            f"\n\nThe repository does not hold {escape_markdown(printable(str(file)))}: use yours, "
-            f"`--set {option}=FILE`."
-            for option, file in self.missing.items()
-        )
-        command = (
-            f"pip install czslkit\nczslkit predict photo.jpg --checkpoint {name}\n"
-            f"czslkit bench --checkpoint {name} --datasets {dataset} --data DIR"
-        )
-        return f"{_fenced('sh', command)}\n\n{_fenced('python', code)}{needs}"
+        command = f"pip install czslkit\nczslkit predict photo.jpg --checkpoint {name}\n{bench}"
+        return f"{_fenced('sh', command)}\n\n{_fenced('python', code)}"
 
     def _citation(self) -> str:
         entries = dict.fromkeys(paper.citation for paper in (self.method_paper, self.dataset_paper) if paper.citation)
@@ -135,7 +133,7 @@ def protocol_sentences(results: Sequence[Result]) -> list[str]:
             f"by {selected}{kept}."
         )
     if files := first["protocol"].get("split_files"):
-        digests = ", ".join(f"{name} {str(digest)[:_DIGITS]}" for name, digest in files.items())
+        digests = ", ".join(f"{n} {str(digest)[:_DIGITS]}" for n, digest in files.items() if n != "reading")
         sentences.append(f"The SHA-256 digests of the lists start with: {digests}.")
     used = {name: version for name, version in (first.get("versions") or {}).items() if name in ("czslkit", "torch")}
     if used:

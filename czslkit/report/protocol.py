@@ -109,7 +109,8 @@ def _feasibility(result: Result) -> str:
 
 
 def _data(result: Result) -> str:
-    return ", ".join(f"{name} {str(digest)[:8]}" for name, digest in data_digests(result).items() if name != "images")
+    digests = {name: digest for name, digest in data_digests(result).items() if name not in ("images", "reading")}
+    return ", ".join(f"{name} {str(digest)[:8]}" for name, digest in digests.items())
 
 
 def _precision(result: Result) -> str:

@@ -184,9 +184,10 @@ class Table:
 
     def to_bibtex(self) -> str:
         """Write the BibTeX entries that the table in LaTeX cites."""
-        cells = [result["cell"] for result in self.results]
-        kinds = [(kind, cell[kind]) for kind in ("method", "dataset") for cell in cells]
-        found = dict.fromkeys(self.asked.name(kind, name).citation for kind, name in kinds)
+        kinds = [(kind, result["cell"][kind]) for kind in ("method", "dataset") for result in self.results]
+        published = self.literature.paper_names(self.asked.names.get("method", {}).values()).values()
+        papers = [*(self.asked.name(kind, name) for kind, name in kinds), *(paper for paper, _ in published)]
+        found = {paper.citation: None for paper in papers}
         return "\n\n".join(["% entries that table.tex cites", *(e for e in found if e.startswith("@"))]) + "\n"
 
     def to_html(self, data: Path | None = None, figures: Mapping[str, Sequence[Figure]] | None = None) -> str:

@@ -74,7 +74,11 @@ class Pictures:
             raise DataError(f"there are no images in {self.where}; give the folder of the datasets with --data")
         if path.is_absolute() or ".." in path.parts:
             raise DataError("the path of an image leads out of the folder of images")
-        if not (self.folder / path).is_file():
+        try:
+            is_file = (self.folder / path).is_file()
+        except OSError as error:  # a name that is too long, or a folder that may not be entered
+            raise DataError(f"{self.folder / path} cannot be read: {error.strerror}") from error
+        if not is_file:
             raise DataError(f"{self.folder / path} is absent; give the folder of the datasets with --data")
         content = thumbnail(self.folder / path)
         uri = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
@@ -110,10 +114,10 @@ def _images_folder(dataset: str, recorded: str, data: Path | None) -> Path | Non
     from ..data.layout import images_folder
 
     named = Path(recorded)
-    if data is None and named.is_absolute() and is_in_dataset(named / "image") and named.is_dir():
-        return named
     try:
+        if data is None and named.is_absolute() and is_in_dataset(named / "image") and named.is_dir():
+            return named
         folder = find_folder(dataset, data)
-    except CzslkitError:
+        return images_folder(folder) if folder and images_folder(folder).is_dir() else None
+    except (CzslkitError, OSError):
         return None
-    return images_folder(folder) if folder and images_folder(folder).is_dir() else None

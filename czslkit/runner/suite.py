@@ -55,10 +55,18 @@ class Suite:
             return self.methods if methods is None else methods
         found: list[str | Variant] = []
         for item in methods.split(",") if isinstance(methods, str) else methods:
-            own = [v for v in self.methods if isinstance(item, str) and item.strip() in (v.method, v.label)]
-            plain = [item] if isinstance(item, Variant) else [Variant(item.strip(), self.settings or {})]
-            found += own or plain
+            if isinstance(item, Variant):
+                found.append(item)
+                continue
+            for name in METHODS if item.strip() == "all" else [item.strip()]:
+                own = [variant for variant in self.methods if name in (variant.method, variant.label)]
+                found += own or [Variant(name, self._settings_of(name))]
         return found
+
+    def _settings_of(self, method: str) -> dict[str, Any]:
+        """Return the settings of all methods for a method that has no variant, without those of other methods."""
+        others = {variant.method for variant in self.methods or ()} - {method}
+        return {key: value for key, value in (self.settings or {}).items() if key.partition(".")[0] not in others}
 
 
 def load_suite(path: str | Path, data: str | Path | None = None) -> Suite:

@@ -81,10 +81,10 @@ def train(
     trainer = Trainer(method, feed, options, data, make_optimizers(method, options), seed, memory, divides, watch)
     restored = state.restore(method, trainer.optimizers)
     history, best, trainer.steps = restored.history, restored.best, restored.steps
-    start = time.monotonic() - restored.seconds
     if history:
         log(f"resumed after epoch {len(history)}")
     watch.begin(trainer.steps, method.device)
+    start = time.monotonic() - restored.seconds
     for epoch in range(len(history), options.epochs):
         torch.manual_seed(epoch_seed(seed, epoch))
         row = trainer.run(epoch)

@@ -14,8 +14,11 @@ from czslkit.checkpoints.calibration import read_calibration, write_calibration
 from czslkit.checkpoints.trained import TrainedMethod, save
 from czslkit.cli import main
 from czslkit.errors import ConfigError
+from czslkit.method import METHODS
 from czslkit.metrics.names import METRICS
 from czslkit.prediction import Calibration
+from czslkit.report.model_card import ModelCard
+from czslkit.report.paper_names import PaperName, paper_name
 from czslkit.result_store import Store
 from czslkit.runner.recipes import load_recipe
 from czslkit.sharing import push
@@ -124,7 +127,10 @@ def test_no_file_of_the_repository_names_a_folder_of_this_machine(pushed, clip_f
     assert pushed.lines == [
         "not uploaded: clip.pt, a file of this machine; its users give theirs with --set backbone=FILE"
     ]
-    assert "The repository does not hold clip.pt: use yours, `--set backbone=FILE`" in files["README.md"].decode()
+    assert (
+        "DIR --set backbone=FILE\n```\n\nThe repository does not hold clip.pt: FILE is yours."
+        in files["README.md"].decode()
+    )
 
 
 def test_a_folder_without_results_has_a_card_that_says_so(pushed, clip_file, openai_state, tmp_path):
@@ -166,9 +172,18 @@ def test_a_branch_a_message_and_privacy_are_as_asked_for(pushed, hub):
     assert METADATA_FILE not in repository.commits[repository.branches["main"]]
     assert repository.branches["tried"] == pushed.name.partition("@")[2]
     _, text = head_and_text(repository.commits[repository.branches["tried"]]["README.md"])
-    assert f'czslkit.load("hf:{NAME}@tried")' in text and f"--checkpoint hf:{NAME}@tried\n" in text
+    assert f"czslkit bench --checkpoint hf:{NAME}@tried --datasets toys --data DIR --set backbone=FILE\n" in text
+    assert "czslkit.load(" not in text and "czslkit predict" not in text  # which cannot be given the backbone
     pushed(revision="tried", private=True)
     assert repository.messages[2] == "csp on toys, by czslkit push"
+
+
+def test_a_card_of_a_whole_method_says_how_to_load_it_and_how_to_train_another():
+    csp = METHODS["csp"]
+    card = ModelCard("hf:a/b@tried", "csp", paper_name(csp, "csp"), "", PaperName(""), {}, (), None, "mit")
+    _, text = head_and_text(card.text().encode())
+    assert 'czslkit.load("hf:a/b@tried")' in text and "czslkit predict photo.jpg --checkpoint hf:a/b@tried\n" in text
+    assert "`czslkit bench --methods csp --recipe csp=FILE.yaml`" in text
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(pushed, hub):

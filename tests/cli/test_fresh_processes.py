@@ -43,9 +43,13 @@ COMMANDS = [
     ("data mini ut-zappos --out mini", 0, ""),
     ("data import DATA/toys/images --name mine --data mine-data", 0, ""),
     ("data remove old --data old-data", 0, ""),
-    ("doctor --data DATA", 0, ""),
+    ("doctor", 0, "does not exist yet"),
     ("completion bash", 0, "complete"),
 ]  # fmt: skip
+
+
+#: Variables of the environment that would change what the commands do.
+OF_THE_USER = ("CZSLKIT_DATA", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,11 @@ def run(command: str, folder: Path, **places: object) -> subprocess.CompletedPro
     """Run a command of czslkit in ``folder``, with warnings as errors; ``places`` are put in for their names."""
     for name, place in places.items():
         command = command.replace(name, str(place))
-    environment = {**os.environ, "PYTHONPATH": str(Path(czslkit.__file__).parents[1])}
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in OF_THE_USER},
+        "HF_TOKEN_PATH": str(folder / "no-token"),
+        "PYTHONPATH": str(Path(czslkit.__file__).parents[1]),
+    }
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "czslkit", *command.split()],
         capture_output=True, text=True, cwd=folder, env=environment,

@@ -76,6 +76,9 @@ def test_photos_of_folders_and_patterns_are_predicted_once_each(predict):
         (("new", "--pairs", "rusty left"), 2, "no attribute named 'rusty' among the 3 attributes of the checkpoint."),
         (("new", "--pairs", "rusty"), 2, "'rusty' is not an attribute and an object"),
         (("new", "--workers", "-1"), 2, "--workers is -1, expected 0 or more"),
+        (("new", "--out", "new/a.png"), 2, "the output would replace the photo"),
+        (("new", "--gallery", "new/more/c.png"), 2, "the output would replace the photo"),
+        (("new", "--out", "p", "--gallery", "./p"), 2, "--out and --gallery are both p, expected two files"),
     ],
 )
 def test_what_cannot_be_predicted_is_named(predict, arguments, status, message):

@@ -90,6 +90,7 @@ def test_published_counts_agree_with_each_other(name: str) -> None:
         assert "pairs" in DATASETS[name].unpublished
     else:
         assert counts.pairs == train.seen + val.unseen + test.unseen
+        assert counts.pairs <= counts.attrs * counts.objs
     assert train.unseen == 0
     assert max(val.seen, test.seen) <= train.seen
     assert train.seen + max(val.unseen, test.unseen) <= counts.attrs * counts.objs

@@ -79,7 +79,7 @@ def watched(toys: Path, clip_file: Path, tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        for name in ("MLFLOW_TRACKING_URI", "WANDB_DIR", "WANDB_PROJECT"):
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_DIR", "WANDB_PROJECT"):
             patch.delenv(name, raising=False)
         import socket
 
@@ -199,6 +199,21 @@ def test_mlflow_goes_on_with_its_run(watched: Watched) -> None:
     found = {(point.step, point.key): point.value for point in points}
     assert len(found) == len(points)
     assert found == _with_rest(watched.values(), found)
+
+
+def test_mlflow_goes_on_with_its_run_under_another_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    training = tmp_path / "training"
+    training.mkdir()
+    for label in ("A", "B"):
+        logger = Mlflow()
+        logger.start(Run("toys", "csp", 0, "aaaaaaaa", "mlflow", tmp_path / "logs", training), {"label": label})
+        logger.finish("done")
+    (run,) = logger.client.search_runs([logger.client.get_experiment_by_name("czslkit").experiment_id])
+    assert run.data.params == {"label": "A"}
 
 
 def test_the_ids_of_trackers_stay_where_runs_are_removed(watched: Watched) -> None:

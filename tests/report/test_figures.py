@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -193,6 +194,13 @@ def test_a_training_has_the_numbers_of_its_history_and_marks_the_epoch_that_is_k
             assert point.tolist() == pytest.approx([2, expected[1]])
 
 
+def test_a_training_without_validation_of_unseen_pairs_has_the_number_that_there_is(tmp_path: Path) -> None:
+    history = [{"loss": 3.0, "val_auc": None, "val_acc": 0.5, "val_bias": 1.5}] * 2
+    put(Store(tmp_path), "csp", training={"best_epoch": 1, "history": history})
+    assert [*lines(plot.training(tmp_path))["csp"].get_ydata()] == [50, 50]
+    assert [*lines(plot.training(tmp_path, metric="val_bias"))["csp"].get_ydata()] == [1.5, 1.5]
+
+
 def test_the_ticks_of_a_training_of_one_epoch_are_whole_numbers(tmp_path: Path) -> None:
     put(Store(tmp_path), "csp", training={"best_epoch": 1, "history": [{"loss": 3.0}]})
     axes = plot.training(tmp_path)
@@ -327,6 +335,9 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     assert plot.attributes(tmp_path).get_xlabel().endswith("csp: no details.json is stored")
     assert plot.training(tmp_path).get_xlabel().endswith("csp: not trained")
     assert plot.training(tmp_path, metric="val_hm").get_ylabel() == "val hm, %"
+    for seed in (0, 1):
+        put(Store(tmp_path), "csp", seed=seed, files={}, training={"history": [{"epoch": 1, "loss": 2.0}]})
+    assert plot.training(tmp_path, metric="val_hm").get_xlabel().endswith("csp: no val_hm is stored")
 
 
 def changed(table: Table, name: str, content: Any) -> SimpleNamespace:
@@ -508,6 +519,14 @@ def test_each_dash_shows_a_gap_beside_the_marker_of_the_legend(table: Table) -> 
         assert sum(b <= (length - marker) / 2 or a >= (length + marker) / 2 for a, b in gaps) >= 2
 
 
+def test_settings_of_a_matplotlibrc_change_neither_size_nor_words(table: Table) -> None:
+    expected = plot.figure_svg(plot.bars(table))
+    with rc_context({"savefig.bbox": "tight", "text.usetex": True}):
+        found = plot.figure_svg(plot.bars(table))
+    assert svg_texts(found) == svg_texts(expected)
+    assert re.search(r'width="\S+"', found)[0] == re.search(r'width="\S+"', expected)[0]
+
+
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
 def test_a_file_is_the_same_each_time_and_has_no_date(table: Table, tmp_path: Path, kind: str) -> None:
     written = [plot.save(plot.bars(table), tmp_path / f"{n}.{kind}").read_bytes() for n in range(2)]
@@ -561,7 +580,6 @@ def test_a_hostile_name_stays_text(table: Table, tmp_path: Path, name: str, kind
     words = {"columns": ["attribute", "images", "accuracy_at_zero"], "rows": [[name, 3, 0.5], ["b", 2, 0.25]]}
     confused = {"columns": ["attribute", "predicted attribute", "images"], "rows": [["b", name, 1]]}
     source = changed(table, "details.json", {"attributes": words, "confused_attributes_at_zero": confused})
-    source.labels = [name if label == "csp" else label for label in table.labels]
     for what in ("attributes", "confusion"):
         axes = getattr(plot, what)(source, methods="msci")
         plot.save(axes, tmp_path / f"a.{kind}")

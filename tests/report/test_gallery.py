@@ -180,6 +180,12 @@ def test_no_path_leads_out_of_the_folder_of_images(data: Path, image: str) -> No
     assert pictures.gaps() == ["1 of 1 pictures are not shown: the path of an image leads out of the folder of images."]
 
 
+def test_a_name_that_no_file_can_have_is_a_gap(data: Path) -> None:
+    pictures = Thumbnails(data).of("demo", "/" + "x" * 300)
+    assert pictures.of("x" * 300) == ""
+    assert pictures.gaps()[0].startswith(f"1 of 1 pictures are not shown: {data}")
+
+
 def test_thumbnails_of_a_page_have_a_limit(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = Thumbnails(data, left=2500).of("demo", "")
     uris = [pictures.of(name) for name in IMAGES]

@@ -13,10 +13,11 @@ import czslkit
 from czslkit import Grid, Variant
 from czslkit.cli import main
 from czslkit.errors import ConfigError
+from czslkit.method import METHODS
 from czslkit.report.asked import read_asked
 from czslkit.runner.plan import plan
 from czslkit.runner.request import Request
-from czslkit.runner.suite import load_suite
+from czslkit.runner.suite import Suite, load_suite
 
 Write = Callable[[str], Path]
 
@@ -215,7 +216,9 @@ def test_a_checkpoint_of_a_row_is_read_with_its_method(toys: Path, clip_file: Pa
     assert again["metrics"] == result.results[0]["metrics"]
 
 
-def test_labels_name_the_rows_of_tables_and_frames(write: Write, toys: Path, clip_file: Path, tmp_path: Path) -> None:
+def test_labels_name_the_rows_of_tables_and_frames(
+    write: Write, toys: Path, clip_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     suite = write(COMPARISON.replace("0-1", "[0]") % clip_file)
     runs = tmp_path / "runs"
     where: dict[str, Any] = {"data": toys, "runs": runs, "progress": False}
@@ -232,5 +235,15 @@ def test_labels_name_the_rows_of_tables_and_frames(write: Write, toys: Path, cli
     assert sorted(czslkit.results(runs)["label"]) == sorted(labels)
     assert set(read_asked(runs, print).labels.values()) == {*labels} - {"clip"}
     assert r"CSP, little dropout~\cite{nayak2023csp}" in result.to_latex()
-    assert main(["table", str(runs), "--format", "json"]) == 0
     assert {row["method"] for row in json.loads(result.to_json())["rows"]} == {*labels}
+    capsys.readouterr()
+    assert main(["table", str(runs), "--format", "json"]) == 0
+    assert {row["method"] for row in json.loads(capsys.readouterr().out)["rows"]} == {*labels}
+
+
+def test_methods_that_a_suite_lacks_have_its_settings_but_for_those_of_other_methods() -> None:
+    suite = Suite((Variant("csp"), Variant("msci")), settings={"msci.fusion": "gated", "train.epochs": 1})
+    assert suite.choose("troika") == [Variant("troika", {"train.epochs": 1})]
+    chosen = suite.choose("all")
+    assert chosen is not None and len(chosen) == len(METHODS)
+    assert {"csp", "msci", "troika"} <= {variant.method for variant in chosen if isinstance(variant, Variant)}
