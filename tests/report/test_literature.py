@@ -122,9 +122,10 @@ def test_markdown_html_and_latex_have_the_rows_too(table: Any) -> None:
 
 
 def test_latex_cites_the_methods_that_it_knows(result: Any) -> None:
-    names = {"method": {"csp": PaperName("CSP", "nayak2023csp")}}
+    names = {"method": {"csp": PaperName("CSP", "@inproceedings{nayak2023csp, title = {C}}")}}
     made = Table([result(dataset="cgqa")], asked=Asked(names=names), published=True)
     assert re.search(r"CSP~\\cite\{nayak2023csp\} \(published\).* & 28\.8", made.to_latex())
+    assert "@inproceedings{nayak2023csp, title = {C}}" in made.to_bibtex()
 
 
 def test_csv_has_fractions_in_the_columns_of_published_numbers(table: Any) -> None:
