@@ -284,7 +284,8 @@ def _named(pair: Any) -> Pair:
         ConfigError: it is neither.
     """
     words = pair.split("+" if "+" in pair else None) if isinstance(pair, str) else pair
-    if not isinstance(words, Sequence | np.ndarray) or len(words) != 2:
+    words = list(words) if isinstance(words, Iterable) else []
+    if len(words) != 2:
         raise ConfigError(
             [
                 f"unseen has {pair!r}, expected 'wet dog', 'wet+tin can' if a word has spaces, ('wet', 'dog'), "

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol
 from .report import figure_words, figures
 from .report.asked import read_asked
 from .report.figure_cells import Source
-from .report.figure_style import COLUMN, PAGE, add_legend, checked_file_type, figure_svg, panels, save
+from .report.figure_style import COLUMN, PAGE, add_legend, checked_file_type, figure_svg, own_settings, panels, save
 from .report.frame import stored_results
 from .report.table import Table
 
@@ -45,9 +45,7 @@ def _of_results(draw: Callable[Concatenate[Source, P], Axes]) -> Callable[Concat
 
     @functools.wraps(draw)
     def drawn(source: Results, *args: P.args, **options: P.kwargs) -> Axes:
-        from matplotlib import rc_context
-
-        with rc_context({"text.usetex": False}):  # a label is no LaTeX, whatever the user's matplotlibrc says
+        with own_settings():
             return draw(table_of(source), *args, **options)
 
     return drawn

@@ -219,6 +219,12 @@ def test_files_that_cannot_be_read_are_named(fitted, tmp_path):
         fitted.predict([str(tmp_path / "broken.png")])
     with pytest.raises(DataError, match=re.escape(str(tmp_path / "broken.png"))):
         classifier().fit([str(tmp_path / "broken.png")], [("red", "left")])
+    photos, y = [tmp_path / f"photo-{number}" for number in range(12)], pictures(4)[1]  # without a suffix
+    for photo, image in zip(photos, pictures(4)[0], strict=True):
+        image.save(photo, "png")
+    photos[11].write_text("no image")
+    with pytest.raises(DataError, match=f"^{re.escape(str(photos[11]))} is not a readable image"):
+        classifier().fit(list(map(str, photos)), y)
 
 
 def test_without_scikit_learn_the_package_works_and_the_message_says_what_to_install():

@@ -185,7 +185,7 @@ def _check_outputs(args: argparse.Namespace, photos: Sequence[Path]) -> None:
     """
     outputs = [file.resolve() for file in (args.out, args.gallery) if file]
     if taken := {photo.resolve() for photo in photos}.intersection(outputs):
-        raise ConfigError([f"the output would replace the photo {min(taken)}"])
+        raise ConfigError([f"the output {min(taken)} would replace a photo, expected another file"])
     if len(set(outputs)) < len(outputs):
         raise ConfigError([f"--out and --gallery are both {args.out}, expected two files"])
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
-from ..report.figure_style import COLOURS, INK, shown
+from ..report.figure_style import COLOURS, INK, own_settings, shown
 from ..types import Explanation, PairSpace
 from .explanation import ranked_rows
 from .heat import heat_map
@@ -44,6 +44,7 @@ class _Branch:
     contribution: dict[str, float]  # by stage, from 0 to 1
 
 
+@own_settings()
 def draw(
     picture: Image.Image, explanation: Explanation, space: PairSpace, *, image: int = 0, top: int | None = None
 ) -> Figure:

@@ -227,17 +227,28 @@ def rendered(figure: Figure, kind: str, *, dpi: int = 300, transparent: bool = F
         dpi: dots per inch of PNG.
         transparent: leave out the white background.
     """
-    from matplotlib import rc_context
-    from matplotlib.text import Text
-
     out = io.BytesIO()
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
-    fonts = {"svg.fonttype": "none", "svg.hashsalt": _SVG_SALT, "pdf.fonttype": 42}
-    for text in figure.findobj(Text):
-        text.set_usetex(False)
-    with rc_context(fonts | {"savefig.bbox": "standard", "text.usetex": False}), _any_letters():  # type: ignore[arg-type]
+    with own_settings(), _any_letters():
         figure.savefig(out, format=kind, dpi=dpi, metadata=undated, transparent=transparent)
     return out.getvalue()
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Draw and write figures of the same size, whose labels are no LaTeX, whatever the user's matplotlibrc says."""
+    from matplotlib import rc_context
+
+    with rc_context(
+        {
+            "text.usetex": False,
+            "savefig.bbox": "standard",
+            "svg.fonttype": "none",
+            "svg.hashsalt": _SVG_SALT,
+            "pdf.fonttype": 42,
+        }
+    ):
+        yield
 
 
 @contextmanager

@@ -55,11 +55,12 @@ def _figure(
         world: name of the world.
         of_rows: the figure compares rows, and the caption says if it has only some of them.
     """
-    from .figure_style import figure_svg
+    from .figure_style import figure_svg, own_settings
 
     try:
         best = _best_rows(table, dataset, world)
-        axes = draw(table, dataset=dataset, world=world, methods=best)
+        with own_settings():
+            axes = draw(table, dataset=dataset, world=world, methods=best)
         caption = f"{title}: {_plain(axes.get_title())}"
         if best and of_rows:
             caption += f", the {len(best)} of {len(table.arrangement.rows)} rows with the highest AUC"

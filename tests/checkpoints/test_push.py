@@ -17,7 +17,7 @@ from czslkit.errors import ConfigError
 from czslkit.method import METHODS
 from czslkit.metrics.names import METRICS
 from czslkit.prediction import Calibration
-from czslkit.report.model_card import ModelCard
+from czslkit.report.model_card import ModelCard, protocol_sentences
 from czslkit.report.paper_names import PaperName, paper_name
 from czslkit.result_store import Store
 from czslkit.runner.recipes import load_recipe
@@ -184,6 +184,13 @@ def test_a_card_of_a_whole_method_says_how_to_load_it_and_how_to_train_another()
     _, text = head_and_text(card.text().encode())
     assert 'czslkit.load("hf:a/b@tried")' in text and "czslkit predict photo.jpg --checkpoint hf:a/b@tried\n" in text
     assert "`czslkit bench --methods csp --recipe csp=FILE.yaml`" in text
+
+
+def test_the_way_that_pictures_are_read_is_no_digest(run):
+    (result, *_) = [result for result in Store(run.parents[2]).results() if result["status"] == "done"]
+    result["protocol"]["split_files"] = {"train_pairs.txt": "0123456789abcdef", "reading": "upright"}
+    said = protocol_sentences([result])
+    assert "The SHA-256 digests of the lists start with: train_pairs.txt 01234567." in said
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(pushed, hub):

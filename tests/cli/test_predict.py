@@ -15,6 +15,7 @@ from PIL import Image
 import czslkit
 from czslkit.checkpoints.trained import save
 from czslkit.cli import main
+from czslkit.named_pairs import named_candidates
 from czslkit.training_files import CALIBRATION_FILE
 
 PAGE = Path(__file__).parents[2] / "docs" / "predict.md"
@@ -76,8 +77,8 @@ def test_photos_of_folders_and_patterns_are_predicted_once_each(predict):
         (("new", "--pairs", "rusty left"), 2, "no attribute named 'rusty' among the 3 attributes of the checkpoint."),
         (("new", "--pairs", "rusty"), 2, "'rusty' is not an attribute and an object"),
         (("new", "--workers", "-1"), 2, "--workers is -1, expected 0 or more"),
-        (("new", "--out", "new/a.png"), 2, "the output would replace the photo"),
-        (("new", "--gallery", "new/more/c.png"), 2, "the output would replace the photo"),
+        (("new", "--out", "new/a.png"), 2, "would replace a photo, expected another file"),
+        (("new", "--gallery", "new/more/c.png"), 2, "would replace a photo, expected another file"),
         (("new", "--out", "p", "--gallery", "./p"), 2, "--out and --gallery are both p, expected two files"),
     ],
 )
@@ -131,6 +132,13 @@ def test_words_alone_stand_for_their_pairs(predict, toys):
     found = rows(predict("new/a.png", "--pairs", "green whole,red left", "--format", "csv")[1])
     assert {(row["attribute"], row["seen"]) for row in found} == {("green", "False"), ("red", "True")}
     assert sum(float(row["probability"]) for row in found) == pytest.approx(1, abs=1e-4)
+
+
+def test_spaces_within_a_word_do_not_make_it_two_words():
+    index = torch.tensor([[0, 0], [0, 1]])
+    space = czslkit.PairSpace(("wet",), ("cat", "tin can"), index, torch.tensor([True, True]))
+    whole, chosen = named_candidates("tin  can", space, new_words=True)
+    assert (whole.attrs, whole.objs, chosen.tolist()) == (space.attrs, space.objs, [False, True])
 
 
 @pytest.mark.parametrize("method", ["clip", "coop"])

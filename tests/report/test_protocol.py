@@ -14,6 +14,7 @@ def test_each_dataset_and_world_has_its_protocol(result: Make, open_result: Make
     closed = result()
     closed["metrics"] |= {"n_seen": 1200, "n_unseen": 34}
     closed["protocol"] |= {"candidates": 86, "columns": 104, "selected_by": "validation AUC"}
+    closed["depends"]["data"]["reading"] = "upright, 8 bits"  # no digest
     found = protocol_facts(["csp", "csp"], [closed, open_result(threshold=0.25, feasibility="/home/me/file.pt")])
     assert list(found) == [("demo", "closed"), ("demo", "open")]
     assert {fact.name: fact.value for fact in found["demo", "closed"]} == {

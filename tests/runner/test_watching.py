@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -42,6 +44,22 @@ def seen(own_registrations: None) -> list[Any]:
     Ends.seen = []
     LOGGERS.register("ends")(Ends)
     return Ends.seen
+
+
+def test_the_start_of_a_logger_is_no_time_of_the_training(
+    bench_toys: Any, seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = [0.0]  # seconds that the clock of the training is ahead
+
+    def start(self: Ends, run: Run, settings: Any) -> str:
+        late[0] += 1000
+        return "nowhere"
+
+    monkeypatch.setattr(Ends, "start", start)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late[0])
+    monkeypatch.setattr("czslkit.training.loop.time", clock)
+    result = bench_toys(loggers="ends").results[0]
+    assert late[0] >= 1000 and 0 < result["timing"]["train_s"] < 1000
 
 
 def test_a_finished_cell_is_not_run_again_for_a_logger(bench_toys: Any, trainings: list[int], tmp_path: Path) -> None:
